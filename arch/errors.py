@@ -1,0 +1,7 @@
+"""The one error that loading a checkpoint raises."""
+
+from __future__ import annotations
+
+
+class ModelLoadError(ValueError):
+    """A checkpoint can't be loaded; the message says what was found, what was expected and what to do."""
