@@ -1,1 +1,7 @@
 """Networks and checkpoints: FDAT, Dense-Iso-ViT, and through spandrel every other architecture it knows."""
+
+from .errors import ModelLoadError
+from .load import load_model
+from .registry import install
+
+__all__ = ["ModelLoadError", "install", "load_model"]

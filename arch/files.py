@@ -1,0 +1,74 @@
+"""Reading checkpoint files without running code that is in them."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .errors import ModelLoadError
+
+PICKLED = (".pth", ".pt", ".ckpt")
+SUFFIXES = (".safetensors", *PICKLED)
+
+
+def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Read a checkpoint onto the CPU.
+
+    Args:
+        path: a .safetensors file, or a .pth, .pt or .ckpt file that holds nothing but tensors and plain containers.
+
+    Returns:
+        The content (a state dict, or containers around one) and the metadata of a safetensors file.
+
+    Raises:
+        ModelLoadError: no such file, unknown type, damaged, or holding anything else than data.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise ModelLoadError(f"{path.name}: the type {path.suffix!r} is not known; use one of {', '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise ModelLoadError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}; check the path")
+    if path.stat().st_size == 0:
+        raise ModelLoadError(f"{path.name}: the file is empty; download it again")
+    content = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else (_read_pickled(path), {})
+    if not isinstance(content[0], Mapping):
+        found = type(content[0]).__name__
+        raise ModelLoadError(f"{path.name}: holds a {found}, not a state dict; save model.state_dict() instead")
+    return content  # type: ignore[return-value]
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
+    except (SafetensorError, OSError, RuntimeError, ValueError, json.JSONDecodeError) as error:
+        raise ModelLoadError(
+            f"{path.name}: not a readable safetensors file ({error}); it is truncated or of another type: download it again"
+        ) from error
+
+
+def _read_pickled(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("\n")[0]
+        for line in str(error).splitlines():
+            if "Unsupported" in line or "not an allowed global" in line or "GLOBAL " in line:
+                reason = line.strip()
+        raise ModelLoadError(
+            f"{path.name}: refused, because it is damaged or holds more than tensors ({reason}). Nothing in it was run. "
+            "If you trust its source, convert it to .safetensors with the program that made it"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        advice = "it is truncated, or no PyTorch checkpoint: download it again"
+        if "TorchScript" in str(error):
+            advice = "TorchScript archives hold code and are not loaded: save its state_dict() as .safetensors"
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise ModelLoadError(f"{path.name}: can't be read ({reason}); {advice}") from error

@@ -1,0 +1,389 @@
+"""`upscale_image` against closed forms: a nearest-neighbour model makes the same picture, tiled or not."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from fake_models import Nearest, descriptor, enlarged, nearest, picture
+from spandrel import ModelTiling
+from torch import nn
+
+from upscale import OutOfMemoryError, Target, upscale_image
+
+
+@pytest.mark.parametrize("options", [{}, {"tile": 16}, {"tile": 16, "overlap": 0}, {"tile": 24, "overlap": 9, "batch": 5}])
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (13, 17), (31, 64), (53, 47), (97, 101)], ids=str)
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+def test_tiled_equals_untiled(scale: int, size: tuple[int, int], options: dict) -> None:
+    image = picture(*size, batch=2)
+    result = upscale_image(nearest(scale), image, **options)
+    assert result.shape == (2, size[0] * scale, size[1] * scale, 3)
+    assert result.dtype == torch.float32 and result.device.type == "cpu" and result.is_contiguous()
+    assert (result - enlarged(image, scale)).abs().max() <= 1e-6
+
+
+def test_position_dependent_model_is_blended_between_its_tiles() -> None:
+    """A model that returns a different constant for every call: each pixel is a convex mix of its tiles' constants."""
+
+    class Counter(Nearest):
+        def forward(self, x):
+            result = super().forward(x)
+            return result if x.device.type == "meta" else torch.full_like(result, len(self.calls) / 10)
+
+    result = upscale_image(descriptor(Counter(2), 2), picture(8, 20), tile=8, overlap=4, batch=1, mode="tiles")
+    row = result[0, 0, :, 0]
+    assert row[0] == pytest.approx(0.1) and row[-1] == pytest.approx(row.max().item())
+    assert (row[1:] - row[:-1] >= -1e-6).all()
+    assert (result[0] == result[0, :1]).all()
+
+
+def test_image_within_one_tile_is_one_call() -> None:
+    model = nearest()
+    upscale_image(model, picture(40, 30), tile=40)
+    assert model.model.calls == [(1, 3, 40, 30)]
+
+
+def test_batches_hold_as_many_tiles_as_asked_for() -> None:
+    model = nearest()
+    upscale_image(model, picture(40, 40), tile=16, overlap=4, batch=4)
+    assert {shape[0] for shape in model.model.calls[:-1]} == {4}
+    assert sum(shape[0] for shape in model.model.calls) == 9
+
+
+@pytest.mark.parametrize(("multiple_of", "minimum"), [(8, 0), (1, 32), (16, 64)])
+def test_size_requirements_are_met_by_every_tile(multiple_of: int, minimum: int) -> None:
+    model = nearest(multiple_of=multiple_of, minimum=minimum)
+    image = picture(75, 91)
+    result = upscale_image(model, image, tile=40, overlap=8)
+    assert all(h % multiple_of == w % multiple_of == 0 and min(h, w) >= minimum for _, _, h, w in model.model.calls)
+    assert (result - enlarged(image, 2)).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize("tile", [None, 16])
+@pytest.mark.parametrize("model_channels", [1, 3, 4])
+@pytest.mark.parametrize("image_channels", [1, 3, 4])
+def test_any_channels_through_any_model(image_channels: int, model_channels: int, tile: int | None) -> None:
+    image = picture(21, 30, image_channels, batch=2)
+    result = upscale_image(nearest(2, model_channels), image, tile=tile)
+    expected = enlarged(image, 2)
+    assert result.shape == expected.shape
+    if image_channels == 4:
+        visible = expected[..., 3:] > 1 / 255
+        assert ((result - expected).abs() * visible).max() <= 1e-4
+        assert (result[..., 3] - expected[..., 3]).abs().max() <= 1e-6
+    else:
+        assert (result - expected).abs().max() <= 1e-6
+
+
+def test_opaque_alpha_costs_nothing_and_stays_opaque() -> None:
+    model = nearest()
+    image = picture(20, 20, 4)
+    image[..., 3] = 1
+    result = upscale_image(model, image)
+    assert len(model.model.calls) == 1
+    assert (result[..., 3] == 1).all()
+    assert (result[..., :3] - enlarged(image, 2)[..., :3]).abs().max() <= 1e-6
+
+
+class Box(nn.Module):
+    """A 3x3 box filter: mixes the colours of neighbours, as real networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((3, 1, 3, 3), 1 / 9))
+
+    def forward(self, x):
+        return nn.functional.conv2d(nn.functional.pad(x, (1, 1, 1, 1), "replicate"), self.weight, groups=3)
+
+
+def test_transparent_pixels_do_not_fringe() -> None:
+    """A red disc on transparent green stays red to its last visible pixel."""
+    y, x = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    inside = ((y - 16) ** 2 + (x - 16) ** 2 < 100).float()
+    image = torch.stack([inside, 1 - inside, torch.zeros_like(inside), inside], -1)[None]
+    result = upscale_image(descriptor(Box(), 1), image, alpha="model")
+    visible = result[..., 3] > 0.05
+    assert result[..., 1][visible].max() <= 1e-5
+    assert result[..., 0][visible].min() >= 1 - 1e-4
+    plain = upscale_image(descriptor(Box(), 1), image, alpha="resize")
+    assert torch.equal(plain[..., 3], image[..., 3])
+
+
+@pytest.mark.parametrize(
+    ("target", "size"),
+    [
+        (0.5, (15, 20)),
+        (3.0, (90, 120)),
+        (Target(width=100), (75, 100)),
+        (Target(height=33), (33, 44)),
+        (Target(width=50, height=50), (50, 50)),
+        (2.0, (60, 80)),
+    ],
+    ids=str,
+)
+def test_target_size(target, size: tuple[int, int]) -> None:
+    image = torch.full((2, 30, 40, 4), 0.25)
+    image[..., 3] = 0.5
+    result = upscale_image(nearest(2), image, target=target)
+    assert result.shape == (2, *size, 4)
+    assert (result[..., :3] - 0.25).abs().max() <= 1e-5 and (result[..., 3] - 0.5).abs().max() <= 1e-5
+
+
+def test_progress_counts_every_tile_of_every_frame_and_pass() -> None:
+    seen: list[tuple[int, int]] = []
+    upscale_image(nearest(), picture(40, 40, 4, batch=2), tile=24, overlap=8, batch=2, progress=lambda *s: seen.append(s))
+    assert seen == [(2 * (i + 1), 16) for i in range(8)]
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+@pytest.mark.parametrize("fault", ["none", "progress", "model", "argument"])
+def test_descriptor_comes_back_as_it_was(fault: str, dtype: torch.dtype, training: bool) -> None:
+    model = nearest()
+    model.model.gain.data.uniform_(0.9, 1)
+    model.model.to(dtype).train(training)
+    before = {key: value.clone() for key, value in model.model.state_dict().items()}
+
+    def fail(*_) -> None:
+        raise Interrupted
+
+    def broken(x) -> None:
+        raise RuntimeError("broken layer")
+
+    if fault == "model":
+        model.model.before = broken
+    options = {
+        "none": {},
+        "progress": {"progress": fail},
+        "model": {"batch": 1},
+        "argument": {"precision": "fp99"},
+    }[fault]
+    expected = {"none": None, "progress": Interrupted, "model": RuntimeError, "argument": ValueError}[fault]
+    for precision in ("auto", "bf16"):
+        arguments = {"precision": precision, **options}
+        if expected is None:
+            upscale_image(model, picture(40, 40), tile=16, **arguments)
+        else:
+            with pytest.raises(expected):
+                upscale_image(model, picture(40, 40), tile=16, **arguments)
+    after = model.model.state_dict()
+    assert model.model.training == training and model.dtype == dtype and model.device.type == "cpu"
+    assert all(torch.equal(after[key], before[key]) and after[key].dtype == dtype for key in before)
+    assert not model.model._forward_hooks and "patcher" not in vars(model)
+
+
+def test_half_precision_runs_in_a_copy() -> None:
+    model = nearest()
+    dtypes = []
+    model.model.before = lambda x: dtypes.append(x.dtype)
+    image = picture(30, 30)
+    result = upscale_image(model, image, precision="bf16", tile=16)
+    assert set(dtypes) == {torch.bfloat16} and model.dtype == torch.float32
+    assert (result - enlarged(image, 2)).abs().max() <= 0.005
+
+
+class Overflows(Nearest):
+    """Infinite (or NaN) in half precision for tiles that hold a bright pixel."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__(2)
+        self.value = value
+        self.dtypes: list[torch.dtype] = []
+
+    def forward(self, x):
+        result = super().forward(x)
+        if x.device.type != "meta":
+            self.dtypes.append(x.dtype)
+            if x.dtype != torch.float32 and (x > 0.99).any():
+                result[..., 0] = self.value
+        return result
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_overflow_is_computed_again_in_float32(value: float, precision: str, caplog: pytest.LogCaptureFixture) -> None:
+    image = picture(16, 48) * 0.9
+    image[0, 4, 40] = 1
+    network = Overflows(value)
+    with caplog.at_level(logging.WARNING):
+        result = upscale_image(descriptor(network, 2), image, tile=16, overlap=0, batch=1, precision=precision)
+    assert (result - enlarged(image, 2)).abs().max() <= 0.005
+    assert (result[:, :, 64:] - enlarged(image, 2)[:, :, 64:]).abs().max() <= 1e-6
+    assert "float32" in caplog.text and "NaN or infinite" in caplog.text
+
+
+def test_nan_in_float32_is_an_error() -> None:
+    model = nearest()
+    model.model.gain.data[0] = float("nan")
+    with pytest.raises(ValueError, match="NaN or infinite values in float32"):
+        upscale_image(model, picture(20, 20))
+
+
+class LittleMemory(Nearest):
+    """Runs out of memory above a number of pixels per call."""
+
+    def __init__(self, pixels: int) -> None:
+        super().__init__(2)
+        self.pixels = pixels
+        self.failures = 0
+
+    def forward(self, x):
+        if x.device.type != "meta" and x.shape[0] * x.shape[2] * x.shape[3] > self.pixels:
+            self.failures += 1
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("pixels", [100 * 100, 64 * 64, 3000, 40 * 40])
+@pytest.mark.parametrize("options", [{"mode": "whole"}, {"tile": 128, "batch": 8}, {"tile": 64, "batch": 3}])
+def test_out_of_memory_leads_to_smaller_batches_and_tiles(pixels: int, options: dict) -> None:
+    network = LittleMemory(pixels)
+    image = picture(150, 190)
+    seen: list[tuple[int, int]] = []
+    result = upscale_image(descriptor(network, 2), image, progress=lambda *s: seen.append(s), **options)
+    assert (result - enlarged(image, 2)).abs().max() <= 1e-6
+    assert network.failures <= 5
+    assert seen[-1][0] == seen[-1][1] and [done for done, _ in seen] == sorted({done for done, _ in seen})
+
+
+def test_finished_tiles_are_not_computed_again() -> None:
+    network = Nearest(2)
+
+    def less_and_less(x: torch.Tensor) -> None:
+        if len(network.calls) > 4 and x.shape[-1] > 32:
+            network.calls.pop()
+            raise torch.OutOfMemoryError("out of memory")
+
+    network.before = less_and_less
+    image = picture(64, 256)
+    result = upscale_image(descriptor(network, 2), image, tile=64, overlap=0, batch=1, mode="tiles")
+    assert (result - enlarged(image, 2)).abs().max() <= 1e-6
+    assert [shape[-1] for shape in network.calls].count(64) == 4
+
+    network = Nearest(2)
+    network.before = lambda x: less_and_less_2(x)
+    calls_of_first_two: list[int] = []
+
+    def less_and_less_2(x: torch.Tensor) -> None:
+        if len(network.calls) == 3 and x.shape[-1] == 64:
+            network.calls.pop()
+            calls_of_first_two.append(len(network.calls))
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 17179869184 bytes")
+
+    result = upscale_image(descriptor(network, 2), image, tile=64, overlap=0, batch=1, mode="tiles")
+    assert (result - enlarged(image, 2)).abs().max() <= 1e-6
+    assert calls_of_first_two == [2] and [s[-1] for s in network.calls[:2]] == [64, 64]
+    assert all(shape[-1] <= 32 for shape in network.calls[2:])
+
+
+def test_the_floor_says_what_to_do() -> None:
+    model = descriptor(LittleMemory(10), 2)
+    with pytest.raises(OutOfMemoryError, match=r"single tile of \d+x\d+ pixels.*close other programs"):
+        upscale_image(model, picture(100, 100))
+
+
+def test_other_errors_are_not_taken_for_out_of_memory() -> None:
+    model = nearest()
+
+    def broken(x) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    model.model.before = broken
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        upscale_image(model, picture(40, 40), tile=16)
+    assert len(model.model.calls) <= 2
+
+
+def test_model_that_takes_no_batches() -> None:
+    model = nearest()
+
+    def refuse(x: torch.Tensor) -> None:
+        if len(x) > 1:
+            raise RuntimeError("view size is not compatible with input tensor's size and stride")
+
+    model.model.before = refuse
+    image = picture(40, 40)
+    result = upscale_image(model, image, tile=16, batch=4)
+    assert (result - enlarged(image, 2)).abs().max() <= 1e-6
+    assert [shape[0] for shape in model.model.calls].count(4) == 1
+
+
+def test_models_that_see_the_whole_image_get_it() -> None:
+    model = nearest(tiling=ModelTiling.DISCOURAGED)
+    upscale_image(model, picture(700, 30))
+    assert model.model.calls == [(1, 3, 700, 30)]
+    model = nearest()
+    upscale_image(model, picture(700, 30))
+    assert len(model.model.calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.rand(8, 8, 3), r"shape \(8, 8, 3\); \(B, H, W, C\)"),
+        (torch.rand(1, 8, 8, 2), "C = 1, 3 or 4"),
+        (torch.rand(1, 8, 8, 5), "C = 1, 3 or 4"),
+        (torch.rand(1, 0, 8, 3), "no pixels"),
+        (torch.rand(0, 8, 8, 3), "no pixels"),
+        (torch.randint(0, 255, (1, 8, 8, 3), dtype=torch.uint8), "divide 8-bit values by 255"),
+        (torch.full((1, 8, 8, 3), float("nan")), "NaN or infinite"),
+        ("picture.png", "torch.Tensor"),
+    ],
+    ids=range(8),
+)
+def test_bad_images(image, message: str) -> None:
+    model = nearest()
+    with pytest.raises(ValueError, match=message):
+        upscale_image(model, image)
+    assert model.model.calls == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "fast"}, "mode 'fast'"),
+        ({"mode": "exact"}, "no exact mode"),
+        ({"precision": "int8"}, "precision 'int8'"),
+        ({"alpha": "drop"}, "alpha 'drop'"),
+        ({"tile": 4}, "tile is 4"),
+        ({"overlap": -1}, "overlap is -1"),
+        ({"batch": 0}, "batch is 0"),
+        ({"tile": 32, "overlap": 32}, "leaves nothing"),
+        ({"target": Target(factor=0.001)}, "sides must be"),
+        ({"target": Target(width=10**6)}, "sides must be"),
+    ],
+    ids=lambda v: str(v),
+)
+def test_bad_options(options: dict, message: str) -> None:
+    model = nearest()
+    with pytest.raises(ValueError, match=message):
+        upscale_image(model, picture(40, 40), **options)
+    assert model.model.calls == []
+
+
+def test_precision_that_the_model_lacks() -> None:
+    with pytest.raises(ValueError, match="does not support fp16; use precision 'auto' or 'fp32'"):
+        upscale_image(nearest(half=False), picture(8, 8), precision="fp16")
+
+
+def test_other_things_than_models() -> None:
+    with pytest.raises(ValueError, match="Linear; an image model was expected"):
+        upscale_image(nn.Linear(3, 3), picture(8, 8))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_images_of_other_floating_types(dtype: torch.dtype) -> None:
+    image = picture(20, 20).to(dtype)
+    result = upscale_image(nearest(), image)
+    assert result.dtype == torch.float32 and torch.equal(result, enlarged(image, 2).float())
+
+
+def test_out_of_range_input_is_clamped_on_output() -> None:
+    result = upscale_image(nearest(), picture(20, 20) * 3 - 1, tile=16)
+    assert result.min() == 0 and result.max() <= 1 + 1e-6

@@ -1,0 +1,30 @@
+"""Weights that add overlapping tiles up to one picture: a partition of unity made of one-axis ramps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .geometry import AxisPlan
+
+
+def axis_weights(plan: AxisPlan, scale: int = 1) -> Tensor:
+    """Weights (tiles, size * scale) float32 along one axis; at every pixel those of all tiles sum to 1.
+
+    A tile's weight rises linearly over the overlap with the tile before and falls over that with the next. At the
+    image's own borders there is no ramp. Where more than two tiles overlap, the sum is what they are divided by.
+    """
+    size = plan.size * scale
+    weights = torch.ones(len(plan.starts), size, dtype=torch.float64)
+    for index, overlap in enumerate(plan.overlaps):
+        width = overlap * scale
+        ramp = (torch.arange(width, dtype=torch.float64) + 0.5) / max(width, 1)
+        weights[index, size - width :] *= ramp.flip(0)
+        weights[index + 1, :width] *= ramp
+    total = torch.zeros(plan.length * scale, dtype=torch.float64)
+    starts = [start * scale for start in plan.starts]
+    for start, weight in zip(starts, weights):
+        total[start : start + size] += weight
+    for start, weight in zip(starts, weights):
+        weight /= total[start : start + size]
+    return weights.float()

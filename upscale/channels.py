@@ -1,0 +1,70 @@
+"""Any image (grey, RGB, RGBA) through any image model (1, 3 or 4 channels), as one or more passes of the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+OPAQUE = -1
+"""Source of a model's alpha channel where the image has none."""
+
+SMALLEST_ALPHA = 1 / 512
+"""Below half a level of 8 bit a pixel has no colour of its own."""
+
+
+@dataclass(frozen=True)
+class ChannelPass:
+    """One run of the model over the image.
+
+    Attributes:
+        source: for each input channel of the model, the image channel that feeds it.
+        target: the image channels that this run produces: as many as ``average`` leaves of the model's output.
+        average: the model's first outputs are one grey picture in three copies; their mean is taken.
+    """
+
+    source: tuple[int, ...]
+    target: tuple[int, ...]
+    average: bool = False
+
+    def select(self, frame: Tensor) -> Tensor:
+        """Image (H, W, C) -> model input (Cin, H, W), contiguous."""
+        planes = [torch.ones_like(frame[..., 0]) if s == OPAQUE else frame[..., s] for s in self.source]
+        return torch.stack(planes)
+
+    def collect(self, output: Tensor) -> Tensor:
+        """Model output (..., Cout, h, w) -> (..., len(target), h, w)."""
+        if self.average:
+            return output[..., :3, :, :].mean(-3, keepdim=True)
+        return output[..., : len(self.target), :, :]
+
+
+def channel_passes(image_channels: int, model_channels: int, *, with_alpha: bool) -> list[ChannelPass]:
+    """The runs that a model of ``model_channels`` (1, 3, 4) needs for an image of ``image_channels`` (1, 3, 4).
+
+    ``with_alpha``: the model upscales the alpha channel too; else the passes leave channel 3 out.
+    """
+    if model_channels == 4 and image_channels == 4 and with_alpha:
+        return [ChannelPass((0, 1, 2, 3), (0, 1, 2, 3))]
+    colours = (0,) if image_channels == 1 else (0, 1, 2)
+    alpha = (3,) if image_channels == 4 and with_alpha else ()
+    if model_channels == 1:
+        return [ChannelPass((c,), (c,)) for c in colours + alpha]
+    rest = (OPAQUE,) * (model_channels - 3)
+    grey = [ChannelPass((c, c, c, *rest), (c,), average=True) for c in alpha]
+    if image_channels == 1:
+        return [ChannelPass((0, 0, 0, *rest), (0,), average=True)]
+    return [ChannelPass((0, 1, 2, *rest), (0, 1, 2)), *grey]
+
+
+def premultiply(frame: Tensor) -> Tensor:
+    """RGBA (H, W, 4) with its colours multiplied by alpha: what may be filtered without fringes."""
+    return torch.cat([frame[..., :3] * frame[..., 3:], frame[..., 3:]], -1)
+
+
+def unpremultiply_(frame: Tensor, rows: int = 256) -> None:
+    """Undo `premultiply` in place, in bands of ``rows`` rows; colours of invisible pixels become 0."""
+    for band in frame.split(rows):
+        alpha = band[..., 3:]
+        band[..., :3] = torch.where(alpha >= SMALLEST_ALPHA, band[..., :3] / alpha.clamp_min(SMALLEST_ALPHA), 0).clamp_(0, 1)

@@ -1,0 +1,96 @@
+"""How many bytes a network works in, found without computing: a dry run on the meta device counts live tensors."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import weakref
+from typing import Any
+
+import torch
+from spandrel import ImageModelDescriptor
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN_BYTES_PER_PIXEL = 4608
+"""Float32 bytes per input pixel and unit of scale for a network whose dry run fails: what ComfyUI's own node reserves."""
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of tensors that operations made and that are still referenced; keeps the peak.
+
+    A convolution is charged for a second copy of its input and output besides: the libraries behind it convert
+    layouts on the way in and out.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._live: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        for tensor in tensors:
+            self._track(tensor.untyped_storage())
+        scratch = 0
+        if "conv" in func.__name__:
+            scratch = args[0].nbytes + result.nbytes
+        self.peak = max(self.peak, sum(self._live.values()) + scratch)
+        return result
+
+    def _track(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key not in self._live:
+            self._live[key] = storage.nbytes()
+            weakref.finalize(storage, self._live.pop, key, None)
+
+
+def network_of(model: ImageModelDescriptor) -> nn.Module:
+    """The module that is run on a tile: the one of the tile contract, else the descriptor's model."""
+    contract = getattr(model.model, "tile_contract", None)
+    network = contract.network if contract else model.model
+    return network if isinstance(network, nn.Module) else model.model
+
+
+_peaks: weakref.WeakKeyDictionary[nn.Module, dict[tuple, int]] = weakref.WeakKeyDictionary()
+
+
+def working_bytes(model: ImageModelDescriptor, batch: int, height: int, width: int, dtype: torch.dtype) -> int:
+    """Peak bytes of live tensors while the network runs on ``batch`` tiles of (height, width), weights not counted.
+
+    Counts the output and everything between, not the input. Operators' own scratch memory is not seen.
+    """
+    network = network_of(model)
+    pad_width, pad_height = model.size_requirements.get_padding(width, height)
+    shape = (batch, model.input_channels, height + pad_height, width + pad_width)
+    known = _peaks.setdefault(network, {})
+    if (shape, dtype) not in known:
+        known[shape, dtype] = _dry_run(network, shape, dtype, model.scale)
+    return known[shape, dtype]
+
+
+def _meta_twin(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy of the network whose weights have shapes but no data (networks may write to themselves when they run)."""
+    twins: dict[int, Any] = {}
+    for tensor in [*network.parameters(), *network.buffers()]:
+        twin = torch.empty_like(tensor, device="meta", dtype=dtype if tensor.is_floating_point() else tensor.dtype)
+        twins[id(tensor)] = nn.Parameter(twin, requires_grad=False) if isinstance(tensor, nn.Parameter) else twin
+    return copy.deepcopy(network, twins).eval()
+
+
+def _dry_run(network: nn.Module, shape: tuple[int, ...], dtype: torch.dtype, scale: int) -> int:
+    try:
+        with torch.inference_mode():
+            twin = _meta_twin(network, dtype)
+            image = torch.empty(shape, dtype=dtype, device="meta")
+            with LiveBytes() as live:
+                twin(image)
+        return live.peak
+    except Exception as error:  # data-dependent code, tensors made on a fixed device ...
+        logger.debug("no dry run of %s: %s", type(network).__name__, error)
+        size = torch.empty((), dtype=dtype).element_size()
+        return UNKNOWN_BYTES_PER_PIXEL * size // 4 * max(scale, 1) * shape[0] * shape[2] * shape[3]

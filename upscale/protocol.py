@@ -1,0 +1,84 @@
+"""What the engine needs from a model and from the machine, as protocols: nothing here is imported by `arch`.
+
+A spandrel descriptor is enough. A network may offer more through attributes of ``descriptor.model``:
+
+- ``tile_contract`` (`TileContract`): it likes, or needs, tiles of a certain kind;
+- ``exact_engine`` (`ExactEngine`): it can compute the whole-image result in bounded memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from spandrel import ImageModelDescriptor
+from torch import Tensor
+
+Progress = Callable[[int, int], None]
+"""``progress(done, total)``, after every batch of tiles (or band); an exception that it raises ends the work."""
+
+
+class TileContract(Protocol):
+    """Attributes of ``model.tile_contract``.
+
+    size: the network takes tiles of exactly ``size`` x ``size`` input pixels; None: any size.
+    overlap: sensible overlap of neighbouring tiles in input pixels.
+    alignment: starts and sizes of tiles are best multiples of this many input pixels.
+    network: (B, C, h, w) -> (B, C, h * scale, w * scale), unclamped.
+    """
+
+    size: int | None
+    overlap: int
+    alignment: int
+    network: Callable[[Tensor], Tensor]
+
+
+class ExactPlan(Protocol):
+    """Sizes of one exact run: working memory in bytes beside the weights, on the device and on the host."""
+
+    memory_required: int
+    host_memory_required: int
+    steps: int
+
+    def smaller(self) -> ExactPlan | None:
+        """A plan that needs less device memory, None where there is none."""
+        ...
+
+
+class ExactEngine(Protocol):
+    """``model.exact_engine``: the whole-image result, band by band."""
+
+    def plan(
+        self, batch: int, height: int, width: int, *, dtype: torch.dtype, device: torch.device, available: int | None
+    ) -> ExactPlan: ...
+
+    def run(
+        self, image: Tensor, plan: Any, write: Callable[[int, Tensor], None], progress: Progress | None = None
+    ) -> None:
+        """image (B, C, H, W); ``write(top, rows)`` gets finished rows (B, C, h, W * scale) in order, unclamped."""
+        ...
+
+
+class Placement(Protocol):
+    """Who owns the device memory: this process alone (`DirectPlacement`), or a host program."""
+
+    device: torch.device
+
+    def auto_dtype(self, model: ImageModelDescriptor) -> torch.dtype:
+        """The fastest precision that device and model are good at."""
+        ...
+
+    def prepare(self, model: ImageModelDescriptor, dtype: torch.dtype, memory_required: int) -> ImageModelDescriptor:
+        """The model, or a copy in ``dtype``, on the device, with ``memory_required`` bytes free beside it if possible."""
+        ...
+
+    def available(self) -> int:
+        """Bytes that may be used on the device now."""
+        ...
+
+    def is_out_of_memory(self, error: BaseException) -> bool: ...
+
+    def release_cache(self) -> None:
+        """Give cached, unused memory back to the device (after running out of it)."""
+        ...

@@ -1,0 +1,180 @@
+"""Upscaling plane by plane in overlapping tiles, within the memory there is."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+
+import torch
+from spandrel import ImageModelDescriptor, ModelTiling
+from torch import Tensor
+
+from .blend import axis_weights
+from .geometry import TileGrid, plan_grid, round_up
+from .network import OutOfMemoryError, Runner, TileTraits
+
+logger = logging.getLogger(__name__)
+
+LARGEST_DEFAULT_TILE = 512
+SMALLEST_TILE = 32
+PIXELS_PER_BATCH = {"cpu": 128**2, "other": 512**2}
+LARGEST_BATCH = 16
+
+
+def reflect_to(x: Tensor, height: int, width: int) -> Tensor:
+    """Extend (..., h, w) at the bottom and right to at least (height, width) by reflection, as often as needed."""
+    for dim, size in ((-2, height), (-1, width)):
+        length = x.shape[dim]
+        if length < size:
+            index = torch.arange(size, device=x.device)
+            period = max(2 * (length - 1), 1)
+            index = index % period
+            x = x.index_select(dim, torch.where(index < length, index, period - index))
+    return x
+
+
+class TileSettings:
+    """Tile size, overlap and batch for one image size: as asked for, else from the model and the memory there is."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        height: int,
+        width: int,
+        tile: int | None,
+        overlap: int | None,
+        batch: int | None,
+    ) -> None:
+        self.runner = runner
+        self.traits = traits = TileTraits.of(runner.original)
+        self.floor = round_up(max(SMALLEST_TILE, traits.minimum, 2 * traits.alignment), traits.alignment)
+        self.longest = max(height, width)
+        self.tile = traits.fixed or tile or self._default_tile(runner.original)
+        self.tile = max(self.tile, traits.minimum, 2 * traits.alignment)
+        default = min(traits.overlap, self.tile // 4)
+        self.overlap = default if overlap is None else overlap
+        self.batch = batch or self._default_batch()
+        self._fit(height, width, tile_given=bool(tile or traits.fixed), batch_given=bool(batch))
+
+    def grid(self, height: int, width: int) -> TileGrid:
+        traits = self.traits
+        return plan_grid(height, width, self.tile, self.overlap, traits.alignment, fixed=traits.fixed is not None)
+
+    def count(self, height: int, width: int) -> int:
+        """Tiles of an image of this size."""
+        fixed = self.traits.fixed or 1
+        return len(self.grid(max(height, fixed), max(width, fixed)))
+
+    def _default_tile(self, model: ImageModelDescriptor) -> int:
+        """Models that see the whole image get all of it if they can; for others larger tiles gain nothing."""
+        return self.longest if model.tiling is ModelTiling.DISCOURAGED else min(LARGEST_DEFAULT_TILE, self.longest)
+
+    def _default_batch(self) -> int:
+        kind = "cpu" if self.runner.placement.device.type == "cpu" else "other"
+        return min(max(PIXELS_PER_BATCH[kind] // self.tile**2, 1), LARGEST_BATCH)
+
+    def _fit(self, height: int, width: int, *, tile_given: bool, batch_given: bool) -> None:
+        """Load the model, then shrink what was not asked for until a batch fits into what is free."""
+        while True:
+            grid = self.grid(max(height, self.traits.fixed or 1), max(width, self.traits.fixed or 1))
+            batch = min(self.batch, len(grid))
+            self.runner.prepare(batch, grid.rows.size, grid.columns.size)
+            needed = self.runner.memory_required(batch, grid.rows.size, grid.columns.size)
+            free = self.runner.placement.available()
+            if needed <= free:
+                return
+            if batch > 1 and not batch_given:
+                self.batch = batch // 2
+            elif not tile_given and self.tile > self.floor:
+                side = int(max(grid.rows.size, grid.columns.size) * math.sqrt(free / needed))
+                self.tile = max(min(side, self.tile - self.traits.alignment), self.floor)
+                self.overlap = min(self.overlap, self.tile // 4)
+            else:
+                return  # try as asked; running out of memory is dealt with where it happens
+
+
+class TiledUpscaler:
+    """Runs tiles and remembers how much fits: after running out of memory, batches and then tiles are halved for good."""
+
+    def __init__(self, runner: Runner, settings: TileSettings, tick: Callable[[int], None]) -> None:
+        self.runner = runner
+        self.settings = settings
+        self.tick = tick
+        self.batch = settings.batch
+        self.largest = settings.tile
+
+    def add_to(self, plane: Tensor, write: Callable[[Tensor, slice, slice, Tensor | None], None]) -> None:
+        """Upscale ``plane`` (Cin, H, W) tile by tile.
+
+        ``write(tile, rows, columns, weights)`` gets each tile (Cout, h * scale, w * scale) on the device with the
+        pixels it belongs to; it must add ``tile * weights``, or store the tile where weights is None (a single tile).
+        """
+        scale = self.runner.original.scale
+        height, width = plane.shape[-2:]
+        fixed = self.settings.traits.fixed
+        padded = reflect_to(plane, fixed or 1, fixed or 1)
+        grid = self.settings.grid(*padded.shape[-2:])
+        device = self.runner.placement.device
+        row_weights = axis_weights(grid.rows, scale).to(device)
+        column_weights = axis_weights(grid.columns, scale).to(device)
+        number = 0
+        while number < len(grid):
+            batch = 1 if max(grid.rows.size, grid.columns.size) > self.largest else self.batch
+            numbers = range(number, min(number + batch, len(grid)))
+            tiles = torch.stack([padded[:, rows, columns] for rows, columns in map(grid.window, numbers)])
+            results = self._attempt(tiles)
+            if results is None:
+                if len(numbers) > 1:  # the batch was too large and has been halved: take it again
+                    continue
+                results = self._split(tiles[0])[None]
+            for index, result in zip(numbers, results):
+                rows, columns = grid.window(index, scale)
+                if len(grid) == 1:
+                    write(result[:, : height * scale, : width * scale], rows, columns, None)
+                else:
+                    row, column = grid.index(index)
+                    write(result, rows, columns, row_weights[row][:, None] * column_weights[column])
+            number = numbers.stop
+            self.tick(len(numbers))
+
+    def _attempt(self, tiles: Tensor) -> Tensor | None:
+        """The result, or None after running out of memory; then what may be tried next has been made smaller."""
+        if max(tiles.shape[-2:]) > self.largest:
+            return None
+        try:
+            return self.runner(tiles)
+        except Exception as error:
+            if not self.runner.placement.is_out_of_memory(error):
+                raise
+            reason = str(error).split("\n")[0]
+        # only here, after the except block, has the traceback let go of the tensors
+        self.runner.placement.release_cache()
+        if len(tiles) > 1:
+            self.batch = len(tiles) // 2
+            logger.warning("out of memory (%s): going on with batches of %d", reason, self.batch)
+            return None
+        side, floor = max(tiles.shape[-2:]), self.settings.floor
+        if side <= floor or self.settings.traits.fixed:
+            raise OutOfMemoryError(
+                f"out of memory with a single tile of {tiles.shape[-1]}x{tiles.shape[-2]} pixels ({reason}); close other "
+                "programs, unload other models, choose precision 'fp16' or 'bf16', or use a smaller model"
+            )
+        self.largest = max(side // 2, floor)
+        logger.warning("out of memory (%s): going on with tiles of %d pixels", reason, self.largest)
+        return None
+
+    def _split(self, tile: Tensor) -> Tensor:
+        """One tile (Cin, h, w) in smaller ones, and those in smaller still -> (Cout, h * scale, w * scale) on the CPU."""
+        model = self.runner.original
+        scale, alignment = model.scale, self.settings.traits.alignment
+        grid = plan_grid(*tile.shape[-2:], self.largest, min(self.settings.overlap, self.largest // 4), alignment)
+        row_weights, column_weights = axis_weights(grid.rows, scale), axis_weights(grid.columns, scale)
+        result = torch.zeros(model.output_channels, tile.shape[-2] * scale, tile.shape[-1] * scale)
+        for number in range(len(grid)):
+            rows, columns = grid.window(number)
+            row, column = grid.index(number)
+            part = self._attempt(tile[None, :, rows, columns])
+            part = self._split(tile[:, rows, columns]) if part is None else part[0].cpu()
+            result[(slice(None), *grid.window(number, scale))] += part * (row_weights[row][:, None] * column_weights[column])
+        return result

@@ -1,0 +1,103 @@
+"""The whole-image result of networks that offer it band by band (`protocol.ExactEngine`)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .channels import ChannelPass
+from .network import OutOfMemoryError, Runner
+from .protocol import ExactEngine, ExactPlan
+
+logger = logging.getLogger(__name__)
+
+
+class ExactUpscaler:
+    """Runs an exact engine on planes; makes its plan smaller after running out of memory."""
+
+    def __init__(self, runner: Runner, height: int, width: int, tick: Callable[[int], None]) -> None:
+        self.runner = runner
+        self.tick = tick
+        self.height, self.width = height, width
+        self._prepare()
+        self.steps = self.plan.steps
+
+    def _engine(self) -> ExactEngine:
+        return self.runner.ready.model.exact_engine
+
+    def _new_plan(self, available: int | None) -> ExactPlan:
+        return self.runner.original.model.exact_engine.plan(
+            1, self.height, self.width, dtype=self.runner.dtype, device=self.runner.placement.device, available=available
+        )
+
+    def _prepare(self) -> None:
+        """Plan, have that much memory freed beside the model, and plan again for what there really is."""
+        wanted = self._new_plan(None)
+        self.runner.prepare_bytes(wanted.memory_required)
+        available = self.runner.placement.available()
+        self.plan = wanted if wanted.memory_required <= available else self._new_plan(available)
+
+    def run(self, plane: Tensor, into: Tensor, one: ChannelPass) -> None:
+        """Upscale ``plane`` (Cin, H, W) into ``into`` (H * scale, W * scale, channels of the pass)."""
+        told = 0
+        while True:
+            finite: list[Tensor] = []
+
+            def write(top: int, rows: Tensor) -> None:
+                finite.append(rows.isfinite().all())
+                part = one.collect(rows[0].float().clamp_(0, 1))
+                into[top : top + part.shape[-2]] = part.permute(1, 2, 0).to("cpu")
+
+            def progress(done: int, total: int) -> None:
+                nonlocal told  # plans of other band heights count other totals; users see one that only grows
+                now = max(told, done * self.steps // total)
+                step, told = now - told, now
+                if step:
+                    self.tick(step)
+
+            try:
+                self._engine().run(plane[None], self.plan, write, progress)
+                if all(bool(flag) for flag in finite):
+                    return
+                reason = None
+            except Exception as error:
+                if not self.runner.placement.is_out_of_memory(error):
+                    raise
+                reason = str(error).split("\n")[0]
+            if reason is None:
+                self._fall_back()
+            else:
+                self._shrink(reason)
+
+    def _fall_back(self) -> None:
+        name = self.runner.original.architecture.name
+        if self.runner.dtype == torch.float32:
+            raise ValueError(
+                f"{name} made NaN or infinite values in float32; the checkpoint is damaged or does not fit its "
+                "architecture: try another one"
+            )
+        logger.warning("%s made NaN or infinite values in %s; computing again in float32", name, self.runner.dtype)
+        self.runner.dtype = torch.float32
+        self._prepare()
+
+    def _shrink(self, reason: str) -> None:
+        self.runner.placement.release_cache()
+        smaller = self.plan.smaller()
+        if smaller is None:
+            raise OutOfMemoryError(
+                f"out of memory in exact mode with the smallest bands ({reason}); close other programs, unload other "
+                "models, or use mode 'tiles'"
+            )
+        logger.warning("out of memory (%s): going on with smaller bands", reason)
+        self.plan = smaller
+
+
+def run_exact(
+    runner: Runner, height: int, width: int, tick: Callable[[int], None]
+) -> tuple[Callable[[Tensor, Tensor, ChannelPass], None], int]:
+    """The function that upscales one plane, and the number of ticks it makes."""
+    upscaler = ExactUpscaler(runner, height, width, tick)
+    return upscaler.run, upscaler.steps
