@@ -14,8 +14,8 @@ A block: ``x += AIM(attention(n1 x), gelu(depthwise(n1 x)))`` and ``x += fc2(dep
 Two parts see the whole image, so tiles change the result: the channel attention (its C x C logits are sums over all
 tokens) and the average pool in AIM's channel gate.
 
-Different from spandrel 0.4.2: `Upsampler` (see fdat_upsampler.py); ``conv`` with a scale above 1 is read as the x1 network
-that it is; images smaller than the padding work; ``load_state_dict`` leaves its argument alone.
+Different from spandrel 0.4.2: `Upsampler` (see fdat_upsampler.py); ``conv`` with a scale above 1 is read as the x1
+network that it is; images smaller than the padding work; ``load_state_dict`` leaves its argument alone.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,9 @@ from torch import Tensor, nn
 from .errors import ModelLoadError
 from .fdat_upsampler import Upsampler, check_upsampler, infer_upsampler
 from .tile_contract import TileContract
+
+if TYPE_CHECKING:
+    from .fdat_engine import ExactEngine
 
 UNSHUFFLED_SCALE = 4  # with unshuffle_mod the network upscales x4 from an image made 4 / scale times smaller
 TILE_OVERLAP = 32
@@ -246,7 +250,9 @@ class Block(nn.Module):
         self.kind = kind
         self.n1 = nn.LayerNorm(dim)
         self.n2 = nn.LayerNorm(dim)
-        self.attn = WindowAttention(dim, heads, config.window_size) if kind == "spatial" else ChannelAttention(dim, heads)
+        self.attn = (
+            WindowAttention(dim, heads, config.window_size) if kind == "spatial" else ChannelAttention(dim, heads)
+        )
         self.conv = nn.Sequential(depthwise(dim), nn.GELU())
         self.inter = AIM(dim, config.aim_reduction_ratio)
         self.ffn = FeedForward(dim, config.ffn_dim)
@@ -286,7 +292,7 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 
 
 class FDAT(nn.Module):
-    """FDAT super-resolution network: (B, num_in_ch, H, W) in [0, 1] -> (B, num_out_ch, H * scale, W * scale), unclamped.
+    """The network: (B, num_in_ch, H, W) in [0, 1] -> (B, num_out_ch, H * scale, W * scale), unclamped.
 
     Works for any H, W >= 1 and in float64, float32, bfloat16 and float16.
     """
@@ -324,6 +330,13 @@ class FDAT(nn.Module):
             alignment=self.config.window_size * self.config.unshuffle,
             network=self,
         )
+
+    @property
+    def exact_engine(self) -> ExactEngine:
+        """The whole-image result in bounded memory; ordinary tiles change it."""
+        from .fdat_engine import ExactEngine  # it imports this file
+
+        return ExactEngine(self)
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2] * self.config.scale, x.shape[3] * self.config.scale
@@ -391,7 +404,9 @@ def infer_config(state_dict: Mapping[str, Tensor], *, scale: int | None = None) 
     if unshuffled:
         unshuffle = math.isqrt(first[1] // int(upsampler["num_out_ch"]))
         if unshuffle not in (2, 4):
-            raise ModelLoadError(f"FDAT: conv_first.1 takes {first[1]} channels; a pixel unshuffle by 2 or 4 was expected")
+            raise ModelLoadError(
+                f"FDAT: conv_first.1 takes {first[1]} channels; a pixel unshuffle by 2 or 4 was expected"
+            )
         num_in_ch, net_scale = first[1] // unshuffle**2, UNSHUFFLED_SCALE // unshuffle
     else:
         num_in_ch, net_scale = first[1], int(upsampler["scale"])

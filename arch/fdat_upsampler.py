@@ -1,13 +1,13 @@
 """FDAT's eight upsamplers, and how to tell them apart from their tensors.
 
-Reference: ``UniUpsampleV3`` in traiNNer-redux (Apache-2.0) and spandrel (MIT), which define the tensor names and the
-``MetaUpsample`` buffer that checkpoints carry. Written anew here; attribute names are kept for compatibility.
+Reference: ``UniUpsampleV3`` in traiNNer-redux (Apache-2.0) and spandrel (MIT), which define the tensor names and
+the ``MetaUpsample`` buffer that checkpoints carry. Written anew here; attribute names are kept for compatibility.
 
     features (B, embed_dim, H, W)  ->  image (B, num_out_ch, H * scale, W * scale)
 
-Different from the reference, because there it is wrong: sampling coordinates of ``dysample`` and ``lda`` are computed in
-at least float32 (in half precision they drift towards the right edge), ``dysample`` works on every device, and ``pa_up``
-writes its true input width into ``MetaUpsample``.
+Different from the reference, because there it is wrong: sampling coordinates of ``dysample`` and ``lda`` are computed
+in at least float32 (in half precision they drift towards the right edge), ``dysample`` works on every device, and
+``pa_up`` writes its true input width into ``MetaUpsample``.
 """
 
 from __future__ import annotations
@@ -322,12 +322,14 @@ def infer_upsampler(
     if len(chain) == 1:
         return _infer_single_conv(chain[0][0], meta, meta_type, num_in_ch, scale, found)
     if len(chain) > 2 and chain[0][0] == embed_dim == chain[1][0]:
-        return found("nearest+conv", 2 ** (len(chain) - 2) if len(chain) > 3 else told_scale("nearest+conv"), chain[-1][0])
+        return found(
+            "nearest+conv", 2 ** (len(chain) - 2) if len(chain) > 3 else told_scale("nearest+conv"), chain[-1][0]
+        )
     if len(chain) > 2 and chain[1][0] in (4 * chain[0][0], 9 * chain[0][0]):
         shuffle = 3 if chain[1][0] == 9 * chain[0][0] else 2 ** (len(chain) - 2)
         return found("pixelshuffle", shuffle, chain[-1][0], chain[0][0])
     raise ModelLoadError(
-        f"FDAT: no known upsampler has the weights {({i: tuple(s) for i, s in sorted(convs.items())})}; "
+        f"FDAT: no known upsampler has the weights { ({i: tuple(s) for i, s in sorted(convs.items())}) }; "
         f"known types: {', '.join(UPSAMPLER_TYPES)}"
     )
 

@@ -47,10 +47,11 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError, RuntimeError, ValueError, json.JSONDecodeError) as error:
         raise ModelLoadError(
-            f"{path.name}: not a readable safetensors file ({error}); it is truncated or of another type: download it again"
+            f"{path.name}: not a readable safetensors file ({error}); it is truncated or of another "
+            "type: download it again"
         ) from error
 
 
@@ -63,8 +64,8 @@ def _read_pickled(path: Path) -> Any:
             if "Unsupported" in line or "not an allowed global" in line or "GLOBAL " in line:
                 reason = line.strip()
         raise ModelLoadError(
-            f"{path.name}: refused, because it is damaged or holds more than tensors ({reason}). Nothing in it was run. "
-            "If you trust its source, convert it to .safetensors with the program that made it"
+            f"{path.name}: refused, because it is damaged or holds more than tensors ({reason}). Nothing in it "
+            "was run. If you trust its source, convert it to .safetensors with the program that made it"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         advice = "it is truncated, or no PyTorch checkpoint: download it again"

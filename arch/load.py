@@ -47,7 +47,8 @@ def load_model(source: str | Path | Mapping[str, Any], **options: Any) -> ImageM
     except Exception as error:
         if isinstance(error, ModelLoadError):
             raise ModelLoadError(f"{name}: {error}") from error
-        raise ModelLoadError(f"{name}: looks like a known architecture but does not fit it: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ModelLoadError(f"{name}: looks like a known architecture but does not fit it: {reason}") from error
     if not isinstance(descriptor, ImageModelDescriptor):
         raise ModelLoadError(
             f"{name}: {descriptor.architecture.name} is an inpainting model that needs a mask; use a model that takes "

@@ -29,7 +29,7 @@ def small(upsampler: str = "pixelshuffledirect", scale: int = 2, **fields: objec
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Unit-gain weights, temperatures up to 8 and strong gates, so that every path of the network shows in the output."""
+    """Unit-gain weights, temperatures up to 8 and strong gates, so that every path shows in the output."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

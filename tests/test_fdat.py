@@ -77,7 +77,9 @@ PARAMETERS = {  # with transpose+conv, by scale; x3 is what traiNNer-redux repor
 }
 
 
-@pytest.mark.parametrize(("preset", "scale", "parameters"), [(p, s, n) for p, c in PARAMETERS.items() for s, n in c.items()])
+@pytest.mark.parametrize(
+    ("preset", "scale", "parameters"), [(p, s, n) for p, c in PARAMETERS.items() for s, n in c.items()]
+)
 def test_parameter_counts(preset: str, scale: int, parameters: int) -> None:
     with torch.device("meta"):
         model = FDAT(replace(PRESETS[preset], scale=scale))
@@ -106,6 +108,11 @@ def dysample_reference(module: DySample, x: torch.Tensor) -> torch.Tensor:
     columns = torch.arange(width * s)
     centre_y = ((rows.double() + 0.5) / s - 0.5)[:, None]
     centre_x = ((columns.double() + 0.5) / s - 0.5)[None]
+    b = torch.arange(batch)[:, None, None]
+
+    def take(part: torch.Tensor, yy: torch.Tensor, xx: torch.Tensor) -> torch.Tensor:
+        return part.movedim(1, -1)[b, yy, xx].movedim(-1, 1)
+
     for group in range(groups):
         part = offset[:, :, group, rows[:, None] % s, columns[None] % s, rows[:, None] // s, columns[None] // s]
         px = (centre_x + part[:, 0]).clamp(0, width - 1)
@@ -114,10 +121,8 @@ def dysample_reference(module: DySample, x: torch.Tensor) -> torch.Tensor:
         x1, y1 = (x0 + 1).clamp(max=width - 1), (y0 + 1).clamp(max=height - 1)
         fx, fy = px - x0, py - y0
         own = slice(group * channels // groups, (group + 1) * channels // groups)
-        b = torch.arange(batch)[:, None, None]
-        take = lambda yy, xx: x[:, own].movedim(1, -1)[b, yy, xx].movedim(-1, 1)  # noqa: E731
-        top = take(y0, x0) * (1 - fx)[:, None] + take(y0, x1) * fx[:, None]
-        bottom = take(y1, x0) * (1 - fx)[:, None] + take(y1, x1) * fx[:, None]
+        top = take(x[:, own], y0, x0) * (1 - fx)[:, None] + take(x[:, own], y0, x1) * fx[:, None]
+        bottom = take(x[:, own], y1, x0) * (1 - fx)[:, None] + take(x[:, own], y1, x1) * fx[:, None]
         output[:, own] = top * (1 - fy)[:, None] + bottom * fy[:, None]
     return module.end_conv(output)
 
@@ -200,7 +205,7 @@ def test_without_meta_upsample(upsampler: str, scale: int) -> None:
 
 @pytest.mark.parametrize("scale", [2, 4, 8])
 def test_pa_up_reloads_its_own_file(scale: int) -> None:
-    """spandrel 0.4.2 stores mid_dim where embed_dim belongs, so its own files don't load there; both kinds load here."""
+    """spandrel 0.4.2 stores mid_dim where embed_dim belongs, so its files don't load there; both kinds load here."""
     config = small("pa_up", scale)
     theirs = randomise(spandrel_twin(config)).state_dict()
     assert theirs["upsampler.MetaUpsample"][3] == config.mid_dim != config.embed_dim
@@ -253,13 +258,13 @@ def test_trains() -> None:
     target = torch.nn.functional.interpolate(image, scale_factor=2)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
     losses = []
-    for _ in range(12):
+    for _ in range(40):
         loss = (model(image) - target).abs().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.7 * losses[0]
+    assert losses[-1] < 0.5 * losses[0]
     unused = {name for name, p in model.named_parameters() if p.grad is None}
     expected = {
         f"groups.{g}.blocks.{b}.inter.{gate}.weight"

@@ -31,7 +31,9 @@ def test_parse(text: str, target: Target | None) -> None:
     assert parse_target(text) == target
 
 
-@pytest.mark.parametrize("text", ["x", "big", "0", "0x", "-2", "2xx", "1e3", "65", "0x0", "100%%", "nan", "1920x1080x3"])
+@pytest.mark.parametrize(
+    "text", ["x", "big", "0", "0x", "-2", "2xx", "1e3", "65", "0x0", "100%%", "nan", "1920x1080x3"]
+)
 def test_parse_refuses(text: str) -> None:
     with pytest.raises(ValueError, match="is not understood"):
         parse_target(text)

@@ -13,7 +13,9 @@ from torch import nn
 from upscale import OutOfMemoryError, Target, upscale_image
 
 
-@pytest.mark.parametrize("options", [{}, {"tile": 16}, {"tile": 16, "overlap": 0}, {"tile": 24, "overlap": 9, "batch": 5}])
+@pytest.mark.parametrize(
+    "options", [{}, {"tile": 16}, {"tile": 16, "overlap": 0}, {"tile": 24, "overlap": 9, "batch": 5}]
+)
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (13, 17), (31, 64), (53, 47), (97, 101)], ids=str)
 @pytest.mark.parametrize("scale", [1, 2, 3, 4])
 def test_tiled_equals_untiled(scale: int, size: tuple[int, int], options: dict) -> None:
@@ -32,7 +34,7 @@ def test_position_dependent_model_is_blended_between_its_tiles() -> None:
             result = super().forward(x)
             return result if x.device.type == "meta" else torch.full_like(result, len(self.calls) / 10)
 
-    result = upscale_image(descriptor(Counter(2), 2), picture(8, 20), tile=8, overlap=4, batch=1, mode="tiles")
+    result = upscale_image(descriptor(Counter(2), 2), picture(8, 20), tile=8, overlap=4, batch=1, mode="tile")
     row = result[0, 0, :, 0]
     assert row[0] == pytest.approx(0.1) and row[-1] == pytest.approx(row.max().item())
     assert (row[1:] - row[:-1] >= -1e-6).all()
@@ -133,7 +135,9 @@ def test_target_size(target, size: tuple[int, int]) -> None:
 
 def test_progress_counts_every_tile_of_every_frame_and_pass() -> None:
     seen: list[tuple[int, int]] = []
-    upscale_image(nearest(), picture(40, 40, 4, batch=2), tile=24, overlap=8, batch=2, progress=lambda *s: seen.append(s))
+    upscale_image(
+        nearest(), picture(40, 40, 4, batch=2), tile=24, overlap=8, batch=2, progress=lambda *s: seen.append(s)
+    )
     assert seen == [(2 * (i + 1), 16) for i in range(8)]
 
 
@@ -262,7 +266,7 @@ def test_finished_tiles_are_not_computed_again() -> None:
 
     network.before = less_and_less
     image = picture(64, 256)
-    result = upscale_image(descriptor(network, 2), image, tile=64, overlap=0, batch=1, mode="tiles")
+    result = upscale_image(descriptor(network, 2), image, tile=64, overlap=0, batch=1, mode="tile")
     assert (result - enlarged(image, 2)).abs().max() <= 1e-6
     assert [shape[-1] for shape in network.calls].count(64) == 4
 
@@ -276,7 +280,7 @@ def test_finished_tiles_are_not_computed_again() -> None:
             calls_of_first_two.append(len(network.calls))
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 17179869184 bytes")
 
-    result = upscale_image(descriptor(network, 2), image, tile=64, overlap=0, batch=1, mode="tiles")
+    result = upscale_image(descriptor(network, 2), image, tile=64, overlap=0, batch=1, mode="tile")
     assert (result - enlarged(image, 2)).abs().max() <= 1e-6
     assert calls_of_first_two == [2] and [s[-1] for s in network.calls[:2]] == [64, 64]
     assert all(shape[-1] <= 32 for shape in network.calls[2:])

@@ -80,11 +80,12 @@ class PatchSampler:
         self.scale, self.patch, self.rng = scale, patch, rng
         self.pairs: list[tuple[np.ndarray, np.ndarray]] = []
         self.names: list[str] = []
-        errors, self.corners = [], []
+        errors: list[float] = []
+        self.corners: list[tuple[int, int, int]] = []
         for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES):
             high = modcrop(np.asarray(Image.open(path).convert("RGB")), scale)
             low = imresize(high, 1 / scale)
-            error = np.abs(imresize(low, scale).astype(np.float32) - high).mean(2)
+            error = np.abs(imresize(low, scale).astype(np.float64) - high).mean(2)
             summed = np.pad(error.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
             side = patch * scale
             for y in range(0, low.shape[0] - patch + 1, patch // 4):
@@ -97,7 +98,8 @@ class PatchSampler:
             self.names.append(path.name)
         if not self.corners:
             raise ValueError(f"{folder} holds no picture of at least {patch * scale} pixels a side")
-        self.probabilities = np.asarray(errors) / np.sum(errors)
+        weights = np.maximum(errors, 0.0)  # the summed-area table rounds
+        self.probabilities = weights / weights.sum()
 
     def batch(self, size: int) -> tuple[Tensor, Tensor]:
         """Low (B, 3, patch, patch) and high (B, 3, patch * scale, patch * scale) in [0, 1]."""

@@ -67,4 +67,6 @@ def unpremultiply_(frame: Tensor, rows: int = 256) -> None:
     """Undo `premultiply` in place, in bands of ``rows`` rows; colours of invisible pixels become 0."""
     for band in frame.split(rows):
         alpha = band[..., 3:]
-        band[..., :3] = torch.where(alpha >= SMALLEST_ALPHA, band[..., :3] / alpha.clamp_min(SMALLEST_ALPHA), 0).clamp_(0, 1)
+        band[..., :3] = torch.where(alpha >= SMALLEST_ALPHA, band[..., :3] / alpha.clamp_min(SMALLEST_ALPHA), 0).clamp_(
+            0, 1
+        )

@@ -88,10 +88,9 @@ class TileGrid:
         return slice(y, y + self.rows.size * scale), slice(x, x + self.columns.size * scale)
 
 
-def plan_grid(
-    height: int, width: int, tile: int, overlap: int, alignment: int = 1, *, fixed: bool = False
-) -> TileGrid:
+def plan_grid(height: int, width: int, tile: int, overlap: int, alignment: int = 1, *, fixed: bool = False) -> TileGrid:
     """`plan_axis` for both axes of an image."""
     return TileGrid(
-        plan_axis(height, tile, overlap, alignment, fixed=fixed), plan_axis(width, tile, overlap, alignment, fixed=fixed)
+        plan_axis(height, tile, overlap, alignment, fixed=fixed),
+        plan_axis(width, tile, overlap, alignment, fixed=fixed),
     )

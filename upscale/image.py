@@ -18,7 +18,7 @@ from .resize import Target, resize
 from .tiled import TiledUpscaler, TileSettings
 from .whole import run_exact
 
-MODES = ("auto", "exact", "tiles", "whole")
+MODES = ("auto", "exact", "tile", "whole")
 ALPHA_MODES = ("model", "resize")
 
 
@@ -43,7 +43,7 @@ def upscale_image(
         model: a spandrel descriptor of 1, 3 or 4 channels, of any architecture. It comes back as it was: weights,
             dtype, device and mode, also after an error.
         image: (B, H, W, C) floating point in [0, 1]; C = 1 (grey), 3 (RGB) or 4 (RGBA); any device.
-        mode: "exact" is the whole-image result band by band, for networks that offer it (FDAT); "tiles" overlapping
+        mode: "exact" is the whole-image result band by band, for networks that offer it (FDAT); "tile" overlapping
             tiles blended; "whole" one call for the whole frame; "auto" exact where it is offered, else tiles.
         tile: largest side of a tile in input pixels; None: from the model and the free memory.
         overlap: smallest overlap of tiles in input pixels; None: 32, less for small tiles, or what the model asks for.
@@ -68,7 +68,7 @@ def upscale_image(
     _check_options(mode, alpha, tile, overlap, batch)
     engine = getattr(model.model, "exact_engine", None)
     if mode == "exact" and engine is None:
-        raise ValueError(f"{model.architecture.name} offers no exact mode; use mode 'auto' or 'tiles'")
+        raise ValueError(f"{model.architecture.name} offers no exact mode; use mode 'auto' or 'tile'")
     frames, height, width, channels = image.shape
     if isinstance(target, int | float):
         target = Target(factor=float(target))
@@ -77,6 +77,7 @@ def upscale_image(
     with_alpha = channels == 4 and not _is_opaque(image)
     passes = channel_passes(channels, model.input_channels, with_alpha=with_alpha and alpha == "model")
 
+    result = torch.empty(frames, *size, channels)  # here, so that callers get no inference tensor
     owned = DirectPlacement(model, device) if placement is None else nullcontext(placement)
     with torch.inference_mode(), owned as where:
         runner = Runner(model, resolve_precision(precision, model, where.auto_dtype(model)), where)
@@ -95,9 +96,11 @@ def upscale_image(
             whole = max(height, width) if mode == "whole" else None
             settings = TileSettings(runner, height, width, whole or tile, overlap, batch)
             upscaler = TiledUpscaler(runner, settings, tick)
-            run, steps = (lambda plane, into, one: _run_tiles(upscaler, plane, into, one)), settings.count(height, width)
+            run, steps = (
+                (lambda plane, into, one: _run_tiles(upscaler, plane, into, one)),
+                settings.count(height, width),
+            )
         total = steps * len(passes) * frames
-        result = torch.empty(frames, *size, channels)
         for frame, into in zip(image, result):
             full = into if size == scaled else torch.empty(*scaled, channels)
             _upscale_frame(frame.to("cpu", torch.float32), full, passes, run, with_alpha, alpha)
@@ -155,7 +158,9 @@ def _check_image(image: Tensor) -> None:
     if 0 in shape:
         raise ValueError(f"the image has the shape {shape} and so no pixels; every side must be at least 1")
     if not image.is_floating_point():
-        raise ValueError(f"the image is {image.dtype}; floating point in [0, 1] was expected: divide 8-bit values by 255")
+        raise ValueError(
+            f"the image is {image.dtype}; floating point in [0, 1] was expected: divide 8-bit values by 255"
+        )
     if not all(bool(frame.isfinite().all()) for frame in image):
         raise ValueError("the image holds NaN or infinite values; look at the node or program that made it")
 
@@ -168,8 +173,8 @@ def _check_model(model: ImageModelDescriptor) -> None:
         )
     if model.input_channels not in (1, 3, 4) or model.output_channels != model.input_channels:
         raise ValueError(
-            f"{model.architecture.name} turns {model.input_channels} channels into {model.output_channels}; models with "
-            "1, 3 or 4 channels in and as many out are supported"
+            f"{model.architecture.name} turns {model.input_channels} channels into {model.output_channels}; models "
+            "with 1, 3 or 4 channels in and as many out are supported"
         )
 
 

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 logger = logging.getLogger(__name__)
 
 UNKNOWN_BYTES_PER_PIXEL = 4608
-"""Float32 bytes per input pixel and unit of scale for a network whose dry run fails: what ComfyUI's own node reserves."""
+"""Float32 bytes per input pixel and unit of scale where a dry run fails: what ComfyUI's own node reserves."""
 
 
 class LiveBytes(TorchDispatchMode):

@@ -81,8 +81,8 @@ class Runner:
             result, finite = self._forward(tiles)
         if not finite:
             raise ValueError(
-                f"{self.original.architecture.name} made NaN or infinite values in float32; the checkpoint is damaged or "
-                "does not fit its architecture: try another one"
+                f"{self.original.architecture.name} made NaN or infinite values in float32; the checkpoint is damaged "
+                "or does not fit its architecture: try another one"
             )
         return result
 

@@ -70,7 +70,7 @@ class Placement(Protocol):
         ...
 
     def prepare(self, model: ImageModelDescriptor, dtype: torch.dtype, memory_required: int) -> ImageModelDescriptor:
-        """The model, or a copy in ``dtype``, on the device, with ``memory_required`` bytes free beside it if possible."""
+        """The model, or a copy in ``dtype``, on the device, if possible with so many bytes free beside it."""
         ...
 
     def available(self) -> int:

@@ -38,7 +38,8 @@ class Target:
             found = self.height, self.width
         if not all(1 <= side <= LARGEST_SIDE for side in found):
             raise ValueError(
-                f"the target makes {width}x{height} into {found[1]}x{found[0]}; sides must be 1 to {LARGEST_SIDE} pixels"
+                f"the target makes {width}x{height} into {found[1]}x{found[0]}; sides must be 1 to "
+                f"{LARGEST_SIDE} pixels"
             )
         return found
 
@@ -63,13 +64,13 @@ def parse_target(text: str) -> Target | None:
         if width or height:
             return Target(width=width, height=height)
     raise ValueError(
-        f"the target {text!r} is not understood; write a factor (2x, 1.5, 50%; up to {LARGEST_FACTOR}) or a size in pixels "
-        "(1920x1080, 1920x, x1080), or leave it empty for the model's own scale"
+        f"the target {text!r} is not understood; write a factor (2x, 1.5, 50%; up to {LARGEST_FACTOR}) or a size "
+        "in pixels (1920x1080, 1920x, x1080), or leave it empty for the model's own scale"
     )
 
 
 def resize(frame: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resample (H, W, C) in [0, 1] to ``size`` = (height, width): bicubic, antialiased when reducing; RGBA premultiplied."""
+    """Resample (H, W, C) in [0, 1] to ``size`` = (height, width): bicubic, antialiased, RGBA premultiplied."""
     if frame.shape[:2] == size:
         return frame
     source = premultiply(frame) if frame.shape[-1] == 4 else frame

@@ -95,7 +95,7 @@ class TileSettings:
 
 
 class TiledUpscaler:
-    """Runs tiles and remembers how much fits: after running out of memory, batches and then tiles are halved for good."""
+    """Runs tiles and remembers how much fits: after running out of memory, batches, then tiles are halved for good."""
 
     def __init__(self, runner: Runner, settings: TileSettings, tick: Callable[[int], None]) -> None:
         self.runner = runner
@@ -157,15 +157,15 @@ class TiledUpscaler:
         side, floor = max(tiles.shape[-2:]), self.settings.floor
         if side <= floor or self.settings.traits.fixed:
             raise OutOfMemoryError(
-                f"out of memory with a single tile of {tiles.shape[-1]}x{tiles.shape[-2]} pixels ({reason}); close other "
-                "programs, unload other models, choose precision 'fp16' or 'bf16', or use a smaller model"
+                f"out of memory with a single tile of {tiles.shape[-1]}x{tiles.shape[-2]} pixels ({reason}); close "
+                "other programs, unload other models, choose precision 'fp16' or 'bf16', or use a smaller model"
             )
         self.largest = max(side // 2, floor)
         logger.warning("out of memory (%s): going on with tiles of %d pixels", reason, self.largest)
         return None
 
     def _split(self, tile: Tensor) -> Tensor:
-        """One tile (Cin, h, w) in smaller ones, and those in smaller still -> (Cout, h * scale, w * scale) on the CPU."""
+        """One tile (Cin, h, w) in smaller and yet smaller ones -> (Cout, h * scale, w * scale) on the CPU."""
         model = self.runner.original
         scale, alignment = model.scale, self.settings.traits.alignment
         grid = plan_grid(*tile.shape[-2:], self.largest, min(self.settings.overlap, self.largest // 4), alignment)
@@ -176,5 +176,7 @@ class TiledUpscaler:
             row, column = grid.index(number)
             part = self._attempt(tile[None, :, rows, columns])
             part = self._split(tile[:, rows, columns]) if part is None else part[0].cpu()
-            result[(slice(None), *grid.window(number, scale))] += part * (row_weights[row][:, None] * column_weights[column])
+            result[(slice(None), *grid.window(number, scale))] += part * (
+                row_weights[row][:, None] * column_weights[column]
+            )
         return result

@@ -29,9 +29,9 @@ class ExactUpscaler:
         return self.runner.ready.model.exact_engine
 
     def _new_plan(self, available: int | None) -> ExactPlan:
-        return self.runner.original.model.exact_engine.plan(
-            1, self.height, self.width, dtype=self.runner.dtype, device=self.runner.placement.device, available=available
-        )
+        engine: ExactEngine = self.runner.original.model.exact_engine
+        dtype, device = self.runner.dtype, self.runner.placement.device
+        return engine.plan(1, self.height, self.width, dtype=dtype, device=device, available=available)
 
     def _prepare(self) -> None:
         """Plan, have that much memory freed beside the model, and plan again for what there really is."""
@@ -42,35 +42,40 @@ class ExactUpscaler:
 
     def run(self, plane: Tensor, into: Tensor, one: ChannelPass) -> None:
         """Upscale ``plane`` (Cin, H, W) into ``into`` (H * scale, W * scale, channels of the pass)."""
-        told = 0
+        self._told = 0
         while True:
-            finite: list[Tensor] = []
-
-            def write(top: int, rows: Tensor) -> None:
-                finite.append(rows.isfinite().all())
-                part = one.collect(rows[0].float().clamp_(0, 1))
-                into[top : top + part.shape[-2]] = part.permute(1, 2, 0).to("cpu")
-
-            def progress(done: int, total: int) -> None:
-                nonlocal told  # plans of other band heights count other totals; users see one that only grows
-                now = max(told, done * self.steps // total)
-                step, told = now - told, now
-                if step:
-                    self.tick(step)
-
             try:
-                self._engine().run(plane[None], self.plan, write, progress)
-                if all(bool(flag) for flag in finite):
+                if self._attempt(plane, into, one):
+                    self._tell(self.steps)
                     return
                 reason = None
             except Exception as error:
                 if not self.runner.placement.is_out_of_memory(error):
                     raise
                 reason = str(error).split("\n")[0]
+            # only here, after the except block, has the traceback let go of the tensors
             if reason is None:
                 self._fall_back()
             else:
                 self._shrink(reason)
+
+    def _attempt(self, plane: Tensor, into: Tensor, one: ChannelPass) -> bool:
+        """One run with the current plan; False where the result is not finite."""
+        finite: list[Tensor] = []
+
+        def write(top: int, rows: Tensor) -> None:
+            finite.append(rows.isfinite().all())
+            part = one.collect(rows[0].float().clamp_(0, 1))
+            into[top : top + part.shape[-2]] = part.permute(1, 2, 0).to("cpu")
+
+        self._engine().run(plane[None], self.plan, write, lambda done, total: self._tell(done * self.steps // total))
+        return all(bool(flag) for flag in finite)
+
+    def _tell(self, done: int) -> None:
+        """Progress in steps of the first plan: later plans count other totals, but what users see only grows."""
+        if done > self._told:
+            step, self._told = done - self._told, done
+            self.tick(step)
 
     def _fall_back(self) -> None:
         name = self.runner.original.architecture.name
@@ -89,7 +94,7 @@ class ExactUpscaler:
         if smaller is None:
             raise OutOfMemoryError(
                 f"out of memory in exact mode with the smallest bands ({reason}); close other programs, unload other "
-                "models, or use mode 'tiles'"
+                "models, or use mode 'tile'"
             )
         logger.warning("out of memory (%s): going on with smaller bands", reason)
         self.plan = smaller

@@ -1,0 +1,43 @@
+# Everything here works on a fresh machine with Python 3.10+ and make. TORCH may name another build of PyTorch,
+# for example: make demo TORCH="torch --index-url <a wheel index>".
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check lint bench clean
+
+# PyTorch comes first, and torchvision and spandrel without their own requirement of it: a second, larger build of
+# PyTorch would be installed otherwise.
+$(VENV)/installed: requirements.txt requirements-cli.txt Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip freeze | grep '^torch==' > $(VENV)/torch-constraint.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torchvision 'spandrel>=0.4.2'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/torch-constraint.txt \
+		einops numpy safetensors psutil pillow typing_extensions -r requirements-cli.txt
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed requirements-test.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/torch-constraint.txt \
+		-r requirements-test.txt
+	touch $@
+
+# Upscale the sample picture with the bundled checkpoint.
+demo: $(VENV)/installed
+	$(BIN)/python -m tools.demo
+
+# All tests; those marked comfyui run where COMFYUI_ROOT or ~/ComfyUI is a checkout of ComfyUI.
+test: $(VENV)/installed-test
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m pytest -q -rs
+
+check: test
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m pyright
+
+bench: $(VENV)/installed-test
+	$(BIN)/python -m benchmarks.upscale
+
+clean:
+	rm -rf $(VENV) demo

@@ -1,0 +1,307 @@
+"""One transformer block of an unknown spelling: which layer plays which role, from shapes first and evidence second.
+
+The shapes: two norms of width d, one or two depthwise 3x3 convolutions that make the GDFN's 2h channels, a
+layer d -> 2h (or two d -> h), a layer h -> d, and attention as one of
+
+    (3d, d) | (3d, d) (d, d) | 3 x (d, d) | 4 x (d, d) | (d, d) (2d, d) | (d, d) (2d, d) (d, d)
+
+and perhaps two vectors of width d (layer scale). A group of layers with anything else is no block.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .dense_iso_evidence import (
+    ATTENTION_WORDS,
+    FEED_FORWARD_WORDS,
+    GATE_WORDS,
+    VALUE_WORDS,
+    Evidence,
+    Path,
+    nesting,
+    two_branches,
+)
+from .dense_iso_read import Layer, common_prefix, natural_key, words
+
+Q_WORDS = {"q", "query", "queries", "wq", "toq", "qproj", "qlin", "qw", "qlinear"}
+K_WORDS = {"k", "key", "keys", "wk", "tok", "kproj", "klin", "kw", "klinear"}
+V_WORDS = {"v", "value", "values", "val", "wv", "tov", "vproj", "vlin", "vw", "vlinear"}
+KV_WORDS = {"kv", "wkv", "tokv", "kvproj", "keyvalue"}
+QK_WORDS = {"qk", "wqk", "toqk", "qkproj", "querykey"}
+MOST_LAYERS = 14
+
+
+class NotABlock(Exception):
+    """A group of layers that is no block of this network; the message says why."""
+
+
+@dataclass
+class Block:
+    """A recognised block.
+
+    Attributes:
+        root: path that all of its layers share.
+        width, hidden: d and h.
+        qkv_kind: how attention was stored, for the report.
+        roles: role -> layers, as found (several where this project's layer is stored in parts).
+        weights: this project's names inside a block -> tensors.
+        gate_is_first: the depthwise convolution named as the gate stands first; None: no such name.
+    """
+
+    root: Path
+    width: int
+    hidden: int
+    qkv_kind: str
+    roles: dict[str, list[Layer]]
+    weights: dict[str, Tensor]
+    gate_is_first: bool | None
+
+    @property
+    def layers(self) -> list[Layer]:
+        return [layer for layers in self.roles.values() for layer in layers]
+
+    @property
+    def index(self) -> int:
+        return min(layer.index for layer in self.layers)
+
+
+@dataclass
+class _Linears:
+    """An assignment of a block's linear layers that fits the shapes."""
+
+    expand: list[Layer]
+    contract: Layer
+    attention: list[Layer]
+
+
+def parse_block(group: Sequence[Layer], root: Path, evidence: Evidence) -> Block:
+    """Assign every layer of ``group`` its role.
+
+    Raises:
+        NotABlock: the shapes are not those of a block.
+        AmbiguousCheckpointError: they are, but nothing tells equal shapes apart.
+    """
+    by_kind: dict[str, list[Layer]] = {}
+    for layer in group:
+        by_kind.setdefault(layer.kind, []).append(layer)
+    depthwise, norms = by_kind.pop("depthwise", []), by_kind.pop("norm", [])
+    linears, vectors = by_kind.pop("linear", []), by_kind.pop("vector", [])
+    if by_kind:
+        raise NotABlock(f"layers that no block has: {[layer for rest in by_kind.values() for layer in rest][:3]}")
+    if len(depthwise) not in (1, 2) or len({layer.shape for layer in depthwise}) != 1:
+        raise NotABlock(f"depthwise convolutions {depthwise}, expected one, or two of equal width")
+    if len(norms) != 2 or norms[0].shape != norms[1].shape:
+        raise NotABlock(f"norms {norms}, expected two of equal width")
+    width, channels = norms[0].shape[0], depthwise[0].shape[0] * len(depthwise)
+    if channels % 2:
+        raise NotABlock(f"one depthwise convolution of {channels} channels, expected an even number")
+    hidden = channels // 2
+    if len(vectors) not in (0, 2) or any(vector.shape not in ((width,), (1,)) for vector in vectors):
+        raise NotABlock(f"vectors {vectors}, expected none, or two of width {width} (layer scale)")
+
+    parts = _linears(linears, depthwise, width, hidden, root, evidence)
+    feed_forward = [*parts.expand, *depthwise, parts.contract]
+    qkv_kind, attention_roles = _attention(parts.attention, width, root, evidence)
+    norms = two_branches(norms, parts.attention, feed_forward, len(root), evidence, "norm1/norm2")
+    if vectors:
+        vectors = two_branches(vectors, parts.attention, feed_forward, len(root), evidence, "layer scale 1/2")
+    expand = _gate_last(parts.expand, evidence, "the two halves of g_proj")[0]
+    depthwise, gate_is_first = _gate_last(depthwise, evidence, "path_1/path_2")
+    roles = {
+        "norm1": norms[:1],
+        **attention_roles,
+        "norm2": norms[1:],
+        "g_proj": expand,
+        "paths": depthwise,
+        "out_proj": [parts.contract],
+        "layer_scale": vectors,
+    }
+    return Block(root, width, hidden, qkv_kind, roles, _weights(roles, qkv_kind, width, hidden), gate_is_first)
+
+
+def _linears(linears: list[Layer], depthwise: list[Layer], width: int, hidden: int, root: Path,
+             evidence: Evidence) -> _Linears:  # fmt: skip
+    """Which linear layers are the GDFN's and which are attention's."""
+    shape = {layer: tuple(layer.matrix.shape) for layer in linears}
+    fitting = []
+    expands = [[layer] for layer in linears if shape[layer] == (2 * hidden, width)]
+    expands += [
+        list(pair) for pair in itertools.combinations(linears, 2) if all(shape[e] == (hidden, width) for e in pair)
+    ]
+    for expand in expands:
+        for contract in linears:
+            if shape[contract] != (width, hidden) or contract in expand:
+                continue
+            rest = [layer for layer in linears if layer not in expand and layer is not contract]
+            if all(shape[e][1] == width for e in rest) and _pattern(rest, width):
+                fitting.append(_Linears(expand, contract, rest))
+    if not fitting:
+        raise NotABlock(
+            f"linear layers {sorted(shape.values())} do not make attention of width {width} and a GDFN of {hidden}"
+        )
+    if len(fitting) == 1:
+        return fitting[0]
+
+    def apart(parts: _Linears) -> int:
+        """Attention layers outside the smallest module around the GDFN's layers."""
+        name = nesting if evidence.use_names else tuple
+        module = common_prefix([name(e.path) for e in (*parts.expand, parts.contract, *depthwise)])
+        return sum(name(layer.path)[: len(module)] != module for layer in parts.attention)
+
+    def spoken(parts: _Linears) -> int:
+        def count(layer: Layer, wanted: set[str]) -> int:
+            return evidence.use_names and bool(set(words(layer.path[len(root) :])) & wanted)
+
+        attention_words = ATTENTION_WORDS | Q_WORDS | K_WORDS | V_WORDS | KV_WORDS | QK_WORDS
+        own = [*parts.expand, parts.contract]
+        score = sum(count(e, FEED_FORWARD_WORDS) - count(e, attention_words) for e in own)
+        return score + sum(count(e, attention_words) - count(e, FEED_FORWARD_WORDS) for e in parts.attention)
+
+    def in_order(parts: _Linears) -> int:
+        """How far the GDFN's layers stand from just before and just after its depthwise convolutions."""
+        first, last = depthwise[0].index, depthwise[-1].index
+        between = [abs(e.index - first) + 100 * (e.index > first) for e in parts.expand]
+        return -sum(between) - abs(parts.contract.index - last) - 100 * (parts.contract.index < last)
+
+    best = _best(_best(fitting, apart), spoken)
+    if len(best) > 1 and not _same_layers(best):
+        if not evidence.definition_order:
+            raise evidence.ambiguous(linears, "attention and GDFN")
+        evidence.notes.by_file_order.add("attention/GDFN")
+        best = _best(best, in_order)
+    return best[0]
+
+
+def _best(candidates: list[_Linears], score) -> list[_Linears]:
+    scores = [score(parts) for parts in candidates]
+    return [parts for parts, value in zip(candidates, scores) if value == max(scores)]
+
+
+def _same_layers(candidates: list[_Linears]) -> bool:
+    return len({(frozenset(parts.expand), parts.contract) for parts in candidates}) == 1
+
+
+def _pattern(rest: Sequence[Layer], width: int) -> str | None:
+    """How attention is stored, from the output widths of its layers."""
+    sizes = sorted(layer.shape[0] / width for layer in rest)
+    return {
+        (3,): "fused",
+        (1, 3): "fused",
+        (1, 1, 1): "separate",
+        (1, 1, 1, 1): "separate",
+        (1, 2): "pair",
+        (1, 1, 2): "pair",
+    }.get(tuple(sizes))
+
+
+def _letter(layer: Layer, root: Path) -> str | None:
+    """What a name says: "q", "k", "v", "kv", "qk", "out" (a known word, but none of these), or nothing."""
+    found = set(words(layer.path[len(root) :][-2:]))
+    for letter, known in (("kv", KV_WORDS), ("qk", QK_WORDS), ("q", Q_WORDS), ("k", K_WORDS), ("v", V_WORDS)):
+        if found & known:
+            return letter
+    return None
+
+
+def _attention(layers: list[Layer], width: int, root: Path, evidence: Evidence) -> tuple[str, dict[str, list[Layer]]]:
+    """Roles "qkv" (one layer, or parts in the order of their rows) and "projection"."""
+    pattern = _pattern(layers, width)
+    if pattern == "fused":
+        layers = sorted(layers, key=lambda layer: -layer.shape[0])
+        return "fused qkv", {"qkv": layers[:1], "projection": layers[1:]}
+    letters = [_letter(layer, root) if evidence.use_names else None for layer in layers]
+    if pattern == "separate":
+        named = [next((e for e, letter in zip(layers, letters) if letter == wanted), None) for wanted in "qkv"]
+        known = [layer for layer in named if layer is not None]
+        if len(known) == 3 and all(letters.count(wanted) == 1 for wanted in "qkv"):
+            return "separate q, k, v", {"qkv": known, "projection": [e for e in layers if e not in known]}
+        if any(letters):
+            raise evidence.ambiguous(layers, "q, k, v and the output projection")
+        ordered = evidence.in_order(layers, "q/k/v/projection")
+        return "separate q, k, v", {"qkv": ordered[:3], "projection": ordered[3:]}
+    double = next(layer for layer in layers if layer.shape[0] == 2 * width)
+    single = [layer for layer in layers if layer is not double]
+    second_is_v = letters[layers.index(double)] == "qk"
+    wanted = "v" if second_is_v else "q"
+    part = [layer for layer in single if evidence.use_names and _letter(layer, root) == wanted]
+    if len(single) == 1:
+        part = single
+        if letters[layers.index(double)] not in ("kv", "qk"):
+            evidence.notes.guessed.add("q + kv, not qk + v")
+    elif len(part) != 1:
+        part = evidence.by_order(single, "q/projection")[:1]
+    rows = [double, *part] if second_is_v else [*part, double]
+    return "qk + v" if second_is_v else "q + kv", {
+        "qkv": rows,
+        "projection": [e for e in single if e not in part],
+    }
+
+
+def _gate_last(layers: list[Layer], evidence: Evidence, what: str) -> tuple[list[Layer], bool | None]:
+    """Two paths in the order of their halves; and whether the one that is named as the gate stands first."""
+    if len(layers) < 2:
+        return list(layers), None
+    gates = [
+        layer
+        for layer, other in (layers, layers[::-1])
+        if evidence.use_names and set(words(layer.path)) & GATE_WORDS - set(words(other.path))
+    ]
+    values = [
+        layer
+        for layer, other in (layers, layers[::-1])
+        if evidence.use_names and set(words(layer.path)) & VALUE_WORDS - set(words(other.path))
+    ]
+    if len(gates) != 1 and len(values) != 1:
+        return evidence.in_order(layers, what), None
+    gate = gates[0] if len(gates) == 1 else next(layer for layer in layers if layer is not values[0])
+    if evidence.definition_order:
+        evidence.notes.by_file_order.add(what)
+        ordered = sorted(layers, key=lambda layer: layer.index)
+        return ordered, ordered[0] is gate
+    evidence.notes.guessed.add(what)
+    return sorted(layers, key=lambda layer: (layer is gate, natural_key(layer.path))), False
+
+
+def _weights(roles: dict[str, list[Layer]], qkv_kind: str, width: int, hidden: int) -> dict[str, Tensor]:
+    """This project's tensors of one block."""
+    named = {
+        "norm1": roles["norm1"],
+        "attention.qkv": roles["qkv"],
+        "attention.projection": roles["projection"],
+        "norm2": roles["norm2"],
+        "gdfn.g_proj": roles["g_proj"],
+        "gdfn.out_proj": roles["out_proj"],
+    }
+    weights: dict[str, Tensor] = {}
+    for name, layers in named.items():
+        if not layers:
+            continue
+        weights[name + ".weight"] = (
+            layers[0].weight if layers[0].kind == "norm" else torch.cat([layer.matrix for layer in layers])
+        )
+        bias = _joined_bias(layers)
+        if bias is not None:
+            weights[name + ".bias"] = bias
+    paths = roles["paths"]
+    weight, bias = torch.cat([layer.weight for layer in paths]), _joined_bias(paths)
+    for number, rows in ((1, slice(0, hidden)), (2, slice(hidden, None))):
+        weights[f"gdfn.path_{number}.weight"] = weight[rows]
+        if bias is not None:
+            weights[f"gdfn.path_{number}.bias"] = bias[rows]
+    for number, vector in enumerate(roles["layer_scale"], 1):
+        weights[f"layer_scale_{number}"] = vector.weight.expand(width)
+    return weights
+
+
+def _joined_bias(layers: Sequence[Layer]) -> Tensor | None:
+    """Biases one after the other; a part without one (as in BEiT's keys) has zeros."""
+    given = next((layer.bias for layer in layers if layer.bias is not None), None)
+    if given is None:
+        return None
+    return torch.cat([given.new_zeros(e.shape[0]) if e.bias is None else e.bias for e in layers])

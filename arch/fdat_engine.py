@@ -1,0 +1,150 @@
+"""Exactly FDAT's whole-image result, in bounded memory: plan -> sweeps over the blocks -> tail.
+
+Ordinary tiles change FDAT's result, because every block takes a statistic over the whole image. Here every block is
+instead swept over the whole image, band by band, before the next one begins; see docs/fdat-engine.md.
+
+The plain network in fdat.py is the reference for every number that comes out of this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .fdat import FDAT, pad_to_multiple
+from .fdat_maps import FeatureMap, HostMap
+from .fdat_plan import Plan, make_plan
+from .fdat_sampling import dysample_rows, lda_reach, lda_rows
+from .fdat_sweeps import Sweeps, split_rows
+from .fdat_tail import build_stages, run_stages, split_at_sampler
+from .fdat_upsampler import DySample
+from .fdat_weights import packed_weights, residual_dtype
+
+
+class ExactEngine:
+    """Runs an FDAT on whole images, band by band. Offered to tiling engines as ``FDAT.exact_engine``.
+
+    Args:
+        model: the network; its weights may be on any device and in any precision, and may change between runs.
+    """
+
+    def __init__(self, model: FDAT) -> None:
+        self.model = model
+
+    def plan(
+        self,
+        batch: int,
+        height: int,
+        width: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        available: int | None = None,
+        band: int | None = None,
+        map_dtype: torch.dtype | None = None,
+        map_device: torch.device | str | None = None,
+    ) -> Plan:
+        """See `arch.fdat_plan.make_plan`."""
+        return make_plan(
+            self.model.config,
+            batch,
+            height,
+            width,
+            dtype=dtype,
+            device=torch.device(device),
+            available=available,
+            band=band,
+            map_dtype=map_dtype,
+            map_device=None if map_device is None else torch.device(map_device),
+        )
+
+    @torch.inference_mode()
+    def run(
+        self,
+        image: Tensor,
+        plan: Plan,
+        write: Callable[[int, Tensor], None],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Upscale a batch.
+
+        Args:
+            image: (B, num_in_ch, H, W) in [0, 1], on any device.
+            plan: from `plan`, for this size.
+            write: called as ``write(top, rows)`` with the finished output rows in order: ``rows`` (B, num_out_ch, h,
+                W * scale), unclamped, in the plan's precision and on its device; ``top`` counts output rows.
+            progress: called as ``progress(done, total)`` after every band of every sweep; may raise to interrupt.
+
+        Raises:
+            ValueError: the image is not of the size that the plan is for.
+        """
+        config = self.model.config
+        expected = (plan.batch, config.num_in_ch, plan.height, plan.width)
+        if tuple(image.shape) != expected:
+            raise ValueError(f"FDAT: the image is {tuple(image.shape)}, the plan is for {expected}; plan for the image's size")
+        done = 0
+
+        def tick() -> None:
+            nonlocal done
+            done += 1
+            if progress is not None:
+                progress(done, plan.steps)
+
+        weights = packed_weights(self.model, plan.dtype, plan.device)
+        before, sampler, behind = split_at_sampler(weights.upsampler)
+
+        def new_map(dim: int) -> FeatureMap | HostMap:
+            kind = HostMap if plan.host_maps else FeatureMap
+            return kind(plan.rows, plan.columns, dim, plan.map_dtype, plan.device)
+
+        trunk = new_map(config.embed_dim)
+        finished: list[FeatureMap | HostMap] = []
+        for single in image:
+            unshuffled = F.pixel_unshuffle(pad_to_multiple(single[None], config.unshuffle), config.unshuffle)[0]
+            branch = new_map(config.embed_dim)
+            if sampler is None:
+                features = branch
+            elif isinstance(sampler, DySample):
+                dtype = residual_dtype(plan.dtype)
+                features = FeatureMap(plan.rows, plan.columns, config.mid_dim, dtype, plan.device)
+            else:
+                features = new_map(config.mid_dim)
+            stages, top = build_stages(before), 0
+            for start, rows in Sweeps(weights, trunk, branch, plan.rows, plan.band, tick).run(unshuffled):
+                rows = run_stages(stages, rows.to(plan.dtype) if stages else rows, start + rows.shape[0] == plan.rows)
+                features.write(top, rows)
+                top += rows.shape[0]
+            finished.append(features)
+        del trunk, branch
+
+        tails = [self._tail(features, sampler, behind, plan) for features in finished]
+        height, width, top = plan.height * config.scale, plan.width * config.scale, 0
+        for outputs in zip(*tails, strict=True):
+            rows = torch.stack(outputs).permute(0, 3, 1, 2)[:, :, : height - top, :width]  # (B, O, h, sW)
+            if rows.shape[2]:
+                write(top, rows)
+                top += rows.shape[2]
+            tick()
+
+    @staticmethod
+    def _tail(features: FeatureMap | HostMap, sampler, behind, plan: Plan) -> Iterator[Tensor]:  # type: ignore[no-untyped-def]
+        """The upsampler on one image's features: finished rows (h, W * scale, num_out_ch), h >= 0, one per tail band."""
+        bands = split_rows(plan.rows, plan.tail_band)
+        stages = build_stages(behind)
+        residual = residual_dtype(plan.dtype)
+        if sampler is None:
+            source = (rows.to(plan.dtype) for rows in features.read(bands, residual))
+        elif isinstance(sampler, DySample):
+            source = (dysample_rows(sampler, features.tensor, start, stop) for start, stop in bands)
+        else:
+            targets = [(start * sampler.scale, stop * sampler.scale) for start, stop in bands]
+            reach = [lda_reach(sampler, plan.rows, start, stop) for start, stop in targets]
+            source = (
+                lda_rows(sampler, rows, below, plan.rows, start, stop)
+                for (below, _), (start, stop), rows in zip(reach, targets, features.read(reach, residual))
+            )
+        for (_, stop), rows in zip(bands, source, strict=True):
+            yield run_stages(stages, rows, stop == plan.rows)

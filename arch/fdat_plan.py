@@ -1,0 +1,237 @@
+"""How an exact run of an FDAT is cut into bands, and how much memory that takes.
+
+    plan (this file) -> sweeps over the blocks (fdat_sweeps.py) -> tail (fdat_tail.py, fdat_sampling.py)
+
+Memory on the device, beyond the weights:
+    maps: trunk and one branch per image of the batch, H x W x C; ``dysample`` and ``lda`` put one map H x W x mid_dim
+        per image beside them. They may live in host memory instead, all but that of ``dysample``.
+    workspace: what a band needs at the worst moment of a block or of the tail, proportional to band height and width.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+from .fdat import FDATConfig
+from .fdat_upsampler import LDA_GROUPS, LDA_REDUCTION, upscale_steps
+
+PREFERRED_TOKENS = {"cpu": 2**13, "cuda": 2**18}
+"""Tokens in a band: enough to fill the device; on a CPU few enough to stay in its caches."""
+
+
+def bytes_of(dtype: torch.dtype) -> int:
+    return torch.empty((), dtype=dtype).element_size()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One way to run ``batch`` images of ``height`` x ``width`` pixels.
+
+    Attributes:
+        config: the network.
+        batch, height, width: the images.
+        dtype: of the arithmetic; residual and statistics are at least float32.
+        device: where it runs.
+        map_dtype: of the feature maps.
+        map_device: where the feature maps live: ``device``, or the CPU to stream them from there.
+        band: rows of the feature map in a band, a multiple of the window.
+    """
+
+    config: FDATConfig
+    batch: int
+    height: int
+    width: int
+    dtype: torch.dtype
+    device: torch.device
+    map_dtype: torch.dtype
+    map_device: torch.device
+    band: int
+
+    @property
+    def rows(self) -> int:
+        """Height of the feature maps."""
+        return -(-self.height // self.config.unshuffle)
+
+    @property
+    def columns(self) -> int:
+        """Width of the feature maps."""
+        return -(-self.width // self.config.unshuffle)
+
+    @property
+    def host_maps(self) -> bool:
+        return self.map_device.type != self.device.type
+
+    @property
+    def sampler(self) -> str | None:
+        """The upsampler if it samples the features at learnt positions."""
+        kind = self.config.upsampler_type
+        return kind if kind in ("dysample", "lda") and self.config.upsampler_scale > 1 else None
+
+    @property
+    def tail_band(self) -> int:
+        """Rows of the feature map that the tail takes at a time: as many as fit the sweeps' workspace, at least one."""
+        return max(1, min(self.band, self.sweep_workspace // self.tail_row_bytes))
+
+    @property
+    def bands(self) -> int:
+        return -(-self.rows // self.band)
+
+    @property
+    def steps(self) -> int:
+        """Calls of ``progress``: one per band of every sweep, and one per band of the tail."""
+        blocks = self.config.num_groups * len(self.config.blocks_per_group)
+        sweeps = 1 + blocks + self.config.num_groups + 1
+        return self.batch * sweeps * self.bands + -(-self.rows // self.tail_band)
+
+    @property
+    def map_bytes(self) -> int:
+        """Of the maps that may live in host memory."""
+        tokens = self.rows * self.columns
+        dims = (self.batch + 1) * self.config.embed_dim
+        if self.sampler == "lda":
+            dims += self.batch * self.config.mid_dim
+        return tokens * dims * bytes_of(self.map_dtype)
+
+    @property
+    def sampled_bytes(self) -> int:
+        """Of the maps that must be where ``dysample`` reads them."""
+        exact = bytes_of(torch.promote_types(self.dtype, torch.float32))
+        return self.batch * self.rows * self.columns * self.config.mid_dim * exact if self.sampler == "dysample" else 0
+
+    @property
+    def memory_required(self) -> int:
+        """Bytes on the device, beyond the weights and what ``write`` keeps."""
+        tail = self.tail_row_bytes * (self.tail_band + 1)
+        resident = 0 if self.host_maps else self.map_bytes
+        return resident + self.sampled_bytes + max(self.sweep_workspace, tail)
+
+    @property
+    def host_memory_required(self) -> int:
+        """Bytes in (pinned) host memory."""
+        return self.map_bytes if self.host_maps else 0
+
+    @property
+    def sweep_workspace(self) -> int:
+        """Bytes that a band of a block's sweep needs at its worst moment."""
+        config = self.config
+        width = -(-self.columns // config.window_size) * config.window_size
+        tokens = (min(self.band, self.rows) + 2) * width
+        run, residual = bytes_of(self.dtype), bytes_of(torch.promote_types(self.dtype, torch.float32))
+        dim, hidden = config.embed_dim * tokens, config.ffn_dim * tokens
+        converted = run != residual
+        loaded = dim * residual if self.host_maps or bytes_of(self.map_dtype) != residual else 0
+        if self.host_maps:
+            loaded += 2 * dim * bytes_of(self.map_dtype)  # the band at work and the one on its way
+        # n, gelu(depthwise(n)) as y, then q, k, v with the windows or with the attention's result
+        attention = (2 * dim if converted else dim) * run + dim * residual + 4 * dim * run
+        # y, and the hidden rows before and behind the halo or the depthwise convolution
+        feed_forward = dim * residual + 2 * hidden * run
+        # y, the output, n of the next block, and its rows before and behind the convolution
+        statistic = 2 * dim * residual + dim * (residual if converted else 0) + 2 * dim * run
+        return loaded + max(attention, feed_forward, statistic)
+
+    @property
+    def tail_row_bytes(self) -> int:
+        """Bytes that the tail needs for each row of the feature map."""
+        config, run = self.config, bytes_of(self.dtype)
+        residual = bytes_of(torch.promote_types(self.dtype, torch.float32))
+        out = config.num_out_ch * config.upsampler_scale**2
+        worst = max(widths_of_tail(config)) * run
+        if self.sampler == "dysample":
+            groups_grid = 4 * 2 * config.upsampler_scale**2
+            worst = 3 * groups_grid * residual + 2 * config.mid_dim * config.upsampler_scale**2 * residual
+        elif self.sampler == "lda":
+            taps = 9
+            query = config.mid_dim // LDA_REDUCTION
+            worst = (3 * config.mid_dim + 3 * query + 2 * LDA_GROUPS * (2 * taps + 4)) * residual
+            worst *= config.upsampler_scale**2
+        return self.columns * (worst + config.embed_dim * residual + (self.batch + 1) * out * run)
+
+    def smaller(self) -> Plan | None:
+        """The next plan to try after running out of memory: half the band, then maps in host memory; None at the floor."""
+        window = self.config.window_size
+        if min(self.band, self.rows) > window:
+            half = min(self.band, self.rows) // 2
+            return replace(self, band=max(window, half // window * window))
+        if not self.host_maps and self.device.type != "cpu":
+            return replace(self, map_device=torch.device("cpu"))
+        return None
+
+
+def widths_of_tail(config: FDATConfig) -> list[int]:
+    """For each layer of an upsampler the values per feature pixel that are alive in it: input, input with halo, output."""
+    dim, mid, out, scale = config.embed_dim, config.mid_dim, config.num_out_ch, config.upsampler_scale
+    kind = config.upsampler_type
+    if scale == 1 or kind in ("conv", "pixelshuffledirect"):
+        return [2 * dim + 2 * out * scale**2]
+    if kind == "transpose+conv":
+        direct = {2: 2 * dim + 2 * out * 4, 3: dim + 2 * out * 9, 4: 2 * dim + 4 * dim}
+        last = {2: 0, 3: 0, 4: 2 * 4 * dim + 16 * out}
+        return [direct[scale], last[scale], 3 * out * scale**2]
+    widths, area = [], 1
+    for index, step in enumerate(upscale_steps(scale)):
+        before, area = area, area * step**2
+        if kind == "pixelshuffle":
+            widths += [3 * dim, before * 2 * mid + area * mid, 2 * area * mid]
+        elif kind == "nearest+conv":
+            widths += [before * 3 * dim, before * dim + area * dim]
+        else:  # pa_up
+            entering = dim if index == 0 else mid
+            widths += [before * entering + area * entering, area * (2 * entering + mid), area * 3 * mid]
+    final = mid if kind in ("pixelshuffle", "pa_up") else dim
+    return [*widths, area * ((3 if kind == "nearest+conv" else 2) * final + out)]
+
+
+def make_plan(
+    config: FDATConfig,
+    batch: int,
+    height: int,
+    width: int,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    available: int | None = None,
+    band: int | None = None,
+    map_dtype: torch.dtype | None = None,
+    map_device: torch.device | None = None,
+) -> Plan:
+    """The fastest plan that takes no more than ``available`` bytes of the device, else the smallest that there is.
+
+    Args:
+        config: the network.
+        batch, height, width: the images, in pixels.
+        dtype: of the arithmetic.
+        device: where it runs.
+        available: bytes; None for no limit.
+        band: rows of the feature map in a band, rounded up to whole windows; None: by the device.
+        map_dtype: of the feature maps; None: the residual's precision (float32, or float64 in float64).
+        map_device: where the feature maps live; None: the device, and the CPU where it can't hold them.
+
+    Raises:
+        ValueError: an image without pixels, or a band without rows.
+    """
+    if min(batch, height, width) < 1:
+        raise ValueError(f"FDAT: a batch of {batch} images of {height} x {width} pixels has no pixels; pass at least one")
+    if band is not None and band < 1:
+        raise ValueError(f"FDAT: band is {band}; it must be at least 1 row, or None")
+    window = config.window_size
+    if band is None:
+        tokens = PREFERRED_TOKENS.get(device.type, PREFERRED_TOKENS["cuda"])
+        band = tokens // -(-width // config.unshuffle)
+    plan = Plan(
+        config=config,
+        batch=batch,
+        height=height,
+        width=width,
+        dtype=dtype,
+        device=device,
+        map_dtype=map_dtype or torch.promote_types(dtype, torch.float32),
+        map_device=map_device or device,
+        band=max(1, math.ceil(band / window)) * window,
+    )
+    while available is not None and plan.memory_required > available and (smaller := plan.smaller()) is not None:
+        plan = smaller
+    return plan

@@ -1,0 +1,101 @@
+"""Operators on consecutive rows of an image: tensors (h, W, C), channels last, one image at a time.
+
+A 3x3 operator needs the row above and the row below. Where rows arrive in bands, `Halo` keeps the last two of them, so
+that the operator's output lags one row behind its input and nothing is computed twice.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def as_image(rows: Tensor) -> Tensor:
+    """Rows (h, W, C) seen as an image (1, C, h, W) in channels-last memory, for convolutions."""
+    return rows[None].permute(0, 3, 1, 2)  # in this order, or the batch gets a stride that operators take for a copy's
+
+
+def as_rows(image: Tensor) -> Tensor:
+    """The opposite of `as_image`."""
+    return image.permute(0, 2, 3, 1)[0]
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """(..., C) @ weight (O, C) transposed + bias -> (..., O).
+
+    In float32 on a CPU it runs as a 1x1 convolution: that goes to oneDNN, which on AMD has twice the rate of the MKL
+    behind `F.linear`, and at least the same elsewhere.
+    """
+    if x.dtype != torch.float32 or x.device.type != "cpu":
+        return F.linear(x, weight, bias)
+    y = F.conv2d(as_image(x), weight[:, :, None, None], bias)
+    return as_rows(y).view(*x.shape[:-1], -1)
+
+
+def convolve(rows: Tensor, weight: Tensor, bias: Tensor | None = None, *, groups: int = 1) -> Tensor:
+    """3x3 convolution of rows that come with their halo: (h + 2, W, C) -> (h, W, O), zero-padded left and right."""
+    if rows.shape[0] < 3:
+        return rows.new_empty(0, rows.shape[1], weight.shape[0])
+    return as_rows(F.conv2d(as_image(rows), weight, bias, padding=(0, 1), groups=groups))
+
+
+def convolve_band(
+    rows: Tensor, top: bool, bottom: bool, weight: Tensor, bias: Tensor | None = None, *, groups: int = 1
+) -> Tensor:
+    """3x3 convolution of a band that has its halo rows except at the image's ``top`` and ``bottom``, which are zero."""
+    if not (top or bottom):
+        return convolve(rows, weight, bias, groups=groups)
+    y = as_rows(F.conv2d(as_image(rows), weight, bias, padding=1, groups=groups))
+    return y[int(not top) : y.shape[0] - int(not bottom)]
+
+
+class Halo:
+    """Turns bands of rows into bands with a halo: one row above and below each row that can be computed by now."""
+
+    def __init__(self) -> None:
+        self.kept: Tensor | None = None  # the last two rows that came, or the image's padding row and one row
+
+    def extend(self, rows: Tensor, last: bool) -> Tensor:
+        """Take the next rows (h, W, C); return them with the rows kept before, and zero rows at top and bottom.
+
+        The first band gives h + 1 rows, later bands h + 2, the last one (also if first) one more.
+        """
+        padding = rows.new_zeros(1, *rows.shape[1:])
+        above = padding if self.kept is None else self.kept
+        extended = torch.cat([above, rows, padding] if last else [above, rows])
+        self.kept = None if last else extended[-2:].clone()
+        return extended
+
+
+def to_windows(rows: Tensor, size: int) -> Tensor:
+    """(h, W, C) -> (windows, size * size, C); windows that reach over the edge are filled with zero tokens."""
+    height, width, dim = rows.shape
+    rows = F.pad(rows, (0, 0, 0, -width % size, 0, -height % size))
+    windows = rows.view(rows.shape[0] // size, size, -1, size, dim).transpose(1, 2)
+    return windows.reshape(-1, size * size, dim)
+
+
+def add_windows_(rows: Tensor, windows: Tensor, size: int) -> None:
+    """rows (h, W, C) += windows (windows, size * size, C), without what lies outside the rows."""
+    height, width, dim = rows.shape
+    down, across = -(-height // size), -(-width // size)
+    windows = windows.view(down, across, size, size, dim).transpose(1, 2)  # (down, size, across, size, C)
+    if (down * size, across * size) == (height, width):
+        rows.view(down, size, across, size, dim).add_(windows)
+    else:
+        rows.add_(windows.reshape(down * size, across * size, dim)[:height, :width])
+
+
+def shuffle_rows(rows: Tensor, scale: int) -> Tensor:
+    """Pixel shuffle: (h, W, C * scale**2) -> (h * scale, W * scale, C)."""
+    height, width, channels = rows.shape
+    rows = rows.view(height, width, channels // scale**2, scale, scale)
+    return rows.permute(0, 3, 1, 4, 2).reshape(height * scale, width * scale, -1)
+
+
+def repeat_rows(rows: Tensor, scale: int) -> Tensor:
+    """Nearest-neighbour enlargement: (h, W, C) -> (h * scale, W * scale, C)."""
+    height, width, channels = rows.shape
+    rows = rows[:, None, :, None].expand(height, scale, width, scale, channels)
+    return rows.reshape(height * scale, width * scale, channels)

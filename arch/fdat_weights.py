@@ -1,0 +1,180 @@
+"""The weights of an FDAT as its engine uses them: in the precision and on the device of a run, packed once.
+
+Weights of the operators that touch every token are in the run's ``dtype``; LayerNorm and everything that small matrices
+are made of (see fdat_statistics.py) stay in the precision of residual and statistics.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .fdat import FDAT, Block
+
+
+def residual_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Of the residual stream and of sums within a band: float32, or float64 in a float64 run."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def statistics_dtype(device: torch.device) -> torch.dtype:
+    """Of sums over bands and of C x C algebra: float64 where the device has it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+@dataclass(frozen=True)
+class Norm:
+    """LayerNorm over the last dimension, from the residual's precision into ``dtype``."""
+
+    weight: Tensor
+    bias: Tensor
+    eps: float
+    dtype: torch.dtype
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps).to(self.dtype)
+
+    def less(self, offset: Tensor | None) -> Norm:
+        """The same norm less a constant (C,), in the residual's precision."""
+        bias = self.bias if offset is None else self.bias - offset
+        return Norm(self.weight, bias, self.eps, self.weight.dtype)
+
+
+@dataclass(frozen=True)
+class BlockWeights:
+    """One block; the comments give shapes."""
+
+    kind: str
+    heads: int
+    dim: int
+    window: int
+    dtype: torch.dtype
+    norm1: Norm
+    norm2: Norm
+    depthwise: Tensor  # (C, 1, 3, 3)
+    expand: Tensor  # (hidden, C)
+    mix: Tensor  # (hidden, 1, 3, 3)
+    contract: Tensor  # (C, hidden)
+    projection: Tensor  # (C, C), statistics' precision, as everything below
+    projection_bias: Tensor  # (C,)
+
+
+@dataclass(frozen=True)
+class SpatialWeights(BlockWeights):
+    qkv: Tensor  # (3C, C), in the run's dtype
+    position_bias: Tensor  # (1, heads, window**2, window**2), in the run's dtype
+    gate_down: Tensor  # (C // reduction, C)
+    gate_up: Tensor  # (C, C // reduction)
+
+
+@dataclass(frozen=True)
+class ChannelWeights(BlockWeights):
+    query: Tensor  # (C, C)
+    key: Tensor  # (C, C)
+    value: Tensor  # (C, C)
+    temperature: Tensor  # (heads, 1, 1)
+    token_gate: Tensor  # (1, C)
+@dataclass(frozen=True)
+class Convolution:
+    """A dense 3x3 convolution with its weights in channels-last memory."""
+
+    weight: Tensor  # (O, C, 3, 3)
+    bias: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Weights:
+    """All of an FDAT, in one precision on one device.
+
+    Attributes:
+        first: the convolution of the (unshuffled) image.
+        groups: the blocks and the closing convolution of each group.
+        after: the convolution behind the groups.
+        upsampler: a copy of the upsampler's layers, from which the tail is built.
+    """
+
+    dtype: torch.dtype
+    device: torch.device
+    first: Convolution
+    groups: list[tuple[list[SpatialWeights | ChannelWeights], Convolution]]
+    after: Convolution
+    upsampler: list[nn.Module]
+
+
+def _pack_block(block: Block, dtype: torch.dtype, device: torch.device) -> SpatialWeights | ChannelWeights:
+    residual, exact = residual_dtype(dtype), statistics_dtype(device)
+
+    def norm(module: nn.LayerNorm) -> Norm:
+        return Norm(module.weight.to(device, residual), module.bias.to(device, residual), module.eps, dtype)
+
+    attention = block.attn
+    dim = attention.proj.in_features
+    shared = {
+        "kind": block.kind,
+        "heads": attention.num_heads,
+        "dim": dim,
+        "dtype": dtype,
+        "norm1": norm(block.n1),
+        "norm2": norm(block.n2),
+        "depthwise": block.conv[0].weight.to(device, dtype),
+        "expand": block.ffn.fc1.weight.to(device, dtype),
+        "mix": block.ffn.smix.weight.to(device, dtype),
+        "contract": block.ffn.fc2.weight.to(device, dtype),
+        "projection": attention.proj.weight.to(device, exact),
+        "projection_bias": attention.proj.bias.to(device, exact),
+    }
+    if block.kind == "spatial":
+        return SpatialWeights(
+            **shared,
+            window=attention.window_size,
+            qkv=attention.qkv.weight.to(device, dtype),
+            position_bias=attention.bias.detach().to(device, dtype)[None],
+            gate_down=block.inter.cg[1].weight.to(device, exact).flatten(1),
+            gate_up=block.inter.cg[3].weight.to(device, exact).flatten(1),
+        )
+    query, key, value = attention.qkv.weight.to(device, exact).view(3, dim, dim)
+    return ChannelWeights(
+        **shared,
+        window=1,
+        query=query,
+        key=key,
+        value=value,
+        temperature=attention.temp.to(device, exact),
+        token_gate=block.inter.sg[0].weight.to(device, exact).flatten(1),
+    )
+
+
+def _pack(model: FDAT, dtype: torch.dtype, device: torch.device) -> Weights:
+    def convolution(module: nn.Conv2d) -> Convolution:
+        weight = module.weight.to(device, dtype, memory_format=torch.channels_last)
+        return Convolution(weight, None if module.bias is None else module.bias.to(device, dtype))
+
+    first = model.conv_first[1] if model.config.unshuffle_mod else model.conv_first
+    return Weights(
+        dtype=dtype,
+        device=device,
+        first=convolution(first),
+        groups=[([_pack_block(b, dtype, device) for b in g.blocks], convolution(g.conv)) for g in model.groups],
+        after=convolution(model.conv_after),
+        upsampler=[copy.deepcopy(layer).to(device, dtype).requires_grad_(False) for layer in model.upsampler],
+    )
+
+
+_packed: WeakKeyDictionary[FDAT, dict[tuple[torch.dtype, torch.device], tuple[object, Weights]]] = WeakKeyDictionary()
+
+
+def packed_weights(model: FDAT, dtype: torch.dtype, device: torch.device) -> Weights:
+    """The model's weights for a run, packed again only where they were moved, replaced or written to since."""
+    tensors = [*model.parameters(), *model.buffers()]
+    state = [(t.data_ptr(), t.dtype, 0 if t.is_inference() else t._version) for t in tensors]
+    by_target = _packed.setdefault(model, {})
+    known = by_target.get((dtype, device))
+    if known is None or known[0] != state:
+        by_target.clear()  # one packing at a time is kept
+        by_target[dtype, device] = known = (state, _pack(model, dtype, device))
+    return known[1]

@@ -1,0 +1,187 @@
+r"""A network with a fixed input size on images of any size: overlapped windows, blended.
+
+One axis at a time, in integers. Windows of equal size are shifted to fit, so that none is a sliver; where two
+neighbours overlap, one cosine ramp hands over from the first to the second: what one gains the other loses, so the
+weights along an axis sum to one by construction.
+
+    window 0   1 1 1 1 \ . . .
+    window 1         . / 1 1 \ . . .
+    window 2               . / 1 1 1 1
+
+There is no ramp at the borders of the image and no buffer for normalisation. Images smaller than a window are
+continued by reflection.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .tile_contract import TileContract
+
+NETWORK_PREFIX = "network."
+CPU_BATCH = 2
+DEVICE_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Window:
+    """One window along one axis.
+
+    Attributes:
+        start: first pixel, of the image continued to at least one window.
+        kept: first and one past the last output pixel of the window that has a share in the result.
+        target: where the first kept one lies in the result.
+        weights: (kept[1] - kept[0],) shares, float64.
+    """
+
+    start: int
+    kept: tuple[int, int]
+    target: int
+    weights: Tensor
+
+
+def window_starts(length: int, size: int, overlap: int) -> list[int]:
+    """First pixels of the fewest windows that cover ``length`` with at least ``overlap``, evenly spread.
+
+    >>> window_starts(200, 64, 16)
+    [0, 45, 90, 136]
+    """
+    if length <= size:
+        return [0]
+    steps = math.ceil((length - size) / (size - overlap))
+    return [index * (length - size) // steps for index in range(steps + 1)]
+
+
+def plan_axis(length: int, size: int, overlap: int, scale: int) -> list[Window]:
+    """Windows along one axis of an image of ``length`` pixels, with blending weights in output pixels.
+
+    The ramp between two neighbours lies in the middle of what they share and takes half of ``overlap``: the outer
+    quarter on either side, where a window knows least of its surroundings, is not used. Of a window larger than the
+    image only the image is kept.
+    """
+    if length <= size:
+        begin = (size - length) // 2 * scale
+        return [Window(0, (begin, begin + length * scale), 0, torch.ones(length * scale, dtype=torch.float64))]
+    starts = window_starts(length, size, overlap)
+    ramp = overlap * scale // 2
+    rise = 0.5 - 0.5 * torch.cos(math.pi * (torch.arange(ramp, dtype=torch.float64) + 0.5) / max(ramp, 1))
+    windows = []
+    for index, start in enumerate(starts):
+        weights = torch.ones(size * scale, dtype=torch.float64)
+        begin, end = 0, size * scale
+        if index > 0:
+            begin = _handover(starts[index - 1], start, size, scale, ramp) - start * scale
+            weights[begin : begin + ramp] = rise
+        if index + 1 < len(starts):
+            end = _handover(start, starts[index + 1], size, scale, ramp) + ramp - start * scale
+            weights[end - ramp : end] = 1 - rise
+        windows.append(Window(start, (begin, end), start * scale + begin, weights[begin:end]))
+    return windows
+
+
+def _handover(start: int, following: int, size: int, scale: int, ramp: int) -> int:
+    """Output pixel at which the ramp between two neighbours begins: in the middle of what they share."""
+    return ((following + start + size) * scale - ramp) // 2
+
+
+def reflect(length: int, padded: int) -> Tensor:
+    """Indices that continue ``length`` pixels to ``padded`` by reflection at both ends, as often as it takes.
+
+    The new pixels are split between both ends; the border pixel is not repeated. A single pixel is repeated.
+    """
+    positions = torch.arange(padded) - (padded - length) // 2
+    if length == 1:
+        return torch.zeros_like(positions)
+    positions = positions % (2 * (length - 1))
+    return torch.minimum(positions, 2 * (length - 1) - positions)
+
+
+class WindowedUpscaler(nn.Module):
+    """Runs a network for ``window`` x ``window`` pixels on images of any size.
+
+    (B, C, H, W) -> (B, C, H * scale, W * scale) in the image's dtype, on its device. An image of exactly one window
+    gets exactly the network's output.
+
+    Args:
+        network: (N, C, window, window) -> (N, C, window * scale, window * scale); holds all parameters. With a method
+            ``part(x, rows, columns)`` it is asked only for the output pixels that are kept.
+        window: side of the network's input, in pixels.
+        scale: output size / input size.
+        alignment: what the network's tile starts are best multiples of, for engines that tile by themselves.
+        overlap: least overlap of neighbours, in input pixels, up to half a window; None: a quarter.
+        batch: windows per forward; None: few on a CPU, which gains nothing from more, and many elsewhere.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        window: int,
+        scale: int,
+        alignment: int = 1,
+        overlap: int | None = None,
+        batch: int | None = None,
+    ) -> None:
+        super().__init__()
+        overlap = window // 4 if overlap is None else overlap
+        if not 0 <= overlap <= window // 2:
+            raise ValueError(f"overlap is from 0 to half of the window's {window} pixels, not {overlap}")
+        self.network = network
+        self.window = window
+        self.scale = scale
+        self.alignment = alignment
+        self.overlap = overlap
+        self.batch = batch
+
+    @property
+    def tile_contract(self) -> TileContract:
+        """For engines that tile by themselves: the network and the only size that it takes."""
+        return TileContract(size=self.window, overlap=self.overlap, alignment=self.alignment, network=self.network)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 4 or 0 in x.shape:
+            raise ValueError(f"expected an image batch (B, C, H, W) without empty sides, found {tuple(x.shape)}")
+        images, channels, height, width = x.shape
+        batch = self.batch or (CPU_BATCH if x.device.type == "cpu" else DEVICE_BATCH)
+        vertical, horizontal = (plan_axis(length, self.window, self.overlap, self.scale) for length in (height, width))
+        if min(height, width) < self.window:
+            rows, columns = (reflect(length, max(length, self.window)) for length in (height, width))
+            x = x[:, :, rows.to(x.device)[:, None], columns.to(x.device)]
+        if len(vertical) == len(horizontal) == 1:
+            return torch.cat([self._part(part, vertical[0], horizontal[0]) for part in x.split(batch)])
+        out = x.new_zeros(images, channels, height * self.scale, width * self.scale)
+        for places in self._equal_places(images, vertical, horizontal):
+            for first in range(0, len(places), batch):
+                self._add_windows(out, x, places[first : first + batch])
+        return out
+
+    def _equal_places(
+        self, images: int, vertical: list[Window], horizontal: list[Window]
+    ) -> list[list[tuple[int, Window, Window]]]:
+        """All (image, row, column), together where the same part of the window is kept."""
+        groups: dict[tuple, list[tuple[int, Window, Window]]] = {}
+        for row in vertical:
+            for column in horizontal:
+                places = [(image, row, column) for image in range(images)]
+                groups.setdefault((row.kept, column.kept), []).extend(places)
+        return list(groups.values())
+
+    def _add_windows(self, out: Tensor, x: Tensor, places: list[tuple[int, Window, Window]]) -> None:
+        size = self.window
+        windows = [x[i, :, r.start : r.start + size, c.start : c.start + size] for i, r, c in places]
+        results = self._part(torch.stack(windows), *places[0][1:])
+        for (i, row, column), result in zip(places, results):
+            weights = (row.weights[:, None] * column.weights).to(result)
+            bottom, right = row.target + len(row.weights), column.target + len(column.weights)
+            out[i, :, row.target : bottom, column.target : right] += result * weights
+
+    def _part(self, windows: Tensor, row: Window, column: Window) -> Tensor:
+        """The kept output pixels."""
+        part = getattr(self.network, "part", None)
+        if part is not None:
+            return part(windows, row.kept, column.kept)
+        return self.network(windows)[:, :, slice(*row.kept), slice(*column.kept)]

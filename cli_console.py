@@ -1,0 +1,96 @@
+"""What the command line says, one line each on the error stream, and how it is interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+
+
+def error_console() -> Console:
+    return Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def show(console: Console, kind: str, text: str) -> None:
+    console.print(f"{kind}: {printable(text)}")
+
+
+def reason(error: Exception) -> str:
+    """What an exception says, with its name where that alone tells what happened."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = " ".join(str(error).split())
+    if text and isinstance(error, ValueError | OSError | RuntimeError | ImportError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def printable(text: str) -> str:
+    """Text on one line: line breaks and whatever else cannot be printed (in file names) are escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+class ConsoleHandler(logging.Handler):
+    """Shows log messages as the command line's own: `warning: ...`."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        show(self.console, record.levelname.lower(), " ".join(record.getMessage().split()))
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Callable[[], None]]:
+    """Ctrl-C raises KeyboardInterrupt at once, and where that got lost, the function given raises it again.
+
+    Python drops what is raised in a finalizer, and libraries below do much in theirs.
+    """
+    asked = False
+
+    def ask(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, as in the background
+        yield check
+        return
+    report = sys.unraisablehook
+    sys.unraisablehook = lambda lost: None if lost.exc_type is KeyboardInterrupt else report(lost)
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.unraisablehook = report
+
+
+@contextlib.contextmanager
+def messages_on(console: Console, debug: bool) -> Iterator[None]:
+    """Logged warnings go to the console, and with debug all log messages; Python's own warnings only then."""
+    handler = ConsoleHandler(console)
+    root = logging.getLogger()
+    level = root.level
+    if not debug:
+        handler.addFilter(lambda record: not record.name.startswith("pyvips"))  # what it says is in its errors
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG if debug else logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            if not debug:
+                warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)

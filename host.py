@@ -1,0 +1,122 @@
+"""ComfyUI's side: model folders, device memory, progress, interrupts. The only file that imports the host."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import comfy.model_management as management
+import comfy.model_patcher
+import comfy.utils
+import folder_paths
+import torch
+from spandrel import ImageModelDescriptor
+from torch import Tensor, nn
+
+from .upscale.placement import is_out_of_memory
+from .upscale.precision import cast_copy
+
+logger = logging.getLogger(__name__)
+
+MODEL_FOLDER = "upscale_models"
+SHARE_OF_FREE_MEMORY = 0.9
+
+# hosts before 0.29 have ModelPatcher alone
+_Patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+
+
+def add_bundled_models(folder: Path) -> None:
+    """Offer the checkpoints of ``folder`` beside the user's own."""
+    folder_paths.add_model_folder_path(MODEL_FOLDER, str(folder))
+
+
+def model_names() -> list[str]:
+    """Files in the host's upscale model folders."""
+    return folder_paths.get_filename_list(MODEL_FOLDER)
+
+
+def model_path(name: str) -> str:
+    """Full path of one of `model_names`. Raises FileNotFoundError for others."""
+    return folder_paths.get_full_path_or_raise(MODEL_FOLDER, name)
+
+
+def file_version(name: str) -> tuple[float, int]:
+    """Changes when the file of that name does; a missing file is left to the loader to report."""
+    path = folder_paths.get_full_path(MODEL_FOLDER, name)
+    if path is None:
+        return 0.0, 0
+    status = os.stat(path)
+    return status.st_mtime, status.st_size
+
+
+def attach_patcher(model: ImageModelDescriptor) -> comfy.model_patcher.ModelPatcher:
+    """The patcher by which the host moves the model; made and set as ``model.patcher`` where there is none.
+
+    Core's loader sets it since about 0.29, and core's upscaler and other packs rely on it.
+    """
+    patcher = getattr(model, "patcher", None)
+    if patcher is None or patcher.model is not model.model:
+        patcher = _Patcher(
+            model.model, load_device=management.get_torch_device(), offload_device=management.unet_offload_device()
+        )
+        model.patcher = patcher  # type: ignore[attr-defined]
+    return patcher
+
+
+# copies in other precisions live as long as the model that they are copies of
+_copies: WeakKeyDictionary[nn.Module, dict[torch.dtype, ImageModelDescriptor]] = WeakKeyDictionary()
+
+
+class HostPlacement:
+    """An `upscale.protocol.Placement` that lets the host load models and free memory; it moves nothing by hand."""
+
+    def __init__(self, model: ImageModelDescriptor) -> None:
+        self.device: torch.device = attach_patcher(model).load_device
+
+    def auto_dtype(self, model: ImageModelDescriptor) -> torch.dtype:
+        if model.supports_half and management.should_use_fp16(self.device):
+            return torch.float16
+        if model.supports_bfloat16 and management.should_use_bf16(self.device):
+            return torch.bfloat16
+        return torch.float32
+
+    def prepare(self, model: ImageModelDescriptor, dtype: torch.dtype, memory_required: int) -> ImageModelDescriptor:
+        ready = model
+        if model.dtype != dtype:
+            copies = _copies.setdefault(model.model, {})
+            ready = copies[dtype] = copies.get(dtype) or cast_copy(model, dtype)
+        management.load_models_gpu([attach_patcher(ready)], memory_required=memory_required, force_full_load=True)
+        if ready.device != self.device:  # another node moved it by hand, behind the host's back
+            logger.debug("moving %s from %s back to %s", ready.architecture.name, ready.device, self.device)
+            ready.model.to(self.device)
+        return ready.eval()
+
+    def available(self) -> int:
+        return int(management.get_free_memory(self.device) * SHARE_OF_FREE_MEMORY)
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        host_says = getattr(management, "is_oom", None)
+        return is_out_of_memory(error) or bool(host_says and host_says(error))
+
+    def release_cache(self) -> None:
+        management.soft_empty_cache()
+
+
+def progress() -> Callable[[int, int], None]:
+    """A callback that moves the node's progress bar and raises when the user interrupts."""
+    bar = comfy.utils.ProgressBar(1)
+
+    def report(done: int, total: int) -> None:
+        management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(done, total)
+
+    return report
+
+
+def to_host(image: Tensor) -> Tensor:
+    """Where and how the host keeps pictures between nodes."""
+    dtype = getattr(management, "intermediate_dtype", lambda: torch.float32)()
+    return image.to(device=management.intermediate_device(), dtype=dtype)

@@ -1,0 +1,175 @@
+"""The inference engine against the plain network: folded heads exact up to the borders, parts equal to crops."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from arch.dense_iso_config import ACTIVATIONS, DenseIsoViTConfig, HeadLayer, pixel_shuffle_head
+from arch.dense_iso_engine import InferenceDenseIsoViT
+from arch.dense_iso_fold import fold_head
+from arch.dense_iso_options import activations
+from arch.dense_iso_vit import DenseIsoViT
+
+
+def layers(*items: dict) -> tuple[HeadLayer, ...]:
+    return tuple(HeadLayer(**item) for item in items)
+
+
+def with_activation(head: tuple[HeadLayer, ...], name: str, place: str) -> tuple[HeadLayer, ...]:
+    names = activations(head, (name,), place)
+    return tuple(HeadLayer(**{**vars(layer), "activation": name}) for layer, name in zip(head, names))
+
+
+LINEAR = pixel_shuffle_head(fusion_width=16, widths=(16, 18, 17, 16))
+# head, index of the first folded layer
+HEADS = {
+    "linear": (LINEAR, 1),
+    "activation after fusion": (with_activation(LINEAR, "gelu", "fusion"), 1),
+    "activations between": (with_activation(LINEAR, "relu", "between"), 4),
+    "activations everywhere": (with_activation(LINEAR, "silu", "all"), None),
+    "no tail": (layers({"channels": 32}, *[{"channels": 128, "shuffle": 2}] * 3, {"channels": 12, "shuffle": 2}), 1),
+    "x3 and x2": (layers({"channels": 20, "kernel": 1}, {"channels": 180, "shuffle": 3},
+                         {"channels": 80, "shuffle": 2, "bias": False}, {"channels": 80, "shuffle": 2},
+                         {"channels": 3, "kernel": 1}), 1),
+    "1x1 kernels": (layers({"channels": 24, "kernel": 1, "shuffle": 2}, {"channels": 96, "kernel": 1, "shuffle": 4},
+                           {"channels": 12, "shuffle": 2}), None),
+    "refinement before the tail": (layers({"channels": 16}, {"channels": 64, "shuffle": 4}, {"channels": 64, "shuffle": 4},
+                                          {"channels": 8}, {"channels": 3}), None),
+    "one convolution": (layers({"channels": 768, "shuffle": 16}), None),
+    "5x5 tail": (layers({"channels": 16}, {"channels": 256, "shuffle": 4}, {"channels": 256, "shuffle": 4},
+                        {"channels": 3, "kernel": 5}), None),
+}  # fmt: skip
+
+
+def random_(module: nn.Module, seed: int = 0) -> nn.Module:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            fan = parameter[0].numel() if parameter.ndim > 1 else 4
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / math.sqrt(max(fan, 1)))
+    return module.eval()
+
+
+def pair(head: str | tuple[HeadLayer, ...], **changes: object) -> tuple[DenseIsoViT, InferenceDenseIsoViT]:
+    chosen = HEADS[head][0] if isinstance(head, str) else head
+    fields = {"window": 16, "dims": (8, 12), "depths": (1, 2), "heads": (2, 3), "hidden": (16, 20), "head": chosen}
+    config = DenseIsoViTConfig(**{**fields, **changes})  # type: ignore[arg-type]
+    plain = random_(DenseIsoViT(config)).double()
+    engine = InferenceDenseIsoViT(config).double().eval()
+    engine.load_state_dict(plain.state_dict())
+    return plain, engine  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("grid", [3, 4, 9])
+@pytest.mark.parametrize("head", [name for name, (_, start) in HEADS.items() if start is not None])
+def test_folded_head_is_exact_up_to_the_borders(head: str, grid: int) -> None:
+    chosen, start = HEADS[head]
+    channels, convolutions = 20, []
+    for layer in chosen:
+        convolutions.append(
+            nn.Conv2d(channels, layer.channels, layer.kernel, padding=layer.kernel // 2, bias=layer.bias)
+        )
+        channels = layer.channels // layer.shuffle**2
+    network = random_(nn.ModuleList(convolutions)).double()
+    folded = fold_head(convolutions, chosen, grid)
+    assert folded is not None and folded.start == start
+    x = torch.randn(2, 20, grid, grid, dtype=torch.float64)
+    with torch.no_grad():
+        for i, (convolution, layer) in enumerate(zip(network, chosen)):
+            if i == start:
+                entered = x
+            x = ACTIVATIONS[layer.activation](F.pixel_shuffle(convolution(x), layer.shuffle))  # type: ignore[operator]
+        side = entered.shape[-1]
+        out = folded(entered, ((0, side), (0, side)), ((0, side), (0, side)))
+    assert folded.factor * side == x.shape[-1]
+    assert float((out - x).abs().max()) <= 1e-10
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_engine_equals_the_plain_network(head: str) -> None:
+    plain, engine = pair(head, layer_scale=head == "linear", value_range="-1..1" if head == "no tail" else "0..1")
+    image = torch.rand(2, 3, 16, 16, dtype=torch.float64)
+    with torch.inference_mode():
+        out = engine(image)
+        assert (engine._fold() is None) == (HEADS[head][1] is None)
+        assert float((out - plain(image)).abs().max()) <= 1e-10
+
+
+@pytest.mark.parametrize("part", [((0, 64), (0, 64)), ((0, 40), (24, 64)), ((17, 18), (5, 59)), ((33, 47), (0, 1))])
+@pytest.mark.parametrize("head", ["linear", "activations between", "activations everywhere", "no tail", "5x5 tail"])
+def test_parts_equal_crops(head: str, part: tuple[tuple[int, int], tuple[int, int]]) -> None:
+    plain, engine = pair(head)
+    image = torch.rand(2, 3, 16, 16, dtype=torch.float64)
+    rows, columns = (slice(*span) for span in part)
+    with torch.inference_mode():
+        expected = plain(image)[:, :, rows, columns]
+        torch.testing.assert_close(engine.part(image, *part), expected, rtol=0, atol=1e-10)
+
+
+def test_less_is_computed_where_less_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, engine = pair("activations everywhere")
+    convolved: list[int] = []
+    original = F.conv2d
+
+    def counting(x: Tensor, weight: Tensor, *args, **kwargs) -> Tensor:
+        result = original(x, weight, *args, **kwargs)
+        convolved.append(result[0].numel() * weight[0].numel())
+        return result
+
+    monkeypatch.setattr(F, "conv2d", counting)
+    image, work = torch.rand(1, 3, 16, 16, dtype=torch.float64), []
+    with torch.inference_mode():
+        for part in ((0, 64), (16, 48)):
+            convolved.clear()
+            engine.part(image, part, part)
+            work.append(sum(convolved))
+    assert work[1] < 0.5 * work[0]
+
+
+@pytest.mark.parametrize("change", ["load", "cast", "copy"])
+def test_changed_weights_are_noticed(change: str) -> None:
+    plain, engine = pair("linear")
+    image = torch.rand(1, 3, 16, 16, dtype=torch.float64)
+    with torch.inference_mode():
+        engine(image)
+    if change == "load":
+        random_(plain, seed=1)
+        engine.load_state_dict(plain.state_dict())
+    elif change == "cast":
+        plain, engine, image = plain.float(), engine.float(), image.float()
+    else:
+        engine = copy.deepcopy(engine)
+        random_(engine, seed=2)
+        plain.load_state_dict(engine.state_dict())
+        engine.load_state_dict(plain.state_dict())
+    with torch.inference_mode():
+        torch.testing.assert_close(engine(image), plain(image), rtol=0, atol=1e-5 if change == "cast" else 1e-10)
+
+
+def test_gradients_take_the_plain_path() -> None:
+    plain, engine = pair("linear")
+    image = torch.rand(1, 3, 16, 16, dtype=torch.float64)
+    for network in (plain, engine):
+        network(image).square().sum().backward()
+    for expected, found in zip(plain.parameters(), engine.parameters()):
+        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-9, atol=1e-12)
+    part = engine.part(image, (3, 20), (0, 64))
+    assert part.requires_grad
+    torch.testing.assert_close(part, plain(image)[:, :, 3:20], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2**-7), (torch.float16, 2**-10)])
+def test_half_precision_of_the_folded_head(dtype: torch.dtype, tolerance: float) -> None:
+    plain, engine = pair("linear")
+    image = torch.rand(1, 3, 16, 16)
+    with torch.inference_mode():
+        expected = plain.float()(image)
+        out = engine.to(dtype)(image.to(dtype))
+    assert out.dtype == dtype
+    assert float((out.float() - expected).abs().mean() / expected.abs().mean()) < 4 * tolerance

@@ -1,0 +1,90 @@
+"""The command for Dense-Iso-ViT checkpoints: report, conversion, ranking, errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from dense_iso_variants import build
+from safetensors.torch import save_file
+from typer import Typer
+from typer.testing import CliRunner
+
+from arch.dense_iso_load import recognise
+from arch.dense_iso_vit import DenseIsoViT
+from arch.files import read_checkpoint
+from tools.dense_iso import main, rank_readings
+
+app = Typer()
+app.command()(main)
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, result.output
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    path = tmp_path / "foreign.pth"
+    torch.save({"params_ema": build("Restormer")[0].state_dict()}, path)
+    return path
+
+
+def test_report_names_what_was_found_and_assumed(checkpoint: Path) -> None:
+    code, output = run(checkpoint, "--set", "heads=3,4")
+    assert code == 0
+    for text in ("levels.0.0.1.project_in", "42,839 parameters", "gated_half", "assumed", "option"):
+        assert text in output
+
+
+@pytest.mark.parametrize("name", ["Restormer", "inside stages", "x2", "head by head"])
+def test_conversion_keeps_every_answer(name: str, tmp_path: Path) -> None:
+    module, options = build(name)
+    foreign, converted = tmp_path / "foreign.safetensors", tmp_path / "own.safetensors"
+    save_file(module.state_dict(), foreign)
+    (tmp_path / "foreign.json").write_text(json.dumps(options))
+    code, output = run(foreign, "--convert", converted)
+    assert code == 0, output
+    content, metadata = read_checkpoint(converted)
+    recognised = recognise(content, metadata=metadata)
+    assert not [remark for remark in recognised.remarks() if remark.startswith("assumed")]
+    network = DenseIsoViT(recognised.config).eval()
+    network.load_state_dict(content)
+    image = torch.rand(1, 3, recognised.config.window, recognised.config.window)
+    torch.testing.assert_close(network(image), module(image), rtol=1e-5, atol=1e-5)
+    assert run(foreign, "--convert", converted)[0] == 1
+    assert run(foreign, "--convert", converted, "--overwrite")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "heads"], "--set takes NAME=VALUE"),
+        (["--set", "colour=red"], "unknown options colour"),
+        (["--convert", "own.pth"], "writes .safetensors"),
+        (["--rank", "missing.png"], "missing.png"),
+    ],
+)
+def test_mistakes_are_explained(checkpoint: Path, arguments: list[str], message: str) -> None:
+    code, output = run(checkpoint, *arguments)
+    assert code == 1
+    assert message in output
+
+
+def test_ranking_finds_the_reading_that_made_the_picture() -> None:
+    """The truth is a picture whose downscaled copy the network, read rightly, upscales best: its own fixed point."""
+    module, options = build("grid, x1")  # at scale 1 the downscaled copy is the picture itself
+    with torch.no_grad():  # a network that returns its input when the first half is gated
+        module.tail[-1].weight.zero_()
+    crops = torch.rand(2, 3, 16, 16)
+    state_dict = module.state_dict()
+    readings = list(rank_readings(state_dict, {"heads": options["heads"]}, {}, crops))
+    assert readings[0][:2] == ("as assumed", {})
+    kept = [found for _, _, found, better in readings if better]
+    assert kept == sorted(kept)
+    best = F.mse_loss(crops, crops)
+    assert float(best) == 0 and max(found for _, _, found, _ in readings) > 100
