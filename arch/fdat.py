@@ -16,6 +16,8 @@ tokens) and the average pool in AIM's channel gate.
 
 Different from spandrel 0.4.2: `Upsampler` (see fdat_upsampler.py); ``conv`` with a scale above 1 is read as the x1
 network that it is; images smaller than the padding work; ``load_state_dict`` leaves its argument alone.
+
+More than 400 lines, because an architecture is read from its equations to its loader in one file.
 """
 
 from __future__ import annotations

@@ -19,22 +19,24 @@ import typer
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from spandrel import ImageModelDescriptor
 
-from cpu_torchvision import make_torchvision_importable
+from arch import load_model
+from tools.bicubic import imresize
+from tools.metrics import evaluate, modcrop
+from upscale import upscale_image
 
-make_torchvision_importable()
-
-from arch import load_model  # noqa: E402
-from tools.bicubic import imresize  # noqa: E402
-from tools.metrics import evaluate, modcrop  # noqa: E402
-from upscale import upscale_image  # noqa: E402
+Scores = dict[str, dict[str, tuple[float, float]]]
+"""(PSNR, SSIM) by file name and method."""
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 
-def evaluate_folder(folder: Path, scale: int, model=None, mode: str = "auto") -> dict[str, dict[str, tuple[float, float]]]:  # type: ignore[no-untyped-def]
+def evaluate_folder(
+    folder: Path, scale: int, model=None, mode: str = "auto"
+) -> dict[str, dict[str, tuple[float, float]]]:  # type: ignore[no-untyped-def]
     """(PSNR, SSIM) of bicubic interpolation and of the model for every picture of a folder, by file name."""
-    scores: dict[str, dict[str, tuple[float, float]]] = {}
+    scores: Scores = {}
     for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES):
         truth = modcrop(np.asarray(Image.open(path).convert("RGB")), scale)
         low = imresize(truth, 1 / scale)
@@ -47,7 +49,7 @@ def evaluate_folder(folder: Path, scale: int, model=None, mode: str = "auto") ->
     return scores
 
 
-def average(scores: dict[str, dict[str, tuple[float, float]]], method: str) -> tuple[float, float]:
+def average(scores: Scores, method: str) -> tuple[float, float]:
     return tuple(np.mean([score[method] for score in scores.values()], axis=0).tolist())  # type: ignore[return-value]
 
 

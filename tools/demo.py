@@ -18,14 +18,10 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.progress import Progress
 
-from cpu_torchvision import make_torchvision_importable
-
-make_torchvision_importable()
-
-from arch import load_model  # noqa: E402
-from tools.bicubic import imresize  # noqa: E402
-from tools.metrics import evaluate, modcrop  # noqa: E402
-from upscale import upscale_image  # noqa: E402
+from arch import load_model
+from tools.bicubic import imresize
+from tools.metrics import evaluate, modcrop
+from upscale import upscale_image
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "models" / "fdat_demo_x2.safetensors"
@@ -35,7 +31,9 @@ DETAIL = (slice(60, 300), slice(180, 420))
 
 def side_by_side(pictures: dict[str, np.ndarray], zoom: int = 2) -> Image.Image:
     """A detail of every picture under its name."""
-    tiles = [Image.fromarray(p[DETAIL]).resize((240 * zoom, 240 * zoom), Image.Resampling.NEAREST) for p in pictures.values()]
+    tiles = [
+        Image.fromarray(p[DETAIL]).resize((240 * zoom, 240 * zoom), Image.Resampling.NEAREST) for p in pictures.values()
+    ]
     sheet = Image.new("RGB", (sum(t.width for t in tiles) + 8 * (len(tiles) - 1), tiles[0].height + 20), "white")
     left = 0
     for name, tile in zip(pictures, tiles):

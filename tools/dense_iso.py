@@ -144,7 +144,9 @@ def read_crops(picture: Path, config: DenseIsoViTConfig) -> Tensor:
         pixels = torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1).float() / 255
     side = config.window * config.scale
     if min(pixels.shape[1:]) < side:
-        raise ModelLoadError(f"{picture.name} is {tuple(pixels.shape[:0:-1])}, at least {side} x {side} pixels are needed")
+        raise ModelLoadError(
+            f"{picture.name} is {tuple(pixels.shape[:0:-1])}, at least {side} x {side} pixels are needed"
+        )
     crops = pixels.unfold(1, side, side).unfold(2, side, side).permute(1, 2, 0, 3, 4).flatten(0, 1)
     detail = (crops - F.avg_pool2d(crops, 5, 1, 2)).square().mean((1, 2, 3))
     return crops[detail.argsort(descending=True)[:CROPS]]

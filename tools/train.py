@@ -27,13 +27,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cpu_torchvision import make_torchvision_importable
-
-make_torchvision_importable()
-
-from arch.fdat import FDAT, FDATConfig  # noqa: E402
-from tools.bicubic import cubic_kernel, imresize  # noqa: E402
-from tools.metrics import modcrop  # noqa: E402
+from arch.fdat import FDAT, FDATConfig
+from tools.bicubic import cubic_kernel, imresize
+from tools.metrics import modcrop
 
 PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"}
 

@@ -1,0 +1,5 @@
+"""Speed, memory and quality, each figure by a command."""
+
+from cpu_torchvision import make_torchvision_importable
+
+make_torchvision_importable()

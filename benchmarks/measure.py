@@ -1,0 +1,61 @@
+"""Time and memory as the benchmarks measure them, and the words for the machine that they were measured on."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import torch
+
+MIB = 2**20
+
+
+def machine() -> str:
+    """Processor, cores, threads and versions, for the head of a table."""
+    model = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+            break
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    load = psutil.getloadavg()[0]
+    return (
+        f"{model}, {psutil.cpu_count()} cores, {torch.get_num_threads()} torch threads, load {load:.1f}{gpu}, "
+        f"torch {torch.__version__}, Python {platform.python_version()}"
+    )
+
+
+def peak_above_base(work: Callable[[], object]) -> int:
+    """Bytes by which resident memory peaks above what it was before ``work`` (Linux only)."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    base = psutil.Process().memory_info().rss
+    result = work()
+    status = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+    del result
+    return peak - base
+
+
+def interleaved(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Wall-clock seconds of every work, run in turn ``repeats`` times after one warm-up."""
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for round_ in range(repeats + 1):
+        for name, work in works.items():
+            started = time.perf_counter()
+            work()
+            if round_:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def median_ratio(a: list[float], b: list[float]) -> float:
+    """Median of the ratios a / b, pair by pair, so that a drift of the machine cancels."""
+    return statistics.median(x / y for x, y in zip(a, b))

@@ -1,0 +1,192 @@
+"""Memory and overhead of `upscale_image`'s tile mode, on the CPU.
+
+    python -m benchmarks.upscale [--repeats 5] [--threads 2] [--json FILE]
+
+- memory: peak above base for 1024x1024, against output + one tile batch's working set + 64 MiB;
+- requirement: bytes asked from the host against bytes used, for networks of several kinds;
+- overhead: time outside the network, tiny FDAT at 512x512; and the ratio to ComfyUI's `tiled_scale` on the same tiles,
+  in the same process (where COMFYUI_ROOT or ~/ComfyUI is a checkout whose modules import here).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from spandrel import ImageModelDescriptor
+
+from arch import load_model
+from arch.fdat import FDAT, PRESETS
+from benchmarks.measure import MIB, interleaved, machine, median_ratio, peak_above_base
+from upscale import upscale_image
+from upscale.network import Runner
+from upscale.placement import DirectPlacement
+
+ALLOWANCE = 64 * MIB
+
+
+def tiny_fdat(scale: int = 2) -> ImageModelDescriptor:
+    torch.manual_seed(0)
+    return load_model(FDAT(replace(PRESETS["tiny"], scale=scale)).state_dict())
+
+
+def picture(height: int, width: int) -> torch.Tensor:
+    return torch.rand(1, height, width, 3, generator=torch.Generator().manual_seed(0))
+
+
+def measure_memory(tile: int, scale: int) -> dict[str, float]:
+    """Peak of tile mode on 1024x1024, beside the bound that it must keep."""
+    model, image = tiny_fdat(scale), picture(1024, 1024)
+    part = image[:, :tile, :tile].movedim(-1, 1).contiguous()
+    with torch.inference_mode():
+        working_set = peak_above_base(lambda: model(part))
+    peak = peak_above_base(lambda: upscale_image(model, image, mode="tile", tile=tile, batch=1))
+    output = image.nbytes * scale**2
+    return {"tile": tile, "scale": scale, "peak": peak, "bound": output + working_set + ALLOWANCE, "output": output}
+
+
+def kinds_of_models() -> dict[str, ImageModelDescriptor]:
+    from spandrel.architectures.Compact import Compact
+    from spandrel.architectures.DAT import DAT
+    from spandrel.architectures.ESRGAN import ESRGAN
+    from spandrel.architectures.SPAN import SPAN
+    from spandrel.architectures.SwinIR import SwinIR
+
+    networks = {
+        "Compact": Compact(num_in_ch=3, num_out_ch=3, num_feat=64, num_conv=16, upscale=4),
+        "ESRGAN": ESRGAN(in_nc=3, out_nc=3, num_filters=64, num_blocks=3, scale=4),
+        "SPAN": SPAN(num_in_ch=3, num_out_ch=3, feature_channels=48, upscale=4),
+        "SwinIR": SwinIR(depths=[2], embed_dim=60, num_heads=[6], upscale=2, upsampler="pixelshuffledirect"),
+        "DAT": DAT(
+            upscale=2, depth=[2], num_heads=[4], embed_dim=60, split_size=[8, 16], upsampler="pixelshuffledirect"
+        ),
+    }
+    models = {name: load_model(network.state_dict()) for name, network in networks.items()}
+    return {"FDAT tiny x2": tiny_fdat(2), "FDAT tiny x4": tiny_fdat(4), **models}
+
+
+def measure_requirement(side: int) -> list[dict[str, float | str]]:
+    """What tile mode asks the host for, for one tile, against the measured peak of that tile's run."""
+    rows = []
+    for name, model in kinds_of_models().items():
+        runner = Runner(model, torch.float32, DirectPlacement(model, "cpu"))
+        asked = runner.memory_required(1, side, side)
+        tiles = picture(side, side).movedim(-1, 1).contiguous()
+        with torch.inference_mode():
+            used = peak_above_base(lambda r=runner, t=tiles: r(t))
+        rows.append({"model": name, "tile": side, "asked": asked, "used": used, "ratio": asked / used})
+    return rows
+
+
+def import_tiled_scale() -> Callable[..., torch.Tensor] | None:
+    """ComfyUI's own function, or None where its modules can't be imported here."""
+    root = Path(os.environ.get("COMFYUI_ROOT", "~/ComfyUI")).expanduser()
+    if not (root / "comfy" / "utils.py").exists():
+        return None
+    arguments, sys.argv = sys.argv, [sys.argv[0], "--cpu"]  # the host parses the command line when it is imported
+    sys.path.insert(0, str(root))
+    try:
+        from comfy.utils import tiled_scale  # type: ignore[import-not-found]
+
+        return tiled_scale
+    except ImportError as error:
+        print(f"ComfyUI in {root} does not import here ({error}): its tiled_scale is left out")
+        return None
+    finally:
+        sys.path.remove(str(root))
+        sys.argv = arguments
+
+
+@contextlib.contextmanager
+def timed_network(model: ImageModelDescriptor) -> Iterator[list[float]]:
+    """Collects the seconds of every call of the network."""
+    seconds: list[float] = []
+    started: list[float] = []
+    network = model.model
+    hooks = [
+        network.register_forward_pre_hook(lambda *_: started.append(time.perf_counter())),
+        network.register_forward_hook(lambda *_: seconds.append(time.perf_counter() - started.pop())),
+    ]
+    try:
+        yield seconds
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def measure_overhead(tile: int, overlap: int, repeats: int) -> dict[str, float | None]:
+    """Share of time outside the network; and time relative to ComfyUI's tiles of the same size."""
+    model, image = tiny_fdat(2), picture(512, 512)
+    shares = []
+    for _ in range(repeats):
+        with timed_network(model) as network_seconds:
+            started = time.perf_counter()
+            upscale_image(model, image, mode="tile", tile=tile, overlap=overlap, batch=1, precision="fp32")
+            total = time.perf_counter() - started
+        shares.append(1 - sum(network_seconds) / total)
+    result: dict[str, float | None] = {
+        "tile": tile,
+        "overlap": overlap,
+        "share": statistics.median(shares),
+        "ratio": None,
+    }
+    tiled_scale = import_tiled_scale()
+    if tiled_scale:
+        planes = image.movedim(-1, 1)
+
+        def core() -> None:
+            with torch.inference_mode():
+                tiled_scale(planes, model, tile_x=tile, tile_y=tile, overlap=overlap, upscale_amount=2)
+
+        def ours() -> None:
+            upscale_image(model, image, mode="tile", tile=tile, overlap=overlap, batch=1, precision="fp32")
+
+        seconds = interleaved({"ours": ours, "core": core}, repeats)
+        result["ratio"] = median_ratio(seconds["ours"], seconds["core"])
+    return result
+
+
+def main(
+    repeats: Annotated[int, typer.Option(help="Counted runs; medians are printed.")] = 5,
+    threads: Annotated[int, typer.Option(help="CPU threads of torch.")] = 2,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
+) -> None:
+    """Print the tables."""
+    torch.set_num_threads(threads)
+    print(machine())
+    memory = [measure_memory(tile, scale) for tile, scale in ((256, 2), (256, 4), (512, 2))]
+    print("\nPeak memory of tile mode, tiny FDAT, 1024x1024, MiB above base")
+    for row in memory:
+        print(
+            f"  x{row['scale']} tile {row['tile']}: peak {row['peak'] / MIB:.0f}, bound {row['bound'] / MIB:.0f} "
+            f"(output {row['output'] / MIB:.0f}): {'kept' if row['peak'] <= row['bound'] else 'EXCEEDED'}"
+        )
+    requirement = measure_requirement(384)
+    print("\nMemory asked from the host for one tile against memory used, MiB")
+    for row in requirement:
+        print(
+            f"  {row['model']:14s} {row['tile']}: asked {row['asked'] / MIB:6.0f}  used {row['used'] / MIB:6.0f}  "  # type: ignore[operator]
+            f"ratio {row['ratio']:.2f}"
+        )
+    overhead = [measure_overhead(256, 32, repeats), measure_overhead(512, 32, repeats)]
+    print("\nOverhead, tiny FDAT, 512x512 (everything but the network), median")
+    for row in overhead:
+        ratio = "left out (no ComfyUI here)" if row["ratio"] is None else f"{row['ratio']:.3f}"
+        print(f"  tile {row['tile']}: {row['share']:.1%} of the time; time relative to ComfyUI's tiled_scale: {ratio}")
+    if json_file:
+        figures = {"machine": machine(), "memory": memory, "requirement": requirement, "overhead": overhead}
+        json_file.write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    typer.run(main)
