@@ -131,7 +131,9 @@ class Plan:
         feed_forward = dim * residual + 2 * hidden * run
         # y, the output, n of the next block, and its rows before and behind the convolution
         statistic = 2 * dim * residual + dim * (residual if converted else 0) + 2 * dim * run
-        return loaded + max(attention, feed_forward, statistic)
+        # rows that wait for the next band: hidden, n of the next block, y
+        carried = self.columns * (2 * (config.ffn_dim + config.embed_dim) * run + config.embed_dim * residual)
+        return carried + loaded + max(attention, feed_forward, statistic)
 
     @property
     def tail_row_bytes(self) -> int:

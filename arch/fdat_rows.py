@@ -6,9 +6,18 @@ that the operator's output lags one row behind its input and nothing is computed
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+class Activation(Protocol):
+    """A pointwise function that can write into a given tensor, as `F.gelu` can."""
+
+    def __call__(self, x: Tensor, /, *, out: Tensor) -> Tensor: ...
+
 
 
 def as_image(rows: Tensor) -> Tensor:
@@ -56,14 +65,21 @@ class Halo:
     def __init__(self) -> None:
         self.kept: Tensor | None = None  # the last two rows that came, or the image's padding row and one row
 
-    def extend(self, rows: Tensor, last: bool) -> Tensor:
+    def extend(self, rows: Tensor, last: bool, activation: Activation | None = None) -> Tensor:
         """Take the next rows (h, W, C); return them with the rows kept before, and zero rows at top and bottom.
 
-        The first band gives h + 1 rows, later bands h + 2, the last one (also if first) one more.
+        The first band gives h + 1 rows, later bands h + 2, the last one (also if first) one more. ``activation`` is
+        applied to the rows on their way, without a copy of its own.
         """
-        padding = rows.new_zeros(1, *rows.shape[1:])
-        above = padding if self.kept is None else self.kept
-        extended = torch.cat([above, rows, padding] if last else [above, rows])
+        above = 1 if self.kept is None else 2
+        below = above + rows.shape[0]
+        extended = rows.new_empty(below + int(last), *rows.shape[1:])
+        extended[:above] = 0 if self.kept is None else self.kept
+        if activation is None:
+            extended[above:below] = rows
+        else:
+            activation(rows, out=extended[above:below])
+        extended[below:] = 0
         self.kept = None if last else extended[-2:].clone()
         return extended
 

@@ -132,7 +132,7 @@ class Sweeps:
             y = attend(block, folded, rows[own], normed[own], mixed)
             del normed, mixed
 
-            hidden = halo.extend(F.gelu(linear(block.norm2(y), block.expand)), last)
+            hidden = halo.extend(linear(block.norm2(y), block.expand), last, F.gelu)
             hidden = convolve(hidden, block.mix, groups=block.mix.shape[0])
             output = linear(hidden, block.contract).to(self.residual)  # rows [start - 1, stop - 1), to the end if last
             del hidden
@@ -146,6 +146,7 @@ class Sweeps:
                 self.branch.write(start - int(not top), output)
                 if statistic is not None:
                     statistic.feed(output, last)
+            del y, output  # not while the next band is computed
             self.tick()
         return statistic
 

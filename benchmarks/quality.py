@@ -32,9 +32,7 @@ Scores = dict[str, dict[str, tuple[float, float]]]
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 
-def evaluate_folder(
-    folder: Path, scale: int, model=None, mode: str = "auto"
-) -> dict[str, dict[str, tuple[float, float]]]:  # type: ignore[no-untyped-def]
+def evaluate_folder(folder: Path, scale: int, model: ImageModelDescriptor | None = None, mode: str = "auto") -> Scores:
     """(PSNR, SSIM) of bicubic interpolation and of the model for every picture of a folder, by file name."""
     scores: Scores = {}
     for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES):
