@@ -73,3 +73,21 @@ def _read_pickled(path: Path) -> Any:
             advice = "TorchScript archives hold code and are not loaded: save its state_dict() as .safetensors"
         reason = str(error).split("\n")[0] or type(error).__name__
         raise ModelLoadError(f"{path.name}: can't be read ({reason}); {advice}") from error
+
+
+def read_sidecar(checkpoint: str | Path) -> dict[str, Any]:
+    """The options in the JSON file of the checkpoint's name beside it ("model.json"); empty where there is none.
+
+    Raises:
+        ModelLoadError: the file is there and holds no JSON object.
+    """
+    path = Path(checkpoint).with_suffix(".json")
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ModelLoadError(f"sidecar {path.name} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelLoadError(f"sidecar {path.name} holds a {type(content).__name__}, expected an object of options")
+    return content

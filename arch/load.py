@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from spandrel import MAIN_REGISTRY, ImageModelDescriptor, UnsupportedModelError, canonicalize_state_dict
+from spandrel import (
+    MAIN_REGISTRY,
+    ImageModelDescriptor,
+    ModelDescriptor,
+    UnsupportedModelError,
+    canonicalize_state_dict,
+)
 from torch import Tensor
 
 from .errors import ModelLoadError
-from .files import read_checkpoint
+from .files import read_checkpoint, read_sidecar
 from .registry import own_architectures
 
 COMPILED_PREFIXES = ("_orig_mod.", "module.")
@@ -23,7 +29,8 @@ def load_model(source: str | Path | Mapping[str, Any], **options: Any) -> ImageM
     Args:
         source: path of a .safetensors, .pth, .pt or .ckpt file, or a state dict (left as it is).
         options: what the tensors can't tell, for this package's architectures only. FDAT: ``scale``. Dense-Iso-ViT:
-            see `arch.dense_iso_vit`.
+            those of `arch.dense_iso_options`, which a JSON file of the checkpoint's name beside it and the metadata of
+            a safetensors file may hold too; in this order of precedence.
 
     Returns:
         The model on the CPU in float32 and eval mode: ``descriptor(image)`` takes (1, C, H, W) in [0, 1].
@@ -31,14 +38,17 @@ def load_model(source: str | Path | Mapping[str, Any], **options: Any) -> ImageM
     Raises:
         ModelLoadError: the file can't be read, isn't an image model, is damaged, or an option doesn't apply.
     """
+    sidecar: dict[str, Any] = {}
+    metadata: dict[str, str] = {}
     if isinstance(source, Mapping):
         name, content = "state dict", source
     else:
         name = Path(source).name
-        content, _ = read_checkpoint(source)
+        content, metadata = read_checkpoint(source)
+        sidecar = read_sidecar(source)
     state_dict = _tensors_of(name, content)
     try:
-        descriptor = _load(state_dict, options)
+        descriptor = _load(state_dict, options, sidecar, metadata)
     except UnsupportedModelError as error:
         raise ModelLoadError(
             f"{name}: not an upscaling model known here. {_summary(state_dict)} Supported: FDAT, Dense-Iso-ViT and "
@@ -57,15 +67,16 @@ def load_model(source: str | Path | Mapping[str, Any], **options: Any) -> ImageM
     return descriptor.eval()
 
 
-def _load(state_dict: dict[str, Tensor], options: dict[str, Any]):  # type: ignore[no-untyped-def]
-    for architecture in own_architectures():
-        if architecture.detect(state_dict):
-            try:
-                return architecture.load(state_dict, **options)
-            except TypeError as error:
-                if "unexpected keyword argument" not in str(error):
-                    raise
-                raise ModelLoadError(f"{architecture.name} has no such option: {error}") from error
+def _load(
+    state_dict: dict[str, Tensor], options: dict[str, Any], sidecar: dict[str, Any], metadata: dict[str, str]
+) -> ModelDescriptor:
+    fdat, dense_iso_vit = own_architectures()
+    if fdat.detect(state_dict):
+        if unknown := set(options) - {"scale"}:
+            raise ModelLoadError(f"FDAT has no such option: {', '.join(sorted(unknown))}; it has: scale")
+        return fdat.load(state_dict, **options)
+    if dense_iso_vit.detect(state_dict):
+        return dense_iso_vit.load(state_dict, sidecar=sidecar, metadata=metadata, **options)
     if options:
         raise ModelLoadError(f"the options {', '.join(options)} are for FDAT and Dense-Iso-ViT, which this is not")
     return MAIN_REGISTRY.load(state_dict)

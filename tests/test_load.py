@@ -82,7 +82,7 @@ def test_options(state_dict) -> None:
     with pytest.raises(ModelLoadError, match="pass the option scale="):
         load_model(bare)
     assert load_model(bare, scale=2).scale == 2
-    with pytest.raises(ModelLoadError, match="has no such option"):
+    with pytest.raises(ModelLoadError, match="has no such option: colour"):
         load_model(state_dict, colour="red")
     with pytest.raises(ModelLoadError, match="contradicts the checkpoint"):
         load_model(state_dict, scale=3)
