@@ -16,6 +16,7 @@ import torch
 from spandrel import ImageModelDescriptor
 from torch import Tensor, nn
 
+from .upscale.image import check_model
 from .upscale.placement import is_out_of_memory
 from .upscale.precision import cast_copy
 
@@ -50,6 +51,12 @@ def file_version(name: str) -> tuple[float, int]:
         return 0.0, 0
     status = os.stat(path)
     return status.st_mtime, status.st_size
+
+
+def image_model(model: object) -> ImageModelDescriptor:
+    """What a graph connected as UPSCALE_MODEL, if it is an image model. Raises ValueError for anything else."""
+    check_model(model)
+    return model  # type: ignore[return-value]
 
 
 def attach_patcher(model: ImageModelDescriptor) -> comfy.model_patcher.ModelPatcher:

@@ -8,7 +8,7 @@ from typing import Any
 from comfy_api.latest import ComfyExtension, io
 
 from . import host
-from .arch import install, load_model
+from .arch import adopt, install, load_model
 from .upscale import ALPHA_MODES, MODES, PRECISIONS, parse_target, upscale_image
 
 
@@ -74,6 +74,7 @@ class UpscaleImage(io.ComfyNode):
                 io.Image.Input("image", tooltip="Grey, RGB or RGBA pictures; batches are done frame by frame."),
                 io.Combo.Input(
                     "mode",
+                    optional=True,
                     options=list(MODES),
                     default="auto",
                     tooltip="auto: exact for models that can do it (FDAT), tiles for others. exact: the whole-image "
@@ -81,12 +82,14 @@ class UpscaleImage(io.ComfyNode):
                 ),
                 io.String.Input(
                     "target",
+                    optional=True,
                     default="",
                     tooltip="Size of the result: empty for the model's own scale, a factor (2x, 1.5, 50%) or pixels "
                     "(1920x1080, 1920x, x1080).",
                 ),
                 io.Int.Input(
                     "tile",
+                    optional=True,
                     default=0,
                     min=0,
                     max=16384,
@@ -94,11 +97,19 @@ class UpscaleImage(io.ComfyNode):
                     tooltip="Largest side of a tile in pixels; 0: automatic.",
                 ),
                 io.Int.Input(
-                    "overlap", default=-1, min=-1, max=1024, tooltip="Overlap of tiles in pixels; -1: automatic."
+                    "overlap",
+                    optional=True,
+                    default=-1,
+                    min=-1,
+                    max=1024,
+                    tooltip="Overlap of tiles in pixels; -1: automatic.",
                 ),
-                io.Int.Input("batch", default=0, min=0, max=64, tooltip="Tiles per model call; 0: automatic."),
+                io.Int.Input(
+                    "batch", optional=True, default=0, min=0, max=64, tooltip="Tiles per model call; 0: automatic."
+                ),
                 io.Combo.Input(
                     "precision",
+                    optional=True,
                     options=list(PRECISIONS),
                     default="auto",
                     tooltip="auto: half precision where the GPU is fast in it and the model supports it. What "
@@ -106,6 +117,7 @@ class UpscaleImage(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "alpha",
+                    optional=True,
                     options=list(ALPHA_MODES),
                     default="model",
                     tooltip="Transparency: upscaled by the model too, or plainly resampled.",
@@ -115,7 +127,7 @@ class UpscaleImage(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, target: str) -> bool | str:
+    def validate_inputs(cls, target: str = "") -> bool | str:
         try:
             parse_target(target or "")
         except ValueError as error:
@@ -135,8 +147,9 @@ class UpscaleImage(io.ComfyNode):
         precision: str = "auto",
         alpha: str = "model",
     ) -> io.NodeOutput:
+        model = adopt(host.image_model(upscale_model))
         result = upscale_image(
-            upscale_model,
+            model,
             image,
             mode=mode,
             tile=tile or None,
@@ -146,7 +159,7 @@ class UpscaleImage(io.ComfyNode):
             alpha=alpha,
             target=parse_target(target),
             progress=host.progress(),
-            placement=host.HostPlacement(upscale_model),
+            placement=host.HostPlacement(model),
         )
         return io.NodeOutput(host.to_host(result))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,11 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
         raise ModelLoadError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}; check the path")
     if path.stat().st_size == 0:
         raise ModelLoadError(f"{path.name}: the file is empty; download it again")
+    with path.open("rb") as file:
+        head = file.read(64).lstrip()
+    if head.startswith((b"version https://git-lfs", b"<!DOCTYPE", b"<html", b"<?xml")):
+        kind = "a Git LFS pointer" if head.startswith(b"version") else "a web page"
+        raise ModelLoadError(f"{path.name}: {kind}, not the checkpoint itself; download the file it stands for")
     content = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else (_read_pickled(path), {})
     if not isinstance(content[0], Mapping):
         found = type(content[0]).__name__
@@ -59,20 +65,23 @@ def _read_pickled(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
-        for line in str(error).splitlines():
-            if "Unsupported" in line or "not an allowed global" in line or "GLOBAL " in line:
-                reason = line.strip()
+        wanted = re.search(r"GLOBAL (\S+)", str(error))
+        reason = (
+            f"holds more than tensors: {wanted[1]}" if wanted else "is truncated, damaged, or holds more than tensors"
+        )
         raise ModelLoadError(
-            f"{path.name}: refused, because it is damaged or holds more than tensors ({reason}). Nothing in it "
-            "was run. If you trust its source, convert it to .safetensors with the program that made it"
+            f"{path.name}: refused, because it {reason}. Nothing in it was run. If you trust its source, convert it to "
+            ".safetensors with the program that made it"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        advice = "it is truncated, or no PyTorch checkpoint: download it again"
+    except Exception as error:  # a damaged pickle can end in almost any of them
         if "TorchScript" in str(error):
-            advice = "TorchScript archives hold code and are not loaded: save its state_dict() as .safetensors"
-        reason = str(error).split("\n")[0] or type(error).__name__
-        raise ModelLoadError(f"{path.name}: can't be read ({reason}); {advice}") from error
+            raise ModelLoadError(
+                f"{path.name}: TorchScript archives hold code and are not loaded; save its state_dict() as .safetensors"
+            ) from error
+        reason = f"{type(error).__name__}: {error}".split("\n")[0]
+        raise ModelLoadError(
+            f"{path.name}: can't be read: truncated, or no PyTorch checkpoint ({reason}); download it again"
+        ) from error
 
 
 def read_sidecar(checkpoint: str | Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from .errors import ModelLoadError
 from .files import read_checkpoint, read_sidecar
 from .registry import own_architectures
 
+OWN_IDS = {"FDAT", "DenseIsoViT"}
 COMPILED_PREFIXES = ("_orig_mod.", "module.")
 
 
@@ -52,7 +53,7 @@ def load_model(source: str | Path | Mapping[str, Any], **options: Any) -> ImageM
     except UnsupportedModelError as error:
         raise ModelLoadError(
             f"{name}: not an upscaling model known here. {_summary(state_dict)} Supported: FDAT, Dense-Iso-ViT and "
-            f"spandrel's architectures ({', '.join(sorted(a.architecture.id for a in MAIN_REGISTRY))})"
+            f"spandrel's architectures ({', '.join(sorted({a.architecture.id for a in MAIN_REGISTRY} - OWN_IDS))})"
         ) from error
     except Exception as error:
         if isinstance(error, ModelLoadError):
@@ -102,4 +103,5 @@ def _tensors_of(name: str, content: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _summary(state_dict: dict[str, Tensor]) -> str:
     first = ", ".join(f"{key} {tuple(value.shape)}" for key, value in list(state_dict.items())[:4])
-    return f"Found {len(state_dict)} tensors, starting with {first}."
+    tensors = "1 tensor" if len(state_dict) == 1 else f"{len(state_dict)} tensors"
+    return f"Found {tensors}, starting with {first}."

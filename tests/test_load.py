@@ -159,6 +159,10 @@ def write_case(case: str, folder: Path, state_dict: dict[str, torch.Tensor]) -> 
         truncated(path, folder / f"good{path.suffix}", 0.001)
     elif case.startswith("text"):
         path.write_text("<!DOCTYPE html><html>404: not found</html>")
+    elif case.startswith("Git LFS"):
+        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n")
+    elif case == "garbage":
+        path.write_bytes(bytes(range(101, 256)) * 20)
     elif case == "code in a pickle":
         path.write_bytes(pickle.dumps({"params": Payload(folder / "witness")}))
     elif case == "code in a torch file":
@@ -192,10 +196,13 @@ BAD_FILES = [
     ("truncated safetensors", "truncated"),
     ("head only", "truncated|damaged"),
     ("head only safetensors", "truncated"),
-    ("text", "truncated|damaged"),
-    ("text safetensors", "truncated"),
-    ("code in a pickle", "Nothing in it was run"),
-    ("code in a torch file", "Nothing in it was run"),
+    ("text", "a web page, not the checkpoint itself"),
+    ("text safetensors", "a web page"),
+    ("Git LFS pointer", "a Git LFS pointer, not the checkpoint"),
+    ("Git LFS pointer safetensors", "a Git LFS pointer"),
+    ("garbage", "no PyTorch checkpoint|damaged"),
+    ("code in a pickle", "holds more than tensors. Nothing in it was run"),
+    ("code in a torch file", "holds more than tensors: posix.mkdir. Nothing in it was run"),
     ("a whole model", "Nothing in it was run"),
     ("a list", "holds a list, not a state dict"),
     ("no tensors", "holds no tensors .found: epoch, name"),
@@ -237,7 +244,7 @@ BAD_TENSORS = [
     (change(**{"upsampler.0.weight": torch.zeros(17, 24, 3, 3), "upsampler.MetaUpsample": None}), "FDAT|does not fit"),
     (change(**{"groups.0.blocks.0.attn.bias": torch.zeros(5)}), "does not fit"),
     (lambda sd: {}, "holds no tensors"),
-    (lambda sd: {"a": torch.zeros(3)}, "Found 1 tensors"),
+    (lambda sd: {"a": torch.zeros(3)}, "Found 1 tensor, starting"),
 ]
 
 

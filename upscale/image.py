@@ -64,7 +64,7 @@ def upscale_image(
         OutOfMemoryError: even the smallest tile does not fit.
     """
     _check_image(image)
-    _check_model(model)
+    check_model(model)
     _check_options(mode, alpha, tile, overlap, batch)
     engine = getattr(model.model, "exact_engine", None)
     if mode == "exact" and engine is None:
@@ -165,7 +165,8 @@ def _check_image(image: Tensor) -> None:
         raise ValueError("the image holds NaN or infinite values; look at the node or program that made it")
 
 
-def _check_model(model: ImageModelDescriptor) -> None:
+def check_model(model: object) -> None:
+    """Raise ValueError for what is no image model of 1, 3 or 4 channels in and as many out."""
     if not isinstance(model, ImageModelDescriptor):
         raise ValueError(
             f"the model is a {type(model).__name__}; an image model was expected (spandrel.ImageModelDescriptor, "
@@ -185,6 +186,6 @@ def _check_options(mode: str, alpha: str, tile: int | None, overlap: int | None,
         raise ValueError(f"alpha {alpha!r} is not known; use one of {', '.join(ALPHA_MODES)}")
     for name, value, least in (("tile", tile, 8), ("overlap", overlap, 0), ("batch", batch, 1)):
         if value is not None and value < least:
-            raise ValueError(f"{name} is {value}; it must be at least {least}, or None to choose it automatically")
+            raise ValueError(f"{name} is {value}; it must be at least {least}, or left automatic")
     if tile is not None and overlap is not None and overlap >= tile:
         raise ValueError(f"overlap {overlap} leaves nothing of a tile of {tile}; make it smaller than the tile")

@@ -52,7 +52,7 @@ def parse_target(text: str) -> Target | None:
     Raises:
         ValueError: the text is none of these.
     """
-    text = text.strip().lower().replace(" ", "").replace("×", "x")
+    given, text = text, text.strip().lower().replace(" ", "").replace("×", "x")
     if not text:
         return None
     if match := re.fullmatch(r"(\d*\.?\d+)(x|%)?", text):
@@ -64,7 +64,7 @@ def parse_target(text: str) -> Target | None:
         if width or height:
             return Target(width=width, height=height)
     raise ValueError(
-        f"the target {text!r} is not understood; write a factor (2x, 1.5, 50%; up to {LARGEST_FACTOR}) or a size "
+        f"the target {given!r} is not understood; write a factor (2x, 1.5, 50%; up to {LARGEST_FACTOR}) or a size "
         "in pixels (1920x1080, 1920x, x1080), or leave it empty for the model's own scale"
     )
 

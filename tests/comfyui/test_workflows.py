@@ -333,9 +333,9 @@ def test_help_page_is_served(client: Client, node: str) -> None:
 
 def test_bundled_models_are_offered(client: Client) -> None:
     bundled = {path.name for path in (PACK / "models").glob("*.safetensors")}
-    (options, *_) = client.get_json(f"/object_info/{LOADER}")[LOADER]["input"]["required"]["model_name"]
+    _, options = client.get_json(f"/object_info/{LOADER}")[LOADER]["input"]["required"]["model_name"]
     assert bundled
-    assert bundled <= set(options)
+    assert bundled <= set(options["options"])
 
 
 def test_pack_loads_without_a_complaint(client: Client) -> None:
