@@ -9,13 +9,13 @@ BIN := $(VENV)/bin
 
 # PyTorch comes first, and torchvision and spandrel without their own requirement of it: a second, larger build of
 # PyTorch would be installed otherwise.
-$(VENV)/installed: requirements.txt requirements-cli.txt Makefile
+$(VENV)/installed: requirements-cli.txt requirements-tools.txt Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
 	$(BIN)/python -m pip freeze | grep '^torch==' > $(VENV)/torch-constraint.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torchvision 'spandrel>=0.4.2'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/torch-constraint.txt \
-		einops numpy safetensors psutil pillow typing_extensions -r requirements-cli.txt
+		einops safetensors psutil typing_extensions -r requirements-cli.txt -r requirements-tools.txt
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed requirements-test.txt
