@@ -3,13 +3,15 @@
 - The linear end of the head is one convolution (`dense_iso_fold`).
 - The head is computed only where its output is kept: going backwards, every layer is asked for the cells that the
   next one reads, and no others (`_plan`).
-- GDFN keeps the layout of tokens: both depthwise paths as one convolution on channels-last memory, no copies.
+- The widest layers run in bands of rows, which needs half of the memory and is faster on CPUs.
+- Everything keeps the layout of tokens, channels last; GDFN's two depthwise paths are one convolution.
 
 In training, and where gradients are recorded, the plain network runs.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +21,8 @@ from torch import Tensor, nn
 from .dense_iso_config import ACTIVATIONS, RGB, VALUE_RANGES, DenseIsoViTConfig
 from .dense_iso_fold import RADIUS, FoldedHead, Span, fold_head
 from .dense_iso_vit import GDFN, Block, DenseIsoViT, Stage
+
+BAND = 128  # output rows: what the widest layers work in stays below what the allocator maps anew each time
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class InferenceDenseIsoViT(DenseIsoViT):
     def __init__(self, config: DenseIsoViTConfig | None = None) -> None:
         super().__init__(config)
         self._folded: tuple[tuple[int, ...], FoldedHead | None] | None = None
-        self.register_load_state_dict_post_hook(lambda module, _: module._forget())
+        self.register_load_state_dict_post_hook(_weights_changed)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training or torch.is_grad_enabled():
@@ -77,22 +81,75 @@ class InferenceDenseIsoViT(DenseIsoViT):
             x = x + (fed_forward if block.layer_scale_2 is None else block.layer_scale_2 * fed_forward)
         return x
 
-    def _head(self, x: Tensor, rows: Span, columns: Span) -> Tensor:
-        """(B, sum(dims), grid, grid) -> (B, 3, rows, columns)."""
+    def working_bytes(self, batch: int, element_size: int) -> int:
+        """Peak memory of one forward of ``batch`` whole windows beside the parameters, from the sizes of its tensors.
+
+        Of the head, one step at a time: its input, cropped or padded, and its output; or that and its shuffled copy.
+        """
+        config = self.config
+        tokens = config.grid**2
+        blocks = max(3 * width + 5 * hidden for width, hidden in zip(config.dims, config.hidden))
+        largest, held, side, channels = tokens * (sum(config.dims) + blocks), 0, config.grid, sum(config.dims)
         folded = self._fold()
-        vertical, horizontal = self._plan(folded, rows), self._plan(folded, columns)
+        for i, layer in enumerate(config.head):
+            fold_here = folded is not None and i == folded.start
+            out = RGB * folded.factor**2 if folded is not None and fold_here else layer.channels
+            rows = side
+            if i == self._banded_from(folded):
+                held = side**2 * channels
+            if i >= self._banded_from(folded):
+                rows = min(side, BAND * side // (config.window * config.scale) + 2)
+            cells = rows * side
+            largest = max(largest, held + cells * max(2 * channels + out, (1 + fold_here) * channels + 2 * out))
+            if fold_here:
+                break
+            side, channels = side * layer.shuffle, layer.channels // layer.shuffle**2
+        images = RGB * (config.window**2 + 3 * (config.window * config.scale) ** 2)
+        return batch * element_size * (largest + images)
+
+    def _head(self, x: Tensor, rows: Span, columns: Span) -> Tensor:
+        """(B, sum(dims), grid, grid) -> (B, 3, rows, columns), the widest layers in bands of rows."""
+        folded = self._fold()
+        horizontal = list(enumerate(self._plan(folded, columns)))
+        split = self._banded_from(folded)
         covered = (0, self.config.grid), (0, self.config.grid)
-        for i, (v, h) in enumerate(zip(vertical, horizontal)):
+        x = x.contiguous(memory_format=torch.channels_last)
+        x, covered = self._run(x, covered, self._plan(folded, rows), horizontal[:split], folded)
+        count = -(-(rows[1] - rows[0]) // BAND) if split < len(horizontal) else 1
+        edges = [rows[0] + (rows[1] - rows[0]) * i // count for i in range(count + 1)]
+        bands = []
+        for band in itertools.pairwise(edges):
+            out, reached = self._run(x, covered, self._plan(folded, band), horizontal[split:], folded)
+            bands.append(out[:, :, _shifted(band, reached[0]), _shifted(columns, reached[1])])
+        return torch.cat(bands, dim=2) if count > 1 else bands[0]
+
+    def _run(
+        self,
+        x: Tensor,
+        covered: tuple[Span, Span],
+        vertical: list[Step],
+        horizontal: list[tuple[int, Step]],
+        folded: FoldedHead | None,
+    ) -> tuple[Tensor, tuple[Span, Span]]:
+        """Some steps of the head: the result, and the rows and columns of its grid that it covers."""
+        for i, h in horizontal:
+            v = vertical[i]
             if folded is not None and i == folded.start:
                 x, factor = folded(x, covered, (v.cells, h.cells)), folded.factor
             else:
-                layer, convolution = self.config.head[i], self._convolutions[i]
+                layer = self.config.head[i]
                 x = x[:, :, _shifted(v.read, covered[0]), _shifted(h.read, covered[1])]
-                x = F.conv2d(F.pad(x, (*h.padding, *v.padding)), convolution.weight, convolution.bias)
+                x = _convolved(x, self._convolutions[i], v.padding, h.padding)
                 x, factor = F.pixel_shuffle(x, layer.shuffle), layer.shuffle
                 x = ACTIVATIONS[layer.activation](x)
             covered = (v.cells[0] * factor, v.cells[1] * factor), (h.cells[0] * factor, h.cells[1] * factor)
-        return x[:, :, _shifted(rows, covered[0]), _shifted(columns, covered[1])]
+        return x, covered
+
+    def _banded_from(self, folded: FoldedHead | None) -> int:
+        """The first step that runs in bands: the last unfolded convolution that shuffles."""
+        steps = len(self.config.head) if folded is None else folded.start
+        shuffling = [i for i in range(steps) if self.config.head[i].shuffle > 1]
+        return shuffling[-1] if folded is None and shuffling else len(self.config.head)
 
     def _plan(self, folded: FoldedHead | None, wanted: Span) -> list[Step]:
         """The steps of the head along one axis for output pixels ``wanted``, found from the last to the first."""
@@ -122,14 +179,28 @@ class InferenceDenseIsoViT(DenseIsoViT):
     def _forget(self) -> None:
         self._folded = None
 
+    def __getstate__(self) -> dict:  # copies and pickles go without what can be made again
+        return {**self.__dict__, "_folded": None}
+
     def _apply(self, fn, recurse: bool = True) -> nn.Module:  # moved or cast: also gives the memory back
         self._forget()
         return super()._apply(fn, recurse)
 
 
+def _weights_changed(network: InferenceDenseIsoViT, _: object) -> None:
+    network._forget()
+
+
 def _shifted(span: Span, covered: Span) -> slice:
     """Absolute cells as a slice of a tensor that covers some of them."""
     return slice(span[0] - covered[0], span[1] - covered[0])
+
+
+def _convolved(x: Tensor, convolution: nn.Conv2d, vertical: Span, horizontal: Span) -> Tensor:
+    """The convolution with these zeros around ``x``, without a copy where all sides are alike."""
+    if len({*vertical, *horizontal}) == 1:
+        return F.conv2d(x, convolution.weight, convolution.bias, padding=vertical[0])
+    return F.conv2d(F.pad(x, (*horizontal, *vertical)), convolution.weight, convolution.bias)
 
 
 def _gdfn_on_tokens(gdfn: GDFN, x: Tensor) -> Tensor:
@@ -142,23 +213,3 @@ def _gdfn_on_tokens(gdfn: GDFN, x: Tensor) -> Tensor:
     x = F.conv2d(x, weight, bias, padding=1, groups=weight.shape[0])
     first, second = x.permute(0, 2, 3, 1).flatten(1, 2).chunk(2, dim=-1)  # (B, N, hidden) each
     return gdfn.out_proj(F.gelu(first) * second if gdfn.gate_first else first * F.gelu(second))
-
-
-def peak_bytes(config: DenseIsoViTConfig, batch: int, element_size: int, folded: FoldedHead | None = None) -> int:
-    """Working memory of one forward of ``batch`` windows, parameters not counted, from the sizes of its tensors.
-
-    The largest step of the head holds its input, its output, and the shuffled copy of the output; the tokens of all
-    stages stay until the head has read them.
-    """
-    grid, side = config.grid, config.grid
-    tokens = grid**2 * (sum(config.dims) + max(2 * w + 4 * h for w, h in zip(config.dims, config.hidden)))
-    channels, largest = sum(config.dims), 0
-    for i, layer in enumerate(config.head):
-        if folded is not None and i == folded.start:
-            largest = max(largest, side**2 * (channels + 2 * RGB * folded.factor**2))
-            break
-        largest = max(largest, side**2 * (2 * channels + 2 * layer.channels))
-        side *= layer.shuffle
-        channels = layer.channels // layer.shuffle**2
-    images = RGB * (config.window**2 + 3 * (config.window * config.scale) ** 2)
-    return batch * element_size * (max(tokens, largest + grid**2 * sum(config.dims)) + images)

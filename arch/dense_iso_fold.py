@@ -112,7 +112,12 @@ def fold_head(convolutions: Sequence[nn.Conv2d], layers: Sequence[HeadLayer], gr
         return None
     with torch.no_grad():
         kernels, biases = _compose(convolutions[start:], layers[start:])
-    trimmed = [[kernels[v][h][:, :, slice(*TAPS[v]), slice(*TAPS[h])].contiguous() for h in range(3)] for v in range(3)]
+    dtype = convolutions[start].weight.dtype
+    biases = [[bias.to(dtype) for bias in row] for row in biases]
+    trimmed = [
+        [kernels[v][h][:, :, slice(*TAPS[v]), slice(*TAPS[h])].to(dtype).contiguous() for h in range(3)]
+        for v in range(3)
+    ]
     return FoldedHead(start, sides[start], sides[-1] // sides[start], trimmed, biases)
 
 
@@ -131,10 +136,11 @@ def _foldable(layers: Sequence[HeadLayer], sides: Sequence[int]) -> list[int]:
 
 def _compose(convolutions: Sequence[nn.Conv2d], layers: Sequence[HeadLayer]) -> tuple[Variants, Variants]:
     """Kernels (RGB * factor**2, C, SIDE, SIDE) and biases (RGB * factor**2,) in front of the first of ``layers``."""
-    like = convolutions[0].weight
-    identity = torch.eye(RGB, dtype=like.dtype, device=like.device)[:, :, None, None]
+    first = convolutions[0].weight
+    dtype = torch.promote_types(first.dtype, torch.float32)  # half precision only at the very end
+    identity = torch.eye(RGB, dtype=dtype, device=first.device)[:, :, None, None]
     kernels = [[identity] * 3 for _ in range(3)]
-    biases = [[like.new_zeros(RGB)] * 3 for _ in range(3)]
+    biases = [[first.new_zeros(RGB, dtype=dtype)] * 3 for _ in range(3)]
     for convolution, layer in zip(reversed(convolutions), reversed(layers)):
         behind = kernels, biases
         kernels, biases = [[], [], []], [[], [], []]
@@ -143,9 +149,9 @@ def _compose(convolutions: Sequence[nn.Conv2d], layers: Sequence[HeadLayer]) -> 
                 kernel, bias = behind[0][v][h], behind[1][v][h]
                 if layer.shuffle > 1:
                     kernel, bias = _before_shuffle(*behind, (v, h), layer.shuffle)
-                kernels[v].append(_before_convolution(kernel, convolution.weight))
+                kernels[v].append(_before_convolution(kernel, convolution.weight.to(dtype)))
                 if convolution.bias is not None:
-                    bias = bias + kernel.sum((2, 3)) @ convolution.bias
+                    bias = bias + kernel.sum((2, 3)) @ convolution.bias.to(dtype)
                 biases[v].append(bias)
     return kernels, biases
 
@@ -194,11 +200,9 @@ def _before_convolution(kernel: Tensor, weight: Tensor) -> Tensor:
     """A kernel (o, m, s, s) behind a convolution (m, c, k, k) as a kernel (o, c, SIDE, SIDE) in front of it."""
     side, k = kernel.shape[-1], weight.shape[-1]
     margin = (SIDE - (side + k - 1)) // 2
-    taps = [(y, x) for y in range(side) for x in range(side) if kernel[:, :, y, x].any()]  # beyond a border: zeros
-    if not taps:
-        return kernel.new_zeros(kernel.shape[0], weight.shape[1], SIDE, SIDE)
-    products = torch.einsum("tom,mcuv->tocuv", torch.stack([kernel[:, :, y, x] for y, x in taps]), weight)
+    products = torch.einsum("omyx,mcuv->yxocuv", kernel, weight)
     composed = kernel.new_zeros(kernel.shape[0], weight.shape[1], SIDE, SIDE)
-    for (y, x), product in zip(taps, products):
-        composed[:, :, margin + y : margin + y + k, margin + x : margin + x + k] += product
+    for y in range(side):
+        for x in range(side):
+            composed[:, :, margin + y : margin + y + k, margin + x : margin + x + k] += products[y, x]
     return composed

@@ -1,4 +1,4 @@
-"""Any checkpoint of Dense-Iso-ViT to a network: recognise its tensors, settle what they leave open, say what was assumed."""
+"""Any checkpoint of Dense-Iso-ViT to a network: recognise tensors, settle what they leave open, say what is assumed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .dense_iso_config import DenseIsoViTConfig
+from .dense_iso_config import PUBLISHED_HEADS, DenseIsoViTConfig
 from .dense_iso_evidence import AmbiguousCheckpointError
 from .dense_iso_match import Match, match
 from .dense_iso_options import Answers, activations, settle
@@ -47,8 +47,13 @@ class Recognised:
         return remarks + self.notes.chosen
 
 
-def recognise(state_dict: Mapping[str, Any], *, options: Mapping[str, Any] | None = None,
-              sidecar: Mapping[str, Any] | None = None, metadata: Mapping[str, Any] | None = None) -> Recognised:  # fmt: skip
+def recognise(
+    state_dict: Mapping[str, Any],
+    *,
+    options: Mapping[str, Any] | None = None,
+    sidecar: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Recognised:
     """Find a Dense-Iso-ViT in a state dict of any spelling.
 
     Args:
@@ -69,7 +74,7 @@ def recognise(state_dict: Mapping[str, Any], *, options: Mapping[str, Any] | Non
         settled.append(("qkv_layout", answers["qkv_layout"], answers.sources["qkv_layout"]))
     if found.found:
         settled.append(("swap_paths", answers["swap_paths"], answers.sources["swap_paths"]))
-    if answers["qkv_layout"] == "h3d":
+    if fused and answers["qkv_layout"] == "h3d":
         _sort_qkv_rows(weights, config)
     if answers["swap_paths"]:
         _swap_paths(weights)
@@ -156,6 +161,8 @@ def _complete(found: Match, answers: Answers) -> tuple[DenseIsoViTConfig, list[t
     except ValueError as error:
         raise ModelLoadError(str(error)) from error
     answer("heads", config.heads)
+    if answers.assumed("heads") and not set(config.dims) <= set(PUBLISHED_HEADS):
+        found.notes.guessed.add("heads, so that a head is about 32 wide")
     return config, settled
 
 

@@ -54,6 +54,8 @@ def place_norms(norms: Sequence[Layer], stages: Sequence[Sequence[Block]], patch
     if result.open and result.patch is None:
         result.patch = _take_single(result, [e for e in result.open if e.shape[0] == dims[0]])
     _reconsider(result, dims, patch, stages, evidence)
+    if result.patch is not None and not _beside_patch([result.patch], patch, stages, dims[0]):
+        evidence.notes.guessed.add("patch norm before the position embedding, not after it")
     if result.open:
         raise NotDenseIsoViTError(f"norms without a place: {result.open[:4]}; stage widths {tuple(dims)}")
     return result

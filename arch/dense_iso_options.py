@@ -163,10 +163,11 @@ def activations(head: tuple[HeadLayer, ...], names: tuple[str, ...], place: str)
     Raises:
         ModelLoadError: a list of another length than the head.
     """
-    if len(names) > 1 or len(head) == 1:
-        if len(names) != len(head) and names != ("none",):
+    if len(names) > 1:
+        if len(names) != len(head):
             raise ModelLoadError(f"head_activation has {len(names)} entries for {len(head)} convolutions")
-        return list(names) * (len(head) // len(names))
+        return list(names)
+    name = next(iter(names), "none")
     shuffles = [i for i, layer in enumerate(head) if layer.shuffle > 1]
     first = shuffles[0] if shuffles else len(head)
     last = shuffles[-1] if shuffles else len(head)
@@ -176,4 +177,4 @@ def activations(head: tuple[HeadLayer, ...], names: tuple[str, ...], place: str)
         "shuffle": [i for i in shuffles if i < len(head) - 1],
         "between": [i for i in shuffles if i < last],
     }[place]
-    return [names[0] if i in places else "none" for i in range(len(head))]
+    return [name if i in places else "none" for i in range(len(head))]

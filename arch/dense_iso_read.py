@@ -269,7 +269,7 @@ def _keeps_definition_order(layers: list[Layer], paths: dict[str, tuple[str, ...
 def tokens(path: tuple[str, ...]) -> tuple[str, ...]:
     """A name cut finely, for its structure: ("s0b1", "fcIn2", "first") -> s 0 b 1 fc In 2 1."""
     found = (token for part in path for token in re.findall(r"\d+|[A-Z]?[a-z]+|[A-Z]+(?![a-z])", part))
-    return tuple(NUMBER_WORDS.get(token.lower(), token) for token in found)
+    return tuple(NUMBER_WORDS.get(str(token).lower(), str(token)) for token in found)
 
 
 def words(path: tuple[str, ...]) -> list[str]:

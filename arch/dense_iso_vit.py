@@ -148,7 +148,7 @@ class DenseIsoViT(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Truncated normals as ViTs use; a last convolution 100 times smaller, so that training starts at the skip."""
+        """Truncated normals as ViTs use; convolutions keep the variance, the last one starts near the bilinear skip."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -156,6 +156,11 @@ class DenseIsoViT(nn.Module):
                     nn.init.zeros_(module.bias)
         if self.position_embedding is not None:
             nn.init.trunc_normal_(self.position_embedding, std=0.02)
+        for convolution in (self.patch_embedding, *self.head):
+            assert isinstance(convolution, nn.Conv2d)
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="linear")
+            if convolution.bias is not None:
+                nn.init.zeros_(convolution.bias)
         with torch.no_grad():
             for parameter in self.head[-1].parameters():
                 parameter.mul_(0.01)

@@ -49,7 +49,7 @@ def load_model(source: str | Path | Mapping[str, Any], **options: Any) -> ImageM
         sidecar = read_sidecar(source)
     state_dict = _tensors_of(name, content)
     try:
-        descriptor = _load(state_dict, options, sidecar, metadata)
+        descriptor = _load(state_dict, content, options, sidecar, metadata)
     except UnsupportedModelError as error:
         raise ModelLoadError(
             f"{name}: not an upscaling model known here. {_summary(state_dict)} Supported: FDAT, Dense-Iso-ViT and "
@@ -69,15 +69,19 @@ def load_model(source: str | Path | Mapping[str, Any], **options: Any) -> ImageM
 
 
 def _load(
-    state_dict: dict[str, Tensor], options: dict[str, Any], sidecar: dict[str, Any], metadata: dict[str, str]
+    state_dict: dict[str, Tensor],
+    content: Mapping[str, Any],
+    options: dict[str, Any],
+    sidecar: dict[str, Any],
+    metadata: dict[str, str],
 ) -> ModelDescriptor:
     fdat, dense_iso_vit = own_architectures()
     if fdat.detect(state_dict):
         if unknown := set(options) - {"scale"}:
             raise ModelLoadError(f"FDAT has no such option: {', '.join(sorted(unknown))}; it has: scale")
         return fdat.load(state_dict, **options)
-    if dense_iso_vit.detect(state_dict):
-        return dense_iso_vit.load(state_dict, sidecar=sidecar, metadata=metadata, **options)
+    if dense_iso_vit.detect(dict(content)):  # unwraps by itself: it knows which of several sets of weights to take
+        return dense_iso_vit.load(dict(content), sidecar=sidecar, metadata=metadata, **options)
     if options:
         raise ModelLoadError(f"the options {', '.join(options)} are for FDAT and Dense-Iso-ViT, which this is not")
     return MAIN_REGISTRY.load(state_dict)

@@ -1,6 +1,6 @@
 r"""A network with a fixed input size on images of any size: overlapped windows, blended.
 
-One axis at a time, in integers. Windows of equal size are shifted to fit, so that none is a sliver; where two
+One axis at a time, in integers. All windows have one size, the last is shifted to fit; where two
 neighbours overlap, one cosine ramp hands over from the first to the second: what one gains the other loses, so the
 weights along an axis sum to one by construction.
 
@@ -15,15 +15,22 @@ continued by reflection.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
+from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .tile_contract import TileContract
 
+if TYPE_CHECKING:
+    from .window_engine import WindowEngine
+
 NETWORK_PREFIX = "network."
-CPU_BATCH = 2
+CPU_BATCH = 1
 DEVICE_BATCH = 16
 
 
@@ -45,15 +52,18 @@ class Window:
 
 
 def window_starts(length: int, size: int, overlap: int) -> list[int]:
-    """First pixels of the fewest windows that cover ``length`` with at least ``overlap``, evenly spread.
+    """First pixels of the fewest windows that cover ``length``, at equal steps; the last is shifted back to fit.
+
+    Equal steps, so that windows in a tile of the image lie as they do in the whole image if the tile starts at one of
+    these steps, as every tile of 512 with overlap 32 does for windows of 64 with overlap 16.
 
     >>> window_starts(200, 64, 16)
-    [0, 45, 90, 136]
+    [0, 48, 96, 136]
     """
     if length <= size:
         return [0]
     steps = math.ceil((length - size) / (size - overlap))
-    return [index * (length - size) // steps for index in range(steps + 1)]
+    return [min(index * (size - overlap), length - size) for index in range(steps + 1)]
 
 
 def plan_axis(length: int, size: int, overlap: int, scale: int) -> list[Window]:
@@ -113,7 +123,7 @@ class WindowedUpscaler(nn.Module):
         scale: output size / input size.
         alignment: what the network's tile starts are best multiples of, for engines that tile by themselves.
         overlap: least overlap of neighbours, in input pixels, up to half a window; None: a quarter.
-        batch: windows per forward; None: few on a CPU, which gains nothing from more, and many elsewhere.
+        batch: windows per forward; None: one on a CPU, which gains nothing from more, and many elsewhere.
     """
 
     def __init__(
@@ -142,42 +152,62 @@ class WindowedUpscaler(nn.Module):
         """For engines that tile by themselves: the network and the only size that it takes."""
         return TileContract(size=self.window, overlap=self.overlap, alignment=self.alignment, network=self.network)
 
+    @property
+    def exact_engine(self) -> WindowEngine:
+        """The same result band by band, in bounded memory, with progress after every batch of windows."""
+        from .window_engine import WindowEngine  # it imports this file
+
+        return WindowEngine(self)
+
     def forward(self, x: Tensor) -> Tensor:
+        batch = self.batch or (CPU_BATCH if x.device.type == "cpu" else DEVICE_BATCH)
+        return torch.cat(list(self.bands(x, batch)), 2).to(x.dtype)
+
+    def bands(self, x: Tensor, batch: int, tick: Callable[[], None] = lambda: None) -> Iterator[Tensor]:
+        """Finished rows of the result, from top to bottom: (B, C, h, W * scale), in at least float32.
+
+        Args:
+            x: (B, C, H, W).
+            batch: windows per call of the network.
+            tick: called after every batch.
+        """
         if x.ndim != 4 or 0 in x.shape:
             raise ValueError(f"expected an image batch (B, C, H, W) without empty sides, found {tuple(x.shape)}")
         images, channels, height, width = x.shape
-        batch = self.batch or (CPU_BATCH if x.device.type == "cpu" else DEVICE_BATCH)
         vertical, horizontal = (plan_axis(length, self.window, self.overlap, self.scale) for length in (height, width))
         if min(height, width) < self.window:
             rows, columns = (reflect(length, max(length, self.window)) for length in (height, width))
             x = x[:, :, rows.to(x.device)[:, None], columns.to(x.device)]
-        if len(vertical) == len(horizontal) == 1:
-            return torch.cat([self._part(part, vertical[0], horizontal[0]) for part in x.split(batch)])
-        out = x.new_zeros(images, channels, height * self.scale, width * self.scale)
-        for places in self._equal_places(images, vertical, horizontal):
-            for first in range(0, len(places), batch):
-                self._add_windows(out, x, places[first : first + batch])
-        return out
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        top, unfinished = 0, x.new_zeros(images, channels, 0, width * self.scale, dtype=dtype)
+        for row, following in zip_longest(vertical, vertical[1:]):
+            new = row.target + len(row.weights) - top - unfinished.shape[2]
+            unfinished = F.pad(unfinished, (0, 0, 0, new))
+            for places in self.equal_places(images, horizontal):
+                for first in range(0, len(places), batch):
+                    self._add_windows(unfinished, x, row, row.target - top, places[first : first + batch])
+                    tick()
+            finished = following.target - top if following else unfinished.shape[2]
+            yield unfinished[:, :, :finished]
+            top, unfinished = top + finished, unfinished[:, :, finished:]
 
-    def _equal_places(
-        self, images: int, vertical: list[Window], horizontal: list[Window]
-    ) -> list[list[tuple[int, Window, Window]]]:
-        """All (image, row, column), together where the same part of the window is kept."""
-        groups: dict[tuple, list[tuple[int, Window, Window]]] = {}
-        for row in vertical:
-            for column in horizontal:
-                places = [(image, row, column) for image in range(images)]
-                groups.setdefault((row.kept, column.kept), []).extend(places)
+    @staticmethod
+    def equal_places(images: int, horizontal: list[Window]) -> list[list[tuple[int, Window]]]:
+        """All (image, column), together where the same part of the window is kept."""
+        groups: dict[tuple[int, int], list[tuple[int, Window]]] = {}
+        for column in horizontal:
+            groups.setdefault(column.kept, []).extend((image, column) for image in range(images))
         return list(groups.values())
 
-    def _add_windows(self, out: Tensor, x: Tensor, places: list[tuple[int, Window, Window]]) -> None:
+    def _add_windows(self, rows: Tensor, x: Tensor, row: Window, top: int, places: list[tuple[int, Window]]) -> None:
+        """Add the weighted results of one row of windows to ``rows`` from its row ``top`` on."""
         size = self.window
-        windows = [x[i, :, r.start : r.start + size, c.start : c.start + size] for i, r, c in places]
-        results = self._part(torch.stack(windows), *places[0][1:])
-        for (i, row, column), result in zip(places, results):
-            weights = (row.weights[:, None] * column.weights).to(result)
-            bottom, right = row.target + len(row.weights), column.target + len(column.weights)
-            out[i, :, row.target : bottom, column.target : right] += result * weights
+        windows = [x[i, :, row.start : row.start + size, c.start : c.start + size] for i, c in places]
+        results = self._part(torch.stack(windows), row, places[0][1])
+        for (i, column), result in zip(places, results):
+            weights = (row.weights[:, None] * column.weights).to(rows)
+            bottom, right = top + len(row.weights), column.target + len(column.weights)
+            rows[i, :, top:bottom, column.target : right] += result * weights
 
     def _part(self, windows: Tensor, row: Window, column: Window) -> Tensor:
         """The kept output pixels."""

@@ -16,6 +16,8 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from picture_cases import (
     ICC,
     claiming,
@@ -27,7 +29,6 @@ from picture_cases import (
     write_png,
     write_tiff,
 )
-from PIL import Image
 
 pytest.importorskip("typer")
 pytest.importorskip("pyvips")

@@ -16,6 +16,7 @@ import pytest
 import safetensors.torch
 import torch
 from fdat_cases import random_fdat, small
+
 from picture_cases import read_picture_file, samples, write_picture_file, write_png
 
 pytest.importorskip("typer")

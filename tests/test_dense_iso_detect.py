@@ -1,4 +1,4 @@
-"""Detection: no architecture of spandrel is taken for a Dense-Iso-ViT, and no Dense-Iso-ViT for another architecture."""
+"""Detection: no architecture of spandrel is taken for a Dense-Iso-ViT, and none takes a Dense-Iso-ViT for its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ OWN_IDS = {"DenseIsoViT"}
 SMALLER = {"depths": [1, 1], "num_heads": [2, 2], "embed_dim": 16}
 # what constructors need beyond their defaults, or what keeps those small that can't be built without memory
 ARGUMENTS: dict[str, dict] = {
-    "UnetUpsampler": {"dim": 16, "image_size": 64, "input_image_size": 16, "style_network": {"dim_in": 16, "dim_out": 16, "depth": 1}},
+    "UnetUpsampler": {"dim": 16, "image_size": 64, "input_image_size": 16,
+                      "style_network": {"dim_in": 16, "dim_out": 16, "depth": 1}},
     "DAT": {"embed_dim": 16, "depth": [1, 1], "num_heads": [2, 2], "upscale": 4},
     "DRCT": {"depths": (1, 1), "num_heads": (2, 2), "embed_dim": 16, "gc": 4, "upscale": 4},
     "FDAT": {"embed_dim": 16, "num_groups": 1, "depth_per_group": 1, "num_heads": 2},

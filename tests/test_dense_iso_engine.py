@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+import weakref
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 
 from arch.dense_iso_config import ACTIVATIONS, DenseIsoViTConfig, HeadLayer, pixel_shuffle_head
 from arch.dense_iso_engine import InferenceDenseIsoViT
@@ -37,14 +40,44 @@ HEADS = {
     "x3 and x2": (layers({"channels": 20, "kernel": 1}, {"channels": 180, "shuffle": 3},
                          {"channels": 80, "shuffle": 2, "bias": False}, {"channels": 80, "shuffle": 2},
                          {"channels": 3, "kernel": 1}), 1),
-    "1x1 kernels": (layers({"channels": 24, "kernel": 1, "shuffle": 2}, {"channels": 96, "kernel": 1, "shuffle": 4},
-                           {"channels": 12, "shuffle": 2}), None),
-    "refinement before the tail": (layers({"channels": 16}, {"channels": 64, "shuffle": 4}, {"channels": 64, "shuffle": 4},
-                                          {"channels": 8}, {"channels": 3}), None),
+    "1x1 kernels": (
+        layers(
+            {"channels": 24, "kernel": 1, "shuffle": 2},
+            {"channels": 96, "kernel": 1, "shuffle": 4},
+            {"channels": 12, "shuffle": 2},
+        ),
+        None,
+    ),
+    "refinement before the tail": (
+        layers({"channels": 16}, *[{"channels": 64, "shuffle": 4}] * 2, {"channels": 8}, {"channels": 3}), None),
     "one convolution": (layers({"channels": 768, "shuffle": 16}), None),
-    "5x5 tail": (layers({"channels": 16}, {"channels": 256, "shuffle": 4}, {"channels": 256, "shuffle": 4},
-                        {"channels": 3, "kernel": 5}), None),
+    "5x5 tail": (
+        layers({"channels": 16}, *[{"channels": 256, "shuffle": 4}] * 2, {"channels": 3, "kernel": 5}), None),
 }  # fmt: skip
+
+
+class PeakMemory(TorchDispatchMode):
+    """Adds up the storages that operators make and that are still alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive = self.peak = 0
+        self.known: set[int] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(result):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in self.known:
+                storage = tensor.untyped_storage()
+                self.known.add(storage._cdata)
+                self.alive += storage.nbytes()
+                self.peak = max(self.peak, self.alive)
+                weakref.finalize(storage, self.free, storage._cdata, storage.nbytes())
+        return result
+
+    def free(self, identity: int, size: int) -> None:
+        self.alive -= size
+        self.known.discard(identity)
 
 
 def random_(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -76,15 +109,15 @@ def test_folded_head_is_exact_up_to_the_borders(head: str, grid: int) -> None:
             nn.Conv2d(channels, layer.channels, layer.kernel, padding=layer.kernel // 2, bias=layer.bias)
         )
         channels = layer.channels // layer.shuffle**2
-    network = random_(nn.ModuleList(convolutions)).double()
+    random_(nn.ModuleList(convolutions)).double()
     folded = fold_head(convolutions, chosen, grid)
     assert folded is not None and folded.start == start
     x = torch.randn(2, 20, grid, grid, dtype=torch.float64)
+    entered = x
     with torch.no_grad():
-        for i, (convolution, layer) in enumerate(zip(network, chosen)):
-            if i == start:
-                entered = x
-            x = ACTIVATIONS[layer.activation](F.pixel_shuffle(convolution(x), layer.shuffle))  # type: ignore[operator]
+        for i, (convolution, layer) in enumerate(zip(convolutions, chosen)):
+            entered = x if i == start else entered
+            x = ACTIVATIONS[layer.activation](F.pixel_shuffle(convolution(x), layer.shuffle))
         side = entered.shape[-1]
         out = folded(entered, ((0, side), (0, side)), ((0, side), (0, side)))
     assert folded.factor * side == x.shape[-1]
@@ -112,6 +145,21 @@ def test_parts_equal_crops(head: str, part: tuple[tuple[int, int], tuple[int, in
         torch.testing.assert_close(engine.part(image, *part), expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("rows", [1, 7, 32])
+@pytest.mark.parametrize(
+    "head", ["activations everywhere", "one convolution", "5x5 tail", "refinement before the tail"]
+)
+def test_bands_change_nothing(head: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("arch.dense_iso_engine.BAND", rows)
+    plain, engine = pair(head)
+    image = torch.rand(1, 3, 16, 16, dtype=torch.float64)
+    with torch.inference_mode():
+        torch.testing.assert_close(engine(image), plain(image), rtol=0, atol=1e-10)
+        torch.testing.assert_close(
+            engine.part(image, (9, 60), (3, 64)), plain(image)[:, :, 9:60, 3:64], rtol=0, atol=1e-10
+        )
+
+
 def test_less_is_computed_where_less_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     _, engine = pair("activations everywhere")
     convolved: list[int] = []
@@ -130,6 +178,13 @@ def test_less_is_computed_where_less_is_kept(monkeypatch: pytest.MonkeyPatch) ->
             engine.part(image, part, part)
             work.append(sum(convolved))
     assert work[1] < 0.5 * work[0]
+
+
+def test_runs_without_data() -> None:
+    """Engines find out what a network needs by running it on the meta device."""
+    engine = pair("linear")[1].to("meta")
+    with torch.inference_mode():
+        assert engine(torch.empty(2, 3, 16, 16, dtype=torch.float64, device="meta")).shape == (2, 3, 64, 64)
 
 
 @pytest.mark.parametrize("change", ["load", "cast", "copy"])
@@ -173,3 +228,16 @@ def test_half_precision_of_the_folded_head(dtype: torch.dtype, tolerance: float)
         out = engine.to(dtype)(image.to(dtype))
     assert out.dtype == dtype
     assert float((out.float() - expected).abs().mean() / expected.abs().mean()) < 4 * tolerance
+
+
+@pytest.mark.parametrize(("activation", "place"), [("none", "all"), ("gelu", "between"), ("gelu", "all")])
+def test_memory_is_known_beforehand(activation: str, place: str) -> None:
+    head = with_activation(pixel_shuffle_head(fusion_width=48, widths=(48,) * 4), activation, place)
+    config = DenseIsoViTConfig(dims=(48, 64, 72, 96), heads=(2, 2, 2, 2), head=head)
+    engine = InferenceDenseIsoViT(config).eval()
+    image = torch.rand(4, 3, 64, 64)
+    with torch.no_grad():
+        engine(image)
+        with PeakMemory() as memory:
+            engine(image)
+    assert memory.peak == pytest.approx(engine.working_bytes(4, 4), rel=0.25)

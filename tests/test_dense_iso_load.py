@@ -1,4 +1,4 @@
-"""Checkpoints of Dense-Iso-ViT in any spelling: recovered exactly, refused, or loaded with a remark; never silently wrong."""
+"""Checkpoints of Dense-Iso-ViT in any spelling: recovered exactly, refused, or remarked on; never silently wrong."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def renamed(state_dict: StateDict, style: str, rng: random.Random) -> StateDict:
         return known.setdefault(old, fresh)
 
     numbers = rng.sample(range(60), 60) if style == "numbered words" else []
-    leaves = "weight bias in_proj_weight in_proj_bias".split()
+    leaves = ["weight", "bias", "in_proj_weight", "in_proj_bias"]
     result = {}
     for key, tensor in state_dict.items():
         parts = key.split(".")
@@ -200,9 +200,21 @@ def near_miss(change: str) -> StateDict:
 
 
 NEAR_MISSES = [
-    "class token", "relative position bias", "extra vector", "extra layer", "extra norm", "missing bias", "missing norm",
-    "no depthwise", "larger depthwise", "no head", "grayscale output", "batch norm", "missing transition", "temperature",
-]  # fmt: skip
+    "class token",
+    "relative position bias",
+    "extra vector",
+    "extra layer",
+    "extra norm",
+    "missing bias",
+    "missing norm",
+    "no depthwise",
+    "larger depthwise",
+    "no head",
+    "grayscale output",
+    "batch norm",
+    "missing transition",
+    "temperature",
+]
 
 
 @pytest.mark.parametrize("change", NEAR_MISSES)

@@ -79,13 +79,12 @@ def test_ranking_finds_the_only_reading_that_leaves_the_picture_alone() -> None:
     module, options = build("grid, x1")
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            if name.endswith(("in_conv.weight", "in_conv.bias", "pos_embed", "t0.bias", "t1.bias", "pw2.bias")):
-                parameter.zero_()
-            elif ".to_out." in name:
+            silent = ("in_conv.weight", "in_conv.bias", "pos_embed", "t0.bias", "t1.bias", "pw2.bias")
+            if name.endswith((*silent, "to_out.weight", "to_out.bias")):
                 parameter.zero_()
             elif ".dw." in name:
                 parameter[: len(parameter) // 2] = -10 if name.endswith("bias") else 0
     readings = list(rank_readings(module.state_dict(), {"heads": options["heads"]}, {}, torch.rand(2, 3, 16, 16)))
     assert readings[0][:2] == ("as assumed", {}) and readings[0][2] < 60
-    question, answer, found, better = max(readings, key=lambda reading: reading[2])
+    _, answer, found, better = max(readings, key=lambda reading: reading[2])
     assert better and answer["gated_half"] == "first" and found > 100

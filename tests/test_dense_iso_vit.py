@@ -1,5 +1,7 @@
 """Dense-Iso-ViT: size, configuration round trips, equations in float64, any image size, the descriptor."""
 
+# pyright: reportOperatorIssue=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
+
 from __future__ import annotations
 
 import math

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image, ImageCms
+
 from picture_cases import (
     CHANNELS,
     claiming,
@@ -27,7 +29,6 @@ from picture_cases import (
     write_png,
     write_tiff,
 )
-from PIL import Image, ImageCms
 
 pytest.importorskip("pyvips")
 from picture import (

@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from PIL import ExifTags, Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
+
 from picture_cases import (
     ICC,
     XMP,
@@ -20,8 +23,6 @@ from picture_cases import (
     samples,
     write_tiff,
 )
-from PIL import ExifTags, Image, ImageOps
-from PIL.PngImagePlugin import PngInfo
 
 pytest.importorskip("pyvips")
 import picture_exif

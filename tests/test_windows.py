@@ -53,6 +53,13 @@ def test_windows_cover_the_axis_and_weights_sum_to_one(length: int, overlap: int
         torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize("start", [480, 960])
+def test_windows_of_a_tile_lie_as_in_the_whole_image(start: int) -> None:
+    whole = window_starts(1500, 64, 16)
+    tile = [start + inside for inside in window_starts(512, 64, 16)]
+    assert set(tile[:-1]) <= set(whole)
+
+
 def test_no_ramp_at_the_borders() -> None:
     first, *_, last = plan_axis(50, 16, 4, 2)
     assert first.target == 0 and last.target + len(last.weights) == 100
@@ -120,3 +127,54 @@ def test_contract_offers_the_plain_network() -> None:
 def test_refuses_what_is_no_image(image: Tensor) -> None:
     with pytest.raises(ValueError, match="expected an image batch"):
         wrap(Nearest(), 3)(image)
+
+
+def run_engine(upscaler: WindowedUpscaler, image: Tensor, **options: int) -> tuple[Tensor, list[tuple[int, int]]]:
+    engine = upscaler.exact_engine
+    plan = engine.plan(len(image), *image.shape[2:], dtype=image.dtype, device="cpu", **options)
+    bands: list[Tensor] = []
+    progress: list[tuple[int, int]] = []
+
+    def write(top: int, rows: Tensor) -> None:
+        assert top == sum(band.shape[2] for band in bands)
+        bands.append(rows.clone())
+
+    engine.run(image, plan, write, lambda done, total: progress.append((done, total)))
+    return torch.cat(bands, 2), progress
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 50), (16, 16), (20, 45), (53, 61)])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_engine_gives_the_same_rows_in_order(size: tuple[int, int], batch: int) -> None:
+    image = torch.rand(2, 3, *size, dtype=torch.float64)
+    upscaler = wrap(WindowMean(), 2, batch=batch)
+    result, progress = run_engine(upscaler, image)
+    assert torch.equal(result, upscaler(image))
+    assert progress == [(i + 1, len(progress)) for i in range(len(progress))]
+
+
+def test_engine_plans_within_the_memory_there_is() -> None:
+    class Hungry(Nearest):
+        def working_bytes(self, batch: int, element_size: int) -> int:
+            return batch * 10**6
+
+    engine = wrap(Hungry(), 2, batch=16).exact_engine
+    ask = {"dtype": torch.float32, "device": "cpu"}
+    assert engine.plan(1, 64, 64, **ask).batch == 16
+    assert engine.plan(1, 64, 64, **ask, available=5 * 10**6).batch == 4
+    smallest = engine.plan(1, 64, 64, **ask, available=1)
+    assert smallest.batch == 1 and smallest.smaller() is None
+
+
+def test_engine_stops_where_progress_raises() -> None:
+    network = Nearest()
+
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    upscaler = wrap(network, 3, batch=1)
+    plan = upscaler.exact_engine.plan(1, 40, 40, dtype=torch.float32, device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        upscaler.exact_engine.run(torch.rand(1, 3, 40, 40), plan, lambda top, rows: None, stop)
+    assert len(network.shapes) == 2

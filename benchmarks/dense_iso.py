@@ -1,0 +1,211 @@
+"""Dense-Iso-ViT: the engine's speed against the plain network in the same windows, and a training sanity check.
+
+    python -m benchmarks.dense_iso speed --threads 2
+    python -m benchmarks.dense_iso train PICTURES
+
+Both print a table; ``--json FILE`` also writes the figures. Speed is a ratio of wall-clock times in one process, runs
+interleaved, median reported: run it on an otherwise idle machine.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import typer
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from cpu_torchvision import make_torchvision_importable
+
+make_torchvision_importable()
+
+from arch.dense_iso_config import DenseIsoViTConfig, HeadLayer, pixel_shuffle_head  # noqa: E402
+from arch.dense_iso_engine import InferenceDenseIsoViT  # noqa: E402
+from arch.dense_iso_options import activations  # noqa: E402
+from arch.dense_iso_vit import DenseIsoViT  # noqa: E402
+from arch.windows import WindowedUpscaler  # noqa: E402
+
+app = typer.Typer(add_completion=False, help=__doc__)
+console = Console()
+HEADS = {  # name: activation, place
+    "linear head": ("none", "all"),
+    "activations between stages": ("gelu", "between"),
+    "activations everywhere": ("gelu", "all"),
+}
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]
+
+
+@app.command()
+def speed(
+    size: Annotated[int, typer.Option(help="Side of the image, in pixels.")] = 160,
+    runs: Annotated[int, typer.Option(help="Runs of each, interleaved.")] = 5,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="Also measure the engine in this type.")] = "bfloat16",
+    only: Annotated[str | None, typer.Option(help=f"One kind of head: {', '.join(HEADS)}.")] = None,
+    output: JsonOption = None,
+) -> None:
+    """Time the default configuration (23,845,507 parameters) with three kinds of head."""
+    if only is not None and only not in HEADS:
+        raise typer.BadParameter(f"--only is one of {', '.join(HEADS)}, not {only!r}")
+    torch.set_num_threads(threads)
+    half = getattr(torch, dtype)
+    limits = {kind: matrix_rate(device, kind) for kind in (torch.float32, half)}
+    columns = "head", "plain", "engine", "ratio", dtype, "to engine", "GFLOP/s", "of limit", "error", "Mpx/s"
+    table = Table(*columns)
+    rows = []
+    for name, (activation, place) in HEADS.items():
+        if only not in (None, name):
+            continue
+        row = {"head": name, **measure(activation, place, size, runs, device, half)}
+        row["share_of_limit"] = row["engine_gflops"] / limits[torch.float32]
+        rows.append(row)
+        console.print(f"{name}: plain {row['plain']:.2f} s, engine {row['engine']:.2f} s, {dtype} {row['half']:.2f} s")
+        table.add_row(
+            name, f"{row['plain']:.2f} s", f"{row['engine']:.2f} s", f"{row['plain'] / row['engine']:.2f}x",
+            f"{row['half']:.2f} s", f"{row['engine'] / row['half']:.2f}x", f"{row['engine_gflops']:.0f}",
+            f"{row['share_of_limit']:.0%}", f"{row['error']:.1e}", f"{row['output_mpx_per_second']:.3f}",
+        )  # fmt: skip
+    machine = torch.cuda.get_device_name() if device != "cpu" else platform.machine()
+    console.print(f"{size}x{size} pixels, {threads} threads, {machine}, torch {torch.__version__}, wall clock")
+    console.print(", ".join(f"matrix products in {kind}: {rate:.0f} GFLOP/s" for kind, rate in limits.items()))
+    console.print(table)
+    _write(output, {"size": size, "threads": threads, "device": device, "rows": rows})
+
+
+def measure(activation: str, place: str, size: int, runs: int, device: str, half: torch.dtype) -> dict[str, Any]:
+    """Median seconds of the plain network, the engine, and the engine in ``half``, on one image."""
+    torch.manual_seed(0)
+    config = DenseIsoViTConfig(head=_with_activation(activation, place))
+    engine = InferenceDenseIsoViT(config).eval()
+    with torch.no_grad():
+        for parameter in engine.head.parameters():  # as large as a trained one's, so that errors mean something
+            fan = parameter[0].numel() if parameter.ndim > 1 else 400
+            parameter.copy_(torch.randn_like(parameter) / math.sqrt(fan))
+    plain = DenseIsoViT(config).eval()
+    plain.load_state_dict(engine.state_dict())
+    lower = InferenceDenseIsoViT(config).eval()
+    lower.load_state_dict(engine.state_dict())
+    wrap = lambda network: WindowedUpscaler(network, window=config.window, scale=config.scale)  # noqa: E731
+    models = {"plain": wrap(plain), "engine": wrap(engine), "half": wrap(lower.to(half))}
+    for model in models.values():
+        model.to(device)
+    image = torch.rand(1, 3, size, size, device=device)
+    images = {"plain": image, "engine": image, "half": image.to(half)}
+    with torch.inference_mode():
+        error = float((models["engine"](image) - models["plain"](image)).abs().max())
+        models["half"](images["half"])
+        with FlopCounterMode(display=False) as counter:
+            models["engine"](image)
+        times: dict[str, list[float]] = {name: [] for name in models}
+        for _ in range(runs):
+            for name, model in models.items():
+                times[name].append(_seconds(lambda m=model, x=images[name]: m(x), device))
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    return {
+        **medians,
+        "error": error,
+        "engine_gflops": counter.get_total_flops() / medians["engine"] / 1e9,
+        "output_mpx_per_second": (size * config.scale) ** 2 / 1e6 / min(medians["engine"], medians["half"]),
+    }
+
+
+def matrix_rate(device: str, dtype: torch.dtype, side: int = 2048) -> float:
+    """GFLOP/s of a large square matrix product: the machine's practical limit."""
+    a, b = torch.randn(2, side, side, device=device, dtype=dtype)
+    times = [_seconds(lambda: F.linear(a, b), device) for _ in range(6)]
+    return 2 * side**3 / min(times[1:]) / 1e9
+
+
+def _seconds(work: Callable[[], object], device: str) -> float:
+    if device != "cpu":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _with_activation(name: str, place: str) -> tuple[HeadLayer, ...]:
+    head = pixel_shuffle_head()
+    return tuple(replace(layer, activation=each) for layer, each in zip(head, activations(head, (name,), place)))
+
+
+@app.command()
+def train(
+    pictures: Annotated[Path, typer.Argument(help="Folder of pictures of at least 256 x 256 pixels.")],
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 300,
+    width: Annotated[float, typer.Option(help="Share of the published widths; 1 needs a GPU or patience.")] = 0.25,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    output: JsonOption = None,
+) -> None:
+    """Overfit eight 64x64 patches: the loss falls far below the bilinear start and gradients reach every parameter."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    dims = tuple(int(share * width) // 8 * 8 for share in (192, 256, 288, 384))
+    side = int(192 * width)
+    head = pixel_shuffle_head(fusion_width=side, widths=(side,) * 4)
+    network = DenseIsoViT(DenseIsoViTConfig(dims=dims, heads=tuple(d // 8 for d in dims), head=head))
+    target = _patches(pictures, 8)
+    image = F.interpolate(target, scale_factor=0.25, mode="bicubic", antialias=True).clamp(0, 1)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, total_steps=steps, pct_start=0.1)
+    untouched = {name for name, _ in network.named_parameters()}
+    curve = []
+    for step in range(steps + 1):
+        out = network(image)
+        loss = F.l1_loss(out, target)
+        psnr = -10 * math.log10(float(F.mse_loss(out.detach(), target)))
+        if step % 25 == 0 or step == steps:
+            curve.append({"step": step, "l1": loss.item(), "psnr": psnr})
+            console.print(f"step {step:4d}  L1 {loss.item():.4f}  PSNR {psnr:.2f} dB")
+        if step < steps:
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            untouched -= {n for n, p in network.named_parameters() if p.grad is not None and bool(p.grad.any())}
+            optimiser.step()
+            schedule.step()
+    console.print(f"parameters that gradients never reached: {sorted(untouched) or 'none'}")
+    _write(output, {"curve": curve, "untouched": sorted(untouched)})
+
+
+def _patches(folder: Path, count: int) -> Tensor:
+    """The middle 256 x 256 pixels of pictures in ``folder``. (count, 3, 256, 256) in [0, 1]."""
+    patches = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp") or len(patches) == count:
+            continue
+        with Image.open(path) as picture:
+            pixels = np.array(picture.convert("RGB"))
+        top, left = (pixels.shape[0] - 256) // 2, (pixels.shape[1] - 256) // 2
+        if min(top, left) >= 0:
+            patch = pixels[top : top + 256, left : left + 256]
+            patches.append(torch.from_numpy(patch).permute(2, 0, 1).float() / 255)
+    if len(patches) < count:
+        raise typer.BadParameter(f"{folder} holds {len(patches)} pictures of 256 x 256 pixels, {count} are needed")
+    return torch.stack(patches)
+
+
+def _write(path: Path | None, figures: dict[str, Any]) -> None:
+    if path is not None:
+        path.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    app()
