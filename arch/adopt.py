@@ -1,4 +1,4 @@
-"""Turns descriptors of spandrel's own FDAT, as other loaders hand them over, into descriptors of this package's FDAT."""
+"""Turns descriptors of spandrel's own FDAT, as other loaders hand them over, into descriptors of our FDAT."""
 
 from __future__ import annotations
 

@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .fdat import FDAT, pad_to_multiple
 from .fdat_maps import FeatureMap, HostMap
-from .fdat_plan import Plan, make_plan
+from .fdat_plan import Plan, make_plan, split_rows
 from .fdat_sampling import dysample_rows, lda_reach, lda_rows
-from .fdat_sweeps import Sweeps, split_rows
+from .fdat_sweeps import Sweeps
 from .fdat_tail import build_stages, run_stages, split_at_sampler
-from .fdat_upsampler import DySample
-from .fdat_weights import packed_weights, residual_dtype
+from .fdat_upsampler import DySample, LDAUpsample
+from .fdat_weights import Weights, packed_weights, residual_dtype
 
 
 class ExactEngine:
@@ -84,7 +84,9 @@ class ExactEngine:
         config = self.model.config
         expected = (plan.batch, config.num_in_ch, plan.height, plan.width)
         if tuple(image.shape) != expected:
-            raise ValueError(f"FDAT: the image is {tuple(image.shape)}, the plan is for {expected}; plan for the image's size")
+            raise ValueError(
+                f"FDAT: the image is {tuple(image.shape)}, the plan is for {expected}; plan for the image's size"
+            )
         done = 0
 
         def tick() -> None:
@@ -95,30 +97,9 @@ class ExactEngine:
 
         weights = packed_weights(self.model, plan.dtype, plan.device)
         before, sampler, behind = split_at_sampler(weights.upsampler)
-
-        def new_map(dim: int) -> FeatureMap | HostMap:
-            kind = HostMap if plan.host_maps else FeatureMap
-            return kind(plan.rows, plan.columns, dim, plan.map_dtype, plan.device)
-
-        trunk = new_map(config.embed_dim)
-        finished: list[FeatureMap | HostMap] = []
-        for single in image:
-            unshuffled = F.pixel_unshuffle(pad_to_multiple(single[None], config.unshuffle), config.unshuffle)[0]
-            branch = new_map(config.embed_dim)
-            if sampler is None:
-                features = branch
-            elif isinstance(sampler, DySample):
-                dtype = residual_dtype(plan.dtype)
-                features = FeatureMap(plan.rows, plan.columns, config.mid_dim, dtype, plan.device)
-            else:
-                features = new_map(config.mid_dim)
-            stages, top = build_stages(before), 0
-            for start, rows in Sweeps(weights, trunk, branch, plan.rows, plan.band, tick).run(unshuffled):
-                rows = run_stages(stages, rows.to(plan.dtype) if stages else rows, start + rows.shape[0] == plan.rows)
-                features.write(top, rows)
-                top += rows.shape[0]
-            finished.append(features)
-        del trunk, branch
+        trunk = self._new_map(plan, config.embed_dim)
+        finished = [self._features(single, weights, before, sampler, plan, trunk, tick) for single in image]
+        del trunk
 
         tails = [self._tail(features, sampler, behind, plan) for features in finished]
         height, width, top = plan.height * config.scale, plan.width * config.scale, 0
@@ -130,15 +111,53 @@ class ExactEngine:
             tick()
 
     @staticmethod
-    def _tail(features: FeatureMap | HostMap, sampler, behind, plan: Plan) -> Iterator[Tensor]:  # type: ignore[no-untyped-def]
-        """The upsampler on one image's features: finished rows (h, W * scale, num_out_ch), h >= 0, one per tail band."""
+    def _new_map(plan: Plan, dim: int) -> FeatureMap | HostMap:
+        kind = HostMap if plan.host_maps else FeatureMap
+        return kind(plan.rows, plan.columns, dim, plan.map_dtype, plan.device)
+
+    def _features(
+        self,
+        image: Tensor,
+        weights: Weights,
+        before: list[nn.Module],
+        sampler: DySample | LDAUpsample | None,
+        plan: Plan,
+        trunk: FeatureMap | HostMap,
+        tick: Callable[[], None],
+    ) -> FeatureMap | HostMap:
+        """The map of one image (C, H, W) that the tail reads: the features, or what the sampling layer samples."""
+        config = self.model.config
+        image = F.pixel_unshuffle(pad_to_multiple(image[None], config.unshuffle), config.unshuffle)[0]
+        image = image.to(plan.device, plan.dtype)
+        branch = self._new_map(plan, config.embed_dim)
+        if sampler is None:
+            features = branch
+        elif isinstance(sampler, DySample):
+            features = FeatureMap(plan.rows, plan.columns, config.mid_dim, residual_dtype(plan.dtype), plan.device)
+        else:
+            features = self._new_map(plan, config.mid_dim)
+        stages, top = build_stages(before), 0
+        for start, rows in Sweeps(weights, trunk, branch, plan.rows, plan.band, tick).run(image):
+            rows = run_stages(stages, rows.to(plan.dtype) if stages else rows, start + rows.shape[0] == plan.rows)
+            features.write(top, rows)
+            top += rows.shape[0]
+        return features
+
+    @staticmethod
+    def _tail(
+        features: FeatureMap | HostMap,
+        sampler: DySample | LDAUpsample | None,
+        behind: list[nn.Module],
+        plan: Plan,
+    ) -> Iterator[Tensor]:
+        """The upsampler on one image's features: per tail band the rows finished by then (h, W * scale, num_out_ch)."""
         bands = split_rows(plan.rows, plan.tail_band)
         stages = build_stages(behind)
         residual = residual_dtype(plan.dtype)
         if sampler is None:
             source = (rows.to(plan.dtype) for rows in features.read(bands, residual))
         elif isinstance(sampler, DySample):
-            source = (dysample_rows(sampler, features.tensor, start, stop) for start, stop in bands)
+            source = (dysample_rows(sampler, features.tensor, *band) for band in bands)
         else:
             targets = [(start * sampler.scale, stop * sampler.scale) for start, stop in bands]
             reach = [lda_reach(sampler, plan.rows, start, stop) for start, stop in targets]

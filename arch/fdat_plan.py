@@ -5,6 +5,7 @@
 Memory on the device, beyond the weights:
     maps: trunk and one branch per image of the batch, H x W x C; ``dysample`` and ``lda`` put one map H x W x mid_dim
         per image beside them. They may live in host memory instead, all but that of ``dysample``.
+    image: one image of the batch, in the run's precision.
     workspace: what a band needs at the worst moment of a block or of the tail, proportional to band height and width.
 """
 
@@ -18,8 +19,24 @@ import torch
 from .fdat import FDATConfig
 from .fdat_upsampler import LDA_GROUPS, LDA_REDUCTION, upscale_steps
 
-PREFERRED_TOKENS = {"cpu": 2**13, "cuda": 2**18}
+PREFERRED_TOKENS = {"cpu": 2**12, "cuda": 2**18}
 """Tokens in a band: enough to fill the device; on a CPU few enough to stay in its caches."""
+
+
+ATTENTION_TOKENS = 2**11
+"""Tokens whose q, k and v a CPU computes at a time, so that they are still in its cache when attention reads them."""
+
+
+def split_rows(height: int, band: int) -> list[tuple[int, int]]:
+    """Bands [start, stop) of ``band`` rows, the last one with what is left."""
+    return [(start, min(start + band, height)) for start in range(0, height, band)]
+
+
+def attention_tile(height: int, width: int, window: int, device: torch.device) -> tuple[int, int]:
+    """Rows and columns of whole windows that are attended to at a time."""
+    if device.type != "cpu":
+        return height, width
+    return window, min(width, max(1, ATTENTION_TOKENS // window**2) * window)
 
 
 def bytes_of(dtype: torch.dtype) -> int:
@@ -106,6 +123,7 @@ class Plan:
         """Bytes on the device, beyond the weights and what ``write`` keeps."""
         tail = self.tail_row_bytes * (self.tail_band + 1)
         resident = 0 if self.host_maps else self.map_bytes
+        resident += self.rows * self.columns * self.config.num_in_ch * self.config.unshuffle**2 * bytes_of(self.dtype)
         return resident + self.sampled_bytes + max(self.sweep_workspace, tail)
 
     @property
@@ -125,8 +143,9 @@ class Plan:
         loaded = dim * residual if self.host_maps or bytes_of(self.map_dtype) != residual else 0
         if self.host_maps:
             loaded += 2 * dim * bytes_of(self.map_dtype)  # the band at work and the one on its way
-        # n, gelu(depthwise(n)) as y, then q, k, v with the windows or with the attention's result
-        attention = (2 * dim if converted else dim) * run + dim * residual + 4 * dim * run
+        # n, gelu(depthwise(n)) as y; and for some windows at a time themselves, q, k and v, and the attention's result
+        down, across = attention_tile(min(self.band, self.rows), width, config.window_size, self.device)
+        attention = (2 if converted else 1) * dim * run + dim * residual + 5 * config.embed_dim * down * across * run
         # y, and the hidden rows before and behind the halo or the depthwise convolution
         feed_forward = dim * residual + 2 * hidden * run
         # y, the output, n of the next block, and its rows before and behind the convolution
@@ -153,7 +172,7 @@ class Plan:
         return self.columns * (worst + config.embed_dim * residual + (self.batch + 1) * out * run)
 
     def smaller(self) -> Plan | None:
-        """The next plan to try after running out of memory: half the band, then maps in host memory; None at the floor."""
+        """What to try after running out of memory: half the band, then maps in host memory; None at the floor."""
         window = self.config.window_size
         if min(self.band, self.rows) > window:
             half = min(self.band, self.rows) // 2
@@ -164,7 +183,7 @@ class Plan:
 
 
 def widths_of_tail(config: FDATConfig) -> list[int]:
-    """For each layer of an upsampler the values per feature pixel that are alive in it: input, input with halo, output."""
+    """For each layer of an upsampler the values per feature pixel that it holds: input (with halo), output."""
     dim, mid, out, scale = config.embed_dim, config.mid_dim, config.num_out_ch, config.upsampler_scale
     kind = config.upsampler_type
     if scale == 1 or kind in ("conv", "pixelshuffledirect"):
@@ -216,7 +235,9 @@ def make_plan(
         ValueError: an image without pixels, or a band without rows.
     """
     if min(batch, height, width) < 1:
-        raise ValueError(f"FDAT: a batch of {batch} images of {height} x {width} pixels has no pixels; pass at least one")
+        raise ValueError(
+            f"FDAT: a batch of {batch} images of {height} x {width} pixels has no pixels; pass at least one"
+        )
     if band is not None and band < 1:
         raise ValueError(f"FDAT: band is {band}; it must be at least 1 row, or None")
     window = config.window_size

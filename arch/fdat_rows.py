@@ -6,18 +6,11 @@ that the operator's output lags one row behind its input and nothing is computed
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-
-class Activation(Protocol):
-    """A pointwise function that can write into a given tensor, as `F.gelu` can."""
-
-    def __call__(self, x: Tensor, /, *, out: Tensor) -> Tensor: ...
-
 
 
 def as_image(rows: Tensor) -> Tensor:
@@ -65,11 +58,11 @@ class Halo:
     def __init__(self) -> None:
         self.kept: Tensor | None = None  # the last two rows that came, or the image's padding row and one row
 
-    def extend(self, rows: Tensor, last: bool, activation: Activation | None = None) -> Tensor:
+    def extend(self, rows: Tensor, last: bool, activation: Callable[..., Tensor] | None = None) -> Tensor:
         """Take the next rows (h, W, C); return them with the rows kept before, and zero rows at top and bottom.
 
-        The first band gives h + 1 rows, later bands h + 2, the last one (also if first) one more. ``activation`` is
-        applied to the rows on their way, without a copy of its own.
+        The first band gives h + 1 rows, later bands h + 2, the last one (also if first) one more. ``activation`` (a
+        function with ``out=``) is applied to the rows on their way, without a copy of its own.
         """
         above = 1 if self.kept is None else 2
         below = above + rows.shape[0]
@@ -88,7 +81,7 @@ def to_windows(rows: Tensor, size: int) -> Tensor:
     """(h, W, C) -> (windows, size * size, C); windows that reach over the edge are filled with zero tokens."""
     height, width, dim = rows.shape
     rows = F.pad(rows, (0, 0, 0, -width % size, 0, -height % size))
-    windows = rows.view(rows.shape[0] // size, size, -1, size, dim).transpose(1, 2)
+    windows = rows.unflatten(1, (-1, size)).unflatten(0, (-1, size)).transpose(1, 2)  # (down, across, size, size, C)
     return windows.reshape(-1, size * size, dim)
 
 
@@ -98,7 +91,7 @@ def add_windows_(rows: Tensor, windows: Tensor, size: int) -> None:
     down, across = -(-height // size), -(-width // size)
     windows = windows.view(down, across, size, size, dim).transpose(1, 2)  # (down, size, across, size, C)
     if (down * size, across * size) == (height, width):
-        rows.view(down, size, across, size, dim).add_(windows)
+        rows.unflatten(1, (across, size)).unflatten(0, (down, size)).add_(windows)
     else:
         rows.add_(windows.reshape(down * size, across * size, dim)[:height, :width])
 

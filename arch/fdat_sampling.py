@@ -20,7 +20,7 @@ from .fdat_upsampler import LDA_GROUPS, DySample, LDAUpsample
 
 def dysample_rows(layer: DySample, features: Tensor, start: int, stop: int) -> Tensor:
     """Output rows of the feature rows [start, stop): features (H, W, C) -> ((stop - start) * scale, W * scale, O)."""
-    height, width, channels = features.shape
+    height, width, _ = features.shape
     scale, groups = layer.scale, layer.groups
     rows = features[start:stop].to(layer.offset.weight.dtype)
     scope = linear(rows, layer.scope.weight.flatten(1)).sigmoid_()
@@ -30,7 +30,8 @@ def dysample_rows(layer: DySample, features: Tensor, start: int, stop: int) -> T
     column = torch.arange(width, device=x.device, dtype=x.dtype) + 0.5
     row = torch.arange(start, stop, device=x.device, dtype=x.dtype) + 0.5
     grid = torch.stack(
-        [(x + column[:, None, None, None]) * (2 / width) - 1, (y + row[:, None, None, None, None]) * (2 / height) - 1], -1
+        [(x + column[:, None, None, None]) * (2 / width) - 1, (y + row[:, None, None, None, None]) * (2 / height) - 1],
+        -1,
     )
     grid = grid.permute(2, 0, 3, 1, 4, 5).reshape(groups, (stop - start) * scale, width * scale, 2)
     grouped = features.unflatten(-1, (groups, -1)).permute(2, 3, 0, 1)  # (groups, C / groups, H, W)
@@ -40,7 +41,7 @@ def dysample_rows(layer: DySample, features: Tensor, start: int, stop: int) -> T
 
 
 def lda_reach(layer: LDAUpsample, height: int, start: int, stop: int) -> tuple[int, int]:
-    """Feature rows that the output rows [start, stop) can depend on, of ``height`` rows upscaled with aligned corners."""
+    """Rows [first, end) of ``height`` feature rows that the output rows [start, stop) can depend on."""
     reach = layer.OFFSET_RANGE + layer.KERNEL // 2 + 1
     last = height * layer.scale - 1
     first_row = (max(0, start - reach) * (height - 1)) // last
@@ -100,5 +101,7 @@ def lda_rows(layer: LDAUpsample, features: Tensor, below: int, height: int, star
         for tap in range(taps)
     ]
     attention = torch.stack(logits).softmax(0)  # (taps, rows, sW)
-    output = sum(sample(features, tap) * attention[tap] for tap in range(taps))  # (groups, C / groups, rows, sW)
+    output = sample(features, 0) * attention[0]  # (groups, C / groups, rows, sW)
+    for tap in range(1, taps):
+        output += sample(features, tap) * attention[tap]
     return output.flatten(0, 1).permute(1, 2, 0).to(dtype)

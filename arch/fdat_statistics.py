@@ -22,13 +22,14 @@ window attention's projection.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .fdat_rows import Halo, convolve
-from .fdat_weights import BlockWeights, ChannelWeights, SpatialWeights, residual_dtype, statistics_dtype
+from .fdat_weights import ChannelWeights, SpatialWeights, residual_dtype
 
 NORMALIZE_EPS = 1e-12  # of F.normalize
 
@@ -58,15 +59,14 @@ class GateStatistic:
         self.block = block
         self.halo = Halo()
         self.count = 0
-        self.total: Tensor | None = None  # (C,)
+        self.total = torch.zeros_like(block.projection_bias)  # (C,)
 
     def feed(self, rows: Tensor, last: bool) -> None:
         """Take the next rows (h, W, C) of the feature map."""
         normed = self.halo.extend(self.block.norm1(rows), last)
         mixed = F.gelu(convolve(normed, self.block.depthwise, groups=self.block.dim))
         self.count += mixed.shape[0] * mixed.shape[1]
-        part = mixed.sum((0, 1), dtype=residual_dtype(mixed.dtype)).to(statistics_dtype(rows.device))
-        self.total = part if self.total is None else self.total + part
+        self.total += mixed.sum((0, 1), dtype=residual_dtype(mixed.dtype))
 
     def result(self) -> SpatialMap:
         block, mean = self.block, self.total / self.count
@@ -81,23 +81,23 @@ class GramStatistic:
     def __init__(self, block: ChannelWeights) -> None:
         self.block = block
         self.count = 0
-        self.pilot: Tensor | None = None  # (C,), the mean of the first rows
-        self.total: Tensor | None = None  # (C,): 1^T d
-        self.gram: Tensor | None = None  # (C, C): d^T d
+        self.pilot: Tensor | None = None  # (C,): p, the mean of the first rows
+        self.total = torch.zeros_like(block.projection_bias)  # (C,): 1^T d
+        self.gram = torch.zeros_like(block.projection)  # (C, C): d^T d
 
     def feed(self, rows: Tensor, last: bool) -> None:
         """Take the next rows (h, W, C) of the feature map."""
-        norm, exact = self.block.norm1, statistics_dtype(rows.device)
+        norm = self.block.norm1
         if self.pilot is None:
             self.pilot = norm.less(None)(rows).mean((0, 1))
         tokens = norm.less(self.pilot)(rows).flatten(0, 1)  # (N, C): d, in the residual's precision
-        gram, total = (tokens.T @ tokens).to(exact), tokens.sum(0).to(exact)
-        self.gram = gram if self.gram is None else self.gram + gram
-        self.total = total if self.total is None else self.total + total
+        self.gram += tokens.T @ tokens
+        self.total += tokens.sum(0)
         self.count += tokens.shape[0]
 
     def result(self) -> ChannelMap:
         block, heads = self.block, self.block.heads
+        assert self.pilot is not None, "rows come before the result"
         pilot = self.pilot.to(self.gram.dtype)
         cross = torch.outer(pilot, self.total)
         gram = self.gram + cross + cross.T + self.count * torch.outer(pilot, pilot)  # (C, C): S
@@ -113,5 +113,16 @@ class GramStatistic:
         )
 
 
-def statistic_of(block: BlockWeights) -> GateStatistic | GramStatistic:
+class NoStatistic:
+    """Behind the last block of a group: its convolution needs none."""
+
+    def feed(self, rows: Tensor, last: bool) -> None: ...
+
+    def result(self) -> NoReturn:
+        raise AssertionError("no block follows")
+
+
+def statistic_of(block: SpatialWeights | ChannelWeights | None) -> GateStatistic | GramStatistic | NoStatistic:
+    if block is None:
+        return NoStatistic()
     return GateStatistic(block) if isinstance(block, SpatialWeights) else GramStatistic(block)

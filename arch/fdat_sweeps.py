@@ -15,49 +15,51 @@ That is why row a - 1 still holds the block's input when the next band asks for 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .fdat_maps import FeatureMap, HostMap
+from .fdat_plan import attention_tile, split_rows
 from .fdat_rows import Halo, add_windows_, convolve, convolve_band, linear, to_windows
-from .fdat_statistics import ChannelMap, SpatialMap, statistic_of
-from .fdat_weights import BlockWeights, ChannelWeights, Convolution, SpatialWeights, Weights, residual_dtype
+from .fdat_statistics import ChannelMap, GateStatistic, GramStatistic, NoStatistic, SpatialMap, statistic_of
+from .fdat_weights import ChannelWeights, Convolution, SpatialWeights, Weights, residual_dtype
+
+Statistic = GateStatistic | GramStatistic | NoStatistic
 
 
-class Statistic(Protocol):
-    def feed(self, rows: Tensor, last: bool) -> None: ...
-
-    def result(self) -> SpatialMap | ChannelMap: ...
-
-
-def split_rows(height: int, band: int) -> list[tuple[int, int]]:
-    """Bands [start, stop) of ``band`` rows, the last one with what is left."""
-    return [(start, min(start + band, height)) for start in range(0, height, band)]
-
-
-def window_attention(block: SpatialWeights, folded: SpatialMap, normed: Tensor) -> Tensor:
-    """Normalised rows (h, W, C) -> gated and projected attention, by window (windows, window**2, C)."""
-    windows = to_windows(normed, block.window)
+def window_attention(block: SpatialWeights, folded: SpatialMap, windows: Tensor) -> Tensor:
+    """Gated and projected attention in normalised windows (windows, window**2, C), same shape."""
     qkv = linear(windows, block.qkv).unflatten(-1, (3, block.heads, -1))  # (windows, s*s, 3, heads, c)
     q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (windows, heads, s*s, c)
-    del windows, qkv
     attended = F.scaled_dot_product_attention(q, k, v, attn_mask=block.position_bias)
-    del q, k, v
+    del qkv, q, k, v
     return linear(attended.transpose(1, 2).flatten(2), folded.weight, folded.bias)
 
 
-def attend(block: BlockWeights, folded: SpatialMap | ChannelMap, rows: Tensor, normed: Tensor, mixed: Tensor) -> Tensor:
+def attend(
+    block: SpatialWeights | ChannelWeights,
+    folded: SpatialMap | ChannelMap,
+    rows: Tensor,
+    normed: Tensor,
+    mixed: Tensor,
+) -> Tensor:
     """x + AIM(attention(n), gelu(depthwise(n))) for rows x, n = ``normed``, ``mixed`` = gelu(...), each (h, W, C)."""
-    if isinstance(folded, SpatialMap):
-        y = mixed.to(rows.dtype).add_(rows)
-        add_windows_(y, window_attention(block, folded, normed).to(rows.dtype), block.window)
-        return y
-    gate = torch.sigmoid(F.linear(normed, folded.gate_weight, folded.gate_bias))  # (h, W, 1)
-    y = mixed.mul_(gate).to(rows.dtype).add_(rows)
-    return y.add_(linear(normed, folded.weight, folded.bias))
+    if isinstance(folded, ChannelMap):
+        gate = torch.sigmoid(F.linear(normed, folded.gate_weight, folded.gate_bias))  # (h, W, 1)
+        y = mixed.mul_(gate).to(rows.dtype).add_(rows)
+        return y.add_(linear(normed, folded.weight, folded.bias))
+    assert isinstance(block, SpatialWeights), "its map is of its kind"
+    y = mixed.to(rows.dtype).add_(rows)
+    size, (height, width, _) = block.window, y.shape
+    down, across = attention_tile(height, width, size, y.device)
+    for row in range(0, height, down):
+        for column in range(0, width, across):
+            place = slice(row, row + down), slice(column, column + across)
+            attended = window_attention(block, folded, to_windows(normed[place], size))
+            add_windows_(y[place], attended.to(y.dtype), size)
+    return y
 
 
 class Sweeps:
@@ -81,22 +83,25 @@ class Sweeps:
         self.tick = tick
 
     def run(self, image: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Image (C, H, W), already unshuffled -> ``(start, rows)`` of the features that the upsampler takes."""
-        statistic = self.shallow(image)
+        """Image (C, H, W), unshuffled and on the device -> ``(start, rows)`` of the upsampler's features."""
         groups = self.weights.groups
-        for index, (blocks, convolution) in enumerate(groups):
+        opening = [blocks[0] for blocks, _ in groups]  # the block whose statistic a group's convolution takes
+        statistic = statistic_of(opening[0])
+        self.shallow(image, statistic)
+        for (blocks, convolution), next_group in zip(groups, [*opening[1:], None]):
             source = self.trunk
-            for block, following in zip(blocks, [*blocks[1:], None]):
-                statistic = self.block(block, statistic.result(), source, statistic_of(following) if following else None)
+            for block, next_block in zip(blocks, [*blocks[1:], None]):
+                folded, statistic = statistic.result(), statistic_of(next_block)
+                self.block(block, folded, source, statistic)
                 source = self.branch
-            following = groups[index + 1][0][0] if index + 1 < len(groups) else None
-            statistic = self.close_group(convolution, statistic_of(following) if following else None)
+            statistic = statistic_of(next_group)
+            self.close_group(convolution, statistic)
         yield from self.deep_features(image)
 
     def first_rows(self, image: Tensor, start: int, stop: int) -> Tensor:
         """Rows [start, stop) of conv_first(image), in the residual's precision."""
         above, below = max(0, start - 1), min(self.height, stop + 1)
-        rows = image[:, above:below].to(self.weights.device, self.weights.dtype).permute(1, 2, 0).contiguous()
+        rows = image[:, above:below].permute(1, 2, 0).contiguous()
         return self._convolve(self.weights.first, rows, start, stop)
 
     def _convolve(self, convolution: Convolution, rows: Tensor, start: int, stop: int) -> Tensor:
@@ -104,23 +109,21 @@ class Sweeps:
         rows = convolve_band(rows, start == 0, stop == self.height, convolution.weight, convolution.bias)
         return rows.to(self.residual)
 
-    def shallow(self, image: Tensor) -> Statistic:
+    def shallow(self, image: Tensor, statistic: Statistic) -> None:
         """trunk <- first(image)"""
-        statistic = statistic_of(self.weights.groups[0][0][0])
         for start, stop in self.bands:
             rows = self.first_rows(image, start, stop)
             self.trunk.write(start, rows)
             statistic.feed(rows, stop == self.height)
             self.tick()
-        return statistic
 
     def block(
         self,
         block: SpatialWeights | ChannelWeights,
         folded: SpatialMap | ChannelMap,
         source: FeatureMap | HostMap,
-        statistic: Statistic | None,
-    ) -> Statistic | None:
+        statistic: Statistic,
+    ) -> None:
         """branch <- block(source)"""
         halo = Halo()
         pending: Tensor | None = None  # the last row of y, whose feed-forward half waits for the row below
@@ -144,23 +147,19 @@ class Sweeps:
             pending = y[-1].clone()
             if output.shape[0]:
                 self.branch.write(start - int(not top), output)
-                if statistic is not None:
-                    statistic.feed(output, last)
+                statistic.feed(output, last)
             del y, output  # not while the next band is computed
             self.tick()
-        return statistic
 
-    def close_group(self, convolution: Convolution, statistic: Statistic | None) -> Statistic | None:
+    def close_group(self, convolution: Convolution, statistic: Statistic) -> None:
         """trunk <- trunk + conv(branch)"""
         branch = self.branch.read(self.with_halo, self.residual)
         trunk = self.trunk.read(self.bands, self.residual)
         for (start, stop), rows, skip in zip(self.bands, branch, trunk):
             output = self._convolve(convolution, rows, start, stop).add_(skip)
             self.trunk.write(start, output)
-            if statistic is not None:
-                statistic.feed(output, stop == self.height)
+            statistic.feed(output, stop == self.height)
             self.tick()
-        return statistic
 
     def deep_features(self, image: Tensor) -> Iterator[tuple[int, Tensor]]:
         """after(trunk) + first(image)"""

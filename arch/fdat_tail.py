@@ -88,7 +88,7 @@ def layer_stage(layer: nn.Module) -> Stage:
 def split_at_sampler(
     layers: Sequence[nn.Module],
 ) -> tuple[list[nn.Module], DySample | LDAUpsample | None, list[nn.Module]]:
-    """An upsampler's layers -> those before its sampling layer, that layer, those behind; all behind if there is none."""
+    """An upsampler's layers -> those before its sampling layer, that layer, those behind (all, if there is none)."""
     for index, layer in enumerate(layers):
         if isinstance(layer, DySample | LDAUpsample):
             return list(layers[:index]), layer, list(layers[index + 1 :])

@@ -49,10 +49,8 @@ class Norm:
 class BlockWeights:
     """One block; the comments give shapes."""
 
-    kind: str
     heads: int
     dim: int
-    window: int
     dtype: torch.dtype
     norm1: Norm
     norm2: Norm
@@ -66,6 +64,7 @@ class BlockWeights:
 
 @dataclass(frozen=True)
 class SpatialWeights(BlockWeights):
+    window: int
     qkv: Tensor  # (3C, C), in the run's dtype
     position_bias: Tensor  # (1, heads, window**2, window**2), in the run's dtype
     gate_down: Tensor  # (C // reduction, C)
@@ -79,6 +78,8 @@ class ChannelWeights(BlockWeights):
     value: Tensor  # (C, C)
     temperature: Tensor  # (heads, 1, 1)
     token_gate: Tensor  # (1, C)
+
+
 @dataclass(frozen=True)
 class Convolution:
     """A dense 3x3 convolution with its weights in channels-last memory."""
@@ -115,7 +116,6 @@ def _pack_block(block: Block, dtype: torch.dtype, device: torch.device) -> Spati
     attention = block.attn
     dim = attention.proj.in_features
     shared = {
-        "kind": block.kind,
         "heads": attention.num_heads,
         "dim": dim,
         "dtype": dtype,
@@ -140,7 +140,6 @@ def _pack_block(block: Block, dtype: torch.dtype, device: torch.device) -> Spati
     query, key, value = attention.qkv.weight.to(device, exact).view(3, dim, dim)
     return ChannelWeights(
         **shared,
-        window=1,
         query=query,
         key=key,
         value=value,

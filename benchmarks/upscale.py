@@ -66,7 +66,9 @@ def kinds_of_models() -> dict[str, ImageModelDescriptor]:
         "Compact": Compact(num_in_ch=3, num_out_ch=3, num_feat=64, num_conv=16, upscale=4),
         "ESRGAN": ESRGAN(in_nc=3, out_nc=3, num_filters=64, num_blocks=3, scale=4),
         "SPAN": SPAN(num_in_ch=3, num_out_ch=3, feature_channels=48, upscale=4),
-        "SwinIR": SwinIR(depths=[2], embed_dim=60, num_heads=[6], upscale=2, upsampler="pixelshuffledirect"),
+        "SwinIR": SwinIR(
+            window_size=8, depths=[2], embed_dim=60, num_heads=[6], upscale=2, upsampler="pixelshuffledirect"
+        ),
         "DAT": DAT(
             upscale=2, depth=[2], num_heads=[4], embed_dim=60, split_size=[8, 16], upsampler="pixelshuffledirect"
         ),

@@ -1,4 +1,4 @@
-"""`upscale_image` through the engines that networks of this pack offer, against the plain descriptor on whole images."""
+"""`upscale_image` through the engines that this pack's networks offer, against the plain descriptor on whole images."""
 
 from __future__ import annotations
 

@@ -1,0 +1,324 @@
+"""The exact engine against spandrel's FDAT: speed, exactness, memory, and how the cost grows with the image.
+
+    python -m benchmarks.fdat speed --presets tiny medium --sizes 256x256 --threads 2
+    python -m benchmarks.fdat speed --presets tiny --sizes 1024x768 --tiles
+    python -m benchmarks.fdat exactness
+    python -m benchmarks.fdat memory --presets tiny --sizes 512x768 --tiles
+    python -m benchmarks.fdat memory --presets tiny medium large --drop-output
+    python -m benchmarks.fdat growth --presets tiny --sizes 512x512 2048x2048
+
+The reference is spandrel's class on the whole image with the same weights, in the same process; runs of all
+contestants alternate, and each figure is the median of ``--repeats`` (5). Sizes are height x width in input pixels.
+Prints a table and, as the last line, the same as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import fields, replace
+from importlib.metadata import version
+
+from cpu_torchvision import make_torchvision_importable
+
+make_torchvision_importable()
+
+import torch  # noqa: E402
+from spandrel.architectures.FDAT import FDAT as SpandrelFDAT  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+
+from arch.fdat import FDAT, PRESETS, FDATConfig  # noqa: E402
+from arch.fdat_rows import linear  # noqa: E402
+from benchmarks.measure import MIB, machine, peak_above_base  # noqa: E402
+
+TILE, OVERLAP = 512, 32
+
+
+def strong_gates(config: FDATConfig, seed: int = 0) -> FDAT:
+    """Random weights of unit gain with strong gates and sharp attention, so that global statistics matter."""
+    model = FDAT(config).eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if name.endswith("attn.temp"):
+            parameter.copy_(2 + 6 * torch.rand(parameter.shape, generator=generator))
+        elif name.endswith("attn.bias"):
+            parameter.copy_(0.5 * noise)
+        elif parameter.ndim == 1:
+            parameter.copy_(0.1 * noise + (1 if ".n1.weight" in name or ".n2.weight" in name else 0))
+        else:
+            gain = 3.0 if ".inter." in name else 0.7
+            parameter.copy_(gain * noise / parameter[0].numel() ** 0.5)
+    return model
+
+
+def reference_of(model: FDAT) -> SpandrelFDAT:
+    values = {f.name: getattr(model.config, f.name) for f in fields(model.config)}
+    values["group_block_pattern"] = list(model.config.group_block_pattern)
+    reference = SpandrelFDAT(**values).eval().requires_grad_(False)
+    reference.load_state_dict(model.state_dict())
+    return reference
+
+
+def engine_run(model: FDAT, image: Tensor, dtype: torch.dtype, keep: bool = True, **options: object) -> Tensor:
+    """The engine's whole output in float32 (float64 for float64), or an empty tensor without ``keep``."""
+    batch, _, height, width = image.shape
+    scale = model.config.scale
+    plan = model.exact_engine.plan(batch, height, width, **{"dtype": dtype, "device": "cpu", **options})
+    out_dtype = torch.promote_types(dtype, torch.float32)
+    shape = (batch, model.config.num_out_ch, height * scale, width * scale) if keep else (0,)
+    output = torch.empty(shape, dtype=out_dtype)
+
+    def write(top: int, rows: Tensor) -> None:
+        if keep:
+            output[:, :, top : top + rows.shape[2]] = rows
+
+    model.exact_engine.run(image, plan, write)
+    return output
+
+
+def tiled(network: nn.Module, image: Tensor, scale: int) -> Tensor:
+    """Tiles of 512 with feathered overlaps of 32, as ComfyUI's own upscale node makes them: not the same result."""
+    batch, _, height, width = image.shape
+    output = torch.zeros(batch, 3, height * scale, width * scale)
+    weights = torch.zeros_like(output)
+
+    def starts(length: int) -> list[int]:
+        return list(range(0, length - OVERLAP, TILE - OVERLAP)) if length > TILE else [0]
+
+    for y in starts(height):
+        for x in starts(width):
+            part = network(image[:, :, y : y + TILE, x : x + TILE])
+            mask = torch.ones_like(part)
+            feather = OVERLAP * scale
+            for step in range(feather):
+                factor = (step + 1) / feather
+                if y:
+                    mask[:, :, step] *= factor
+                if y + TILE < height:
+                    mask[:, :, -1 - step] *= factor
+                if x:
+                    mask[:, :, :, step] *= factor
+                if x + TILE < width:
+                    mask[:, :, :, -1 - step] *= factor
+            place = (..., slice(y * scale, y * scale + part.shape[2]), slice(x * scale, x * scale + part.shape[3]))
+            output[place] += part * mask
+            weights[place] += mask
+    return output / weights
+
+
+def interleave(
+    contestants: dict[str, Callable[[], object]], repeats: int, clock: Callable[[], float]
+) -> dict[str, float]:
+    """Median seconds of each, taking turns; one round before is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for repeat in range(repeats + 1):
+        for name, contestant in contestants.items():
+            start = clock()
+            contestant()
+            if repeat:
+                times[name].append(clock() - start)
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
+
+
+def product_rate(dtype: torch.dtype, clock: Callable[[], float]) -> float:
+    """FLOP/s of a (16384, 512) x (512, 512) matrix product, as the engine computes its products."""
+    x, weight = torch.randn(16, 1024, 512, dtype=dtype), torch.randn(512, 512, dtype=dtype)
+    seconds = interleave({"product": lambda: linear(x, weight)}, 9, clock)["product"]
+    return 2 * x.numel() * 512 / seconds
+
+
+def engine_flops(model: FDAT, height: int, width: int) -> int:
+    """Operations of the engine's matrix products, convolutions and attention, counted on the meta device."""
+    plan = model.exact_engine.plan(1, height, width, dtype=torch.float32, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        model.exact_engine.run(torch.empty(1, 3, height, width, device="meta"), plan, lambda top, rows: None)
+    return counter.get_total_flops()
+
+
+def speed_case(preset: str, height: int, width: int, arguments: argparse.Namespace, rate: float) -> dict:
+    dtype = getattr(torch, arguments.dtype)
+    model = strong_gates(PRESETS[preset])
+    reference, image = reference_of(model), torch.rand(1, 3, height, width)
+    contestants: dict[str, Callable[[], object]] = {
+        "reference": lambda: reference(image),
+        "engine": lambda: engine_run(model, image, torch.float32),
+    }
+    if dtype != torch.float32:
+        contestants[arguments.dtype] = lambda: engine_run(model, image, dtype)
+    if arguments.tiles:
+        contestants["tiles"] = lambda: tiled(reference, image, model.config.scale)
+    seconds = interleave(contestants, arguments.repeats, clock_of(arguments))
+    row = {"preset": preset, "size": f"{height}x{width}"}
+    row |= {f"{name} s": round(value, 3) for name, value in seconds.items()}
+    row |= {
+        f"{name}/engine": round(value / seconds["engine"], 2) for name, value in seconds.items() if name != "engine"
+    }
+    rate_reached = engine_flops(model, height, width) / seconds["engine" if dtype == torch.float32 else arguments.dtype]
+    return row | {"GFLOP/s": round(rate_reached / 1e9, 1), "share of matrix rate": round(rate_reached / rate, 3)}
+
+
+def speed(arguments: argparse.Namespace) -> list[dict]:
+    rate = product_rate(getattr(torch, arguments.dtype), clock_of(arguments))
+    rows = []
+    for preset, (height, width) in cases(arguments):
+        rows.append(speed_case(preset, height, width, arguments, rate))
+        print_table(rows[-1:], header=len(rows) == 1)
+    return rows
+
+
+def exactness(arguments: argparse.Namespace) -> list[dict]:
+    """Largest difference of the float64 engine from the float64 network, and of float32, in the output's units."""
+    rows = []
+    for preset, (height, width) in cases(arguments):
+        model = strong_gates(PRESETS[preset]).double()
+        image = torch.rand(1, 3, height, width, dtype=torch.float64)
+        expected = model(image)
+        row = {"preset": preset, "size": f"{height}x{width}", "largest output": round(expected.abs().max().item(), 2)}
+        row["float64"] = f"{(engine_run(model, image, torch.float64) - expected).abs().max().item():.1e}"
+        row["float32"] = (
+            f"{(engine_run(model.float(), image.float(), torch.float32) - expected).abs().max().item():.1e}"
+        )
+        for dtype in (torch.bfloat16, torch.float16):
+            error = (engine_run(model, image.float(), dtype) - expected).pow(2).mean()
+            span = expected.max() - expected.min()
+            row[str(dtype).removeprefix("torch.") + " dB"] = round((20 * span.log10() - 10 * error.log10()).item(), 1)
+        rows.append(row)
+        print_table(rows[-1:], header=len(rows) == 1)
+    return rows
+
+
+def memory_case(preset: str, height: int, width: int, threads: int, options: dict) -> dict:
+    """One measurement in a process of its own: peak above what the model, the image and a small run had taken."""
+    torch.set_num_threads(threads)
+    dtype = getattr(torch, options["dtype"])
+    model = strong_gates(replace(PRESETS[preset], scale=options["scale"]))
+    scale, image = model.config.scale, torch.rand(1, 3, height, width)
+    contestant = {
+        "engine": lambda picture: engine_run(
+            model, picture, dtype, keep=options["keep"], map_dtype=options["map_dtype"]
+        ),
+        "reference": lambda picture: reference_of(model)(picture),
+        "tiles": lambda picture: tiled(reference_of(model), picture, scale),
+    }[options["contestant"]]
+    with torch.inference_mode():
+        contestant(image[:, :, :64, :64])
+        start = time.perf_counter()
+        peak = peak_above_base(lambda: contestant(image))
+        seconds = time.perf_counter() - start
+    row = {"preset": preset, "size": f"{height}x{width}", "contestant": options["contestant"]}
+    row |= {"peak MiB": round(peak / MIB, 1), "seconds": round(seconds, 1)}
+    if options["contestant"] == "engine" and not options["keep"]:  # the plan does not count what ``write`` keeps
+        plan = model.exact_engine.plan(1, height, width, dtype=dtype, device="cpu", map_dtype=options["map_dtype"])
+        required = plan.memory_required
+        row |= {"required MiB": round(required / MIB, 1), "peak/required": round(peak / required, 3)}
+    return row
+
+
+def memory(arguments: argparse.Namespace) -> list[dict]:
+    rows = []
+    for preset, (height, width) in cases(arguments):
+        for contestant in ["engine", *(["reference", "tiles"] if arguments.tiles else [])]:
+            options = {
+                "contestant": contestant,
+                "dtype": arguments.dtype,
+                "scale": arguments.scale,
+                "keep": not arguments.drop_output,
+                "map_dtype": getattr(torch, arguments.map_dtype) if arguments.map_dtype else None,
+            }
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                rows.append(pool.apply(memory_case, (preset, height, width, arguments.threads, options)))
+            print_table(rows[-1:], header=len(rows) <= 1)
+    return rows
+
+
+def growth(arguments: argparse.Namespace) -> list[dict]:
+    """Seconds per megapixel of the engine, against the first size."""
+    dtype = getattr(torch, arguments.dtype)
+
+    def runs_of(model: FDAT) -> dict[str, Callable[[], object]]:
+        images = [torch.rand(1, 3, height, width) for height, width in arguments.sizes]
+        return {f"{i.shape[2]}x{i.shape[3]}": lambda image=i: engine_run(model, image, dtype) for i in images}
+
+    rows = []
+    for preset in arguments.presets:
+        seconds = interleave(runs_of(strong_gates(PRESETS[preset])), arguments.repeats, clock_of(arguments))
+        per_megapixel = [s / (h * w / 1e6) for s, (h, w) in zip(seconds.values(), arguments.sizes)]
+        for size, value in zip(seconds, per_megapixel):
+            ratio = round(value / per_megapixel[0], 3)
+            rows.append({"preset": preset, "size": size, "s/Mpx": round(value, 2), "to the first": ratio})
+            print_table(rows[-1:], header=len(rows) == 1)
+    return rows
+
+
+def clock_of(arguments: argparse.Namespace) -> Callable[[], float]:
+    return time.process_time if arguments.cpu_time else time.perf_counter
+
+
+def cases(arguments: argparse.Namespace) -> list[tuple[str, tuple[int, int]]]:
+    return [(preset, size) for preset in arguments.presets for size in arguments.sizes]
+
+
+def print_table(rows: list[dict], header: bool) -> None:
+    widths = {key: max(len(key), 10) for key in rows[0]}
+    if header:
+        print("  ".join(f"{key:>{width}}" for key, width in widths.items()), flush=True)
+    for row in rows:
+        print("  ".join(f"{row[key]!s:>{widths.get(key, 10)}}" for key in row), flush=True)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    return int(height), int(width)
+
+
+def main() -> None:
+    what = {"speed": speed, "exactness": exactness, "memory": memory, "growth": growth}
+    sizes = {
+        "speed": ["256x256"],
+        "exactness": ["64x64", "203x317", "1x40", "5x7"],
+        "memory": ["256x256", "512x512", "512x768", "768x1024", "1024x1024"],
+        "growth": ["512x512", "2048x2048"],
+    }
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=what)
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=["tiny"])
+    parser.add_argument("--sizes", nargs="+", type=parse_size, help="height x width of the input, such as 256x256")
+    parser.add_argument(
+        "--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="of the arithmetic"
+    )
+    parser.add_argument("--map-dtype", choices=["float32", "bfloat16", "float16"], help="of the feature maps (memory)")
+    parser.add_argument("--scale", type=int, default=4, help="memory only")
+    parser.add_argument("--tiles", action="store_true", help="also ComfyUI-style tiles; for memory also the reference")
+    parser.add_argument(
+        "--drop-output", action="store_true", help="memory: don't keep the output; compare with the plan"
+    )
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--cpu-time", action="store_true", help="CPU time in place of wall-clock time (one thread)")
+    arguments = parser.parse_args()
+    arguments.sizes = arguments.sizes or [parse_size(size) for size in sizes[arguments.what]]
+    if arguments.cpu_time:
+        arguments.threads = 1
+    torch.set_num_threads(arguments.threads)
+    about = {
+        "what": arguments.what,
+        "dtype": arguments.dtype,
+        "clock": "CPU time" if arguments.cpu_time else "wall",
+        "machine": machine(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "spandrel": version("spandrel"),
+    }
+    print("  ".join(f"{key}: {value}" for key, value in about.items()))
+    with torch.inference_mode():
+        rows = what[arguments.what](arguments)
+    print(json.dumps({**about, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Descriptors of spandrel's FDAT become ours: same tensors, same pixels, once."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import weakref
+from dataclasses import fields
+
+import pytest
+import torch
+from fdat_cases import randomise, small
+from spandrel import MAIN_REGISTRY, ImageModelDescriptor, ModelLoader
+from spandrel.architectures.FDAT import FDAT as SpandrelFDAT
+from spandrel.architectures.SPAN import SPAN
+
+from arch.adopt import adopt
+from arch.fdat import FDAT, FDATArch
+
+
+def foreign(upsampler: str = "pixelshuffledirect", scale: int = 2) -> ImageModelDescriptor:
+    """An FDAT as spandrel loads it."""
+    config = small(upsampler, scale)
+    values = {f.name: getattr(config, f.name) for f in fields(config)}
+    values["group_block_pattern"] = list(config.group_block_pattern)
+    state_dict = dict(randomise(SpandrelFDAT(**values)).state_dict())
+    descriptor = ModelLoader(registry=MAIN_REGISTRY).load_from_state_dict(state_dict)
+    assert isinstance(descriptor, ImageModelDescriptor) and isinstance(descriptor.model, SpandrelFDAT)
+    return descriptor.eval()
+
+
+@pytest.mark.parametrize(("upsampler", "scale"), [("pixelshuffledirect", 2), ("transpose+conv", 4), ("lda", 2)])
+def test_same_pixels(upsampler: str, scale: int) -> None:
+    theirs = foreign(upsampler, scale)
+    ours = adopt(theirs)
+    assert isinstance(ours.model, FDAT) and ours.model is not theirs.model
+    assert (ours.scale, ours.input_channels, ours.output_channels) == (scale, 3, 3)
+    assert not ours.model.training
+    for name, tensor in theirs.model.state_dict().items():
+        assert torch.equal(ours.model.state_dict()[name], tensor)
+    image = torch.rand(1, 3, 17, 12)
+    with torch.inference_mode():
+        assert (ours(image) - theirs(image)).abs().max() <= 1e-5
+
+
+def test_rebuilt_once_and_forgotten_with_the_model() -> None:
+    theirs = foreign()
+    ours = adopt(theirs)
+    assert adopt(theirs) is ours and adopt(foreign()) is not ours
+    adopted = importlib.import_module("arch.adopt")._adopted  # the package exports the function of that name
+    known, rebuilt = len(adopted), weakref.ref(ours.model)
+    del theirs, ours
+    gc.collect()
+    assert len(adopted) < known and rebuilt() is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_precision_is_kept_and_followed(dtype: torch.dtype) -> None:
+    theirs = foreign()
+    before = {name: tensor.clone() for name, tensor in theirs.model.state_dict().items()}
+    assert adopt(theirs).dtype == torch.float32
+    theirs.to(dtype)
+    assert adopt(theirs).dtype == dtype
+    theirs.to(torch.float32)
+    assert adopt(theirs).dtype == torch.float32
+    assert list(theirs.model.state_dict()) == list(before)
+
+
+def test_everything_else_is_returned_unchanged() -> None:
+    ours = FDATArch().load(dict(foreign().model.state_dict()))
+    assert adopt(ours) is ours
+    other = ModelLoader().load_from_state_dict(dict(SPAN(num_in_ch=3, num_out_ch=3, feature_channels=8).state_dict()))
+    assert adopt(other) is other
