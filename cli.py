@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-INSTALL = 'python -m pip install "pyvips[binary]" typer rich'
+INSTALL = "python -m pip install -r requirements.txt -r requirements-cli.txt"
 DONE, FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130  # exit codes
 
 try:
@@ -108,7 +108,7 @@ def main(
         Literal["auto", "exact", "tile", "whole"],
         RunOption(help="exact: as from one piece, in bands (FDAT); auto: exact where the model can, else tiles."),
     ] = "auto",
-    tile: Annotated[int | None, RunOption(min=1, help="Tile size in input pixels; else by free memory.")] = None,
+    tile: Annotated[int | None, RunOption(min=8, help="Tile size in input pixels; else by free memory.")] = None,
     overlap: Annotated[int | None, RunOption(min=0, help="Of tiles, in input pixels; else the model's.")] = None,
     batch: Annotated[int | None, RunOption(min=1, help="Tiles at once; else by free memory.")] = None,
     precision: Annotated[
@@ -131,6 +131,8 @@ def main(
     files = FileOptions(quality=quality, overwrite=overwrite, max_pixels=round(max_megapixels * 1e6))
     with messages_on(console, debug), interruptible() as check_interrupt:
         try:
+            if tile is not None and overlap is not None and overlap >= tile:
+                raise UsageError(f"--overlap {overlap} leaves nothing of a tile of {tile}; make it smaller than --tile")
             jobs = plan(inputs, output, recursive=recursive, **naming)
             skipped = {job for job in jobs if not overwrite and job.target.exists()}
             waiting = [job for job in jobs if job not in skipped]

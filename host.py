@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -45,12 +44,10 @@ def model_path(name: str) -> str:
 
 
 def file_version(name: str) -> tuple[float, int]:
-    """Changes when the file of that name does; a missing file is left to the loader to report."""
-    path = folder_paths.get_full_path(MODEL_FOLDER, name)
-    if path is None:
-        return 0.0, 0
-    status = os.stat(path)
-    return status.st_mtime, status.st_size
+    """Changes when the file of that name does, or the JSON file of options beside it; a missing file gives zeros."""
+    path = Path(folder_paths.get_full_path(MODEL_FOLDER, name) or name)
+    states = [file.stat() for file in (path, path.with_suffix(".json")) if file.is_file()]
+    return sum(state.st_mtime for state in states), sum(state.st_size for state in states)
 
 
 def image_model(model: object) -> ImageModelDescriptor:

@@ -171,7 +171,7 @@ class InferenceDenseIsoViT(DenseIsoViT):
 
     def _fold(self) -> FoldedHead | None:
         """The folded head for the weights as they are now."""
-        state = tuple(parameter.data_ptr() for parameter in self.head.parameters())
+        state = tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in self.head.parameters())
         if self._folded is None or self._folded[0] != state:
             self._folded = state, fold_head(self._convolutions, self.config.head, self.config.grid)
         return self._folded[1]

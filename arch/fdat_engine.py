@@ -21,7 +21,7 @@ from .fdat_sampling import dysample_rows, lda_reach, lda_rows
 from .fdat_sweeps import Sweeps
 from .fdat_tail import build_stages, run_stages, split_at_sampler
 from .fdat_upsampler import DySample, LDAUpsample
-from .fdat_weights import Weights, packed_weights, residual_dtype
+from .fdat_weights import Weights, packed_weights, release_packed, residual_dtype
 
 
 class ExactEngine:
@@ -142,6 +142,10 @@ class ExactEngine:
             features.write(top, rows)
             top += rows.shape[0]
         return features
+
+    def release(self) -> None:
+        """Drop the packed weights if they are on a device other than the CPU, where memory is counted."""
+        release_packed(self.model)
 
     @staticmethod
     def _tail(

@@ -281,7 +281,7 @@ def infer_upsampler(
         ModelLoadError: no known upsampler fits, or the scale can't be told.
     """
     meta = state_dict["MetaUpsample"].tolist() if "MetaUpsample" in state_dict else None
-    if meta is not None and (len(meta) != 7 or meta[1] >= len(UPSAMPLER_TYPES)):
+    if meta is not None and (len(meta) != 7 or not 0 <= meta[1] < len(UPSAMPLER_TYPES)):
         raise ModelLoadError(f"FDAT: upsampler.MetaUpsample holds {meta}; expected 7 numbers, the second below 8")
     meta_type = UPSAMPLER_TYPES[meta[1]] if meta else None
     meta_mid = meta[5] if meta else 64

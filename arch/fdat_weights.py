@@ -177,3 +177,10 @@ def packed_weights(model: FDAT, dtype: torch.dtype, device: torch.device) -> Wei
         by_target.clear()  # one packing at a time is kept
         by_target[dtype, device] = known = (state, _pack(model, dtype, device))
     return known[1]
+
+
+def release_packed(model: FDAT) -> None:
+    """Forget the packed weights of a model, unless they are on the CPU."""
+    kept = {target: packed for target, packed in _packed.get(model, {}).items() if target[1].type == "cpu"}
+    if model in _packed:
+        _packed[model] = kept

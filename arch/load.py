@@ -39,25 +39,18 @@ def load_model(source: str | Path | Mapping[str, Any], **options: Any) -> ImageM
     Raises:
         ModelLoadError: the file can't be read, isn't an image model, is damaged, or an option doesn't apply.
     """
-    sidecar: dict[str, Any] = {}
-    metadata: dict[str, str] = {}
-    if isinstance(source, Mapping):
-        name, content = "state dict", source
-    else:
-        name = Path(source).name
-        content, metadata = read_checkpoint(source)
-        sidecar = read_sidecar(source)
-    state_dict = _tensors_of(name, content)
+    name = "state dict" if isinstance(source, Mapping) else Path(source).name
     try:
-        descriptor = _load(state_dict, content, options, sidecar, metadata)
+        with torch.inference_mode(False):  # hosts load in inference mode; its tensors don't count their changes
+            descriptor = _load(source, options)
     except UnsupportedModelError as error:
         raise ModelLoadError(
-            f"{name}: not an upscaling model known here. {_summary(state_dict)} Supported: FDAT, Dense-Iso-ViT and "
+            f"{name}: not an upscaling model known here. {error} Supported: FDAT, Dense-Iso-ViT and "
             f"spandrel's architectures ({', '.join(sorted({a.architecture.id for a in MAIN_REGISTRY} - OWN_IDS))})"
         ) from error
+    except ModelLoadError as error:
+        raise error if str(error).startswith(name) else ModelLoadError(f"{name}: {error}") from error
     except Exception as error:
-        if isinstance(error, ModelLoadError):
-            raise ModelLoadError(f"{name}: {error}") from error
         reason = " ".join(str(error).split())
         raise ModelLoadError(f"{name}: looks like a known architecture but does not fit it: {reason}") from error
     if not isinstance(descriptor, ImageModelDescriptor):
@@ -68,41 +61,56 @@ def load_model(source: str | Path | Mapping[str, Any], **options: Any) -> ImageM
     return descriptor.eval()
 
 
-def _load(
-    state_dict: dict[str, Tensor],
-    content: Mapping[str, Any],
-    options: dict[str, Any],
-    sidecar: dict[str, Any],
-    metadata: dict[str, str],
-) -> ModelDescriptor:
+def _load(source: str | Path | Mapping[str, Any], options: dict[str, Any]) -> ModelDescriptor:
+    if isinstance(source, Mapping):
+        content, metadata = dict(source), {}
+    else:
+        content, metadata = read_checkpoint(source)
     fdat, dense_iso_vit = own_architectures()
+    if dense_iso_vit.detect(content):  # unwraps by itself: it knows which of several sets of weights to take
+        sidecar = {} if isinstance(source, Mapping) else read_sidecar(source)
+        return dense_iso_vit.load(content, sidecar=sidecar, metadata=metadata, **options)
+    state_dict = _tensors_of(content)
     if fdat.detect(state_dict):
         if unknown := set(options) - {"scale"}:
             raise ModelLoadError(f"FDAT has no such option: {', '.join(sorted(unknown))}; it has: scale")
         return fdat.load(state_dict, **options)
-    if dense_iso_vit.detect(dict(content)):  # unwraps by itself: it knows which of several sets of weights to take
-        return dense_iso_vit.load(dict(content), sidecar=sidecar, metadata=metadata, **options)
     if options:
         raise ModelLoadError(f"the options {', '.join(options)} are for FDAT and Dense-Iso-ViT, which this is not")
-    return MAIN_REGISTRY.load(state_dict)
+    try:
+        return MAIN_REGISTRY.load(state_dict)
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(_summary(state_dict)) from error
 
 
-def _tensors_of(name: str, content: Mapping[str, Any]) -> dict[str, Tensor]:
+def _tensors_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """Unwrap containers and prefixes, drop what is no tensor, refuse what can't be weights."""
     state_dict: Mapping[str, Any] = content
     if not any(isinstance(value, Tensor) for value in content.values()):
-        state_dict = canonicalize_state_dict(dict(content))
+        state_dict = canonicalize_state_dict({str(key): value for key, value in content.items()})
     tensors = {str(key): value for key, value in state_dict.items() if isinstance(value, Tensor)}
     for prefix in COMPILED_PREFIXES * 2:
         if tensors and all(key.startswith(prefix) for key in tensors):
             tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
     if not tensors:
         found = ", ".join(map(str, list(content)[:6])) or "nothing"
-        raise ModelLoadError(f"{name}: holds no tensors (found: {found}); a state dict was expected")
+        raise ModelLoadError(f"holds no tensors (found: {found}); a state dict was expected")
     for key, value in tensors.items():
-        if value.is_floating_point() and value.element_size() > 1 and not torch.isfinite(value).all():
-            raise ModelLoadError(f"{name}: the tensor {key!r} holds NaN or infinite values; the checkpoint is damaged")
+        _check_tensor(key, value)
     return dict(canonicalize_state_dict(tensors))
+
+
+def _check_tensor(key: str, value: Tensor) -> None:
+    if value.layout is not torch.strided or value.is_meta or value.is_complex():
+        raise ModelLoadError(
+            f"the tensor {key!r} is {value.layout}, {value.dtype}, on {value.device}; no usable weight"
+        )
+    if value.untyped_storage().nbytes() < value.numel() * value.element_size():
+        raise ModelLoadError(
+            f"the tensor {key!r} claims {tuple(value.shape)} but stores less; the checkpoint is damaged"
+        )
+    if value.is_floating_point() and not (value.float() if value.element_size() == 1 else value).isfinite().all():
+        raise ModelLoadError(f"the tensor {key!r} holds NaN or infinite values; the checkpoint is damaged")
 
 
 def _summary(state_dict: dict[str, Tensor]) -> str:

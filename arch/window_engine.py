@@ -121,3 +121,6 @@ class WindowEngine:
         for rows in self.model.bands(image.to(plan.device, plan.dtype), plan.batch, tick):
             write(top, rows)
             top += rows.shape[2]
+
+    def release(self) -> None:
+        """Nothing is kept beside the module's own tensors and buffers."""

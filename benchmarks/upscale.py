@@ -78,14 +78,14 @@ def kinds_of_models() -> dict[str, ImageModelDescriptor]:
 
 
 def measure_requirement(side: int) -> list[dict[str, float | str]]:
-    """What tile mode asks the host for, for one tile, against the measured peak of that tile's run."""
+    """What tile mode asks the host for, for a tile, against the peak of upscaling two such tiles less their result."""
     rows = []
     for name, model in kinds_of_models().items():
-        runner = Runner(model, torch.float32, DirectPlacement(model, "cpu"))
-        asked = runner.memory_required(1, side, side)
-        tiles = picture(side, side).movedim(-1, 1).contiguous()
-        with torch.inference_mode():
-            used = peak_above_base(lambda r=runner, t=tiles: r(t))
+        asked = Runner(model, torch.float32, DirectPlacement(model, "cpu")).memory_required(1, side, side)
+        image = picture(side, 2 * side - 32)
+        options = {"mode": "tile", "tile": side, "overlap": 32, "batch": 1}
+        peak = peak_above_base(lambda m=model, i=image, o=options: upscale_image(m, i, **o))
+        used = peak - image.nbytes * model.scale**2
         rows.append({"model": name, "tile": side, "asked": asked, "used": used, "ratio": asked / used})
     return rows
 

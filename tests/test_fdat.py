@@ -264,7 +264,7 @@ def test_trains() -> None:
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
     unused = {name for name, p in model.named_parameters() if p.grad is None}
     expected = {
         f"groups.{g}.blocks.{b}.inter.{gate}.weight"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from spandrel import ModelTiling
 from torch import nn
 
 from upscale import OutOfMemoryError, Target, upscale_image
+from upscale.placement import DirectPlacement, is_out_of_memory
+from upscale.precision import best_dtype, cast_copy
 
 
 @pytest.mark.parametrize(
@@ -286,6 +289,161 @@ def test_finished_tiles_are_not_computed_again() -> None:
     assert all(shape[-1] <= 32 for shape in network.calls[2:])
 
 
+class Fixed(Nearest):
+    """Takes tiles of exactly 16 pixels, and says so by the protocol; its output is not clamped."""
+
+    offset = 0.0
+
+    @property
+    def tile_contract(self) -> SimpleNamespace:
+        return SimpleNamespace(size=16, overlap=4, alignment=4, network=self)
+
+    def forward(self, x):
+        assert x.shape[-2:] == (16, 16)
+        return super().forward(x) + self.offset
+
+
+@pytest.mark.parametrize("mode", ["auto", "tile", "whole"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (15, 17), (12, 100), (100, 12), (33, 47)], ids=str)
+def test_networks_of_one_tile_size(size: tuple[int, int], mode: str) -> None:
+    image = picture(*size, batch=2)
+    result = upscale_image(descriptor(Fixed(3), 3), image, mode=mode)
+    assert (result - enlarged(image, 3)).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_networks_called_directly_are_watched_too(value: float) -> None:
+    network = Fixed(2)
+    network.offset = value
+    with pytest.raises(ValueError, match="NaN or infinite values in float32"):
+        upscale_image(descriptor(network, 2), picture(20, 20))
+
+
+class OnlyFloat32(Nearest):
+    def forward(self, x):
+        if x.dtype != torch.float32:
+            raise RuntimeError("expected m1 and m2 to have the same dtype, but got: float != BFloat16")
+        return super().forward(x)
+
+
+def test_a_model_that_does_not_run_in_half_precision_runs_in_float32(caplog: pytest.LogCaptureFixture) -> None:
+    image = picture(40, 40)
+    with caplog.at_level(logging.WARNING):
+        result = upscale_image(descriptor(OnlyFloat32(2), 2), image, tile=16, batch=4, precision="bf16")
+    assert torch.equal(result, upscale_image(nearest(2), image, tile=16, batch=4))
+    assert "does not run (expected m1 and m2" in caplog.text
+
+
+def test_swinir_in_bfloat16_at_sizes_where_spandrel_fails() -> None:
+    from spandrel.architectures.SwinIR import SwinIR
+
+    network = SwinIR(
+        img_size=16, window_size=8, depths=[2], embed_dim=12, num_heads=[2], upscale=2, upsampler="nearest+conv"
+    )
+    model = descriptor(network.eval(), 2, multiple_of=8)
+    image = picture(40, 52)
+    result = upscale_image(model, image, precision="bf16")
+    assert (result - upscale_image(model, image, precision="fp32")).abs().max() <= 0.02
+
+
+@pytest.mark.parametrize("wrong", ["scale", "channels"])
+def test_output_that_contradicts_the_descriptor(wrong: str) -> None:
+    class Wrong(Nearest):
+        def forward(self, x):
+            result = super().forward(x)
+            return result[:, :1] if wrong == "channels" else result[:, :, ::2, ::2]
+
+    with pytest.raises(ValueError, match="where its descriptor promises"):
+        upscale_image(descriptor(Wrong(2), 2), picture(20, 20))
+
+
+class Scarce(DirectPlacement):
+    """A device with little free memory."""
+
+    def __init__(self, model, free: int) -> None:
+        super().__init__(model, "cpu")
+        self.free = free
+
+    def available(self) -> int:
+        return self.free
+
+
+def test_tiles_shrink_to_the_free_memory() -> None:
+    model, image = nearest(2), picture(500, 600)
+    upscale_image(model, image, placement=Scarce(model, 2**40))
+    assert max(shape[-1] for shape in model.model.calls) > 300
+    model.model.calls.clear()
+    free = 2 * 2**20
+    result = upscale_image(model, image, placement=Scarce(model, free))
+    assert (result - enlarged(image, 2)).abs().max() <= 1e-6
+    largest = max(shape[-1] * shape[-2] for shape in model.model.calls)
+    assert 32 * 32 < largest * (3 + 2 * 3 * 4 + 4) * 4 <= 1.5 * free
+
+
+def test_copies_keep_nothing_of_the_host() -> None:
+    model = nearest(2)
+    model.patcher = object()
+    copy = cast_copy(model, torch.bfloat16)
+    assert "patcher" not in vars(copy) and copy.model is not model.model
+    assert copy.dtype == torch.bfloat16 and model.dtype == torch.float32 and hasattr(model, "patcher")
+
+
+@pytest.mark.parametrize(
+    ("half", "bfloat", "capability", "expected"),
+    [
+        (True, True, (9, 0), torch.float16),
+        (False, True, (9, 0), torch.bfloat16),
+        (False, True, (7, 5), torch.float32),
+        (True, True, (6, 1), torch.float32),
+        (False, False, (9, 0), torch.float32),
+    ],
+)
+def test_best_dtype(monkeypatch: pytest.MonkeyPatch, half: bool, bfloat: bool, capability, expected) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    model = nearest(2)
+    model.supports_half, model.supports_bfloat16 = half, bfloat
+    assert best_dtype(model, torch.device("cuda")) == expected
+    assert best_dtype(model, torch.device("cpu")) == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.cuda.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 5 GB)"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), True),
+        (MemoryError(), True),
+        (RuntimeError("shape mismatch"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_out_of_memory_by_type_and_words(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected
+
+
+def test_a_large_overlap_makes_the_automatic_tile_larger() -> None:
+    image = picture(600, 20)
+    assert (upscale_image(nearest(2), image, overlap=300) - enlarged(image, 2)).abs().max() <= 1e-6
+
+
+def test_opaque_frames_stay_opaque_beside_others() -> None:
+    image = picture(20, 20, 4, batch=2)
+    image[0, ..., 3] = 1
+    assert (upscale_image(descriptor(Box4(), 1), image)[0, ..., 3] == 1).all()
+
+
+class Box4(nn.Module):
+    """Loses a little of everything, alpha too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(0.999))
+
+    def forward(self, x):
+        return x * self.gain
+
+
 def test_the_floor_says_what_to_do() -> None:
     model = descriptor(LittleMemory(10), 2)
     with pytest.raises(OutOfMemoryError, match=r"single tile of \d+x\d+ pixels.*close other programs"):
@@ -361,6 +519,10 @@ def test_bad_images(image, message: str) -> None:
         ({"tile": 32, "overlap": 32}, "leaves nothing"),
         ({"target": Target(factor=0.001)}, "sides must be"),
         ({"target": Target(width=10**6)}, "sides must be"),
+        ({"target": Target()}, "neither factor nor width"),
+        ({"target": float("inf")}, "a number above 0"),
+        ({"target": "large"}, "is not understood"),
+        ({"tile": 16.0}, "whole number"),
     ],
     ids=lambda v: str(v),
 )

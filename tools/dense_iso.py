@@ -27,16 +27,12 @@ from rich.table import Table
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cpu_torchvision import make_torchvision_importable
-
-make_torchvision_importable()
-
-from arch.dense_iso_config import ACTIVATIONS, VALUE_RANGES, DenseIsoViTConfig  # noqa: E402
-from arch.dense_iso_load import Recognised, recognise  # noqa: E402
-from arch.dense_iso_options import METADATA_KEY, OPTIONS, PLACES  # noqa: E402
-from arch.dense_iso_vit import DenseIsoViT  # noqa: E402
-from arch.errors import ModelLoadError  # noqa: E402
-from arch.files import read_checkpoint  # noqa: E402
+from arch.dense_iso_config import ACTIVATIONS, VALUE_RANGES, DenseIsoViTConfig
+from arch.dense_iso_load import Recognised, recognise
+from arch.dense_iso_options import METADATA_KEY, OPTIONS, PLACES
+from arch.dense_iso_vit import DenseIsoViT
+from arch.errors import ModelLoadError
+from arch.files import read_checkpoint, read_sidecar
 
 console = Console()
 CROPS = 4  # windows of the picture that are compared
@@ -75,20 +71,6 @@ def _options(answers: list[str]) -> dict[str, str]:
     if malformed:
         raise ModelLoadError(f"--set takes NAME=VALUE, not {malformed[0]!r}; names: {', '.join(OPTIONS)}")
     return {name: value for name, _, value in pairs}
-
-
-def read_sidecar(checkpoint: Path) -> dict[str, Any]:
-    """The JSON object in ``model.json`` beside ``model.pth``, empty where there is none."""
-    path = checkpoint.with_suffix(".json")
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelLoadError(f"sidecar {path.name} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ModelLoadError(f"sidecar {path.name} holds a {type(content).__name__}, expected an object of options")
-    return content
 
 
 def print_report(checkpoint: Path, recognised: Recognised) -> None:

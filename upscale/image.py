@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 
 import torch
 from spandrel import ImageModelDescriptor
 from torch import Tensor
 
 from .channels import ChannelPass, channel_passes, premultiply, unpremultiply_
-from .network import Runner
-from .placement import DirectPlacement
+from .network import OutOfMemoryError, Runner
+from .placement import DirectPlacement, training_mode_kept
 from .precision import resolve_precision
 from .protocol import Placement, Progress
-from .resize import Target, resize
+from .resize import Target, parse_target, resize
 from .tiled import TiledUpscaler, TileSettings
-from .whole import run_exact
+from .whole import ExactUpscaler
 
 MODES = ("auto", "exact", "tile", "whole")
 ALPHA_MODES = ("model", "resize")
@@ -34,7 +35,7 @@ def upscale_image(
     device: torch.device | str | None = None,
     progress: Progress | None = None,
     alpha: str = "model",
-    target: Target | float | None = None,
+    target: Target | float | str | None = None,
     placement: Placement | None = None,
 ) -> Tensor:
     """Upscale (or restore, with a x1 model) a batch of pictures, frame by frame.
@@ -45,7 +46,8 @@ def upscale_image(
         image: (B, H, W, C) floating point in [0, 1]; C = 1 (grey), 3 (RGB) or 4 (RGBA); any device.
         mode: "exact" is the whole-image result band by band, for networks that offer it (FDAT); "tile" overlapping
             tiles blended; "whole" one call for the whole frame; "auto" exact where it is offered, else tiles.
-        tile: largest side of a tile in input pixels; None: from the model and the free memory.
+        tile: largest side of a tile in input pixels; None: from the model and the free memory. Like ``overlap`` and
+            ``batch`` it is for mode "tile" (and "auto" where that means tiles).
         overlap: smallest overlap of tiles in input pixels; None: 32, less for small tiles, or what the model asks for.
         batch: tiles per call of the network; None: 1 for large tiles, more for small ones.
         precision: "fp32", "fp16", "bf16", or "auto": half precision on GPUs that compute in it, for models that
@@ -53,7 +55,8 @@ def upscale_image(
         device: where to compute; None: a CUDA device if there is one, else where the model is.
         progress: called as ``progress(done, total)`` after every batch of tiles; what it raises ends the work.
         alpha: "model" upscales alpha by the same model, with premultiplied colours; "resize" resamples it.
-        target: size of the result: a factor of the input size, or a `Target`; None: the model's scale.
+        target: size of the result: a factor of the input size, a `Target`, or its text (`parse_target`); None: the
+            model's scale.
         placement: who owns the device memory (`protocol.Placement`); None: this call alone, on ``device``.
 
     Returns:
@@ -72,14 +75,16 @@ def upscale_image(
     frames, height, width, channels = image.shape
     if isinstance(target, int | float):
         target = Target(factor=float(target))
+    elif isinstance(target, str):
+        target = parse_target(target)
     scaled = height * model.scale, width * model.scale
     size = target.size(height, width) if target else scaled
-    with_alpha = channels == 4 and not _is_opaque(image)
+    with_alpha = channels == 4 and not all(map(is_opaque, image))
     passes = channel_passes(channels, model.input_channels, with_alpha=with_alpha and alpha == "model")
 
-    result = torch.empty(frames, *size, channels)  # here, so that callers get no inference tensor
+    result = _allocate(frames, *size, channels)  # here, so that callers get no inference tensor
     owned = DirectPlacement(model, device) if placement is None else nullcontext(placement)
-    with torch.inference_mode(), owned as where:
+    with torch.inference_mode(), training_mode_kept(model), owned as where, ExitStack() as cleanup:
         runner = Runner(model, resolve_precision(precision, model, where.auto_dtype(model)), where)
         done, total = 0, 0
 
@@ -91,7 +96,9 @@ def upscale_image(
 
         run: Callable[[Tensor, Tensor, ChannelPass], None]
         if engine is not None and mode in ("auto", "exact"):
-            run, steps = run_exact(runner, height, width, tick)
+            exact = ExactUpscaler(runner, height, width, tick)
+            cleanup.callback(exact.release)
+            run, steps = exact.run, exact.steps
         else:
             whole = max(height, width) if mode == "whole" else None
             settings = TileSettings(runner, height, width, whole or tile, overlap, batch)
@@ -124,6 +131,8 @@ def _upscale_frame(
     source = premultiply(frame) if premultiplied else frame
     for one in passes:
         run(one.select(source), into[..., one.target[0] : one.target[-1] + 1], one)
+    if with_alpha and is_opaque(frame):
+        into[..., 3] = 1  # a frame's result does not depend on the frames beside it
     if premultiplied:
         unpremultiply_(into)
     elif with_alpha:
@@ -133,20 +142,28 @@ def _upscale_frame(
 def _run_tiles(upscaler: TiledUpscaler, plane: Tensor, into: Tensor, one: ChannelPass) -> None:
     """Add the weighted tiles of one pass up in ``into`` (H * scale, W * scale, channels of the pass)."""
 
+    def weigh(tile: Tensor, weights: Tensor) -> Tensor:
+        return (one.collect(tile) * weights.to(tile.device)).permute(1, 2, 0).to("cpu")
+
     def write(tile: Tensor, rows: slice, columns: slice, weights: Tensor | None) -> None:
-        part = one.collect(tile)
         if weights is None:
-            into.copy_(part.permute(1, 2, 0))
-        else:
-            weighted = part * weights.to(part.device)
-            into[rows, columns] += weighted.permute(1, 2, 0).to("cpu")
+            into.copy_(one.collect(tile.to("cpu")).permute(1, 2, 0))
+            return
+        try:
+            weighted = weigh(tile, weights)
+        except Exception as error:
+            if not upscaler.runner.placement.is_out_of_memory(error):
+                raise
+            weighted = weigh(tile.to("cpu"), weights)
+        into[rows, columns] += weighted
 
     into.zero_()
     upscaler.add_to(plane, write)
 
 
-def _is_opaque(image: Tensor) -> bool:
-    return all(bool((frame[..., 3] == 1).all()) for frame in image)
+def is_opaque(frame: Tensor) -> bool:
+    """Whether no pixel of (H, W, 4) is transparent."""
+    return bool((frame[..., 3] == 1).all())
 
 
 def _check_image(image: Tensor) -> None:
@@ -157,12 +174,25 @@ def _check_image(image: Tensor) -> None:
         raise ValueError(f"the image has the shape {shape}; (B, H, W, C) with C = 1, 3 or 4 was expected")
     if 0 in shape:
         raise ValueError(f"the image has the shape {shape} and so no pixels; every side must be at least 1")
-    if not image.is_floating_point():
+    if image.layout is not torch.strided or image.is_meta:
+        raise ValueError(f"the image is a {image.layout} tensor on {image.device}; an ordinary tensor was expected")
+    if image.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise ValueError(
             f"the image is {image.dtype}; floating point in [0, 1] was expected: divide 8-bit values by 255"
         )
     if not all(bool(frame.isfinite().all()) for frame in image):
         raise ValueError("the image holds NaN or infinite values; look at the node or program that made it")
+
+
+def _allocate(*shape: int) -> Tensor:
+    try:
+        return torch.empty(*shape)
+    except RuntimeError as error:
+        gigabytes = math.prod(shape) * 4 / 2**30
+        raise OutOfMemoryError(
+            f"the result of {shape[0]} pictures of {shape[2]}x{shape[1]} needs {gigabytes:.1f} GiB of main memory, "
+            "more than there is; choose a smaller target or fewer frames"
+        ) from error
 
 
 def check_model(model: object) -> None:
@@ -185,7 +215,7 @@ def _check_options(mode: str, alpha: str, tile: int | None, overlap: int | None,
     if alpha not in ALPHA_MODES:
         raise ValueError(f"alpha {alpha!r} is not known; use one of {', '.join(ALPHA_MODES)}")
     for name, value, least in (("tile", tile, 8), ("overlap", overlap, 0), ("batch", batch, 1)):
-        if value is not None and value < least:
-            raise ValueError(f"{name} is {value}; it must be at least {least}, or left automatic")
+        if value is not None and (not isinstance(value, int) or value < least):
+            raise ValueError(f"{name} is {value}; it must be a whole number from {least} on, or left automatic")
     if tile is not None and overlap is not None and overlap >= tile:
         raise ValueError(f"overlap {overlap} leaves nothing of a tile of {tile}; make it smaller than the tile")

@@ -57,58 +57,79 @@ class Runner:
         self.ready = self.placement.prepare(self.original, self.dtype, memory_required)
 
     def memory_required(self, batch: int, height: int, width: int) -> int:
-        """Bytes that one batch works in: the network's, and input and float32 output of the tiles."""
+        """Bytes that one batch works in: its input, and the larger of the network and the blending of its result."""
         model = self.original
-        own = batch * height * width * (model.input_channels + 2 * model.output_channels * model.scale**2) * 4
-        return working_bytes(model, batch, height, width, self.dtype) + own
+        pixels = batch * height * width
+        result = pixels * model.output_channels * model.scale**2 * 4
+        blending = 2 * result + pixels * model.scale**2 * 4  # the tile, the weighted tile, the weights
+        network = working_bytes(model, batch, height, width, self.dtype)
+        return pixels * model.input_channels * 4 + max(network, blending)
 
     def __call__(self, tiles: Tensor) -> Tensor:
         """Tiles (B, Cin, h, w) float32 -> (B, Cout, h * scale, w * scale) float32 in [0, 1], on the device.
 
         Raises:
-            ValueError: the model makes NaN or infinity in float32 too.
+            ValueError: the model makes NaN or infinity in float32 too, or pictures of another size than it promises.
         """
-        result, finite = self._forward(tiles)
-        if not finite and self.dtype != torch.float32:
-            logger.warning(
-                "%s made NaN or infinite values in %s; this and the remaining tiles are computed in float32",
-                self.original.architecture.name,
-                str(self.dtype).removeprefix("torch."),
-            )
+        name = self.original.architecture.name
+        try:
+            result = self._forward(tiles)
+            reason = "made NaN or infinite values"
+        except Exception as error:
+            if self.dtype == torch.float32 or self.placement.is_out_of_memory(error):
+                raise
+            result = None
+            reason = f"does not run ({str(error).splitlines()[0]})"
+        if result is None and self.dtype != torch.float32:
+            precision = str(self.dtype).removeprefix("torch.")
+            logger.warning("%s %s in %s; this and the remaining tiles are computed in float32", name, reason, precision)
             self.dtype = torch.float32
-            del result
             self.prepare(tiles.shape[0], *tiles.shape[-2:])
-            result, finite = self._forward(tiles)
-        if not finite:
+            result = self._forward(tiles)
+        if result is None:
             raise ValueError(
-                f"{self.original.architecture.name} made NaN or infinite values in float32; the checkpoint is damaged "
-                "or does not fit its architecture: try another one"
+                f"{name} made NaN or infinite values in float32; the checkpoint is damaged or does not fit its "
+                "architecture: try another one"
             )
         return result
 
-    def _forward(self, tiles: Tensor) -> tuple[Tensor, bool]:
-        if self.one_at_a_time and len(tiles) > 1:
-            return self._one_by_one(tiles)
-        batch = tiles.to(self.placement.device, self.dtype)
-        try:
-            return self._run(batch)
-        except Exception as error:
-            if len(tiles) == 1 or self.placement.is_out_of_memory(error):
-                raise
-            logger.info("%s takes no batches (%s)", self.original.architecture.name, error)
-        self.one_at_a_time = True
-        return self._one_by_one(tiles)
+    def _forward(self, tiles: Tensor) -> Tensor | None:
+        """The result in [0, 1], None where the model made NaN or infinity."""
+        if not self.one_at_a_time:
+            try:
+                return self._run(tiles.to(self.placement.device, self.dtype))
+            except Exception as error:
+                if len(tiles) == 1 or self.dtype != torch.float32 or self.placement.is_out_of_memory(error):
+                    raise
+                logger.info("%s takes no batches (%s)", self.original.architecture.name, error)
+            self.one_at_a_time = True
+        parts = []
+        for tile in tiles.split(1):
+            part = self._run(tile.to(self.placement.device, self.dtype))
+            if part is None:
+                return None
+            parts.append(part)
+        return torch.cat(parts)
 
-    def _one_by_one(self, tiles: Tensor) -> tuple[Tensor, bool]:
-        parts = [self._run(tile.to(self.placement.device, self.dtype)) for tile in tiles.split(1)]
-        return torch.cat([part for part, _ in parts]), all(finite for _, finite in parts)
-
-    def _run(self, batch: Tensor) -> tuple[Tensor, bool]:
+    def _run(self, batch: Tensor) -> Tensor | None:
         contract = getattr(self.ready.model, "tile_contract", None)
         if contract is not None:
-            raw = contract.network(batch)
-            return raw.float().clamp_(0, 1), bool(raw.isfinite().all())
-        seen: list[Tensor] = []  # spandrel clamps, which hides infinity: look at the module's own output
+            result = contract.network(batch)
+            finite = result.isfinite().all()
+        else:
+            result, finite = self._run_descriptor(batch)
+        model, (frames, _, height, width) = self.original, batch.shape
+        promised = (frames, model.output_channels, height * model.scale, width * model.scale)
+        if tuple(result.shape) != promised:
+            raise ValueError(
+                f"{model.architecture.name} made {tuple(result.shape)} of {tuple(batch.shape)}, where its descriptor "
+                f"promises {promised}; the loader read its scale or channels wrongly"
+            )
+        return result.float().clamp(0, 1) if finite else None
+
+    def _run_descriptor(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """The result and whether it is finite: spandrel clamps, which hides infinity, so the module is watched."""
+        seen: list[Tensor] = []
 
         def look(module: Any, inputs: Any, output: Any) -> None:
             tensors = output if isinstance(output, tuple | list) else (output,)
@@ -116,7 +137,7 @@ class Runner:
 
         hook = self.ready.model.register_forward_hook(look)
         try:
-            result = self.ready(batch).float()
+            result = self.ready(batch)
         finally:
             hook.remove()
-        return result, all(bool(flag) for flag in seen) and bool(result.isfinite().all())
+        return result, torch.stack([*seen, result.isfinite().all()]).all()

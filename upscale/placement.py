@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 import psutil
@@ -13,21 +15,32 @@ from .precision import best_dtype, cast_copy
 SHARE_OF_FREE_MEMORY = 0.7
 """Of the memory that is free now; the rest is for other programs and for what no estimate sees."""
 
-CPU_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "could not allocate")
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "could not allocate", "alloc_failed")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that device or CPU memory ran out (the CPU allocator raises plain RuntimeErrors)."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    """Whether an exception says that memory ran out: CUDA has a type for it, the CPU, MPS and cuBLAS only words."""
+    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in CPU_OUT_OF_MEMORY)
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in OUT_OF_MEMORY)
+
+
+@contextmanager
+def training_mode_kept(model: ImageModelDescriptor) -> Iterator[None]:
+    """Give every submodule its training flag back in the end: running a descriptor puts its model into eval mode."""
+    training = [module for module in model.model.modules() if module.training]
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 class DirectPlacement:
     """A `Placement` that owns the device; a context manager that gives the model back as it was.
 
-    Device and training mode of every submodule are restored on exit, also after an error. Other precisions run in a
-    copy, so the model's weights never change.
+    The device is restored on exit, also after an error. Other precisions run in a copy, so the model's weights never
+    change.
     """
 
     def __init__(self, model: ImageModelDescriptor, device: torch.device | str | None = None) -> None:
@@ -39,7 +52,6 @@ class DirectPlacement:
 
     def __enter__(self) -> DirectPlacement:
         self._found_on = self._model.device
-        self._training = [module for module in self._model.model.modules() if module.training]
         return self
 
     def __exit__(
@@ -48,8 +60,6 @@ class DirectPlacement:
         self._copies.clear()
         if self._model.device != self._found_on:
             self._model.model.to(self._found_on)
-        for module in self._training:
-            module.training = True
         self.release_cache()
 
     def auto_dtype(self, model: ImageModelDescriptor) -> torch.dtype:

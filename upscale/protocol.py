@@ -59,6 +59,10 @@ class ExactEngine(Protocol):
         """image (B, C, H, W); ``write(top, rows)`` gets finished rows (B, C, h, W * scale) in order, unclamped."""
         ...
 
+    def release(self) -> None:
+        """Drop what is kept on a device other than the CPU between runs, beside the weights of the module."""
+        ...
+
 
 class Placement(Protocol):
     """Who owns the device memory: this process alone (`DirectPlacement`), or a host program."""

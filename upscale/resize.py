@@ -28,6 +28,10 @@ class Target:
         Raises:
             ValueError: a side would be 0 or above 65,536 pixels.
         """
+        if self.factor is None and self.width is None and self.height is None:
+            raise ValueError("the target has neither factor nor width nor height; give one of them")
+        if self.factor is not None and not 0 < self.factor <= LARGEST_SIDE:
+            raise ValueError(f"the target's factor is {self.factor}; a number above 0 was expected")
         if self.factor is not None:
             found = round(height * self.factor), round(width * self.factor)
         elif self.height is None:

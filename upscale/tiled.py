@@ -50,7 +50,7 @@ class TileSettings:
         self.traits = traits = TileTraits.of(runner.original)
         self.floor = round_up(max(SMALLEST_TILE, traits.minimum, 2 * traits.alignment), traits.alignment)
         self.longest = max(height, width)
-        self.tile = traits.fixed or tile or self._default_tile(runner.original)
+        self.tile = traits.fixed or tile or max(self._default_tile(runner.original), 2 * (overlap or 0))
         self.tile = max(self.tile, traits.minimum, 2 * traits.alignment)
         default = min(traits.overlap, self.tile // 4)
         self.overlap = default if overlap is None else overlap
@@ -68,7 +68,7 @@ class TileSettings:
 
     def _default_tile(self, model: ImageModelDescriptor) -> int:
         """Models that see the whole image get all of it if they can; for others larger tiles gain nothing."""
-        return self.longest if model.tiling is ModelTiling.DISCOURAGED else min(LARGEST_DEFAULT_TILE, self.longest)
+        return self.longest if model.tiling is ModelTiling.DISCOURAGED else LARGEST_DEFAULT_TILE
 
     def _default_batch(self) -> int:
         kind = "cpu" if self.runner.placement.device.type == "cpu" else "other"
@@ -130,11 +130,15 @@ class TiledUpscaler:
                 results = self._split(tiles[0])[None]
             for index, result in zip(numbers, results):
                 rows, columns = grid.window(index, scale)
+                rows = slice(rows.start, min(rows.stop, height * scale))  # less what was padded to a fixed size
+                columns = slice(columns.start, min(columns.stop, width * scale))
+                part = result[:, : rows.stop - rows.start, : columns.stop - columns.start]
                 if len(grid) == 1:
-                    write(result[:, : height * scale, : width * scale], rows, columns, None)
+                    write(part, rows, columns, None)
                 else:
                     row, column = grid.index(index)
-                    write(result, rows, columns, row_weights[row][:, None] * column_weights[column])
+                    weights = row_weights[row][:, None] * column_weights[column]
+                    write(part, rows, columns, weights[: part.shape[-2], : part.shape[-1]])
             number = numbers.stop
             self.tick(len(numbers))
 

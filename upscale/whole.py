@@ -46,7 +46,6 @@ class ExactUpscaler:
         while True:
             try:
                 if self._attempt(plane, into, one):
-                    self._tell(self.steps)
                     return
                 reason = None
             except Exception as error:
@@ -72,10 +71,16 @@ class ExactUpscaler:
         return all(bool(flag) for flag in finite)
 
     def _tell(self, done: int) -> None:
-        """Progress in steps of the first plan: later plans count other totals, but what users see only grows."""
-        if done > self._told:
-            step, self._told = done - self._told, done
-            self.tick(step)
+        """Progress in steps of the first plan: later plans count other totals, but what users see only grows.
+
+        Told after every band all the same, since that is when users can interrupt.
+        """
+        step, self._told = max(done - self._told, 0), max(done, self._told)
+        self.tick(step)
+
+    def release(self) -> None:
+        """Let the engine drop what it keeps on the device beside the weights, which no host knows of."""
+        self._engine().release()
 
     def _fall_back(self) -> None:
         name = self.runner.original.architecture.name
@@ -98,11 +103,3 @@ class ExactUpscaler:
             )
         logger.warning("out of memory (%s): going on with smaller bands", reason)
         self.plan = smaller
-
-
-def run_exact(
-    runner: Runner, height: int, width: int, tick: Callable[[int], None]
-) -> tuple[Callable[[Tensor, Tensor, ChannelPass], None], int]:
-    """The function that upscales one plane, and the number of ticks it makes."""
-    upscaler = ExactUpscaler(runner, height, width, tick)
-    return upscaler.run, upscaler.steps
