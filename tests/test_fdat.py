@@ -256,7 +256,7 @@ def test_trains() -> None:
     model = FDAT(small("pixelshuffledirect", 2)).train()
     image = picture(16, 16, batch=4)
     target = torch.nn.functional.interpolate(image, scale_factor=2)
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     losses = []
     for _ in range(40):
         loss = (model(image) - target).abs().mean()
@@ -264,7 +264,7 @@ def test_trains() -> None:
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.6 * losses[0]
     unused = {name for name, p in model.named_parameters() if p.grad is None}
     expected = {
         f"groups.{g}.blocks.{b}.inter.{gate}.weight"
