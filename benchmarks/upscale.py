@@ -111,13 +111,18 @@ def import_tiled_scale() -> Callable[..., torch.Tensor] | None:
 
 @contextlib.contextmanager
 def timed_network(model: ImageModelDescriptor) -> Iterator[list[float]]:
-    """Collects the seconds of every call of the network."""
+    """Collects the seconds of every call of the network; dry runs on the meta device count as planning."""
     seconds: list[float] = []
     started: list[float] = []
-    network = model.model
+
+    def stop(module: object, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        elapsed = time.perf_counter() - started.pop()
+        if not output.is_meta:
+            seconds.append(elapsed)
+
     hooks = [
-        network.register_forward_pre_hook(lambda *_: started.append(time.perf_counter())),
-        network.register_forward_hook(lambda *_: seconds.append(time.perf_counter() - started.pop())),
+        model.model.register_forward_pre_hook(lambda *_: started.append(time.perf_counter())),
+        model.model.register_forward_hook(stop),
     ]
     try:
         yield seconds
@@ -128,9 +133,10 @@ def timed_network(model: ImageModelDescriptor) -> Iterator[list[float]]:
 
 def measure_overhead(tile: int, overlap: int, repeats: int) -> dict[str, float | None]:
     """Share of time outside the network; and time relative to ComfyUI's tiles of the same size."""
-    model, image = tiny_fdat(2), picture(512, 512)
+    image = picture(512, 512)
     shares = []
     for _ in range(repeats):
+        model = tiny_fdat(2)  # a new one, since plans are kept per model
         with timed_network(model) as network_seconds:
             started = time.perf_counter()
             upscale_image(model, image, mode="tile", tile=tile, overlap=overlap, batch=1, precision="fp32")
