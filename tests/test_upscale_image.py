@@ -533,6 +533,15 @@ def test_bad_options(options: dict, message: str) -> None:
     assert model.model.calls == []
 
 
+@pytest.mark.parametrize("target", [None, 0.001])
+def test_huge_images_are_refused_before_any_work(target: float | None) -> None:
+    model = nearest()
+    huge = torch.zeros(1).expand(1, 60_000, 60_000, 3)
+    with pytest.raises(OutOfMemoryError, match=r"needs \d+\.\d GiB of main memory and \d+\.\d GiB are free"):
+        upscale_image(model, huge, target=target)
+    assert model.model.calls == []
+
+
 def test_precision_that_the_model_lacks() -> None:
     with pytest.raises(ValueError, match="does not support fp16; use precision 'auto' or 'fp32'"):
         upscale_image(nearest(half=False), picture(8, 8), precision="fp16")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 
+import psutil
 import torch
 from spandrel import ImageModelDescriptor
 from torch import Tensor
@@ -79,10 +80,13 @@ def upscale_image(
         target = parse_target(target)
     scaled = height * model.scale, width * model.scale
     size = target.size(height, width) if target else scaled
+    result = _allocate(
+        frames, size, scaled, channels
+    )  # outside inference mode, so that callers get no inference tensor
+    _check_finite(image)
     with_alpha = channels == 4 and not all(map(is_opaque, image))
     passes = channel_passes(channels, model.input_channels, with_alpha=with_alpha and alpha == "model")
 
-    result = _allocate(frames, *size, channels)  # here, so that callers get no inference tensor
     owned = DirectPlacement(model, device) if placement is None else nullcontext(placement)
     with torch.inference_mode(), training_mode_kept(model), owned as where, ExitStack() as cleanup:
         runner = Runner(model, resolve_precision(precision, model, where.auto_dtype(model)), where)
@@ -180,19 +184,23 @@ def _check_image(image: Tensor) -> None:
         raise ValueError(
             f"the image is {image.dtype}; floating point in [0, 1] was expected: divide 8-bit values by 255"
         )
-    if not all(bool(frame.isfinite().all()) for frame in image):
-        raise ValueError("the image holds NaN or infinite values; look at the node or program that made it")
 
 
-def _allocate(*shape: int) -> Tensor:
-    try:
-        return torch.empty(*shape)
-    except RuntimeError as error:
-        gigabytes = math.prod(shape) * 4 / 2**30
+def _allocate(frames: int, size: tuple[int, int], scaled: tuple[int, int], channels: int) -> Tensor:
+    """The result (frames, *size, channels), if main memory has room for it and for one frame of the size ``scaled``."""
+    needed = 4 * channels * (frames * math.prod(size) + (math.prod(scaled) if size != scaled else 0))
+    free = psutil.virtual_memory().available
+    if needed > free:
         raise OutOfMemoryError(
-            f"the result of {shape[0]} pictures of {shape[2]}x{shape[1]} needs {gigabytes:.1f} GiB of main memory, "
-            "more than there is; choose a smaller target or fewer frames"
-        ) from error
+            f"the result, {frames} x {size[1]}x{size[0]} pixels, needs {needed / 2**30:.1f} GiB of main memory and "
+            f"{free / 2**30:.1f} GiB are free; choose a smaller target, fewer frames or a smaller picture"
+        )
+    return torch.empty(frames, *size, channels)
+
+
+def _check_finite(image: Tensor, rows: int = 1024) -> None:
+    if not all(bool(band.isfinite().all()) for frame in image for band in frame.split(rows)):
+        raise ValueError("the image holds NaN or infinite values; look at the node or program that made it")
 
 
 def check_model(model: object) -> None:
