@@ -75,7 +75,10 @@ _copies: WeakKeyDictionary[nn.Module, dict[torch.dtype, ImageModelDescriptor]] =
 
 
 class HostPlacement:
-    """An `upscale.protocol.Placement` that lets the host load models and free memory; it moves nothing by hand."""
+    """An `upscale.protocol.Placement` that lets the host load models and free memory.
+
+    It moves a model itself only where another node has moved it behind the host's back.
+    """
 
     def __init__(self, model: ImageModelDescriptor) -> None:
         self.device: torch.device = attach_patcher(model).load_device

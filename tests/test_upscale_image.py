@@ -320,10 +320,21 @@ def test_networks_called_directly_are_watched_too(value: float) -> None:
 
 
 class OnlyFloat32(Nearest):
+    message = "expected m1 and m2 to have the same dtype, but got: float != BFloat16"
+
     def forward(self, x):
         if x.dtype != torch.float32:
-            raise RuntimeError("expected m1 and m2 to have the same dtype, but got: float != BFloat16")
+            raise RuntimeError(self.message)
         return super().forward(x)
+
+
+def test_an_error_without_a_message_is_named_by_its_type(caplog: pytest.LogCaptureFixture) -> None:
+    network, image = OnlyFloat32(2), picture(20, 20)
+    network.message = ""
+    with caplog.at_level(logging.WARNING):
+        result = upscale_image(descriptor(network, 2), image, precision="bf16")
+    assert torch.equal(result, upscale_image(nearest(2), image))
+    assert "does not run (RuntimeError)" in caplog.text
 
 
 def test_a_model_that_does_not_run_in_half_precision_runs_in_float32(caplog: pytest.LogCaptureFixture) -> None:

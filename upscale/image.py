@@ -80,9 +80,8 @@ def upscale_image(
         target = parse_target(target)
     scaled = height * model.scale, width * model.scale
     size = target.size(height, width) if target else scaled
-    result = _allocate(
-        frames, size, scaled, channels
-    )  # outside inference mode, so that callers get no inference tensor
+    # outside inference mode, so that callers get no inference tensor
+    result = _allocate(frames, size, scaled, channels)
     _check_finite(image)
     with_alpha = channels == 4 and not all(map(is_opaque, image))
     passes = channel_passes(channels, model.input_channels, with_alpha=with_alpha and alpha == "model")

@@ -20,6 +20,19 @@ class OutOfMemoryError(RuntimeError):
     """Even the smallest tile does not fit into memory; the message says what to do."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, its type where it has none."""
+    return str(error).split("\n")[0] or type(error).__name__
+
+
+def not_finite(model: ImageModelDescriptor) -> ValueError:
+    """The error for a model that makes NaN or infinity even in float32."""
+    return ValueError(
+        f"{model.architecture.name} made NaN or infinite values in float32; the checkpoint is damaged or does not fit "
+        "its architecture: try another one"
+    )
+
+
 @dataclass(frozen=True)
 class TileTraits:
     """What a model wants of tiles: `protocol.TileContract` joined with spandrel's size requirements."""
@@ -79,7 +92,7 @@ class Runner:
             if self.dtype == torch.float32 or self.placement.is_out_of_memory(error):
                 raise
             result = None
-            reason = f"does not run ({str(error).splitlines()[0]})"
+            reason = f"does not run ({first_line(error)})"
         if result is None and self.dtype != torch.float32:
             precision = str(self.dtype).removeprefix("torch.")
             logger.warning("%s %s in %s; this and the remaining tiles are computed in float32", name, reason, precision)
@@ -87,10 +100,7 @@ class Runner:
             self.prepare(tiles.shape[0], *tiles.shape[-2:])
             result = self._forward(tiles)
         if result is None:
-            raise ValueError(
-                f"{name} made NaN or infinite values in float32; the checkpoint is damaged or does not fit its "
-                "architecture: try another one"
-            )
+            raise not_finite(self.original)
         return result
 
     def _forward(self, tiles: Tensor) -> Tensor | None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .blend import axis_weights
 from .geometry import TileGrid, plan_grid, round_up
-from .network import OutOfMemoryError, Runner, TileTraits
+from .network import OutOfMemoryError, Runner, TileTraits, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ class TiledUpscaler:
         except Exception as error:
             if not self.runner.placement.is_out_of_memory(error):
                 raise
-            reason = str(error).split("\n")[0]
+            reason = first_line(error)
         # only here, after the except block, has the traceback let go of the tensors
         self.runner.placement.release_cache()
         if len(tiles) > 1:

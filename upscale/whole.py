@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .channels import ChannelPass
-from .network import OutOfMemoryError, Runner
+from .network import OutOfMemoryError, Runner, first_line, not_finite
 from .protocol import ExactEngine, ExactPlan
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class ExactUpscaler:
             except Exception as error:
                 if not self.runner.placement.is_out_of_memory(error):
                     raise
-                reason = str(error).split("\n")[0]
+                reason = first_line(error)
             # only here, after the except block, has the traceback let go of the tensors
             if reason is None:
                 self._fall_back()
@@ -83,12 +83,9 @@ class ExactUpscaler:
         self._engine().release()
 
     def _fall_back(self) -> None:
-        name = self.runner.original.architecture.name
         if self.runner.dtype == torch.float32:
-            raise ValueError(
-                f"{name} made NaN or infinite values in float32; the checkpoint is damaged or does not fit its "
-                "architecture: try another one"
-            )
+            raise not_finite(self.runner.original)
+        name = self.runner.original.architecture.name
         logger.warning("%s made NaN or infinite values in %s; computing again in float32", name, self.runner.dtype)
         self.runner.dtype = torch.float32
         self._prepare()
