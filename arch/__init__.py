@@ -2,7 +2,9 @@
 
 from .adopt import adopt
 from .errors import ModelLoadError
+from .info import describe
 from .load import load_model
+from .option_text import parse_options
 from .registry import install
 
-__all__ = ["ModelLoadError", "adopt", "install", "load_model"]
+__all__ = ["ModelLoadError", "adopt", "describe", "install", "load_model", "parse_options"]

@@ -5,7 +5,8 @@ layer d -> 2h (or two d -> h), a layer h -> d, and attention as one of
 
     (3d, d) | (3d, d) (d, d) | 3 x (d, d) | 4 x (d, d) | (d, d) (2d, d) | (d, d) (2d, d) (d, d)
 
-and perhaps two vectors of width d (layer scale). A group of layers with anything else is no block.
+and perhaps two vectors of width d (layer scale). Norms without bias are vectors too. A group of layers with anything
+else is no block.
 """
 
 from __future__ import annotations
@@ -33,7 +34,12 @@ Q_WORDS = {"q", "query", "queries", "wq", "toq", "qproj", "qlin", "qw", "qlinear
 K_WORDS = {"k", "key", "keys", "wk", "tok", "kproj", "klin", "kw", "klinear"}
 V_WORDS = {"v", "value", "values", "val", "wv", "tov", "vproj", "vlin", "vw", "vlinear"}
 KV_WORDS = {"kv", "wkv", "tokv", "kvproj", "keyvalue"}
+NORM_WORDS = {"ln", "rms"}
+SCALE_WORDS = {"ls", "scale", "gamma", "lambda", "alpha", "beta", "layerscale"}
+IN_WORDS = {"in", "input", "up", "expand", "lift", "inner"}
+OUT_WORDS = {"out", "output", "down", "contract", "squeeze", "shrink", "drop"}
 QK_WORDS = {"qk", "wqk", "toqk", "qkproj", "querykey"}
+RESTORMER = ["project_in", "dwconv", "project_out"]
 MOST_LAYERS = 14
 
 
@@ -51,7 +57,7 @@ class Block:
         qkv_kind: how attention was stored, for the report.
         roles: role -> layers, as found (several where this project's layer is stored in parts).
         weights: this project's names inside a block -> tensors.
-        gate_is_first: the depthwise convolution named as the gate stands first; None: no such name.
+        gate_is_first: by the names the first half is gated; None: they do not say.
     """
 
     root: Path
@@ -92,6 +98,7 @@ def parse_block(group: Sequence[Layer], root: Path, evidence: Evidence) -> Block
         by_kind.setdefault(layer.kind, []).append(layer)
     depthwise, norms = by_kind.pop("depthwise", []), by_kind.pop("norm", [])
     linears, vectors = by_kind.pop("linear", []), by_kind.pop("vector", [])
+    norms, vectors = _norms_and_scales(norms, vectors, root, evidence)
     if by_kind:
         raise NotABlock(f"layers that no block has: {[layer for rest in by_kind.values() for layer in rest][:3]}")
     if len(depthwise) not in (1, 2) or len({layer.shape for layer in depthwise}) != 1:
@@ -110,9 +117,13 @@ def parse_block(group: Sequence[Layer], root: Path, evidence: Evidence) -> Block
     qkv_kind, attention_roles = _attention(parts.attention, width, root, evidence)
     norms = two_branches(norms, parts.attention, feed_forward, len(root), evidence, "norm1/norm2")
     if vectors:
+        if vectors[0].shape != (width,):
+            evidence.notes.guessed.add("single numbers in blocks as scales of the two branches")
         vectors = two_branches(vectors, parts.attention, feed_forward, len(root), evidence, "layer scale 1/2")
     expand = _gate_last(parts.expand, evidence, "the two halves of g_proj")[0]
     depthwise, gate_is_first = _gate_last(depthwise, evidence, "path_1/path_2")
+    if [e.path[-1] for e in (*parts.expand, *depthwise, parts.contract)] == RESTORMER:
+        gate_is_first = True  # where these names come from, the first half is gated
     roles = {
         "norm1": norms[:1],
         **attention_roles,
@@ -123,6 +134,27 @@ def parse_block(group: Sequence[Layer], root: Path, evidence: Evidence) -> Block
         "layer_scale": vectors,
     }
     return Block(root, width, hidden, qkv_kind, roles, _weights(roles, qkv_kind, width, hidden), gate_is_first)
+
+
+def _norms_and_scales(norms: list[Layer], vectors: list[Layer], root: Path,
+                      evidence: Evidence) -> tuple[list[Layer], list[Layer]]:  # fmt: skip
+    """Norms without bias look like layer scale: two vectors are norms, of four names must tell.
+
+    Raises:
+        NotABlock: they do not. Other networks have four vectors in a block, too, so this is no sign of a Dense-Iso-ViT.
+    """
+    wide = [e for e in vectors if e.shape != (1,)]
+    if norms or len(wide) not in (2, 4):
+        return norms, vectors
+    if len(wide) == 4:
+        norms = [e for e in wide if any("norm" in w or w in NORM_WORDS for w in words(e.path[len(root) :]))]
+        if not evidence.use_names or len(norms) != 2:
+            scales = [e for e in wide if set(words(e.path[len(root) :])) & SCALE_WORDS]
+            norms = [e for e in wide if e not in scales]
+        if not evidence.use_names or len(norms) != 2:
+            raise NotABlock(f"four vectors of which the names do not tell norms without bias from layer scale: {wide}")
+        wide = norms
+    return wide, [e for e in vectors if e not in wide]
 
 
 def _linears(linears: list[Layer], depthwise: list[Layer], width: int, hidden: int, root: Path,
@@ -161,6 +193,9 @@ def _linears(linears: list[Layer], depthwise: list[Layer], width: int, hidden: i
         attention_words = ATTENTION_WORDS | Q_WORDS | K_WORDS | V_WORDS | KV_WORDS | QK_WORDS
         own = [*parts.expand, parts.contract]
         score = sum(count(e, FEED_FORWARD_WORDS) - count(e, attention_words) for e in own)
+        score += count(parts.contract, OUT_WORDS) - count(parts.contract, IN_WORDS)
+        score += evidence.use_names and parts.contract.path[-1].lower() == "w2"  # as in LLaMA: w2(act(w1 x) * w3 x)
+        score += sum(count(e, IN_WORDS) - count(e, OUT_WORDS) for e in parts.expand)
         return score + sum(count(e, attention_words) - count(e, FEED_FORWARD_WORDS) for e in parts.attention)
 
     def in_order(parts: _Linears) -> int:
@@ -283,7 +318,7 @@ def _weights(roles: dict[str, list[Layer]], qkv_kind: str, width: int, hidden: i
         if not layers:
             continue
         weights[name + ".weight"] = (
-            layers[0].weight if layers[0].kind == "norm" else torch.cat([layer.matrix for layer in layers])
+            layers[0].weight if layers[0].weight.ndim == 1 else torch.cat([layer.matrix for layer in layers])
         )
         bias = _joined_bias(layers)
         if bias is not None:

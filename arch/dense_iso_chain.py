@@ -109,10 +109,15 @@ def _most_plausible(chains: list[Chain], layers: Sequence[Layer], evidence: Evid
         found = set(words(layer.path))
         return bool(found & LATE_WORDS) - bool(found & EARLY_WORDS)
 
-    def quality(chain: Chain) -> tuple[int, int]:
+    def against_numbers(chain: Chain) -> int:
+        pairs = itertools.combinations([layer.path for layer, _ in chain], 2)
+        return sum((number_order(list(pair), evidence.universe) or pair)[0] != pair[0] for pair in pairs)
+
+    def quality(chain: Chain) -> tuple[int, int, int]:
         spoken = sum(position * lateness(layer) for position, (layer, _) in enumerate(chain))
         first_shuffle = next(i for i, (_, factor) in enumerate(chain) if factor > 1 or i == len(chain) - 1)
-        return (spoken if evidence.use_names else 0), first_shuffle
+        numbers = -against_numbers(chain) if evidence.use_names else 0
+        return numbers, (spoken if evidence.use_names else 0), first_shuffle
 
     evidence.notes.guessed.add(what)
     return max(chains, key=quality)

@@ -16,6 +16,8 @@ ACTIVATIONS = {
     "gelu": F.gelu,
     "silu": F.silu,
 }
+PRELU = "prelu"  # learned, one slope per channel
+ACTIVATION_NAMES = (*ACTIVATIONS, PRELU)
 VALUE_RANGES = {
     "0..1": (1.0, 0.0),
     "-1..1": (2.0, -1.0),
@@ -26,6 +28,8 @@ CHOICES = {
     "stage_norm_routing": ("both", "head"),
     "transition_norm": ("none", "before", "after"),
     "gated_half": ("second", "first"),
+    "norm": ("layer", "rms"),
+    "skip": ("bilinear", "bicubic", "nearest", "none"),
     "value_range": tuple(VALUE_RANGES),
 }
 RGB = 3
@@ -33,14 +37,14 @@ RGB = 3
 
 @dataclass(frozen=True, kw_only=True)
 class HeadLayer:
-    """One convolution of the head: conv(channels, kernel) -> PixelShuffle(shuffle) -> activation.
+    """One convolution of the head: conv(channels, kernel) -> activation -> PixelShuffle(shuffle).
 
     Attributes:
         channels: output channels of the convolution, before the shuffle.
         kernel: odd side of the kernel; zero padding keeps the size.
         shuffle: factor of the PixelShuffle that follows; 1: none.
         bias: whether the convolution has a bias.
-        activation: one of `ACTIVATIONS`.
+        activation: one of `ACTIVATION_NAMES`.
     """
 
     channels: int
@@ -54,8 +58,8 @@ class HeadLayer:
         _require(self.kernel % 2 == 1, f"a head kernel is odd, not {self.kernel}")
         _require(self.channels % self.shuffle**2 == 0, f"{self.channels} channels do not shuffle by {self.shuffle}")
         _require(
-            self.activation in ACTIVATIONS,
-            f"activation is one of {', '.join(ACTIVATIONS)}, not {self.activation!r}",
+            self.activation in ACTIVATION_NAMES,
+            f"activation is one of {', '.join(ACTIVATION_NAMES)}, not {self.activation!r}",
         )
 
 
@@ -106,8 +110,11 @@ class DenseIsoViTConfig:
         fusion_norm: LayerNorm on the concatenated features.
         head: the convolutions from ``sum(dims)`` channels to RGB, the fusion first.
         gated_half: which half of ``g_proj`` goes through GELU, "second" (as published) or "first".
-        norm_eps: epsilon of every LayerNorm.
-        align_corners: of the bilinear skip.
+        norm: every norm is a "layer" norm, or an "rms" norm, which has no bias.
+        norm_eps: epsilon of every norm.
+        skip: how the image is enlarged that the residual is added to: "bilinear" (as published), "bicubic", "nearest",
+            or "none".
+        align_corners: of a bilinear or bicubic skip.
         value_range: what the network was trained on: "0..1", "-1..1" or "0..255".
     """
 
@@ -135,7 +142,9 @@ class DenseIsoViTConfig:
     fusion_norm: bool = False
     head: tuple[HeadLayer, ...] = field(default_factory=pixel_shuffle_head)
     gated_half: str = "second"
+    norm: str = "layer"
     norm_eps: float = 1e-5
+    skip: str = "bilinear"
     align_corners: bool = False
     value_range: str = "0..1"
 

@@ -1,10 +1,12 @@
 """Dense-Iso-ViT for inference: the same parameters and the same output, computed with less work.
 
-- The linear end of the head is one convolution (`dense_iso_fold`).
+- The linear end of the head is one convolution (`dense_iso_fold`); wide 3x3 convolutions before it run by Winograd's
+  algorithm on a CPU (`winograd`).
 - The head is computed only where its output is kept: going backwards, every layer is asked for the cells that the
   next one reads, and no others (`_plan`).
 - The widest layers run in bands of rows, which needs half of the memory and is faster on CPUs.
-- Everything keeps the layout of tokens, channels last; GDFN's two depthwise paths are one convolution.
+- Everything keeps the layout of tokens, channels last, in which a PixelShuffle copies runs if the channels of the
+  convolution before it are in the right order; GDFN's two depthwise paths are one convolution.
 
 In training, and where gradients are recorded, the plain network runs.
 """
@@ -13,12 +15,14 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .dense_iso_config import ACTIVATIONS, RGB, VALUE_RANGES, DenseIsoViTConfig
+from . import winograd
+from .dense_iso_config import ACTIVATIONS, RGB, VALUE_RANGES, DenseIsoViTConfig, HeadLayer
 from .dense_iso_fold import RADIUS, FoldedHead, Span, fold_head
 from .dense_iso_vit import GDFN, Block, DenseIsoViT, Stage
 
@@ -40,12 +44,58 @@ class Step:
     padding: Span
 
 
+class HeadConvolution:
+    """Convolution, activation and PixelShuffle, with output channels in the order in which shuffling copies runs."""
+
+    def __init__(self, convolution: nn.Conv2d, layer: HeadLayer, slopes: Tensor | None) -> None:
+        self.shuffle = layer.shuffle
+        self.activated = (
+            ACTIVATIONS[layer.activation] if slopes is None else partial(F.prelu, weight=self._ordered(slopes))
+        )
+        self.bias = None if convolution.bias is None else self._ordered(convolution.bias)
+        weight = self._ordered(convolution.weight)
+        self.transformed = winograd.transform_weight(weight) if winograd.suits(weight) else None
+        self.weight = weight.contiguous(memory_format=torch.channels_last) if self.transformed is None else None
+
+    def _ordered(self, values: Tensor) -> Tensor:
+        """From (C, r, r) along the first dimension, as PixelShuffle has it, to (r, r, C)."""
+        return values.detach().unflatten(0, (-1, self.shuffle**2)).transpose(0, 1).flatten(0, 1)
+
+    def convolve(self, x: Tensor, vertical: Span, horizontal: Span) -> Tensor:
+        """With these zeros around ``x``, without a copy where all sides are alike."""
+        if self.transformed is not None:
+            x = winograd.convolve(x, self.transformed, (*horizontal, *vertical))
+            return x if self.bias is None else x.add_(self.bias[:, None, None])
+        assert self.weight is not None, "one of the two is kept"
+        if len({*vertical, *horizontal}) == 1:
+            return F.conv2d(x, self.weight, self.bias, padding=vertical[0])
+        return F.conv2d(F.pad(x, (*horizontal, *vertical)), self.weight, self.bias)
+
+    def shuffled(self, x: Tensor) -> Tensor:
+        """(B, r * r * C, h, w) -> (B, C, h * r, w * r), channels last."""
+        r = self.shuffle
+        if r == 1:
+            return x
+        batch, channels, height, width = x.shape
+        rows = x.permute(0, 2, 3, 1).reshape(batch, height, width, r, r, channels // r**2).transpose(2, 3)
+        return rows.reshape(batch, height * r, width * r, -1).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class PreparedHead:
+    """What is made of the head's weights: its linear end as one convolution, and the layers before that."""
+
+    weights: tuple[tuple[object, ...], ...]  # which ones: address, type and version of each
+    folded: FoldedHead | None
+    layers: list[HeadConvolution]
+
+
 class InferenceDenseIsoViT(DenseIsoViT):
     """`DenseIsoViT` with a faster path without gradients, and with output for a part of the window."""
 
     def __init__(self, config: DenseIsoViTConfig | None = None) -> None:
         super().__init__(config)
-        self._folded: tuple[tuple[int, ...], FoldedHead | None] | None = None
+        self._prepared: PreparedHead | None = None
         self.register_load_state_dict_post_hook(_weights_changed)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -90,7 +140,7 @@ class InferenceDenseIsoViT(DenseIsoViT):
         tokens = config.grid**2
         blocks = max(3 * width + 5 * hidden for width, hidden in zip(config.dims, config.hidden))
         largest, held, side, channels = tokens * (sum(config.dims) + blocks), 0, config.grid, sum(config.dims)
-        folded = self._fold()
+        folded = self._prepare().folded
         for i, layer in enumerate(config.head):
             fold_here = folded is not None and i == folded.start
             out = RGB * folded.factor**2 if folded is not None and fold_here else layer.channels
@@ -105,11 +155,13 @@ class InferenceDenseIsoViT(DenseIsoViT):
                 break
             side, channels = side * layer.shuffle, layer.channels // layer.shuffle**2
         images = RGB * (config.window**2 + 3 * (config.window * config.scale) ** 2)
-        return batch * element_size * (largest + images)
+        weights = [layer.transformed for layer in self._prepare().layers if layer.transformed is not None]
+        tiles = max((winograd.working_values(*w.shape[1:]) for w in weights), default=0)
+        return element_size * (batch * (largest + images) + tiles)
 
     def _head(self, x: Tensor, rows: Span, columns: Span) -> Tensor:
         """(B, sum(dims), grid, grid) -> (B, 3, rows, columns), the widest layers in bands of rows."""
-        folded = self._fold()
+        folded = self._prepare().folded
         horizontal = list(enumerate(self._plan(folded, columns)))
         split = self._banded_from(folded)
         covered = (0, self.config.grid), (0, self.config.grid)
@@ -137,11 +189,10 @@ class InferenceDenseIsoViT(DenseIsoViT):
             if folded is not None and i == folded.start:
                 x, factor = folded(x, covered, (v.cells, h.cells)), folded.factor
             else:
-                layer = self.config.head[i]
+                layer = self._prepare().layers[i]
                 x = x[:, :, _shifted(v.read, covered[0]), _shifted(h.read, covered[1])]
-                x = _convolved(x, self._convolutions[i], v.padding, h.padding)
-                x, factor = F.pixel_shuffle(x, layer.shuffle), layer.shuffle
-                x = ACTIVATIONS[layer.activation](x)
+                x = layer.shuffled(layer.activated(layer.convolve(x, v.padding, h.padding)))
+                factor = layer.shuffle
             covered = (v.cells[0] * factor, v.cells[1] * factor), (h.cells[0] * factor, h.cells[1] * factor)
         return x, covered
 
@@ -169,18 +220,24 @@ class InferenceDenseIsoViT(DenseIsoViT):
     def _convolutions(self) -> list[nn.Conv2d]:
         return [module for module in self.head if isinstance(module, nn.Conv2d)]
 
-    def _fold(self) -> FoldedHead | None:
-        """The folded head for the weights as they are now."""
-        state = tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in self.head.parameters())
-        if self._folded is None or self._folded[0] != state:
-            self._folded = state, fold_head(self._convolutions, self.config.head, self.config.grid)
-        return self._folded[1]
+    def _prepare(self) -> PreparedHead:
+        """What is made of the head's weights as they are now."""
+        parameters = itertools.chain(self.head.parameters(), self.slopes.parameters())
+        weights = tuple((p.data_ptr(), p.dtype, 0 if p.is_inference() else p._version) for p in parameters)
+        if self._prepared is None or self._prepared.weights != weights:
+            convolutions = self._convolutions
+            folded = fold_head(convolutions, self.config.head, self.config.grid)
+            before = list(zip(convolutions, self.config.head))[: folded.start if folded is not None else None]
+            slopes = [getattr(activation, "weight", None) for activation in self.slopes]  # of PReLU, None for others
+            layers = [HeadConvolution(*pair, slope) for pair, slope in zip(before, slopes)]
+            self._prepared = PreparedHead(weights, folded, layers)
+        return self._prepared
 
     def _forget(self) -> None:
-        self._folded = None
+        self._prepared = None
 
     def __getstate__(self) -> dict:  # copies and pickles go without what can be made again
-        return {**self.__dict__, "_folded": None}
+        return {**self.__dict__, "_prepared": None}
 
     def _apply(self, fn, recurse: bool = True) -> nn.Module:  # moved or cast: also gives the memory back
         self._forget()
@@ -194,13 +251,6 @@ def _weights_changed(network: InferenceDenseIsoViT, _: object) -> None:
 def _shifted(span: Span, covered: Span) -> slice:
     """Absolute cells as a slice of a tensor that covers some of them."""
     return slice(span[0] - covered[0], span[1] - covered[0])
-
-
-def _convolved(x: Tensor, convolution: nn.Conv2d, vertical: Span, horizontal: Span) -> Tensor:
-    """The convolution with these zeros around ``x``, without a copy where all sides are alike."""
-    if len({*vertical, *horizontal}) == 1:
-        return F.conv2d(x, convolution.weight, convolution.bias, padding=vertical[0])
-    return F.conv2d(F.pad(x, (*horizontal, *vertical)), convolution.weight, convolution.bias)
 
 
 def _gdfn_on_tokens(gdfn: GDFN, x: Tensor) -> Tensor:

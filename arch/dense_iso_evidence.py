@@ -41,6 +41,10 @@ class NotDenseIsoViTError(ModelLoadError):
     """The tensors are not those of a Dense-Iso-ViT; the message says what was found and what did not fit."""
 
 
+class NoResemblanceError(NotDenseIsoViTError):
+    """Not even the parts that make this network recognisable are there."""
+
+
 class AmbiguousCheckpointError(ModelLoadError):
     """It is a Dense-Iso-ViT, but names and order do not tell equal-shaped layers apart."""
 

@@ -165,7 +165,9 @@ def order_blocks(blocks: list[Labelled], evidence: Evidence) -> list[Labelled]:
     by_label = {entry.label: entry for entry in blocks}
     if len(by_label) == len(blocks):
         numbered = number_order([entry.label for entry in blocks], evidence.universe)
-        if numbered is not None and _numbers_are_places(blocks, numbered, evidence):
+        if numbered is not None:
+            if evidence.definition_order and not _numbers_are_places(blocks, numbered):
+                evidence.notes.guessed.add("order of the blocks by the numbers in names, against that of the file")
             return [by_label[label] for label in numbered]
         by_width: dict[int, list[Path]] = {}
         for entry in blocks:
@@ -180,9 +182,7 @@ def order_blocks(blocks: list[Labelled], evidence: Evidence) -> list[Labelled]:
     raise evidence.ambiguous([entry.block.layers[0] for entry in blocks], "the order of the blocks")
 
 
-def _numbers_are_places(blocks: list[Labelled], numbered: list[Path], evidence: Evidence) -> bool:
-    """A module list is filled in order: where the file keeps that order too, both must agree."""
-    if not evidence.definition_order:
-        return True
+def _numbers_are_places(blocks: list[Labelled], numbered: list[Path]) -> bool:
+    """A module list is filled in order, so numbers and the file agree."""
     place = {entry.label: entry.block.index for entry in blocks}
     return [place[label] for label in numbered] == sorted(place.values())

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .dense_iso_config import PUBLISHED_HEADS, DenseIsoViTConfig
+from .dense_iso_answers import complete, fill_norm_biases
+from .dense_iso_config import DenseIsoViTConfig
 from .dense_iso_evidence import AmbiguousCheckpointError
-from .dense_iso_match import Match, match
-from .dense_iso_options import Answers, activations, settle
+from .dense_iso_match import Asked, Match, match
+from .dense_iso_options import Answers, settle
 from .dense_iso_read import Checkpoint, Notes, read_checkpoint
 from .dense_iso_vit import check_shapes, infer_config, without_wrapper
 from .errors import ModelLoadError
@@ -68,16 +69,7 @@ def recognise(
     answers = settle(options, sidecar, metadata)
     found = _match(state_dict, answers)
     weights = {name: tensor.detach().to(torch.float32) for name, tensor in found.weights.items()}
-    config, settled = _complete(found, answers)
-    fused = any(role.endswith(" qkv") and names.count(" (") == 1 for role, names in found.found)
-    if fused:
-        settled.append(("qkv_layout", answers["qkv_layout"], answers.sources["qkv_layout"]))
-    if found.found:
-        settled.append(("swap_paths", answers["swap_paths"], answers.sources["swap_paths"]))
-    if fused and answers["qkv_layout"] == "h3d":
-        _sort_qkv_rows(weights, config)
-    if answers["swap_paths"]:
-        _swap_paths(weights)
+    config, settled = complete(found, answers, weights)
     check_shapes(config, weights)
     broken = [name for name, tensor in weights.items() if not tensor.is_meta and not tensor.isfinite().all()]
     if broken:
@@ -85,16 +77,30 @@ def recognise(
     return Recognised(config, weights, found.found, settled, found.notes)
 
 
+def refusal(state_dict: Mapping[str, Any], **sources: Mapping[str, Any] | None) -> ModelLoadError | None:
+    """Why `recognise` would not take this for a Dense-Iso-ViT; None where it is one, ambiguous ones included.
+
+    Args:
+        state_dict: as for `recognise`.
+        sources: its options, sidecar and metadata.
+    """
+    try:
+        found = _match(state_dict, settle(**sources))
+        weights = dict(found.weights)
+        fill_norm_biases(weights)
+        check_shapes(DenseIsoViTConfig(**found.fields), weights)
+    except AmbiguousCheckpointError:
+        return None
+    except ModelLoadError as error:
+        return error
+    except Exception as error:  # a detector answers, whatever it is given
+        return ModelLoadError(f"{type(error).__name__}: {error}")
+    return None
+
+
 def is_dense_iso_vit(state_dict: Mapping[str, Any]) -> bool:
     """Whether `recognise` would know this network, ambiguous ones included. Never raises."""
-    try:
-        found = _match(state_dict, settle())
-        check_shapes(DenseIsoViTConfig(**found.fields), found.weights)
-    except AmbiguousCheckpointError:
-        return True
-    except Exception:  # a detector answers, whatever it is given
-        return False
-    return True
+    return refusal(state_dict) is None
 
 
 def report(recognised: Recognised) -> None:
@@ -120,67 +126,12 @@ def _match(state_dict: Mapping[str, Any], answers: Answers) -> Match:
             fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
             if not config.position_embedding:
                 del fields["window"]
-            return Match(fields, without_wrapper(state_dict), [], notes, None)
+            return Match(fields, without_wrapper(state_dict), [], notes)
     checkpoint = read_checkpoint(state_dict, notes, container=answers["container"], prefix=answers["prefix"])
     if answers["order"] != "auto":
         checkpoint = Checkpoint(checkpoint.layers, answers["order"] == "file")
-    return match(checkpoint, notes, depths=answers["depths"])
-
-
-def _complete(found: Match, answers: Answers) -> tuple[DenseIsoViTConfig, list[tuple[str, Any, str]]]:
-    """The configuration with everything that tensors can't tell, and the list of these answers."""
-    fields = dict(found.fields)
-    settled: list[tuple[str, Any, str]] = []
-
-    def answer(name: str, value: Any) -> Any:
-        settled.append((name, value, answers.sources[name]))
-        return value
-
-    gated_half = answers["gated_half"]
-    if answers.assumed("gated_half") and found.gate_is_first is not None:
-        gated_half = "first" if found.gate_is_first else "second"
-    fields["gated_half"] = answer("gated_half", gated_half)
-    fields["norm_eps"] = answer("norm_eps", answers["norm_eps"])
-    fields["align_corners"] = answer("align_corners", answers["align_corners"])
-    fields["value_range"] = answer("value_range", answers["value_range"])
-    if any(fields["stage_norms"][:-1]):
-        fields["stage_norm_routing"] = answer("stage_norm_routing", answers["stage_norm_routing"])
-    if not fields["position_embedding"]:
-        fields["window"] = answer("window", answers["window"])
-    per_layer = activations(fields["head"], answers["head_activation"], answers["head_activation_place"])
-    fields["head"] = tuple(
-        dataclasses.replace(layer, activation=name) for layer, name in zip(fields["head"], per_layer)
-    )
-    if len(per_layer) > 1:
-        answer("head_activation", per_layer if any(name != "none" for name in per_layer) else "none")
-    fields["heads"] = answers["heads"] or ()
-    if len(fields["heads"]) == 1:
-        fields["heads"] *= len(fields["dims"])
-    try:
-        config = DenseIsoViTConfig(**fields)
-    except ValueError as error:
-        raise ModelLoadError(str(error)) from error
-    answer("heads", config.heads)
-    if answers.assumed("heads") and not set(config.dims) <= set(PUBLISHED_HEADS):
-        found.notes.guessed.add("heads, so that a head is about 32 wide")
-    return config, settled
-
-
-def _sort_qkv_rows(weights: dict[str, Tensor], config: DenseIsoViTConfig) -> None:
-    """Rows stored head by head (heads, 3, width / heads) to this project's (3, heads, width / heads)."""
-    for i, heads in enumerate(config.heads):
-        for j in range(config.depths[i]):
-            for kind in ("weight", "bias"):
-                name = f"stages.{i}.blocks.{j}.attention.qkv.{kind}"
-                if name in weights:
-                    weights[name] = weights[name].unflatten(0, (heads, 3, -1)).transpose(0, 1).flatten(0, 2)
-
-
-def _swap_paths(weights: dict[str, Tensor]) -> None:
-    """The first depthwise convolution takes the second half: exchange the two."""
-    for name in [name for name in weights if ".gdfn.path_1." in name]:
-        other = name.replace("path_1", "path_2")
-        weights[name], weights[other] = weights[other], weights[name]
+    asked = Asked(**{field.name: answers[field.name] for field in dataclasses.fields(Asked)})
+    return match(checkpoint, notes, asked)
 
 
 def _text(value: Any) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .dense_iso_block import Block
 from .dense_iso_evidence import Evidence, NotDenseIsoViTError
 from .dense_iso_read import Layer, natural_key, words
+from .dense_iso_stages import Stages, few_for_places, last_number, stage_around
 
 PATCH_WORDS = {"patch", "embed", "embedding", "embeddings", "stem", "pre", "input", "pos"}
+ACTIVATION_WORDS = {"act", "acts", "activation", "prelu", "relu", "slope"}
 TRANSITION_WORDS = {
     "trans",
     "transition",
@@ -37,9 +38,10 @@ class Norms:
     open: list[Layer] = field(default_factory=list)
 
 
-def place_norms(norms: Sequence[Layer], stages: Sequence[Sequence[Block]], patch: Layer,
-                transitions: Sequence[Layer | None], evidence: Evidence) -> Norms:  # fmt: skip
-    """Assign every norm its place.
+def place_norms(norms: Sequence[Layer], stages: Stages, patch: Layer,
+                transitions: Sequence[Layer | None], given: Sequence[int] | None,
+                evidence: Evidence) -> Norms:  # fmt: skip
+    """Assign every norm its place; ``given`` stages (from 1 on) have one, where an option says so.
 
     Raises:
         NotDenseIsoViTError: a norm has no place.
@@ -50,7 +52,7 @@ def place_norms(norms: Sequence[Layer], stages: Sequence[Sequence[Block]], patch
         result.fusion = _take_single(result, [e for e in result.open if e.shape[0] == sum(dims)])
     result.patch = _take_single(result, _beside_patch(result.open, patch, stages, dims[0]))
     _take_transition_norms(result, transitions, stages, dims)
-    _take_stage_norms(result, stages, dims, evidence)
+    _take_stage_norms(result, stages, dims, given, evidence)
     if result.open and result.patch is None:
         result.patch = _take_single(result, [e for e in result.open if e.shape[0] == dims[0]])
     _reconsider(result, dims, patch, stages, evidence)
@@ -61,6 +63,12 @@ def place_norms(norms: Sequence[Layer], stages: Sequence[Sequence[Block]], patch
     return result
 
 
+def is_norm_without_bias(layer: Layer, dims: Sequence[int]) -> bool:
+    """A vector of a norm's width, stored as modules store it, that does not speak of an activation."""
+    fits = layer.kind == "vector" and layer.shape[0] in (*dims, sum(dims)) and layer.path[-1] not in layer.keys[0:1]
+    return fits and not set(words(layer.path)) & ACTIVATION_WORDS
+
+
 def _take_single(result: Norms, candidates: list[Layer]) -> Layer | None:
     if len(candidates) != 1:
         return None
@@ -68,17 +76,17 @@ def _take_single(result: Norms, candidates: list[Layer]) -> Layer | None:
     return candidates[0]
 
 
-def _holds_blocks(path: tuple[str, ...], stages: Sequence[Sequence[Block]]) -> bool:
+def _holds_blocks(path: tuple[str, ...], stages: Stages) -> bool:
     return any(e.path[: len(path)] == path for stage in stages for block in stage for e in block.layers)
 
 
-def _beside_patch(norms: list[Layer], patch: Layer, stages: Sequence[Sequence[Block]], width: int) -> list[Layer]:
+def _beside_patch(norms: list[Layer], patch: Layer, stages: Stages, width: int) -> list[Layer]:
     parent = patch.path[:-1]
     inside = [e for e in norms if e.shape[0] == width and parent and e.path[: len(parent)] == parent]
     return [] if _holds_blocks(parent, stages) else inside
 
 
-def _take_transition_norms(result: Norms, transitions: Sequence[Layer | None], stages: Sequence[Sequence[Block]],
+def _take_transition_norms(result: Norms, transitions: Sequence[Layer | None], stages: Stages,
                            dims: list[int]) -> None:  # fmt: skip
     """Norms that share a small module with one transition."""
     places = set()
@@ -100,28 +108,37 @@ def _take_transition_norms(result: Norms, transitions: Sequence[Layer | None], s
         result.transition_place = places.pop()
 
 
-def _take_stage_norms(result: Norms, stages: Sequence[Sequence[Block]], dims: list[int], evidence: Evidence) -> None:
+def _take_stage_norms(result: Norms, stages: Stages, dims: list[int], given: Sequence[int] | None,
+                      evidence: Evidence) -> None:  # fmt: skip
     for width in dict.fromkeys(dims):
         places = [i for i, other in enumerate(dims) if other == width]
         fitting = [e for e in result.open if e.shape[0] == width]
-        if len(fitting) > len(places) and width == dims[0] and result.patch is None:
-            fitting = _set_patch_norm_aside(result, fitting, stages, evidence)
-        if len(fitting) == 1 < len(places):  # equal widths and one norm: after the last stage
-            evidence.notes.guessed.add("place of the only stage norm")
-            places = places[-1:]
-        if len(fitting) != len(places):
-            continue
-        for i, norm in zip(places, evidence.in_order(fitting, "stage norms") if len(fitting) > 1 else fitting):
+        if width == dims[0] and result.patch is None:
+            fitting = _set_patch_norm_aside(result, fitting, len(places), stages, evidence)
+        if given is not None:
+            places = [i for i in places if i + 1 in given]
+        placed: dict[int, Layer] = {}
+        inside = {stage: norm for norm in fitting if (stage := stage_around(norm, stages)) is not None}
+        if len(inside) == len(fitting) and set(inside) <= set(places):
+            placed = inside
+        elif len(fitting) == len(places):
+            placed = dict(zip(places, evidence.in_order(fitting, "stage norms") if len(fitting) > 1 else fitting))
+        elif len(fitting) == 1 and last_number(fitting[0]) is None:
+            evidence.notes.guessed.add("the only norm beside stages of equal width after the last (option stage_norms)")
+            placed = {places[-1]: fitting[0]}
+        elif 0 < len(fitting) < len(places):
+            placed = few_for_places(fitting, places, stages, evidence, "stage_norms")
+        for i, norm in placed.items():
             result.stages[i] = norm
             result.open.remove(norm)
 
 
-def _set_patch_norm_aside(result: Norms, fitting: list[Layer], stages: Sequence[Sequence[Block]],
+def _set_patch_norm_aside(result: Norms, fitting: list[Layer], places: int, stages: Stages,
                           evidence: Evidence) -> list[Layer]:  # fmt: skip
     spoken = [e for e in fitting if evidence.use_names and set(words(e.path)) & PATCH_WORDS]
     first_block = min(block.index for stage in stages for block in stage)
     early = [e for e in fitting if e.index < first_block]
-    if len(spoken) != 1 and evidence.definition_order and len(early) == 1:
+    if len(fitting) > places and len(spoken) != 1 and evidence.definition_order and len(early) == 1:
         spoken = early
         evidence.notes.by_file_order.add("patch norm")
     if len(spoken) == 1:
@@ -130,7 +147,7 @@ def _set_patch_norm_aside(result: Norms, fitting: list[Layer], stages: Sequence[
     return [e for e in fitting if e is not result.patch]
 
 
-def _reconsider(result: Norms, dims: list[int], patch: Layer, stages: Sequence[Sequence[Block]],
+def _reconsider(result: Norms, dims: list[int], patch: Layer, stages: Stages,
                 evidence: Evidence) -> None:  # fmt: skip
     """Norms on some stages only may really be those of the patch embedding or of the transitions."""
     present = [norm is not None for norm in result.stages]

@@ -7,15 +7,17 @@ Every value that comes from the default is reported as assumed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .dense_iso_config import ACTIVATIONS, CHOICES, HeadLayer
+from .dense_iso_config import ACTIVATION_NAMES, CHOICES, HeadLayer
 from .errors import ModelLoadError
 
 METADATA_KEY = "dense_iso_vit"
 PLACES = ("all", "fusion", "shuffle", "between")
+RESIDUALS = ("network", "image")
+POSITION_LAYOUTS = ("auto", "channels_first", "channels_last")
 
 
 def _integers(value: Any) -> tuple[int, ...]:
@@ -41,9 +43,9 @@ def _one_of(*choices: str) -> Callable[[Any], str]:
 
 def _activations(value: Any) -> tuple[str, ...]:
     names = tuple(name.strip() for name in (value.split(",") if isinstance(value, str) else value))
-    unknown = [name for name in names if name not in ACTIVATIONS]
+    unknown = [name for name in names if name not in ACTIVATION_NAMES]
     if unknown or not names:
-        raise ValueError(f"expected {', '.join(ACTIVATIONS)}, or one of them per convolution")
+        raise ValueError(f"expected {', '.join(ACTIVATION_NAMES)}, or one of them per convolution")
     return names
 
 
@@ -87,11 +89,33 @@ OPTIONS: dict[str, Option] = {
     "stage_norm_routing": Option(
         _one_of(*CHOICES["stage_norm_routing"]), "both", "who sees a stage's normalised output: both or head"
     ),
+    "norm": Option(_one_of(*CHOICES["norm"]), "layer", "norms without bias: layer (LayerNorm) or rms (RMSNorm)"),
     "norm_eps": Option(float, 1e-5, "epsilon of every LayerNorm"),
-    "align_corners": Option(_boolean, False, "align_corners of the bilinear skip"),
+    "skip": Option(_one_of(*CHOICES["skip"]), "bilinear", "how the image is enlarged that the residual is added to"),
+    "align_corners": Option(_boolean, False, "align_corners of a bilinear or bicubic skip"),
     "value_range": Option(_one_of(*CHOICES["value_range"]), "0..1", "value range that the network was trained on"),
+    "residual": Option(
+        _one_of(*RESIDUALS),
+        "network",
+        "values of the residual: the network's, undone with the value range and the colours' deviation (network), or "
+        "the image's, added to it in [0, 1] (image)",
+    ),
+    "patch_layout": Option(
+        _one_of("chw", "hwc"),
+        None,
+        "order of the pixels in a patch embedding that is a linear layer; chw for 1x1 convolutions, hwc for Linear",
+    ),
+    "position_layout": Option(
+        _one_of(*POSITION_LAYOUTS), "auto", "of a position embedding whose shape fits both: channels first or last"
+    ),
     "window": Option(int, 64, "side of the input in pixels, where no position embedding tells"),
     "depths": Option(_integers, None, "blocks of every stage, where names and widths do not tell"),
+    "transitions": Option(
+        _integers, None, "stages that a linear layer follows, where equal widths need none and nothing else tells"
+    ),
+    "stage_norms": Option(
+        _integers, None, "stages that a norm follows, where others of equal width have none and nothing else tells"
+    ),
     "order": Option(
         _one_of("auto", "file", "names"),
         "auto",
@@ -100,7 +124,6 @@ OPTIONS: dict[str, Option] = {
     "container": Option(str, None, "dictionary of the file that holds the weights"),
     "prefix": Option(str, None, "start of the names of this network's tensors, where the file holds others too"),
 }
-SELECTION = ("depths", "order", "container", "prefix")  # about reading the file, not about the network
 
 
 @dataclass(frozen=True)
@@ -168,13 +191,18 @@ def activations(head: tuple[HeadLayer, ...], names: tuple[str, ...], place: str)
             raise ModelLoadError(f"head_activation has {len(names)} entries for {len(head)} convolutions")
         return list(names)
     name = next(iter(names), "none")
+    places = at_place(head, place)
+    return [name if i in places else "none" for i in range(len(head))]
+
+
+def at_place(head: Sequence[HeadLayer], place: str) -> list[int]:
+    """The convolutions that have an activation at ``place``, one of `PLACES`."""
     shuffles = [i for i, layer in enumerate(head) if layer.shuffle > 1]
     first = shuffles[0] if shuffles else len(head)
     last = shuffles[-1] if shuffles else len(head)
-    places = {
-        "all": range(len(head) - 1),
-        "fusion": range(min(first, len(head) - 1)),
+    return {
+        "all": list(range(len(head) - 1)),
+        "fusion": list(range(min(first, len(head) - 1))),
         "shuffle": [i for i in shuffles if i < len(head) - 1],
         "between": [i for i in shuffles if i < last],
     }[place]
-    return [name if i in places else "none" for i in range(len(head))]

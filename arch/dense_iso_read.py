@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from .dense_iso_spelling import plain
 from .errors import ModelLoadError
 
 CONTAINERS = (  # the first that is there wins, so averaged weights come before plain ones
@@ -120,7 +121,8 @@ def read_checkpoint(
             raise ModelLoadError(f"no tensor's name starts with {prefix!r}; names start like {_sample(tensors)}")
         notes.chosen.append(f"{len(tensors) - len(paths)} tensors outside {prefix!r} left out")
     paths = {key: path for key, path in paths.items() if not (path[-1] in BOOKKEEPING and tensors[key].numel() == 1)}
-    paths = _choose_copy(_strip(paths), notes)
+    tensors = plain({key: tensors[key] for key in paths}, notes.chosen)
+    paths = _choose_copy(_strip({key: _path(key) for key in tensors}), tensors, notes)
     layers = _layers(paths, tensors)
     return Checkpoint(layers, _keeps_definition_order(layers, paths))
 
@@ -176,15 +178,18 @@ def _strip(paths: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     return paths
 
 
-def _choose_copy(paths: dict[str, tuple[str, ...]], notes: Notes) -> dict[str, tuple[str, ...]]:
-    """Where a file holds the same network twice, take the averaged one."""
+def _choose_copy(
+    paths: dict[str, tuple[str, ...]], tensors: Mapping[str, Tensor], notes: Notes
+) -> dict[str, tuple[str, ...]]:
+    """Where a file holds the same network twice, take the averaged one. Counters in either do not matter."""
     groups: dict[str, dict[str, tuple[str, ...]]] = {}
     for key, path in paths.items():
         groups.setdefault(path[0], {})[key] = path[1:]
     if len(groups) != 2:
         return paths
-    (first, first_paths), (second, second_paths) = groups.items()
-    if set(first_paths.values()) != set(second_paths.values()) or len(first_paths) < FEWEST_TENSORS:
+    (first, _), (second, _) = groups.items()
+    weights = [{path for key, path in group.items() if tensors[key].is_floating_point()} for group in groups.values()]
+    if weights[0] != weights[1] or len(weights[0]) < FEWEST_TENSORS:
         return paths
     averaged = [name for name in (first, second) if "ema" in name.lower()]
     if len(averaged) != 1:
@@ -207,6 +212,8 @@ def _layers(paths: dict[str, tuple[str, ...]], tensors: Mapping[str, Tensor]) ->
         parts.setdefault(module, {})[role] = (index, key)
     layers = []
     for path, roles in parts.items():
+        if "weight" not in roles and not paths[key := roles["bias"][1]][-1].lower().endswith("bias"):
+            path, roles = paths[key], {"weight": roles["bias"]}  # "beta" without "gamma" is a tensor of its own
         pair = [tensors[roles[role][1]] for role in ("weight", "bias") if role in roles]
         if len(pair) == 1 or (pair[0].ndim > 0 and pair[1].shape == pair[0].shape[:1]):
             layers.append(_layer(path, roles, tensors))

@@ -29,9 +29,29 @@ import torch.nn.functional as F
 from spandrel import Architecture, ImageModelDescriptor, ModelTiling, StateDict
 from torch import Tensor, nn
 
-from .dense_iso_config import ACTIVATIONS, RGB, VALUE_RANGES, DenseIsoViTConfig, HeadLayer
+from .dense_iso_config import ACTIVATIONS, PRELU, RGB, VALUE_RANGES, DenseIsoViTConfig, HeadLayer
 from .errors import ModelLoadError
 from .windows import NETWORK_PREFIX, WindowedUpscaler
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis. (..., C) -> (..., C)."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = (x.float().square().mean(-1, keepdim=True) + self.eps).rsqrt()
+        return x * scale.to(x.dtype) * self.weight
+
+
+def norm(config: DenseIsoViTConfig, width: int, present: bool = True) -> nn.Module:
+    """The configuration's kind of norm, or nothing."""
+    if not present:
+        return nn.Identity()
+    return RMSNorm(width, config.norm_eps) if config.norm == "rms" else nn.LayerNorm(width, eps=config.norm_eps)
 
 
 class Attention(nn.Module):
@@ -75,9 +95,9 @@ class Block(nn.Module):
 
     def __init__(self, config: DenseIsoViTConfig, width: int, heads: int, hidden: int) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=config.norm_eps)
+        self.norm1 = norm(config, width)
         self.attention = Attention(config, width, heads)
-        self.norm2 = nn.LayerNorm(width, eps=config.norm_eps)
+        self.norm2 = norm(config, width)
         self.gdfn = GDFN(config, width, hidden)
         self.layer_scale_1 = nn.Parameter(torch.ones(width)) if config.layer_scale else None
         self.layer_scale_2 = nn.Parameter(torch.ones(width)) if config.layer_scale else None
@@ -96,7 +116,7 @@ class Stage(nn.Module):
         super().__init__()
         width, heads, hidden = config.dims[index], config.heads[index], config.hidden[index]
         self.blocks = nn.ModuleList(Block(config, width, heads, hidden) for _ in range(config.depths[index]))
-        self.norm = nn.LayerNorm(width, eps=config.norm_eps) if config.stage_norms[index] else nn.Identity()
+        self.norm = norm(config, width, config.stage_norms[index])
 
 
 class Transition(nn.Module):
@@ -105,13 +125,9 @@ class Transition(nn.Module):
     def __init__(self, config: DenseIsoViTConfig, index: int) -> None:
         super().__init__()
         before, after = config.dims[index], config.dims[index + 1]
-        self.norm_before = (
-            nn.LayerNorm(before, eps=config.norm_eps) if config.transition_norm == "before" else nn.Identity()
-        )
+        self.norm_before = norm(config, before, config.transition_norm == "before")
         self.linear = nn.Linear(before, after, bias=config.transition_bias)
-        self.norm_after = (
-            nn.LayerNorm(after, eps=config.norm_eps) if config.transition_norm == "after" else nn.Identity()
-        )
+        self.norm_after = norm(config, after, config.transition_norm == "after")
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm_after(self.linear(self.norm_before(x)))
@@ -128,7 +144,7 @@ class DenseIsoViT(nn.Module):
         self.config = config = config or DenseIsoViTConfig()
         width = config.dims[0]
         self.patch_embedding = nn.Conv2d(RGB, width, config.patch_size, config.patch_size, bias=config.patch_bias)
-        self.patch_norm = nn.LayerNorm(width, eps=config.norm_eps) if config.patch_norm else nn.Identity()
+        self.patch_norm = norm(config, width, config.patch_norm)
         self.position_embedding = (
             nn.Parameter(torch.zeros(1, config.grid**2, width)) if config.position_embedding else None
         )
@@ -137,7 +153,7 @@ class DenseIsoViT(nn.Module):
             Transition(config, i) if present else nn.Identity() for i, present in enumerate(config.transitions)
         )
         concatenated = sum(config.dims)
-        self.fusion_norm = nn.LayerNorm(concatenated, eps=config.norm_eps) if config.fusion_norm else nn.Identity()
+        self.fusion_norm = norm(config, concatenated, config.fusion_norm)
         self.head = nn.ModuleList()
         channels = concatenated
         for layer in config.head:
@@ -145,6 +161,9 @@ class DenseIsoViT(nn.Module):
                 nn.Conv2d(channels, layer.channels, layer.kernel, padding=layer.kernel // 2, bias=layer.bias)
             )
             channels = layer.channels // layer.shuffle**2
+        self.slopes = nn.ModuleList(
+            nn.PReLU(layer.channels) if layer.activation == PRELU else nn.Identity() for layer in config.head
+        )
         self._initialise()
 
     def _initialise(self) -> None:
@@ -190,18 +209,24 @@ class DenseIsoViT(nn.Module):
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """The head. (B, sum(dims), grid, grid) -> (B, 3, window * scale, window * scale)."""
-        for convolution, layer in zip(self.head, self.config.head):
-            x = convolution(x)
+        for i, (convolution, layer) in enumerate(zip(self.head, self.config.head)):
+            x = self.activated(convolution(x), i)
             if layer.shuffle > 1:
                 x = F.pixel_shuffle(x, layer.shuffle)
-            x = ACTIVATIONS[layer.activation](x)
         return x
 
+    def activated(self, x: Tensor, index: int) -> Tensor:
+        """The output of one of the head's convolutions after its activation."""
+        name = self.config.head[index].activation
+        return self.slopes[index](x) if name == PRELU else ACTIVATIONS[name](x)
+
     def skip(self, x: Tensor) -> Tensor:
-        """The image itself, enlarged."""
-        return F.interpolate(
-            x, scale_factor=self.config.scale, mode="bilinear", align_corners=self.config.align_corners
-        )
+        """The image itself, enlarged; zeros without a skip."""
+        mode, scale = self.config.skip, self.config.scale
+        if mode == "none":
+            return x.new_zeros(()).expand(*x.shape[:2], x.shape[2] * scale, x.shape[3] * scale)
+        align_corners = None if mode == "nearest" else self.config.align_corners
+        return F.interpolate(x, scale_factor=scale, mode=mode, align_corners=align_corners)
 
     def check_input(self, x: Tensor) -> None:
         window = self.config.window
@@ -230,7 +255,8 @@ def infer_config(state_dict: Mapping[str, Tensor]) -> DenseIsoViTConfig:
     """The configuration of a state dict in this project's own naming.
 
     Not in the tensors, so left at their defaults: heads (`default_heads`), stage_norm_routing, activations of the
-    head, gated_half, norm_eps, align_corners, value_range; and window without a position embedding.
+    head (other than PReLU), gated_half, norm_eps, skip, align_corners, value_range; and window without a position
+    embedding.
 
     Raises:
         ModelLoadError: a tensor is missing, left over or of a shape that does not fit.
@@ -272,12 +298,14 @@ def infer_config(state_dict: Mapping[str, Tensor]) -> DenseIsoViTConfig:
                 "none",
             ),
             fusion_norm="fusion_norm.weight" in state_dict,
+            norm="layer" if blocks[0] + "norm1.bias" in state_dict else "rms",
             head=tuple(
                 HeadLayer(
                     channels=weight.shape[0],
                     kernel=weight.shape[-1],
                     shuffle=math.isqrt(weight.shape[0] // after),
                     bias=f"head.{i}.bias" in state_dict,
+                    activation=PRELU if f"slopes.{i}.weight" in state_dict else "none",
                 )
                 for i, (weight, after) in enumerate(zip(convolutions, entered))
             ),
@@ -342,6 +370,7 @@ class DenseIsoViTArch(Architecture[WindowedUpscaler]):
             window=config.window,
             scale=config.scale,
             alignment=config.patch_size,
+            assumptions=recognised.remarks(),
         )
         millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
         return ImageModelDescriptor(
@@ -353,7 +382,7 @@ class DenseIsoViTArch(Architecture[WindowedUpscaler]):
                 f"{millions:.1f}M",
                 "x".join(map(str, config.dims)),
                 f"{sum(config.depths)} blocks",
-                *recognised.remarks(),
+                *model.assumptions,
             ],
             supports_half=True,
             supports_bfloat16=True,

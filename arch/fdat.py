@@ -150,6 +150,7 @@ class DropPath(nn.Module):
 
 
 def depthwise(dim: int) -> nn.Conv2d:
+    """3x3 convolution of each channel by itself, (B, dim, H, W) -> (B, dim, H, W)."""
     return nn.Conv2d(dim, dim, 3, padding=1, groups=dim, bias=False)
 
 

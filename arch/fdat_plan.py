@@ -16,11 +16,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from . import winograd
 from .fdat import FDATConfig
 from .fdat_upsampler import LDA_GROUPS, LDA_REDUCTION, upscale_steps
 
-PREFERRED_TOKENS = {"cpu": 2**12, "cuda": 2**18}
-"""Tokens in a band: enough to fill the device; on a CPU few enough to stay in its caches."""
+PREFERRED_TOKENS = {"cpu": 2**13, "cuda": 2**18}
+"""Tokens in a band: enough to fill the device and to make the halo, and what an operator costs to begin, small."""
 
 
 ATTENTION_TOKENS = 2**11
@@ -32,6 +33,11 @@ def split_rows(height: int, band: int) -> list[tuple[int, int]]:
     return [(start, min(start + band, height)) for start in range(0, height, band)]
 
 
+def smallest_band(window: int) -> int:
+    """Rows of whole windows, at least three: what a band hands to the next, two rows, lags one row behind."""
+    return -(-3 // window) * window
+
+
 def attention_tile(height: int, width: int, window: int, device: torch.device) -> tuple[int, int]:
     """Rows and columns of whole windows that are attended to at a time."""
     if device.type != "cpu":
@@ -40,6 +46,7 @@ def attention_tile(height: int, width: int, window: int, device: torch.device) -
 
 
 def bytes_of(dtype: torch.dtype) -> int:
+    """Bytes per value."""
     return torch.empty((), dtype=dtype).element_size()
 
 
@@ -54,7 +61,7 @@ class Plan:
         device: where it runs.
         map_dtype: of the feature maps.
         map_device: where the feature maps live: ``device``, or the CPU to stream them from there.
-        band: rows of the feature map in a band, a multiple of the window.
+        band: rows of the feature map in a band, a multiple of the window (and of `smallest_band`).
     """
 
     config: FDATConfig
@@ -143,16 +150,21 @@ class Plan:
         loaded = dim * residual if self.host_maps or bytes_of(self.map_dtype) != residual else 0
         if self.host_maps:
             loaded += 2 * dim * bytes_of(self.map_dtype)  # the band at work and the one on its way
-        # n, gelu(depthwise(n)) as y; and for some windows at a time themselves, q, k and v, and the attention's result
+        # y, n, gelu(depthwise(n)); and for some windows at a time themselves, q, k and v, and the attention's result
         down, across = attention_tile(min(self.band, self.rows), width, config.window_size, self.device)
-        attention = (2 if converted else 1) * dim * run + dim * residual + 5 * config.embed_dim * down * across * run
-        # y, and the hidden rows before and behind the halo or the depthwise convolution
+        attention = dim * residual + 2 * dim * run + 5 * config.embed_dim * down * across * run
+        # y, and the hidden rows before and behind the depthwise convolution
         feed_forward = dim * residual + 2 * hidden * run
-        # y, the output, n of the next block, and its rows before and behind the convolution
-        statistic = 2 * dim * residual + dim * (residual if converted else 0) + 2 * dim * run
-        # rows that wait for the next band: hidden, n of the next block, y
-        carried = self.columns * (2 * (config.ffn_dim + config.embed_dim) * run + config.embed_dim * residual)
-        return carried + loaded + max(attention, feed_forward, statistic)
+        # the output where it can't be computed in the map, n of the next block, and gelu(depthwise(n))
+        outside = dim * residual if loaded else 0
+        statistic = outside + 2 * dim * run + (dim * residual if converted else 0)
+        # the output of a convolution, and the tiles that Winograd's transforms lie between
+        convolution = outside + dim * residual
+        if not converted and self.device.type == "cpu":
+            convolution += winograd.working_values(config.embed_dim, config.embed_dim) * run
+        # rows that wait for the next band: of y, and of the output
+        carried = 2 * self.columns * 2 * config.embed_dim * residual
+        return carried + loaded + max(attention, feed_forward, statistic, convolution)
 
     @property
     def tail_row_bytes(self) -> int:
@@ -173,10 +185,10 @@ class Plan:
 
     def smaller(self) -> Plan | None:
         """What to try after running out of memory: half the band, then maps in host memory; None at the floor."""
-        window = self.config.window_size
-        if min(self.band, self.rows) > window:
+        least = smallest_band(self.config.window_size)
+        if min(self.band, self.rows) > least:
             half = min(self.band, self.rows) // 2
-            return replace(self, band=max(window, half // window * window))
+            return replace(self, band=max(least, half // least * least))
         if not self.host_maps and self.device.type != "cpu":
             return replace(self, map_device=torch.device("cpu"))
         return None
@@ -240,7 +252,7 @@ def make_plan(
         )
     if band is not None and band < 1:
         raise ValueError(f"FDAT: band is {band}; it must be at least 1 row, or None")
-    window = config.window_size
+    least = smallest_band(config.window_size)
     if band is None:
         tokens = PREFERRED_TOKENS.get(device.type, PREFERRED_TOKENS["cuda"])
         band = tokens // -(-width // config.unshuffle)
@@ -253,7 +265,7 @@ def make_plan(
         device=device,
         map_dtype=map_dtype or torch.promote_types(dtype, torch.float32),
         map_device=map_device or device,
-        band=max(1, math.ceil(band / window)) * window,
+        band=max(1, math.ceil(band / least)) * least,
     )
     while available is not None and plan.memory_required > available and (smaller := plan.smaller()) is not None:
         plan = smaller

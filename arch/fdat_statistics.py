@@ -21,6 +21,7 @@ window attention's projection.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -28,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .fdat_rows import Halo, convolve
+from .fdat_rows import gelu_depthwise_band
 from .fdat_weights import ChannelWeights, SpatialWeights, residual_dtype
 
 NORMALIZE_EPS = 1e-12  # of F.normalize
@@ -52,19 +53,27 @@ class ChannelMap:
     gate_bias: Tensor  # (1,)
 
 
-class GateStatistic:
+class Statistic(ABC):
+    """What the sweep over the block before takes for a block, from the rows that it writes."""
+
+    @abstractmethod
+    def feed(self, rows: Tensor, top: bool, last: bool) -> None:
+        """Take the next rows (h + 2, W, C) of the feature map, the first two of them, but at its ``top``, again."""
+
+    @abstractmethod
+    def result(self) -> SpatialMap | ChannelMap: ...
+
+
+class GateStatistic(Statistic):
     """Sums gelu(depthwise(n)) over the image; gives a spatial block's `SpatialMap`."""
 
     def __init__(self, block: SpatialWeights) -> None:
         self.block = block
-        self.halo = Halo()
         self.count = 0
         self.total = torch.zeros_like(block.projection_bias)  # (C,)
 
-    def feed(self, rows: Tensor, last: bool) -> None:
-        """Take the next rows (h, W, C) of the feature map."""
-        normed = self.halo.extend(self.block.norm1(rows), last)
-        mixed = F.gelu(convolve(normed, self.block.depthwise, groups=self.block.dim))
+    def feed(self, rows: Tensor, top: bool, last: bool) -> None:
+        mixed = gelu_depthwise_band(self.block.norm1(rows), top, last, self.block.depthwise)
         self.count += mixed.shape[0] * mixed.shape[1]
         self.total += mixed.sum((0, 1), dtype=residual_dtype(mixed.dtype))
 
@@ -75,7 +84,7 @@ class GateStatistic:
         return SpatialMap(weight.to(block.dtype), bias.to(block.dtype))
 
 
-class GramStatistic:
+class GramStatistic(Statistic):
     """Sums n^T n over the image, centred by a pilot; gives a channel block's `ChannelMap`."""
 
     def __init__(self, block: ChannelWeights) -> None:
@@ -85,9 +94,8 @@ class GramStatistic:
         self.total = torch.zeros_like(block.projection_bias)  # (C,): 1^T d
         self.gram = torch.zeros_like(block.projection)  # (C, C): d^T d
 
-    def feed(self, rows: Tensor, last: bool) -> None:
-        """Take the next rows (h, W, C) of the feature map."""
-        norm = self.block.norm1
+    def feed(self, rows: Tensor, top: bool, last: bool) -> None:
+        norm, rows = self.block.norm1, rows if top else rows[2:]
         if self.pilot is None:
             self.pilot = norm.less(None)(rows).mean((0, 1))
         tokens = norm.less(self.pilot)(rows).flatten(0, 1)  # (N, C): d, in the residual's precision
@@ -113,16 +121,17 @@ class GramStatistic:
         )
 
 
-class NoStatistic:
+class NoStatistic(Statistic):
     """Behind the last block of a group: its convolution needs none."""
 
-    def feed(self, rows: Tensor, last: bool) -> None: ...
+    def feed(self, rows: Tensor, top: bool, last: bool) -> None: ...
 
     def result(self) -> NoReturn:
         raise AssertionError("no block follows")
 
 
-def statistic_of(block: SpatialWeights | ChannelWeights | None) -> GateStatistic | GramStatistic | NoStatistic:
+def statistic_of(block: SpatialWeights | ChannelWeights | None) -> Statistic:
+    """What a block must know of the whole image, not yet fed; None, behind the last block, needs nothing."""
     if block is None:
         return NoStatistic()
     return GateStatistic(block) if isinstance(block, SpatialWeights) else GramStatistic(block)

@@ -22,18 +22,24 @@ from torch import Tensor
 
 from .fdat_maps import FeatureMap, HostMap
 from .fdat_plan import attention_tile, split_rows
-from .fdat_rows import Halo, add_windows_, convolve, convolve_band, linear, to_windows
-from .fdat_statistics import ChannelMap, GateStatistic, GramStatistic, NoStatistic, SpatialMap, statistic_of
+from .fdat_rows import (
+    add_windows_,
+    convolve_band,
+    gelu_depthwise_band,
+    gelu_linear,
+    linear,
+    room_below,
+    to_windows,
+)
+from .fdat_statistics import ChannelMap, SpatialMap, Statistic, statistic_of
 from .fdat_weights import ChannelWeights, Convolution, SpatialWeights, Weights, residual_dtype
-
-Statistic = GateStatistic | GramStatistic | NoStatistic
 
 
 def window_attention(block: SpatialWeights, folded: SpatialMap, windows: Tensor) -> Tensor:
     """Gated and projected attention in normalised windows (windows, window**2, C), same shape."""
     qkv = linear(windows, block.qkv).unflatten(-1, (3, block.heads, -1))  # (windows, s*s, 3, heads, c)
     q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (windows, heads, s*s, c)
-    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=block.position_bias)
+    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=block.position_bias, scale=block.scale)
     del qkv, q, k, v
     return linear(attended.transpose(1, 2).flatten(2), folded.weight, folded.bias)
 
@@ -44,14 +50,20 @@ def attend(
     rows: Tensor,
     normed: Tensor,
     mixed: Tensor,
+    kept: Tensor | None,
 ) -> Tensor:
-    """x + AIM(attention(n), gelu(depthwise(n))) for rows x, n = ``normed``, ``mixed`` = gelu(...), each (h, W, C)."""
+    """x + AIM(attention(n), gelu(depthwise(n))) for rows x, n = ``normed``, ``mixed`` = gelu(...), each (h, W, C).
+
+    The result has the rows ``kept`` of the band above before its own.
+    """
+    result, y = room_below(kept, rows.shape[0], rows)
     if isinstance(folded, ChannelMap):
         gate = torch.sigmoid(F.linear(normed, folded.gate_weight, folded.gate_bias))  # (h, W, 1)
-        y = mixed.mul_(gate).to(rows.dtype).add_(rows)
-        return y.add_(linear(normed, folded.weight, folded.bias))
+        torch.add(rows, mixed.mul_(gate), out=y)
+        y += linear(normed, folded.weight, folded.bias)
+        return result
     assert isinstance(block, SpatialWeights), "its map is of its kind"
-    y = mixed.to(rows.dtype).add_(rows)
+    torch.add(rows, mixed, out=y)
     size, (height, width, _) = block.window, y.shape
     down, across = attention_tile(height, width, size, y.device)
     for row in range(0, height, down):
@@ -59,7 +71,7 @@ def attend(
             place = slice(row, row + down), slice(column, column + across)
             attended = window_attention(block, folded, to_windows(normed[place], size))
             add_windows_(y[place], attended.to(y.dtype), size)
-    return y
+    return result
 
 
 class Sweeps:
@@ -105,16 +117,16 @@ class Sweeps:
         return self._convolve(self.weights.first, rows, start, stop)
 
     def _convolve(self, convolution: Convolution, rows: Tensor, start: int, stop: int) -> Tensor:
-        rows = rows.to(self.weights.dtype)
-        rows = convolve_band(rows, start == 0, stop == self.height, convolution.weight, convolution.bias)
+        rows = convolution(rows.to(self.weights.dtype), start == 0, stop == self.height)
         return rows.to(self.residual)
 
     def shallow(self, image: Tensor, statistic: Statistic) -> None:
         """trunk <- first(image)"""
         for start, stop in self.bands:
-            rows = self.first_rows(image, start, stop)
-            self.trunk.write(start, rows)
-            statistic.feed(rows, stop == self.height)
+            output, own = self.trunk.room(start, stop - start, self.residual)
+            own.copy_(self.first_rows(image, start, stop))
+            self.trunk.write(start, own)
+            statistic.feed(output, start == 0, stop == self.height)
             self.tick()
 
     def block(
@@ -125,30 +137,26 @@ class Sweeps:
         statistic: Statistic,
     ) -> None:
         """branch <- block(source)"""
-        halo = Halo()
-        pending: Tensor | None = None  # the last row of y, whose feed-forward half waits for the row below
+        kept: Tensor | None = None  # the last two rows of y: the halo of the feed-forward half of the next band
         for (start, stop), rows in zip(self.bands, source.read(self.with_halo, self.residual)):
             top, last = start == 0, stop == self.height
             normed = block.norm1(rows)
-            mixed = F.gelu(convolve_band(normed, top, last, block.depthwise, groups=block.dim))
+            mixed = gelu_depthwise_band(normed, top, last, block.depthwise)
             own = slice(int(not top), int(not top) + stop - start)
-            y = attend(block, folded, rows[own], normed[own], mixed)
+            y = attend(block, folded, rows[own], normed[own], mixed, kept)
             del normed, mixed
+            kept = y[-2:].clone()
 
-            hidden = halo.extend(linear(block.norm2(y), block.expand), last, F.gelu)
-            hidden = convolve(hidden, block.mix, groups=block.mix.shape[0])
-            output = linear(hidden, block.contract).to(self.residual)  # rows [start - 1, stop - 1), to the end if last
-            del hidden
-            if pending is None:
-                output += y[: output.shape[0]]
-            else:
-                output[0] += pending
-                output[1:] += y[: output.shape[0] - 1]
-            pending = y[-1].clone()
-            if output.shape[0]:
-                self.branch.write(start - int(not top), output)
-                statistic.feed(output, last)
-            del y, output  # not while the next band is computed
+            hidden = gelu_linear(block.norm2(y), block.expand)
+            hidden = convolve_band(hidden, top, last, block.mix, groups=block.mix.shape[0])
+            hidden = linear(hidden, block.contract)  # rows [start - 1, stop - 1), from 0 if top, to the end if last
+            first = start - int(not top)
+            output, own = self.branch.room(first, hidden.shape[0], self.residual)
+            torch.add(y[start - first :][: hidden.shape[0]], hidden, out=own)
+            del y, hidden
+            self.branch.write(first, own)
+            statistic.feed(output, top, last)
+            del output, own  # not while the next band is computed
             self.tick()
 
     def close_group(self, convolution: Convolution, statistic: Statistic) -> None:
@@ -156,9 +164,10 @@ class Sweeps:
         branch = self.branch.read(self.with_halo, self.residual)
         trunk = self.trunk.read(self.bands, self.residual)
         for (start, stop), rows, skip in zip(self.bands, branch, trunk):
-            output = self._convolve(convolution, rows, start, stop).add_(skip)
-            self.trunk.write(start, output)
-            statistic.feed(output, stop == self.height)
+            output, own = self.trunk.room(start, stop - start, self.residual)
+            torch.add(skip, self._convolve(convolution, rows, start, stop), out=own)
+            self.trunk.write(start, own)
+            statistic.feed(output, start == 0, stop == self.height)
             self.tick()
 
     def deep_features(self, image: Tensor) -> Iterator[tuple[int, Tensor]]:

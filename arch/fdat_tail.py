@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fdat_rows import Halo, as_image, as_rows, convolve, linear, repeat_rows, shuffle_rows
+from .fdat_rows import Halo, as_image, as_rows, convolve, convolve_band, linear, repeat_rows, shuffle_rows
 from .fdat_upsampler import DySample, LDAUpsample, PixelAttention
 
 Stage = Callable[[Tensor, bool], Tensor]
@@ -28,9 +28,30 @@ FEW_OUTPUTS = 8  # below, a strided transposed convolution leaves most of the ma
 
 
 def convolution_stage(weight: Tensor, bias: Tensor | None) -> Stage:
-    halo = Halo()
+    """3x3 convolution. Rows are joined before it or behind it, wherever they are fewer channels to copy."""
     weight = weight.contiguous(memory_format=torch.channels_last)
-    return lambda rows, last: convolve(halo.extend(rows, last), weight, bias)
+    if weight.shape[0] * 2 > weight.shape[1]:
+        halo = Halo()
+        return lambda rows, last: convolve(halo.extend(rows, last), weight, bias)
+    kept: Tensor | None = None
+
+    def stage(rows: Tensor, last: bool) -> Tensor:
+        nonlocal kept
+        above, kept = kept, rows[-2:].clone()
+        if above is None:
+            return convolve_band(rows, True, last, weight, bias)
+        seam = torch.cat([above, rows[:2]])
+        if rows.shape[0] == 1:
+            kept = seam[-2:]
+            return convolve_band(seam, above.shape[0] == 1, last, weight, bias)
+        return torch.cat(
+            [
+                convolve_band(seam, above.shape[0] == 1, False, weight, bias),
+                convolve_band(rows, False, last, weight, bias),
+            ]
+        )
+
+    return stage
 
 
 def transposed_as_convolution(weight: Tensor) -> Tensor:
@@ -49,7 +70,7 @@ def transposed_as_convolution(weight: Tensor) -> Tensor:
 
 def transposed_stage(layer: nn.ConvTranspose2d) -> Stage:
     """ConvTranspose2d with (kernel, stride, padding) (3, 3, 0) or (4, 2, 1)."""
-    weight, bias = layer.weight, layer.bias
+    weight, bias = layer.weight, layer.get_parameter("bias")
     if layer.stride == (3, 3):  # no overlap: a linear map of each pixel
         matrix, spread = weight.flatten(1).T.contiguous(), bias.repeat_interleave(9)  # (9 * O, C)
         return lambda rows, last: shuffle_rows(linear(rows, matrix, spread), 3)
@@ -77,11 +98,14 @@ def layer_stage(layer: nn.Module) -> Stage:
     if isinstance(layer, nn.PixelShuffle):
         return lambda rows, last: shuffle_rows(rows, layer.upscale_factor)
     if isinstance(layer, nn.Upsample):
-        return lambda rows, last: repeat_rows(rows, int(layer.scale_factor))
+        factor = layer.scale_factor
+        assert isinstance(factor, float), "one factor for both axes"
+        return lambda rows, last: repeat_rows(rows, int(factor))
     if isinstance(layer, PixelAttention):
         convolution = layer.conv[0]
-        matrix = convolution.weight.flatten(1)
-        return lambda rows, last: torch.sigmoid(linear(rows, matrix, convolution.bias)).mul_(rows)
+        assert isinstance(convolution, nn.Conv2d)
+        matrix, bias = convolution.weight.flatten(1), convolution.bias
+        return lambda rows, last: torch.sigmoid(linear(rows, matrix, bias)).mul_(rows)
     return lambda rows, last: layer(rows)  # an activation
 
 

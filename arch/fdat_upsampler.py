@@ -69,6 +69,8 @@ class DySample(nn.Module):
     (B, in_channels, H, W) -> (B, out_channels, H * scale, W * scale)
     """
 
+    init_pos: Tensor
+
     def __init__(self, in_channels: int, out_channels: int, scale: int, groups: int = DYSAMPLE_GROUPS) -> None:
         super().__init__()
         self.scale = scale

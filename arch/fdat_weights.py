@@ -14,7 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fdat import FDAT, Block
+from . import winograd
+from .fdat import FDAT, Block, ResidualGroup, WindowAttention
+from .fdat_rows import as_image, as_rows, convolve_band
+
+HEAD_MULTIPLE = 16
+"""Attention kernels are fastest where heads are as wide as this, or a multiple: 32 costs a third less than 30."""
 
 
 def residual_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -58,14 +63,17 @@ class BlockWeights:
     expand: Tensor  # (hidden, C)
     mix: Tensor  # (hidden, 1, 3, 3)
     contract: Tensor  # (C, hidden)
-    projection: Tensor  # (C, C), statistics' precision, as everything below
+    projection: Tensor  # (C, C), spatial (C, P), statistics' precision, as everything below
     projection_bias: Tensor  # (C,)
 
 
 @dataclass(frozen=True)
 class SpatialWeights(BlockWeights):
+    """A block with window attention; its channel gate needs the image's mean."""
+
     window: int
-    qkv: Tensor  # (3C, C), in the run's dtype
+    scale: float  # of the logits
+    qkv: Tensor  # (3P, C), in the run's dtype; P: C with every head padded
     position_bias: Tensor  # (1, heads, window**2, window**2), in the run's dtype
     gate_down: Tensor  # (C // reduction, C)
     gate_up: Tensor  # (C, C // reduction)
@@ -73,6 +81,8 @@ class SpatialWeights(BlockWeights):
 
 @dataclass(frozen=True)
 class ChannelWeights(BlockWeights):
+    """A block with channel attention, whose matrices are folded once its Gram matrix is known."""
+
     query: Tensor  # (C, C)
     key: Tensor  # (C, C)
     value: Tensor  # (C, C)
@@ -82,10 +92,23 @@ class ChannelWeights(BlockWeights):
 
 @dataclass(frozen=True)
 class Convolution:
-    """A dense 3x3 convolution with its weights in channels-last memory."""
+    """A dense 3x3 convolution of rows, as it is computed."""
 
-    weight: Tensor  # (O, C, 3, 3)
-    bias: Tensor | None = None
+    weight: Tensor  # (O, C, 3, 3), channels last
+    bias: Tensor | None  # (O,)
+    transformed: Tensor | None  # see winograd.py; None: computed as it stands
+
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor | None) -> Convolution:
+        transformed = winograd.transform_weight(weight) if winograd.suits(weight) else None
+        return cls(weight.contiguous(memory_format=torch.channels_last), bias, transformed)
+
+    def __call__(self, rows: Tensor, top: bool, bottom: bool) -> Tensor:
+        """As `convolve_band`: (h + 2, W, C) -> (h, W, O), at the image's top and bottom without the halo row there."""
+        if self.transformed is None:
+            return convolve_band(rows, top, bottom, self.weight, self.bias)
+        result = as_rows(winograd.convolve(as_image(rows), self.transformed, (1, 1, int(top), int(bottom))))
+        return result if self.bias is None else result.add_(self.bias)
 
 
 @dataclass(frozen=True)
@@ -107,7 +130,14 @@ class Weights:
     upsampler: list[nn.Module]
 
 
-def _pack_block(block: Block, dtype: torch.dtype, device: torch.device) -> SpatialWeights | ChannelWeights:
+def pad_heads(weight: Tensor, heads: int) -> Tensor:
+    """(..., heads * c, C) -> (..., P, C): zeros make every head a multiple of `HEAD_MULTIPLE` wide."""
+    split = weight.unflatten(-2, (heads, -1))
+    return F.pad(split, (0, 0, 0, -split.shape[-2] % HEAD_MULTIPLE)).flatten(-3, -2)
+
+
+def _pack_block(block: nn.Module, dtype: torch.dtype, device: torch.device) -> SpatialWeights | ChannelWeights:
+    assert isinstance(block, Block)
     residual, exact = residual_dtype(dtype), statistics_dtype(device)
 
     def norm(module: nn.LayerNorm) -> Norm:
@@ -121,21 +151,25 @@ def _pack_block(block: Block, dtype: torch.dtype, device: torch.device) -> Spati
         "dtype": dtype,
         "norm1": norm(block.n1),
         "norm2": norm(block.n2),
-        "depthwise": block.conv[0].weight.to(device, dtype),
+        "depthwise": block.conv[0].get_parameter("weight").to(device, dtype),
         "expand": block.ffn.fc1.weight.to(device, dtype),
         "mix": block.ffn.smix.weight.to(device, dtype),
         "contract": block.ffn.fc2.weight.to(device, dtype),
         "projection": attention.proj.weight.to(device, exact),
         "projection_bias": attention.proj.bias.to(device, exact),
     }
-    if block.kind == "spatial":
+    if isinstance(attention, WindowAttention):
+        shared["projection"] = pad_heads(shared["projection"].T, attention.num_heads).T
         return SpatialWeights(
             **shared,
             window=attention.window_size,
-            qkv=attention.qkv.weight.to(device, dtype),
+            scale=(dim // attention.num_heads) ** -0.5,
+            qkv=pad_heads(attention.qkv.weight.to(device, dtype).unflatten(0, (3, -1)), attention.num_heads).flatten(
+                0, 1
+            ),
             position_bias=attention.bias.detach().to(device, dtype)[None],
-            gate_down=block.inter.cg[1].weight.to(device, exact).flatten(1),
-            gate_up=block.inter.cg[3].weight.to(device, exact).flatten(1),
+            gate_down=block.inter.cg[1].get_parameter("weight").to(device, exact).flatten(1),
+            gate_up=block.inter.cg[3].get_parameter("weight").to(device, exact).flatten(1),
         )
     query, key, value = attention.qkv.weight.to(device, exact).view(3, dim, dim)
     return ChannelWeights(
@@ -144,21 +178,26 @@ def _pack_block(block: Block, dtype: torch.dtype, device: torch.device) -> Spati
         key=key,
         value=value,
         temperature=attention.temp.to(device, exact),
-        token_gate=block.inter.sg[0].weight.to(device, exact).flatten(1),
+        token_gate=block.inter.sg[0].get_parameter("weight").to(device, exact).flatten(1),
     )
 
 
 def _pack(model: FDAT, dtype: torch.dtype, device: torch.device) -> Weights:
-    def convolution(module: nn.Conv2d) -> Convolution:
-        weight = module.weight.to(device, dtype, memory_format=torch.channels_last)
-        return Convolution(weight, None if module.bias is None else module.bias.to(device, dtype))
+    def convolution(module: nn.Module) -> Convolution:
+        assert isinstance(module, nn.Conv2d)
+        bias = None if module.bias is None else module.bias.to(device, dtype)
+        return Convolution.of(module.weight.to(device, dtype), bias)
 
-    first = model.conv_first[1] if model.config.unshuffle_mod else model.conv_first
+    def group(module: nn.Module) -> tuple[list[SpatialWeights | ChannelWeights], Convolution]:
+        assert isinstance(module, ResidualGroup)
+        return [_pack_block(block, dtype, device) for block in module.blocks], convolution(module.conv)
+
+    first = model.conv_first[1] if isinstance(model.conv_first, nn.Sequential) else model.conv_first
     return Weights(
         dtype=dtype,
         device=device,
         first=convolution(first),
-        groups=[([_pack_block(b, dtype, device) for b in g.blocks], convolution(g.conv)) for g in model.groups],
+        groups=[group(module) for module in model.groups],
         after=convolution(model.conv_after),
         upsampler=[copy.deepcopy(layer).to(device, dtype).requires_grad_(False) for layer in model.upsampler],
     )

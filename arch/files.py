@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import pickle
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -53,17 +56,32 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            metadata = dict(file.metadata() or {})
     except (SafetensorError, OSError, RuntimeError, ValueError, json.JSONDecodeError) as error:
         raise ModelLoadError(
             f"{path.name}: not a readable safetensors file ({error}); it is truncated or of another "
             "type: download it again"
         ) from error
+    # safetensors' save_model stores a shared tensor under one name, and the others with that name in the metadata
+    tensors |= {name: tensors[kept] for name, kept in metadata.items() if kept in tensors and name not in tensors}
+    return tensors, metadata
+
+
+def _plain_data_allowed() -> AbstractContextManager[None]:
+    """What training programs store beside tensors and is data alone: parsed arguments, numpy's numbers."""
+    if torch.__version__ < (2, 6):  # type: ignore[operator]
+        return nullcontext()
+    number: Any = numpy.float64().__reduce__()[0]
+    names = [(number, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    kinds = [type(numpy.dtype(code)) for code in "?bBhHiIlLqQefd"]
+    return torch.serialization.safe_globals([argparse.Namespace, numpy.dtype, *names, *kinds])
 
 
 def _read_pickled(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with _plain_data_allowed():
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL (\S+)", str(error))
         reason = (

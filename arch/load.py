@@ -16,9 +16,15 @@ from spandrel import (
 )
 from torch import Tensor
 
+from .dense_iso_evidence import NoResemblanceError
+from .dense_iso_load import refusal
+from .dense_iso_options import OPTIONS
+from .dense_iso_vit import DenseIsoViTArch
 from .errors import ModelLoadError
+from .fdat import FDATArch
 from .files import read_checkpoint, read_sidecar
-from .registry import own_architectures
+from .info import remember_file
+from .registry import extended_registry
 
 OWN_IDS = {"FDAT", "DenseIsoViT"}
 COMPILED_PREFIXES = ("_orig_mod.", "module.")
@@ -31,7 +37,7 @@ def load_model(source: str | Path | Mapping[str, Any], **options: Any) -> ImageM
         source: path of a .safetensors, .pth, .pt or .ckpt file, or a state dict (left as it is).
         options: what the tensors can't tell, for this package's architectures only. FDAT: ``scale``. Dense-Iso-ViT:
             those of `arch.dense_iso_options`, which a JSON file of the checkpoint's name beside it and the metadata of
-            a safetensors file may hold too; in this order of precedence.
+            a safetensors file may hold too; in this order of precedence. Text does, as `parse_options` gives it.
 
     Returns:
         The model on the CPU in float32 and eval mode: ``descriptor(image)`` takes (1, C, H, W) in [0, 1].
@@ -42,7 +48,8 @@ def load_model(source: str | Path | Mapping[str, Any], **options: Any) -> ImageM
     name = "state dict" if isinstance(source, Mapping) else Path(source).name
     try:
         with torch.inference_mode(False):  # hosts load in inference mode; its tensors don't count their changes
-            descriptor = _load(source, options)
+            content, metadata = (dict(source), {}) if isinstance(source, Mapping) else read_checkpoint(source)
+            descriptor = _load(content, metadata, source, options)
     except UnsupportedModelError as error:
         raise ModelLoadError(
             f"{name}: not an upscaling model known here. {error} Supported: FDAT, Dense-Iso-ViT and "
@@ -58,29 +65,48 @@ def load_model(source: str | Path | Mapping[str, Any], **options: Any) -> ImageM
             f"{name}: {descriptor.architecture.name} is an inpainting model that needs a mask; use a model that takes "
             "an image alone"
         )
+    if not isinstance(source, Mapping):
+        remember_file(descriptor, source, metadata)
     return descriptor.eval()
 
 
-def _load(source: str | Path | Mapping[str, Any], options: dict[str, Any]) -> ModelDescriptor:
-    if isinstance(source, Mapping):
-        content, metadata = dict(source), {}
-    else:
-        content, metadata = read_checkpoint(source)
-    fdat, dense_iso_vit = own_architectures()
-    if dense_iso_vit.detect(content):  # unwraps by itself: it knows which of several sets of weights to take
+def _load(
+    content: dict[str, Any], metadata: dict[str, str], source: str | Path | Mapping[str, Any], options: dict[str, Any]
+) -> ModelDescriptor:
+    sidecar, unreadable = {}, None
+    try:
         sidecar = {} if isinstance(source, Mapping) else read_sidecar(source)
-        return dense_iso_vit.load(content, sidecar=sidecar, metadata=metadata, **options)
+    except ModelLoadError as error:  # a file beside another architecture's checkpoint is none of ours
+        unreadable = error
+    known = {name: value for name, value in options.items() if name in OPTIONS}
+    refused = refusal(content, options=known, sidecar=sidecar, metadata=metadata)
+    if refused is None:  # it unwraps by itself: it knows which of several sets of weights to take
+        if unreadable is not None:
+            raise unreadable
+        return DenseIsoViTArch().load(content, sidecar=sidecar, metadata=metadata, **options)
+    why = "" if isinstance(refused, NoResemblanceError) else f" As a Dense-Iso-ViT: {refused}."
     state_dict = _tensors_of(content)
+    fdat = FDATArch()
     if fdat.detect(state_dict):
         if unknown := set(options) - {"scale"}:
             raise ModelLoadError(f"FDAT has no such option: {', '.join(sorted(unknown))}; it has: scale")
-        return fdat.load(state_dict, **options)
+        return fdat.load(state_dict, scale=_scale(options.get("scale")))
     if options:
-        raise ModelLoadError(f"the options {', '.join(options)} are for FDAT and Dense-Iso-ViT, which this is not")
+        raise ModelLoadError(
+            f"the options {', '.join(options)} are for FDAT and Dense-Iso-ViT, which this is not.{why or f' {refused}'}"
+        )
     try:
-        return MAIN_REGISTRY.load(state_dict)
+        return extended_registry(MAIN_REGISTRY).load(state_dict)
     except UnsupportedModelError as error:
-        raise UnsupportedModelError(_summary(state_dict)) from error
+        raise UnsupportedModelError(_summary(state_dict) + why) from error
+
+
+def _scale(given: Any) -> int | None:
+    if given is None or isinstance(given, int):
+        return given
+    if not str(given).isdecimal():
+        raise ModelLoadError(f"the option scale is a whole number, not {given!r}")
+    return int(given)
 
 
 def _tensors_of(content: Mapping[str, Any]) -> dict[str, Tensor]:

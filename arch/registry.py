@@ -1,16 +1,19 @@
-"""This package's architectures in spandrel's registry, so that other loaders find them."""
+"""This package's architectures, and how they get into spandrel's registry, so that other loaders find them.
+
+A new architecture is one entry of `ARCHITECTURES`: docs/adding-an-architecture.md.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from spandrel import MAIN_REGISTRY, Architecture, ArchRegistry, ArchSupport
 
 from .dense_iso_vit import DenseIsoViTArch
 from .fdat import FDATArch
 
-
-def own_architectures() -> tuple[FDATArch, DenseIsoViTArch]:
-    """Fresh instances, in the order in which this package's loader asks them."""
-    return FDATArch(), DenseIsoViTArch()
+ARCHITECTURES: tuple[Callable[[], Architecture], ...] = (FDATArch, DenseIsoViTArch)
+"""In the order in which they are registered, behind those that a registry has already."""
 
 
 def install(registry: ArchRegistry = MAIN_REGISTRY) -> None:
@@ -19,5 +22,12 @@ def install(registry: ArchRegistry = MAIN_REGISTRY) -> None:
     Idempotent: an architecture whose id is registered already (by spandrel, by another pack, by an earlier call) is
     left as it is. Atomic: after an error the registry is what it was.
     """
-    own: list[Architecture] = list(own_architectures())
-    registry.add(*(ArchSupport.from_architecture(arch) for arch in own), ignore_duplicates=True)
+    own = [ArchSupport.from_architecture(architecture()) for architecture in ARCHITECTURES]
+    registry.add(*own, ignore_duplicates=True)
+
+
+def extended_registry(registry: ArchRegistry = MAIN_REGISTRY) -> ArchRegistry:
+    """A copy of ``registry`` with this package's architectures in it."""
+    extended = registry.copy()
+    install(extended)
+    return extended

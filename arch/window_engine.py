@@ -51,7 +51,8 @@ class WindowPlan:
     def memory_required(self) -> int:
         model = self.model
         size = torch.empty((), dtype=self.dtype).element_size()
-        network = model.network.working_bytes(self.batch, size) if hasattr(model.network, "working_bytes") else 0
+        working_bytes = getattr(model.network, "working_bytes", None)
+        network = working_bytes(self.batch, size) if working_bytes else 0
         window, channels = model.window * model.scale, 3
         rows = 3 * self.images * channels * window * self.width * model.scale * max(size, 4)
         return (

@@ -15,7 +15,7 @@ continued by reflection.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING
@@ -124,6 +124,7 @@ class WindowedUpscaler(nn.Module):
         alignment: what the network's tile starts are best multiples of, for engines that tile by themselves.
         overlap: least overlap of neighbours, in input pixels, up to half a window; None: a quarter.
         batch: windows per forward; None: one on a CPU, which gains nothing from more, and many elsewhere.
+        assumptions: what the loader of the network took for granted, for `arch.info`.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class WindowedUpscaler(nn.Module):
         alignment: int = 1,
         overlap: int | None = None,
         batch: int | None = None,
+        assumptions: Sequence[str] = (),
     ) -> None:
         super().__init__()
         overlap = window // 4 if overlap is None else overlap
@@ -146,6 +148,7 @@ class WindowedUpscaler(nn.Module):
         self.alignment = alignment
         self.overlap = overlap
         self.batch = batch
+        self.assumptions = tuple(assumptions)
 
     @property
     def tile_contract(self) -> TileContract:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from spandrel import Architecture, ImageModelDescriptor, ModelTiling, SizeRequirements
 from torch import Tensor, nn
 
@@ -34,6 +36,38 @@ class Nearest(nn.Module):
             if self.before:
                 self.before(x)
         return F.interpolate(x * self.gain, scale_factor=self.scale, mode="nearest")
+
+
+class Stencil(nn.Module):
+    """A random 5x5 convolution to scale x scale subpixels: local, mixes neighbours, and has no symmetry at all."""
+
+    def __init__(self, scale: int = 2, channels: int = 3) -> None:
+        super().__init__()
+        self.scale, self.channels = scale, channels
+        kernel = torch.rand(channels * scale**2, 1, 5, 5, generator=torch.Generator().manual_seed(5))
+        self.weight = nn.Parameter(kernel / kernel.sum((2, 3), keepdim=True))
+        self.calls: list[tuple[int, ...]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "meta":
+            self.calls.append(tuple(x.shape))
+        x = F.conv2d(F.pad(x, (2, 2, 2, 2)), self.weight, groups=self.channels)
+        return F.pixel_shuffle(x, self.scale)
+
+
+def stencil(scale: int = 2, channels: int = 3) -> ImageModelDescriptor:
+    return descriptor(Stencil(scale, channels), scale, channels)
+
+
+def pixels_computed(model: ImageModelDescriptor) -> int:
+    """Input pixels that the network was called with."""
+    return sum(shape[0] * shape[2] * shape[3] for shape in model.model.calls)
+
+
+def whole(model: ImageModelDescriptor, image: Tensor) -> Tensor:
+    """What the descriptor itself makes of (B, H, W, C), frame by frame."""
+    with torch.inference_mode():
+        return torch.cat([model(frame[None].movedim(-1, 1)).movedim(1, -1) for frame in image])
 
 
 def descriptor(
@@ -74,3 +108,12 @@ def enlarged(image: Tensor, scale: int) -> Tensor:
 def picture(height: int, width: int, channels: int = 3, batch: int = 1) -> Tensor:
     """Random picture (B, H, W, C) whose alpha, if any, is partly transparent."""
     return torch.rand(batch, height, width, channels, generator=torch.Generator().manual_seed(height * 977 + width))
+
+
+def save_nearest(path: Path) -> None:
+    """A checkpoint of the Compact architecture that repeats every pixel twice: all that it adds to that is zero."""
+    body = {"0": (4, 3, 3, 3), "2": (4, 4, 3, 3), "4": (12, 4, 3, 3)}
+    state = {f"body.{number}.weight": torch.zeros(shape) for number, shape in body.items()}
+    state |= {f"body.{number}.bias": torch.zeros(shape[0]) for number, shape in body.items()}
+    state |= {f"body.{number}.weight": torch.zeros(4) for number in ("1", "3")}
+    save_file(state, path)

@@ -40,6 +40,8 @@ HEADS = {
     "x3 and x2": (layers({"channels": 20, "kernel": 1}, {"channels": 180, "shuffle": 3},
                          {"channels": 80, "shuffle": 2, "bias": False}, {"channels": 80, "shuffle": 2},
                          {"channels": 3, "kernel": 1}), 1),
+    "slopes, and wide enough for Winograd": (
+        with_activation(pixel_shuffle_head(fusion_width=64, widths=(64, 16, 64, 64)), "prelu", "all"), None),
     "1x1 kernels": (
         layers(
             {"channels": 24, "kernel": 1, "shuffle": 2},
@@ -130,7 +132,7 @@ def test_engine_equals_the_plain_network(head: str) -> None:
     image = torch.rand(2, 3, 16, 16, dtype=torch.float64)
     with torch.inference_mode():
         out = engine(image)
-        assert (engine._fold() is None) == (HEADS[head][1] is None)
+        assert (engine._prepare().folded is None) == (HEADS[head][1] is None)
         assert float((out - plain(image)).abs().max()) <= 1e-10
 
 

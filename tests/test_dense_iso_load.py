@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import random
 import re
 from collections import Counter
@@ -14,6 +15,7 @@ from dense_iso_variants import VARIANTS, build
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from arch.dense_iso_evidence import AmbiguousCheckpointError
 from arch.dense_iso_load import is_dense_iso_vit, recognise
 from arch.dense_iso_options import METADATA_KEY
 from arch.dense_iso_vit import DenseIsoViT, DenseIsoViTArch, infer_config
@@ -26,6 +28,7 @@ ORDERS = {
     "name": lambda state_dict: dict(sorted(state_dict.items())),  # safetensors.torch.load_file
     "hash": lambda state_dict: load(save({key: tensor.contiguous() for key, tensor in state_dict.items()})),
 }
+NAMELESS = {"odd names"}  # names that say nothing: read in the order of definition, refused in any other
 SMALL = [name for name in VARIANTS if not name.startswith("published")]
 
 
@@ -36,7 +39,10 @@ def difference(state_dict: dict, module: nn.Module, options: dict) -> tuple[floa
     network.load_state_dict(recognised.weights)
     image = torch.rand(1, 3, recognised.config.window, recognised.config.window)
     with torch.no_grad():
-        expected = module(image)
+        try:
+            expected = module(image)
+        except RuntimeError:  # a wrong window, which the module's own position embedding does not take
+            return math.inf, [remark for remark in recognised.remarks() if not remark.startswith("assumed")]
         error = float((network(image) - expected).abs().max() / expected.abs().max().clamp_min(1))
     return error, [remark for remark in recognised.remarks() if not remark.startswith("assumed")]
 
@@ -45,6 +51,10 @@ def difference(state_dict: dict, module: nn.Module, options: dict) -> tuple[floa
 @pytest.mark.parametrize("name", SMALL)
 def test_variant_is_recovered(name: str, order: str) -> None:
     module, options = build(name)
+    if name in NAMELESS and order != "definition":
+        with pytest.raises(AmbiguousCheckpointError, match="order"):
+            recognise(ORDERS[order](module.state_dict()), options=options)
+        return
     error, _ = difference(ORDERS[order](module.state_dict()), module, options)
     assert error < 1e-5
 
@@ -140,7 +150,7 @@ STYLES = ["words", "numbered words", "every module", "underscores", "flat", "fla
 def test_fuzzed_names_are_never_silently_wrong() -> None:
     outcomes: Counter[str] = Counter()
     silent = []
-    for seed in range(210):
+    for seed in range(252):  # some variants can't be told without their names at all
         rng = random.Random(seed)
         name, order, style = rng.choice(SMALL), rng.choice(list(ORDERS)), STYLES[seed % len(STYLES)]
         module, options = build(name, seed)

@@ -62,8 +62,8 @@ def test_conversion_keeps_every_answer(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--set", "heads"], "--set takes NAME=VALUE"),
-        (["--set", "colour=red"], "unknown options colour"),
+        (["--set", "heads"], "'heads' is no option; write NAME=VALUE"),
+        (["--set", "colour=red"], "unknown option 'colour'"),
         (["--convert", "own.pth"], "writes .safetensors"),
         (["--rank", "missing.png"], "missing.png"),
     ],

@@ -1,0 +1,139 @@
+"""What a model is, as text: architecture, scale, channels, parameters, precision, training, and what was assumed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+from spandrel import ModelBase
+from torch import nn
+
+PURPOSES = {
+    "SR": "super resolution",
+    "FaceSR": "super resolution of faces",
+    "Restoration": "restoration",
+    "Inpainting": "inpainting",
+}
+COLOURS = {1: "grey", 3: "RGB", 4: "RGBA"}
+LONGEST_VALUE = 500  # characters of a metadata entry
+MOST_ENTRIES = 50
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """What is known of the file that a model came from.
+
+    Attributes:
+        name: without folders.
+        size: bytes.
+        metadata: of a safetensors file; other types hold none.
+    """
+
+    name: str
+    size: int
+    metadata: Mapping[str, str]
+
+
+_files: WeakKeyDictionary[nn.Module, CheckpointFile] = WeakKeyDictionary()
+
+
+def remember_file(descriptor: ModelBase, path: str | Path, metadata: Mapping[str, str]) -> None:
+    """Let `describe` know the file of a model, as long as the model lives."""
+    path = Path(path)
+    _files[descriptor.model] = CheckpointFile(path.name, path.stat().st_size, dict(metadata))
+
+
+def describe(descriptor: ModelBase) -> str:
+    """Say what a model is, in lines of ``Name: value``, in English.
+
+    Args:
+        descriptor: of any architecture and from any loader. File and training metadata are known for models that
+            `arch.load_model` read from a file. A network may say what its loader assumed in an attribute
+            ``assumptions`` (strings).
+
+    Raises:
+        ValueError: it is no spandrel descriptor.
+    """
+    if not isinstance(descriptor, ModelBase):
+        raise ValueError(
+            f"the model is a {type(descriptor).__name__}; a model of an upscale model loader was expected "
+            "(a spandrel descriptor)"
+        )
+    file = _files.get(descriptor.model)
+    assumptions = list(getattr(descriptor.model, "assumptions", ()))
+    tags = [tag for tag in descriptor.tags if tag not in assumptions]
+    facts = {
+        "File": f"{file.name}, {_mebibytes(file.size)}" if file else "not known (from another loader or a state dict)",
+        "Architecture": descriptor.architecture.name,
+        "Purpose": PURPOSES.get(descriptor.purpose, descriptor.purpose),
+        "Scale": f"x{descriptor.scale}",
+        "Channels": _channels(descriptor),
+        "Parameters": f"{sum(parameter.numel() for parameter in descriptor.model.parameters()):,}",
+        "Size": _size(descriptor),
+        "Precision": _precisions(descriptor),
+        "Input": _input(descriptor),
+        "Modes": "exact, tile, whole" if hasattr(descriptor.model, "exact_engine") else "tile, whole",
+        "Tags": ", ".join(tags) or "none",
+    }
+    lines = [f"{name}: {_printable(value)}" for name, value in facts.items()]
+    lines += _listed("Assumed", [_printable(assumption) for assumption in assumptions])
+    if file is None:
+        return "\n".join([*lines, "Training metadata: not known without the file"])
+    entries = [f"{_printable(name)}: {_shortened(value)}" for name, value in sorted(file.metadata.items())]
+    if left_out := len(entries[MOST_ENTRIES:]):
+        entries = [*entries[:MOST_ENTRIES], f"… {left_out} more"]
+    return "\n".join(lines + (_listed("Training metadata", entries) or ["Training metadata: none in the file"]))
+
+
+def _listed(title: str, entries: list[str]) -> list[str]:
+    return [f"{title}:", *(f"  {entry}" for entry in entries)] if entries else []
+
+
+def _channels(descriptor: ModelBase) -> str:
+    entering, leaving = (
+        f"{count} ({COLOURS[count]})" if count in COLOURS else str(count)
+        for count in (descriptor.input_channels, descriptor.output_channels)
+    )
+    return entering if entering == leaving else f"{entering} in, {leaving} out"
+
+
+def _size(descriptor: ModelBase) -> str:
+    """Of the weights in memory now."""
+    tensors = [*descriptor.model.parameters(), *descriptor.model.buffers()]
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return f"{_mebibytes(size)} in memory, as {str(descriptor.dtype).removeprefix('torch.')}"
+
+
+def _precisions(descriptor: ModelBase) -> str:
+    supported = {"fp32": True, "fp16": descriptor.supports_half, "bf16": descriptor.supports_bfloat16}
+    without = [name for name, works in supported.items() if not works]
+    text = ", ".join(name for name, works in supported.items() if works)
+    return f"{text} (not {', '.join(without)})" if without else text
+
+
+def _input(descriptor: ModelBase) -> str:
+    contract = getattr(descriptor.model, "tile_contract", None)
+    if contract is not None and contract.size is not None:
+        return f"any size, in windows of {contract.size}x{contract.size}"
+    wanted = descriptor.size_requirements
+    limits = [f"at least {wanted.minimum} pixels"] if wanted.minimum > 1 else []
+    limits += [f"multiples of {wanted.multiple_of}"] if wanted.multiple_of > 1 else []
+    limits += ["square"] if wanted.square else []
+    return f"any size, padded ({', '.join(limits)})" if limits else "any size"
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:.2f} MiB"
+
+
+def _printable(text: str) -> str:
+    """On one line, without control characters: names and metadata are whatever a file holds."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _shortened(value: str) -> str:
+    if len(value) > LONGEST_VALUE:
+        value = f"{value[:LONGEST_VALUE]}… ({len(value):,} characters)"
+    return _printable(value)

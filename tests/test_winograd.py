@@ -1,0 +1,87 @@
+"""Winograd convolution and the operators with fused GELU, against PyTorch's in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from arch import winograd
+from arch.fdat_rows import as_image, as_rows, fuses_gelu, gelu_depthwise_band, gelu_linear
+from arch.fdat_weights import Convolution
+
+
+def rows_of(height: int, width: int, channels: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(height, width, channels, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def expected(rows: torch.Tensor, weight: torch.Tensor, above: int, below: int, groups: int = 1) -> torch.Tensor:
+    padded = F.pad(as_image(rows), (1, 1, above, below))
+    return as_rows(F.conv2d(padded, weight, groups=groups))
+
+
+@pytest.mark.parametrize("size", [(3, 3), (3, 4), (5, 7), (6, 8), (18, 33), (40, 70), (2, 300), (600, 5)], ids=str)
+@pytest.mark.parametrize("padding", [(1, 1, 0, 0), (1, 1, 1, 0), (0, 1, 0, 1), (1, 0, 1, 1), (0, 0, 0, 0)], ids=str)
+def test_winograd_is_the_convolution(size: tuple[int, int], padding: tuple[int, int, int, int]) -> None:
+    image, weight = as_image(rows_of(*size, 2 * 64)), rows_of(1, 1, 80 * 64 * 9).view(80, 64, 3, 3) / 24
+    image = image.view(2, 64, *size).contiguous(memory_format=torch.channels_last)
+    if size[0] + sum(padding[2:]) < 3:
+        pytest.skip("no output row")
+    wanted = F.conv2d(F.pad(image, padding), weight)
+    got = winograd.convolve(image, winograd.transform_weight(weight), padding)
+    assert got.shape == wanted.shape
+    assert (got - wanted).abs().max() <= 1e-12
+
+
+def test_winograd_of_too_few_rows_is_empty() -> None:
+    transformed = winograd.transform_weight(torch.ones(64, 64, 3, 3))
+    assert winograd.convolve(torch.ones(1, 64, 1, 9), transformed, (1, 1, 1, 0)).shape == (1, 64, 0, 9)
+
+
+@pytest.mark.parametrize("channels", [96, 180])
+def test_rounding_of_winograd(channels: int) -> None:
+    """The file promises twice the error (RMS) of the direct convolution."""
+    rows = rows_of(34, 64, channels)
+    weight = rows_of(1, 1, channels**2 * 9).view(channels, channels, 3, 3) / channels**0.5 / 3
+    wanted = expected(rows, weight, 0, 0)
+    direct = expected(rows.float(), weight.float(), 0, 0) - wanted
+    transformed = winograd.convolve(as_image(rows.float()), winograd.transform_weight(weight.float()), (1, 1, 0, 0))
+    transformed = as_rows(transformed) - wanted
+    assert transformed.pow(2).mean().sqrt() <= 1.5e-6
+    assert transformed.pow(2).mean() <= (4 * direct.pow(2).mean().sqrt()).pow(2)
+    assert transformed.abs().max() <= 3e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("outputs", [3, 64])
+def test_convolutions_choose_for_themselves(dtype: torch.dtype, outputs: int) -> None:
+    rows, weight, bias = (
+        rows_of(12, 9, 64),
+        rows_of(1, 1, outputs * 576).view(outputs, 64, 3, 3) / 24,
+        rows_of(1, 1, outputs),
+    )
+    convolution = Convolution.of(weight.to(dtype), bias.flatten().to(dtype))
+    assert (convolution.transformed is not None) == (dtype == torch.float32 and outputs == 64)
+    wanted = expected(rows, weight, 1, 0) + bias
+    got = convolution(rows.to(dtype), True, False)
+    assert (got - wanted).abs().max() <= (1e-5 if dtype == torch.float32 else 0.1)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_fused_gelu_and_its_public_fallback(fused: bool) -> None:
+    rows, weight = rows_of(6, 11, 24), rows_of(1, 1, 24 * 40).view(40, 24)
+    kernel = rows_of(1, 1, 24 * 9, seed=1).view(24, 1, 3, 3)
+    with torch.backends.mkldnn.flags(enabled=fused):
+        if fused and not fuses_gelu(rows.float()):
+            pytest.skip("this build of torch has no oneDNN")
+        assert fuses_gelu(rows.float()) == fused and not fuses_gelu(rows)
+        product = gelu_linear(rows.float(), weight.float())
+        mixed = {
+            (top, bottom): gelu_depthwise_band(rows.float(), top, bottom, kernel.float())
+            for top in (True, False)
+            for bottom in (True, False)
+        }
+    assert (product - F.gelu(rows @ weight.T)).abs().max() <= 2e-5
+    for (top, bottom), got in mixed.items():
+        wanted = F.gelu(expected(rows, kernel, int(top), int(bottom), groups=24))
+        assert got.shape == wanted.shape and (got - wanted).abs().max() <= 1e-5
