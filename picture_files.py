@@ -1,4 +1,4 @@
-"""Which picture files the command line reads, and where each result goes; nothing is opened or written."""
+"""Which pictures and videos the command line reads, and where each result goes; nothing is opened or written."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ from picture import format_of_name
 
 logger = logging.getLogger(__name__)
 
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
+"""Videos that are read and written."""
+_READ_VIDEO_SUFFIXES = (".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv", ".3gp", ".ogv")
+_UNFINISHED = (".partial.mp4", ".partial-old.mp4")  # what interrupted runs leave
 _NAME_FIELDS = ("stem", "ext", "model")
 
 
@@ -24,8 +28,15 @@ class PlanError(ValueError):
 
 @dataclass(frozen=True, order=True)
 class Job:
+    """One picture to read and where its result goes."""
+
     source: Path
     target: Path
+
+
+def is_video(path: Path) -> bool:
+    """Whether the name says so."""
+    return path.suffix.lower() in VIDEO_SUFFIXES + _READ_VIDEO_SUFFIXES
 
 
 def plan_jobs(
@@ -34,17 +45,19 @@ def plan_jobs(
     *,
     recursive: bool = False,
     file_format: str = "same",
+    video_format: str = "same",
     name: str = "{stem}",
     suffix: str = "",
     model: str = "",
 ) -> list[Job]:
-    """One job for each picture, in the order of the inputs and by name within each.
+    """One job for each picture or video, in the order of the inputs and by name within each.
 
     `inputs` are files, folders (with `recursive` everything below them) and glob patterns (`**` is any
     depth). `output` is a folder where it exists as one, ends in a slash or has no suffix, and where the
     inputs are not one single file; else a file. Below a folder the structure under the input folder, or under
     the fixed part of the pattern, is kept, and the result is called `name` + `suffix`, with {stem} and {ext}
-    of the picture and {model}. `file_format` is png, jpg, webp, tif or same.
+    of the picture and {model}. `file_format` is png, jpg, webp, tif or same; `video_format` is mp4, mkv, mov, webm or
+    same, which is mp4 for the kinds of videos that are only read.
 
     Hidden files are passed over, and so are results of earlier runs: what lies in an output folder inside of
     the input folder, and in the input folder itself what already has the ending that `name` and `suffix`
@@ -60,12 +73,13 @@ def plan_jobs(
             raise PlanError(f"{output}: OUTPUT is a file, and INPUT is more than one file; give a folder")
         ending = _ending(name, suffix)
         found = [pair for text in inputs for pair in _pictures(text, Path(output), recursive, ending)]
-        jobs = [
-            Job(source, Path(output, folder, _result_name(source, file_format, name, suffix, model)))
-            for source, folder in dict.fromkeys(found)
-        ]
+        jobs = []
+        for source, folder in dict.fromkeys(found):
+            extension = _extension(source, file_format, video_format)
+            jobs.append(Job(source, Path(output, folder, _result_name(source, extension, name, suffix, model))))
     else:
-        jobs = [Job(Path(inputs[0]), _single_target(Path(output), file_format, name, suffix))]
+        _check_single(Path(inputs[0]), Path(output), file_format, video_format, name, suffix)
+        jobs = [Job(Path(inputs[0]), Path(output))]
     _check_distinct(jobs)
     return jobs
 
@@ -87,7 +101,7 @@ def _pictures(text: str, output: Path, recursive: bool, ending: str) -> Iterator
     real_base, real_output = base.resolve(), output.resolve()
     count = 0
     for path in paths:
-        if format_of_name(path) is None:
+        if (format_of_name(path) is None and not is_video(path)) or path.name.endswith(_UNFINISHED):
             continue
         if real_output == real_base and ending and path.stem.endswith(ending):
             continue
@@ -97,7 +111,7 @@ def _pictures(text: str, output: Path, recursive: bool, ending: str) -> Iterator
         yield path, path.parent.relative_to(base)
     if count == 0:
         advice = "" if recursive or not os.path.isdir(text) else " (folders below it are read with --recursive)"
-        raise PlanError(f"{text}: found no PNG, JPEG, WebP or TIFF file{advice}")
+        raise PlanError(f"{text}: found no PNG, JPEG, WebP or TIFF file and no video{advice}")
 
 
 def _files_below(folder: Path, recursive: bool) -> Iterator[Path]:
@@ -109,18 +123,23 @@ def _files_below(folder: Path, recursive: bool) -> Iterator[Path]:
         yield from (Path(root, name) for name in sorted(files) if not name.startswith("."))
 
 
-def _single_target(output: Path, file_format: str, name: str, suffix: str) -> Path:
+def _check_single(source: Path, output: Path, file_format: str, video_format: str, name: str, suffix: str) -> None:
     if name != "{stem}" or suffix:
         raise PlanError("--name and --suffix make names in an output folder; OUTPUT is a file here")
-    wanted = None if file_format == "same" else format_of_name(Path(f"x.{file_format}"))
-    if format_of_name(output) is None:
+    video = output.suffix.lower() in VIDEO_SUFFIXES
+    if not video and format_of_name(output) is None:
         raise PlanError(
-            f"{output}: cannot write '{output.suffix}' files; give a name in .png, .jpg, .webp or .tif "
-            "(a folder of this name ends in a slash)"
+            f"{output}: cannot write '{output.suffix}' files; give a name in .png, .jpg, .webp or .tif, for videos in "
+            f"{', '.join(VIDEO_SUFFIXES)} (a folder of this name ends in a slash)"
         )
-    if wanted not in (None, format_of_name(output)):
-        raise PlanError(f"{output}: the name's suffix and --format {file_format} contradict each other")
-    return output
+    if (video and format_of_name(source)) or (is_video(source) and not video):
+        raise PlanError(f"{source} and {output}: one is a picture and the other a video")
+    if video:
+        flag, wanted, fits = "--video-format", video_format, output.suffix.lower() == f".{video_format}"
+    else:
+        flag, wanted, fits = "--format", file_format, format_of_name(output) == format_of_name(Path(f"x.{file_format}"))
+    if wanted != "same" and not fits:
+        raise PlanError(f"{output}: the name's suffix and {flag} {wanted} contradict each other")
 
 
 def _ending(name: str, suffix: str) -> str:
@@ -139,13 +158,19 @@ def _ending(name: str, suffix: str) -> str:
     return suffix if field is not None else literal + suffix
 
 
-def _result_name(source: Path, file_format: str, name: str, suffix: str, model: str) -> str:
-    if file_format == "same":
-        if format_of_name(source) is None:
-            raise PlanError(f"{source}: its name does not say which format to write; use --format")
-        extension = source.suffix
-    else:
-        extension = f".{file_format}"
+def _extension(source: Path, file_format: str, video_format: str) -> str:
+    if is_video(source):
+        if video_format != "same":
+            return f".{video_format}"
+        return source.suffix if source.suffix.lower() in VIDEO_SUFFIXES else ".mp4"
+    if file_format != "same":
+        return f".{file_format}"
+    if format_of_name(source) is None:
+        raise PlanError(f"{source}: its name does not say which format to write; use --format")
+    return source.suffix
+
+
+def _result_name(source: Path, extension: str, name: str, suffix: str, model: str) -> str:
     stem = name.format(stem=source.stem, ext=source.suffix.removeprefix("."), model=model) + suffix
     if not stem or stem.startswith("."):
         raise PlanError(f"--name {name!r} gives {stem + extension!r}, which is no usable file name")

@@ -1,4 +1,7 @@
-"""Reading and writing picture files, against Pillow, tifffile and a PNG reader of our own."""
+"""Reading and writing picture files, against Pillow, tifffile and a PNG reader of our own.
+
+More than 400 lines, because every format is read and written by the same few helpers.
+"""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def test_plans(inputs: list[str], output: str, options: dict, expected: dict[str
     ("inputs", "output", "options", "message"),
     [
         (["none.png"], "new", {}, "none.png: no such file or folder"),
-        (["none/*.png"], "new", {}, r"none/\*.png: found no PNG, JPEG, WebP or TIFF file$"),
+        (["none/*.png"], "new", {}, r"none/\*.png: found no PNG, JPEG, WebP or TIFF file and no video$"),
         (["in/.cache/.."], "in/b.jpg", {}, "OUTPUT is a file, and INPUT is more than one file"),
         (["one.png"], "two.gif", {}, "cannot write '.gif' files; .*a folder of this name ends in a slash"),
         (["one.png"], "two.png", {"file_format": "jpg"}, "suffix and --format jpg contradict"),
@@ -136,7 +136,7 @@ def test_an_empty_folder_says_how_to_go_deeper():
     Path("in/only").mkdir()
     with pytest.raises(PlanError, match=r"found no PNG, .*folders below it are read with --recursive"):
         planned("in/only", to="new")
-    with pytest.raises(PlanError, match=r"file$"):
+    with pytest.raises(PlanError, match=r"file and no video$"):
         planned("in/only", to="new", recursive=True)
 
 

@@ -1,8 +1,23 @@
 """Upscaling pictures with any spandrel model: tiles, blending, channels, precision and memory. Pure tensor code."""
 
-from .image import ALPHA_MODES, MODES, upscale_image
+from .colour import COLOUR_FIXES
+from .ensemble import ENSEMBLES
+from .image import upscale_image
 from .network import OutOfMemoryError
+from .options import ALPHA_MODES, MODES
 from .precision import PRECISIONS
-from .resize import Target, parse_target
+from .seamless import SEAMLESS
+from .target import Target, parse_target
 
-__all__ = ["ALPHA_MODES", "MODES", "PRECISIONS", "OutOfMemoryError", "Target", "parse_target", "upscale_image"]
+__all__ = [
+    "ALPHA_MODES",
+    "COLOUR_FIXES",
+    "ENSEMBLES",
+    "MODES",
+    "PRECISIONS",
+    "SEAMLESS",
+    "OutOfMemoryError",
+    "Target",
+    "parse_target",
+    "upscale_image",
+]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +30,11 @@ class ChannelPass:
     target: tuple[int, ...]
     average: bool = False
 
+    @property
+    def written(self) -> slice:
+        """The image channels that this run produces."""
+        return slice(self.target[0], self.target[-1] + 1)
+
     def select(self, frame: Tensor) -> Tensor:
         """Image (H, W, C) -> model input (Cin, H, W), contiguous."""
         planes = [torch.ones_like(frame[..., 0]) if s == OPAQUE else frame[..., s] for s in self.source]
@@ -38,6 +45,27 @@ class ChannelPass:
         if self.average:
             return output[..., :3, :, :].mean(-3, keepdim=True)
         return output[..., : len(self.target), :, :]
+
+
+Mark = Callable[[slice, slice], None]
+"""``mark(rows, columns)`` after these output pixels have been written."""
+
+
+class PlaneUpscaler(Protocol):
+    """What carries passes out: in tiles (`tiled.TiledUpscaler`) or exactly (`whole.ExactUpscaler`)."""
+
+    def steps(self, height: int, width: int, touched: Tensor | None) -> int:
+        """How often one pass over an image of this size is counted as progress."""
+        ...
+
+    def run(
+        self, plane: Tensor, into: Tensor, one: ChannelPass, touched: Tensor | None = None, mark: Mark | None = None
+    ) -> None:
+        """Upscale ``plane`` (Cin, H, W) into ``into`` (H * scale, W * scale, channels of the pass).
+
+        Where ``touched`` (H, W) bool is False, ``into`` may be left with anything finite.
+        """
+        ...
 
 
 def channel_passes(image_channels: int, model_channels: int, *, with_alpha: bool) -> list[ChannelPass]:

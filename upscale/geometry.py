@@ -27,6 +27,7 @@ class AxisPlan:
 
 
 def round_up(value: int, multiple: int) -> int:
+    """The smallest multiple that is no less than ``value``."""
     return -(-value // multiple) * multiple
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 
 import psutil
@@ -11,17 +11,22 @@ import torch
 from spandrel import ImageModelDescriptor
 from torch import Tensor
 
-from .channels import ChannelPass, channel_passes, premultiply, unpremultiply_
-from .network import OutOfMemoryError, Runner
+from .channels import PlaneUpscaler
+from .frame import FrameUpscaler
+from .geometry import round_up
+from .mask import Masks, Region
+from .network import OutOfMemoryError, Runner, TileTraits
+from .options import Options
 from .placement import DirectPlacement, training_mode_kept
 from .precision import resolve_precision
-from .protocol import Placement, Progress
-from .resize import Target, parse_target, resize
+from .preview import Monitor
+from .protocol import Placement, Preview, Progress
+from .seamless import LEAST_MARGIN, Margins
+from .target import Target, as_target
 from .tiled import TiledUpscaler, TileSettings
 from .whole import ExactUpscaler
 
-MODES = ("auto", "exact", "tile", "whole")
-ALPHA_MODES = ("model", "resize")
+logger = logging.getLogger(__name__)
 
 
 def upscale_image(
@@ -38,15 +43,25 @@ def upscale_image(
     alpha: str = "model",
     target: Target | float | str | None = None,
     placement: Placement | None = None,
+    seamless: str = "none",
+    mask: Tensor | None = None,
+    ensemble: int = 1,
+    colour_fix: str = "none",
+    dtype: torch.dtype = torch.float32,
+    output_device: torch.device | str = "cpu",
+    preview: Preview | None = None,
 ) -> Tensor:
     """Upscale (or restore, with a x1 model) a batch of pictures, frame by frame.
+
+    A frame that equals the one before it (and has the same mask) is not computed again.
 
     Args:
         model: a spandrel descriptor of 1, 3 or 4 channels, of any architecture. It comes back as it was: weights,
             dtype, device and mode, also after an error.
         image: (B, H, W, C) floating point in [0, 1]; C = 1 (grey), 3 (RGB) or 4 (RGBA); any device.
         mode: "exact" is the whole-image result band by band, for networks that offer it (FDAT); "tile" overlapping
-            tiles blended; "whole" one call for the whole frame; "auto" exact where it is offered, else tiles.
+            tiles blended; "whole" one call for the whole frame; "auto" exact where it is offered and no mask given,
+            else tiles.
         tile: largest side of a tile in input pixels; None: from the model and the free memory. Like ``overlap`` and
             ``batch`` it is for mode "tile" (and "auto" where that means tiles).
         overlap: smallest overlap of tiles in input pixels; None: 32, less for small tiles, or what the model asks for.
@@ -57,119 +72,91 @@ def upscale_image(
         progress: called as ``progress(done, total)`` after every batch of tiles; what it raises ends the work.
         alpha: "model" upscales alpha by the same model, with premultiplied colours; "resize" resamples it.
         target: size of the result: a factor of the input size, a `Target`, or its text (`parse_target`); None: the
-            model's scale.
+            model's scale. Each frame is upscaled by the model, then resampled.
         placement: who owns the device memory (`protocol.Placement`); None: this call alone, on ``device``.
+        seamless: "horizontal", "vertical" or "both": the picture is a texture whose opposite borders meet, and so
+            will be the result's; "none".
+        mask: (B, H, W), or (1, H, W) for all frames, in [0, 1]: where it is 0 the frame is plainly resampled, with a
+            soft transition outside of the mask. It is resampled to the frame's size. Only tiles that it touches are
+            computed; modes "exact" and "whole" compute the whole frame all the same, unless the mask is empty.
+        ensemble: 2, 4 or 8: the mean of the results for so many flips (8: and quarter turns) of the frame, each as
+            expensive as the plain result; 1: none of that.
+        colour_fix: "average" or "wavelet": give the result the low-frequency colour of the input; "none".
+        dtype: of the result: float32, float16 or bfloat16.
+        output_device: where the result is.
+        preview: shown the frame at work while it grows.
 
     Returns:
-        (B, H * scale, W * scale, C), or the target's size: float32 in [0, 1] on the CPU.
+        (B, H * scale, W * scale, C), or the target's size: ``dtype`` in [0, 1] on ``output_device``.
 
     Raises:
         ValueError: an argument is out of its range, or the model's output is NaN or infinite in float32.
         OutOfMemoryError: even the smallest tile does not fit.
     """
-    _check_image(image)
+    check_image(image)
     check_model(model)
-    _check_options(mode, alpha, tile, overlap, batch)
-    engine = getattr(model.model, "exact_engine", None)
-    if mode == "exact" and engine is None:
+    options = Options(
+        mode=mode,
+        tile=tile,
+        overlap=overlap,
+        batch=batch,
+        precision=precision,
+        alpha=alpha,
+        target=as_target(target),
+        seamless=seamless,
+        ensemble=ensemble,
+        colour_fix=colour_fix,
+        dtype=dtype,
+    )
+    offers_exact = getattr(model.model, "exact_engine", None) is not None
+    if mode == "exact" and not offers_exact:
         raise ValueError(f"{model.architecture.name} offers no exact mode; use mode 'auto' or 'tile'")
     frames, height, width, channels = image.shape
-    if isinstance(target, int | float):
-        target = Target(factor=float(target))
-    elif isinstance(target, str):
-        target = parse_target(target)
-    scaled = height * model.scale, width * model.scale
-    size = target.size(height, width) if target else scaled
+    traits = TileTraits.of(model)
+    context = round_up(max(LEAST_MARGIN, overlap or traits.overlap), traits.alignment)
+    margins = Margins.of(seamless, context)
+    masks = None if mask is None else Masks(mask, frames, height, width, margins)
+    if masks and masks.full:
+        masks = None
+    upscaler = FrameUpscaler(options, model.scale, model.input_channels, height, width, margins)
     # outside inference mode, so that callers get no inference tensor
-    result = _allocate(frames, size, scaled, channels)
+    result = _allocate(upscaler, frames, channels, dtype, torch.device(output_device))
     _check_finite(image)
-    with_alpha = channels == 4 and not all(map(is_opaque, image))
-    passes = channel_passes(channels, model.input_channels, with_alpha=with_alpha and alpha == "model")
+    repeated = _repeated_frames(image, masks)
 
     owned = DirectPlacement(model, device) if placement is None else nullcontext(placement)
     with torch.inference_mode(), training_mode_kept(model), owned as where, ExitStack() as cleanup:
         runner = Runner(model, resolve_precision(precision, model, where.auto_dtype(model)), where)
-        done, total = 0, 0
+        monitor = Monitor(progress, preview)
 
-        def tick(steps: int) -> None:
-            nonlocal done
-            done += steps
-            if progress:
-                progress(done, total)
-
-        run: Callable[[Tensor, Tensor, ChannelPass], None]
-        if engine is not None and mode in ("auto", "exact"):
-            exact = ExactUpscaler(runner, height, width, tick)
-            cleanup.callback(exact.release)
-            run, steps = exact.run, exact.steps
+        engine: PlaneUpscaler | None = None
+        if masks is None or not masks.empty:
+            if offers_exact and (mode == "exact" or (mode == "auto" and masks is None)):
+                exact = engine = ExactUpscaler(runner, monitor.tick)
+                cleanup.callback(exact.release)
+            else:
+                sides = upscaler.height, upscaler.width
+                side = max(sides) if mode == "whole" else tile
+                settings = TileSettings(runner, *sides, side, overlap, batch, masked=masks is not None)
+                engine = TiledUpscaler(runner, settings, monitor.tick)
         else:
-            whole = max(height, width) if mode == "whole" else None
-            settings = TileSettings(runner, height, width, whole or tile, overlap, batch)
-            upscaler = TiledUpscaler(runner, settings, tick)
-            run, steps = (
-                (lambda plane, into, one: _run_tiles(upscaler, plane, into, one)),
-                settings.count(height, width),
-            )
-        total = steps * len(passes) * frames
-        for frame, into in zip(image, result):
-            full = into if size == scaled else torch.empty(*scaled, channels)
-            _upscale_frame(frame.to("cpu", torch.float32), full, passes, run, with_alpha, alpha)
-            if full is not into:
-                into.copy_(resize(full, size))
+            logger.info("the mask is empty: the pictures are resampled without the model")
+
+        def region(index: int) -> Region | None:
+            return masks.region(index) if masks else None
+
+        computed = [index for index in range(frames) if not repeated[index]]
+        monitor.total = sum(upscaler.steps(engine, image[index], region(index)) for index in computed)
+        for index in range(frames):
+            if repeated[index]:
+                result[index].copy_(result[index - 1])
+            else:
+                upscaler.run(engine, image[index], region(index), result[index], monitor)
         return result
 
 
-def _upscale_frame(
-    frame: Tensor,
-    into: Tensor,
-    passes: list[ChannelPass],
-    run: Callable[[Tensor, Tensor, ChannelPass], None],
-    with_alpha: bool,
-    alpha: str,
-) -> None:
-    """All channels of one frame (H, W, C), written to ``into`` (H * scale, W * scale, C)."""
-    if frame.shape[-1] == 4 and not with_alpha:
-        into[..., 3] = 1
-    premultiplied = with_alpha and alpha == "model"
-    source = premultiply(frame) if premultiplied else frame
-    for one in passes:
-        run(one.select(source), into[..., one.target[0] : one.target[-1] + 1], one)
-    if with_alpha and is_opaque(frame):
-        into[..., 3] = 1  # a frame's result does not depend on the frames beside it
-    if premultiplied:
-        unpremultiply_(into)
-    elif with_alpha:
-        into[..., 3:] = resize(frame[..., 3:], tuple(into.shape[:2]))
-
-
-def _run_tiles(upscaler: TiledUpscaler, plane: Tensor, into: Tensor, one: ChannelPass) -> None:
-    """Add the weighted tiles of one pass up in ``into`` (H * scale, W * scale, channels of the pass)."""
-
-    def weigh(tile: Tensor, weights: Tensor) -> Tensor:
-        return (one.collect(tile) * weights.to(tile.device)).permute(1, 2, 0).to("cpu")
-
-    def write(tile: Tensor, rows: slice, columns: slice, weights: Tensor | None) -> None:
-        if weights is None:
-            into.copy_(one.collect(tile.to("cpu")).permute(1, 2, 0))
-            return
-        try:
-            weighted = weigh(tile, weights)
-        except Exception as error:
-            if not upscaler.runner.placement.is_out_of_memory(error):
-                raise
-            weighted = weigh(tile.to("cpu"), weights)
-        into[rows, columns] += weighted
-
-    into.zero_()
-    upscaler.add_to(plane, write)
-
-
-def is_opaque(frame: Tensor) -> bool:
-    """Whether no pixel of (H, W, 4) is transparent."""
-    return bool((frame[..., 3] == 1).all())
-
-
-def _check_image(image: Tensor) -> None:
+def check_image(image: Tensor) -> None:
+    """Raise ValueError for what is no (B, H, W, C) floating point tensor with pixels and C = 1, 3 or 4."""
     if not isinstance(image, Tensor):
         raise ValueError(f"the image is a {type(image).__name__}; a torch.Tensor (B, H, W, C) was expected")
     shape = tuple(image.shape)
@@ -185,16 +172,25 @@ def _check_image(image: Tensor) -> None:
         )
 
 
-def _allocate(frames: int, size: tuple[int, int], scaled: tuple[int, int], channels: int) -> Tensor:
-    """The result (frames, *size, channels), if main memory has room for it and for one frame of the size ``scaled``."""
-    needed = 4 * channels * (frames * math.prod(size) + (math.prod(scaled) if size != scaled else 0))
+def _allocate(upscaler: FrameUpscaler, frames: int, channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The result (frames, *size, channels), if main memory has room for it and for one frame at work."""
+    needed = upscaler.working_bytes(channels, dtype, device)
+    if device.type == "cpu":
+        needed += frames * math.prod(upscaler.size) * channels * dtype.itemsize
     free = psutil.virtual_memory().available
     if needed > free:
         raise OutOfMemoryError(
-            f"the result, {frames} x {size[1]}x{size[0]} pixels, needs {needed / 2**30:.1f} GiB of main memory and "
-            f"{free / 2**30:.1f} GiB are free; choose a smaller target, fewer frames or a smaller picture"
+            f"the result, {frames} x {upscaler.size[1]}x{upscaler.size[0]} pixels, needs {needed / 2**30:.1f} GiB of "
+            f"main memory and {free / 2**30:.1f} GiB are free; choose a smaller target, fewer frames or a smaller "
+            "picture"
         )
-    return torch.empty(frames, *size, channels)
+    return torch.empty(frames, *upscaler.size, channels, dtype=dtype, device=device)
+
+
+def _repeated_frames(image: Tensor, masks: Masks | None) -> list[bool]:
+    """Which frames of (B, H, W, C) equal the one before them, with equal masks."""
+    pairs = range(1, len(image))
+    return [False, *(torch.equal(image[i], image[i - 1]) and (not masks or masks.same(i, i - 1)) for i in pairs)]
 
 
 def _check_finite(image: Tensor, rows: int = 1024) -> None:
@@ -214,15 +210,3 @@ def check_model(model: object) -> None:
             f"{model.architecture.name} turns {model.input_channels} channels into {model.output_channels}; models "
             "with 1, 3 or 4 channels in and as many out are supported"
         )
-
-
-def _check_options(mode: str, alpha: str, tile: int | None, overlap: int | None, batch: int | None) -> None:
-    if mode not in MODES:
-        raise ValueError(f"mode {mode!r} is not known; use one of {', '.join(MODES)}")
-    if alpha not in ALPHA_MODES:
-        raise ValueError(f"alpha {alpha!r} is not known; use one of {', '.join(ALPHA_MODES)}")
-    for name, value, least in (("tile", tile, 8), ("overlap", overlap, 0), ("batch", batch, 1)):
-        if value is not None and (not isinstance(value, int) or value < least):
-            raise ValueError(f"{name} is {value}; it must be a whole number from {least} on, or left automatic")
-    if tile is not None and overlap is not None and overlap >= tile:
-        raise ValueError(f"overlap {overlap} leaves nothing of a tile of {tile}; make it smaller than the tile")

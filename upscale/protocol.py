@@ -19,6 +19,27 @@ Progress = Callable[[int, int], None]
 """``progress(done, total)``, after every batch of tiles (or band); an exception that it raises ends the work."""
 
 
+class Preview(Protocol):
+    """Shows the frame at work while it grows. Given as ``upscale_image(..., preview=...)``.
+
+    After every batch of tiles (or band), when `Progress` has been told, the engine asks ``due``; only when that is
+    true does it sample what is new and call ``show``. Both are called from the thread of ``upscale_image``; what they
+    raise ends the work. Nothing is shown at the very end, when the result itself is there.
+    """
+
+    def due(self) -> bool:
+        """Whether a picture is wanted now. Asked often: all throttling belongs here, before any work."""
+        ...
+
+    def show(self, thumbnail: Tensor, done: int, total: int) -> None:
+        """``thumbnail`` (h, w, 3) uint8 on the CPU, longest side up to 512, only valid during the call.
+
+        Its finished parts are the model's result, the others the input, darkened. ``done`` of ``total`` are the
+        numbers that `Progress` was told last.
+        """
+        ...
+
+
 class TileContract(Protocol):
     """Attributes of ``model.tile_contract``.
 

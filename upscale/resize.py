@@ -1,86 +1,80 @@
-"""Target sizes: a factor or a size in pixels, reached by antialiased bicubic resampling of each frame."""
+"""Resampling of frames: bicubic, antialiased, RGBA with premultiplied colours; periodic where a texture must tile."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from .channels import premultiply, unpremultiply_
+from .seamless import extend
 
-LARGEST_SIDE = 65_536
-LARGEST_FACTOR = 64
-
-
-@dataclass(frozen=True)
-class Target:
-    """A factor of the input size, or a width and height in pixels (one of them may be None: keep the aspect)."""
-
-    factor: float | None = None
-    width: int | None = None
-    height: int | None = None
-
-    def size(self, height: int, width: int) -> tuple[int, int]:
-        """Output (height, width) for an input of this size.
-
-        Raises:
-            ValueError: a side would be 0 or above 65,536 pixels.
-        """
-        if self.factor is None and self.width is None and self.height is None:
-            raise ValueError("the target has neither factor nor width nor height; give one of them")
-        if self.factor is not None and not 0 < self.factor <= LARGEST_SIDE:
-            raise ValueError(f"the target's factor is {self.factor}; a number above 0 was expected")
-        if self.factor is not None:
-            found = round(height * self.factor), round(width * self.factor)
-        elif self.height is None:
-            found = round(height * self.width / width), self.width  # type: ignore[operator]
-        elif self.width is None:
-            found = self.height, round(width * self.height / height)
-        else:
-            found = self.height, self.width
-        if not all(1 <= side <= LARGEST_SIDE for side in found):
-            raise ValueError(
-                f"the target makes {width}x{height} into {found[1]}x{found[0]}; sides must be 1 to "
-                f"{LARGEST_SIDE} pixels"
-            )
-        return found
+REACH = 3
+"""Pixels beside an output pixel that enlarging reads, rounded up."""
 
 
-def parse_target(text: str) -> Target | None:
-    """Read a target: "" (the model's own scale: None), "2x", "1.5", "50%", "1920x1080", "1920x", "x1080".
+def resize(frame: Tensor, size: tuple[int, int], wrap: tuple[bool, bool] = (False, False)) -> Tensor:
+    """Resample (H, W, C) in [0, 1] to ``size`` = (height, width).
 
-    A number up to 64 with an x is a factor, a larger one a width.
-
-    Raises:
-        ValueError: the text is none of these.
+    ``wrap``: whether the frame continues periodically, vertically and horizontally; else its border ends the filter.
     """
-    given, text = text, text.strip().lower().replace(" ", "").replace("×", "x")
-    if not text:
-        return None
-    if match := re.fullmatch(r"(\d*\.?\d+)(x|%)?", text):
-        factor = float(match[1]) / (100 if match[2] == "%" else 1)
-        if 0 < factor <= LARGEST_FACTOR:
-            return Target(factor=factor)
-    if match := re.fullmatch(r"(\d{1,5})?x(\d{1,5})?", text):
-        width, height = (int(part) if part else None for part in match.groups())
-        if width or height:
-            return Target(width=width, height=height)
-    raise ValueError(
-        f"the target {given!r} is not understood; write a factor (2x, 1.5, 50%; up to {LARGEST_FACTOR}) or a size "
-        "in pixels (1920x1080, 1920x, x1080), or leave it empty for the model's own scale"
-    )
-
-
-def resize(frame: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resample (H, W, C) in [0, 1] to ``size`` = (height, width): bicubic, antialiased, RGBA premultiplied."""
     if frame.shape[:2] == size:
         return frame
     source = premultiply(frame) if frame.shape[-1] == 4 else frame
-    planes = source.permute(2, 0, 1)[None]
-    resized = F.interpolate(planes, size, mode="bicubic", antialias=True, align_corners=False)
-    result = resized[0].permute(1, 2, 0).clamp(0, 1).contiguous()
+    planes = source.permute(2, 0, 1)
+    if any(wrap):
+        for dim, length, periodic in zip((1, 2), size, wrap):
+            planes = _resample_axis(planes, dim, length, periodic)
+    else:
+        planes = _interpolate(planes, size)
+    result = planes.permute(1, 2, 0).clamp(0, 1).contiguous()
     if frame.shape[-1] == 4:
         unpremultiply_(result)
+    return result
+
+
+def enlarged_bands(planes: Tensor, scale: int, rows: int = 64) -> Iterator[tuple[slice, Tensor]]:
+    """(C, H, W) enlarged ``scale`` times, band by band from the top: output rows and (h, W * scale, C), unclamped.
+
+    The values are those of `resize` for the whole, in the memory of one band (of ``rows`` input rows).
+    """
+    height, width = planes.shape[-2:]
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        first, last = max(top - REACH, 0), min(bottom + REACH, height)
+        band = planes[:, first:last]
+        if scale != 1:
+            band = _interpolate(band, ((last - first) * scale, width * scale))
+        band = band[:, (top - first) * scale : (bottom - first) * scale]
+        yield slice(top * scale, bottom * scale), band.permute(1, 2, 0)
+
+
+def _interpolate(planes: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(planes[None], size, mode="bicubic", antialias=True, align_corners=False)[0]
+
+
+def _resample_axis(planes: Tensor, dim: int, length: int, periodic: bool) -> Tensor:
+    """Resample (C, H, W) to ``length`` along one axis.
+
+    A periodic axis is first continued by so many pixels that they make a whole number of output pixels too, so that
+    the sampling positions stay those of the axis itself; bands of the other axis bound the memory.
+    """
+    found, other = planes.shape[dim], 3 - dim
+    if found == length:
+        return planes
+    if not periodic:
+        size = (length, planes.shape[2]) if dim == 1 else (planes.shape[1], length)
+        return _interpolate(planes, size)
+    unit = found // math.gcd(found, length)
+    margin = unit * math.ceil((REACH * max(found / length, 1) + 1) / unit)
+    offset = margin * length // found
+    shape = list(planes.shape)
+    shape[dim] = length
+    result = planes.new_empty(shape)
+    for band, into in zip(planes.split(256, other), result.split(256, other)):
+        size = list(band.shape)
+        size[dim] = length + 2 * offset
+        into.copy_(_interpolate(extend(band, dim, margin, True), (size[1], size[2])).narrow(dim, offset, length))
     return result

@@ -11,12 +11,16 @@ from spandrel import ImageModelDescriptor, ModelTiling
 from torch import Tensor
 
 from .blend import axis_weights
+from .channels import ChannelPass, Mark
 from .geometry import TileGrid, plan_grid, round_up
 from .network import OutOfMemoryError, Runner, TileTraits, first_line
 
 logger = logging.getLogger(__name__)
 
 LARGEST_DEFAULT_TILE = 512
+MASKED_TILE = 256
+"""With a mask smaller tiles leave more out."""
+
 SMALLEST_TILE = 32
 PIXELS_PER_BATCH = {"cpu": 128**2, "other": 512**2}
 LARGEST_BATCH = 16
@@ -45,8 +49,11 @@ class TileSettings:
         tile: int | None,
         overlap: int | None,
         batch: int | None,
+        *,
+        masked: bool = False,
     ) -> None:
         self.runner = runner
+        self.masked = masked
         self.traits = traits = TileTraits.of(runner.original)
         self.floor = round_up(max(SMALLEST_TILE, traits.minimum, 2 * traits.alignment), traits.alignment)
         self.longest = max(height, width)
@@ -61,13 +68,17 @@ class TileSettings:
         traits = self.traits
         return plan_grid(height, width, self.tile, self.overlap, traits.alignment, fixed=traits.fixed is not None)
 
-    def count(self, height: int, width: int) -> int:
-        """Tiles of an image of this size."""
+    def tiles(self, height: int, width: int, touched: Tensor | None) -> tuple[TileGrid, list[int]]:
+        """The grid of an image of this size, and the numbers of its tiles that ``touched`` (H, W) bool touches."""
         fixed = self.traits.fixed or 1
-        return len(self.grid(max(height, fixed), max(width, fixed)))
+        grid = self.grid(max(height, fixed), max(width, fixed))
+        numbers = range(len(grid))
+        return grid, [n for n in numbers if touched is None or bool(touched[grid.window(n)].any())]
 
     def _default_tile(self, model: ImageModelDescriptor) -> int:
         """Models that see the whole image get all of it if they can; for others larger tiles gain nothing."""
+        if self.masked:
+            return MASKED_TILE
         return self.longest if model.tiling is ModelTiling.DISCOURAGED else LARGEST_DEFAULT_TILE
 
     def _default_batch(self) -> int:
@@ -104,24 +115,31 @@ class TiledUpscaler:
         self.batch = settings.batch
         self.largest = settings.tile
 
-    def add_to(self, plane: Tensor, write: Callable[[Tensor, slice, slice, Tensor | None], None]) -> None:
-        """Upscale ``plane`` (Cin, H, W) tile by tile.
+    def steps(self, height: int, width: int, touched: Tensor | None) -> int:
+        """Ticks of one pass over an image of this size."""
+        return len(self.settings.tiles(height, width, touched)[1])
 
-        ``write(tile, rows, columns, weights)`` gets each tile (Cout, h * scale, w * scale) on the device with the
-        pixels it belongs to; it must add ``tile * weights``, or store the tile where weights is None (a single tile).
+    def run(
+        self, plane: Tensor, into: Tensor, one: ChannelPass, touched: Tensor | None = None, mark: Mark | None = None
+    ) -> None:
+        """Upscale ``plane`` (Cin, H, W) into ``into`` (H * scale, W * scale, channels of the pass), tile by tile.
+
+        Tiles that ``touched`` (H, W) bool does not touch are left out. Where all tiles are computed, ``into`` is
+        complete, elsewhere it holds 0 or less than the whole sum.
         """
         scale = self.runner.original.scale
         height, width = plane.shape[-2:]
-        fixed = self.settings.traits.fixed
-        padded = reflect_to(plane, fixed or 1, fixed or 1)
-        grid = self.settings.grid(*padded.shape[-2:])
+        fixed = self.settings.traits.fixed or 1
+        padded = reflect_to(plane, fixed, fixed)
+        grid, waiting = self.settings.tiles(height, width, touched)
         device = self.runner.placement.device
         row_weights = axis_weights(grid.rows, scale).to(device)
         column_weights = axis_weights(grid.columns, scale).to(device)
-        number = 0
-        while number < len(grid):
+        into.zero_()
+        position = 0
+        while position < len(waiting):
             batch = 1 if max(grid.rows.size, grid.columns.size) > self.largest else self.batch
-            numbers = range(number, min(number + batch, len(grid)))
+            numbers = waiting[position : position + batch]
             tiles = torch.stack([padded[:, rows, columns] for rows, columns in map(grid.window, numbers)])
             results = self._attempt(tiles)
             if results is None:
@@ -134,13 +152,28 @@ class TiledUpscaler:
                 columns = slice(columns.start, min(columns.stop, width * scale))
                 part = result[:, : rows.stop - rows.start, : columns.stop - columns.start]
                 if len(grid) == 1:
-                    write(part, rows, columns, None)
+                    into.copy_(one.collect(part.to("cpu")).permute(1, 2, 0))
                 else:
                     row, column = grid.index(index)
                     weights = row_weights[row][:, None] * column_weights[column]
-                    write(part, rows, columns, weights[: part.shape[-2], : part.shape[-1]])
-            number = numbers.stop
+                    into[rows, columns] += self._weigh(part, weights[: part.shape[-2], : part.shape[-1]], one)
+                if mark:
+                    mark(rows, columns)
+            position += len(numbers)
             self.tick(len(numbers))
+
+    def _weigh(self, tile: Tensor, weights: Tensor, one: ChannelPass) -> Tensor:
+        """The pass's channels of a tile times its weights, (h, w, C) on the CPU."""
+
+        def weigh(tile: Tensor) -> Tensor:
+            return (one.collect(tile) * weights.to(tile.device)).permute(1, 2, 0).to("cpu")
+
+        try:
+            return weigh(tile)
+        except Exception as error:
+            if not self.runner.placement.is_out_of_memory(error):
+                raise
+        return weigh(tile.to("cpu"))
 
     def _attempt(self, tiles: Tensor) -> Tensor | None:
         """The result, or None after running out of memory; then what may be tried next has been made smaller."""
@@ -172,9 +205,10 @@ class TiledUpscaler:
         """One tile (Cin, h, w) in smaller and yet smaller ones -> (Cout, h * scale, w * scale) on the CPU."""
         model = self.runner.original
         scale, alignment = model.scale, self.settings.traits.alignment
-        grid = plan_grid(*tile.shape[-2:], self.largest, min(self.settings.overlap, self.largest // 4), alignment)
+        height, width = tile.shape[-2:]
+        grid = plan_grid(height, width, self.largest, min(self.settings.overlap, self.largest // 4), alignment)
         row_weights, column_weights = axis_weights(grid.rows, scale), axis_weights(grid.columns, scale)
-        result = torch.zeros(model.output_channels, tile.shape[-2] * scale, tile.shape[-1] * scale)
+        result = torch.zeros(model.output_channels, height * scale, width * scale)
         for number in range(len(grid)):
             rows, columns = grid.window(number)
             row, column = grid.index(number)

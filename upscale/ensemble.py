@@ -1,0 +1,46 @@
+"""Self-ensemble ("test-time augmentation"): the mean of a model's results for mirrored and transposed inputs.
+
+As in EDSR (Lim et al., 2017, https://arxiv.org/abs/1707.02921, section 3.4), "geometric self-ensemble".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+ENSEMBLES = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of the eight symmetries of a rectangle's pixels: flips, then a transposition."""
+
+    rows: bool = False
+    columns: bool = False
+    transposed: bool = False
+
+    @property
+    def dims(self) -> list[int]:
+        return [dim for dim, flipped in enumerate((self.rows, self.columns)) if flipped]
+
+    def apply(self, x: Tensor) -> Tensor:
+        """(H, W, ...) -> the same or (W, H, ...), contiguous."""
+        x = x.flip(self.dims) if self.dims else x
+        return x.transpose(0, 1).contiguous() if self.transposed else x
+
+    def add_to(self, total: Tensor, result: Tensor, rows: int = 256) -> None:
+        """Add ``result``, turned back, to ``total`` (H, W, C), in bands of ``rows`` rows."""
+        result = result.transpose(0, 1) if self.transposed else result
+        height = total.shape[0]
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            part = result[height - bottom : height - top] if self.rows else result[top:bottom]
+            total[top:bottom] += part.flip(self.dims) if self.dims else part
+
+
+def members(count: int) -> list[Member]:
+    """1: the input alone; 2: and its mirror image; 4: all flips; 8: these transposed too (all quarter turns)."""
+    flips = [Member(), Member(columns=True), Member(rows=True), Member(rows=True, columns=True)]
+    turns = [Member(flip.rows, flip.columns, transposed=True) for flip in flips]
+    return (flips + turns)[:count]

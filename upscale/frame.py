@@ -1,0 +1,152 @@
+"""One frame through everything that was asked for.
+
+frame -> continued beyond its seams -> for each member of the ensemble: turned -> passes of the model -> turned back
+-> mean -> colour of the input -> mask -> transparency -> cropped -> target size
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from .channels import ChannelPass, PlaneUpscaler, channel_passes, premultiply, unpremultiply_
+from .colour import fix_colour_
+from .ensemble import members
+from .mask import Region, blend_
+from .options import Options
+from .preview import Growth, Monitor
+from .resize import enlarged_bands, resize
+from .seamless import Margins
+
+
+def is_opaque(frame: Tensor) -> bool:
+    """Whether no pixel of (H, W, C) is transparent."""
+    return frame.shape[-1] != 4 or bool((frame[..., 3] == 1).all())
+
+
+class FrameUpscaler:
+    """Upscales frames of one size by one model.
+
+    Args:
+        scale, model_channels: of the model.
+        height, width: of the frames.
+        margins: what a frame is continued by at its seams.
+    """
+
+    def __init__(
+        self, options: Options, scale: int, model_channels: int, height: int, width: int, margins: Margins
+    ) -> None:
+        self.options = options
+        self.scale = scale
+        self.model_channels = model_channels
+        self.margins = margins
+        self.height, self.width = height + 2 * margins.rows, width + 2 * margins.columns
+        self.scaled = height * scale, width * scale
+        self.size = options.target.size(height, width) if options.target else self.scaled
+        self.members = members(options.ensemble)
+        self._buffers: dict[str, Tensor] = {}
+
+    def in_place(self, dtype: torch.dtype, device: torch.device) -> bool:
+        """Whether a result of this kind is worked on where it is, and no buffer needed."""
+        same_size = self.size == self.scaled and not any(self.margins.wrap)
+        return same_size and dtype == torch.float32 and device.type == "cpu"
+
+    def working_bytes(self, channels: int, dtype: torch.dtype, device: torch.device) -> int:
+        """Main memory beside a result of this kind."""
+        frames = (0 if self.in_place(dtype, device) else 1) + (1 if len(self.members) > 1 else 0)
+        return 4 * channels * self.height * self.width * self.scale**2 * frames
+
+    def _passes(self, channels: int, transparent: bool) -> list[ChannelPass]:
+        """The runs of the model over a frame, for each member of the ensemble."""
+        with_alpha = transparent and self.options.alpha == "model"
+        return channel_passes(channels, self.model_channels, with_alpha=with_alpha)
+
+    def steps(self, engine: PlaneUpscaler | None, frame: Tensor, region: Region | None) -> int:
+        """What the work on a frame counts as progress."""
+        if engine is None or (region and region.empty):
+            return 1
+        steps = 0
+        for member in self.members:
+            height, width = (self.width, self.height) if member.transposed else (self.height, self.width)
+            steps += engine.steps(height, width, member.apply(region.touched) if region else None)
+        return steps * len(self._passes(frame.shape[-1], not is_opaque(frame)))
+
+    def run(
+        self, engine: PlaneUpscaler | None, frame: Tensor, region: Region | None, into: Tensor, monitor: Monitor
+    ) -> None:
+        """Upscale a frame (H, W, C) into ``into`` (*size, C) of any dtype on any device.
+
+        ``engine``: None where the region of every frame is empty.
+        """
+        frame = frame.to("cpu", torch.float32)
+        channels = frame.shape[-1]
+        colours = slice(0, min(channels, 3))
+        transparent = not is_opaque(frame)
+        premultiplied = transparent and self.options.alpha == "model"
+        modelled = slice(0, channels) if premultiplied else colours
+        source = self.margins.add(premultiply(frame) if premultiplied else frame)
+        in_place = self.in_place(into.dtype, into.device)
+        canvas = into if in_place else self._buffer("canvas", self.height, self.width, channels)
+
+        if engine is None or (region and region.empty):
+            self._enlarge(source, canvas, modelled)
+            monitor.growth = None
+            monitor.tick(1)
+        else:
+            if monitor.preview:
+                canvas.zero_()
+                monitor.growth = Growth(canvas, source, self.margins, region.touched if region else None)
+            self._model(engine, source, region, canvas, self._passes(channels, transparent), monitor.growth)
+            if self.options.colour_fix != "none":
+                known = region.weights > 0 if region else None
+                fix_colour_(canvas[..., colours], source[..., colours], self.options.colour_fix, known, self.margins)
+            if region:
+                blend_(canvas[..., modelled], source[..., modelled], region.weights)
+        if premultiplied:
+            unpremultiply_(canvas)
+        elif transparent:
+            self._enlarge(source, canvas, slice(3, 4))
+        elif channels == 4:
+            canvas[..., 3] = 1
+        if not in_place:
+            into.copy_(resize(self.margins.crop(canvas, self.scale), self.size, self.margins.wrap))
+
+    def _model(
+        self,
+        engine: PlaneUpscaler,
+        source: Tensor,
+        region: Region | None,
+        canvas: Tensor,
+        passes: list[ChannelPass],
+        growth: Growth | None,
+    ) -> None:
+        """The mean of the ensemble's results for ``source`` (H, W, C), in ``canvas``."""
+        for number, member in enumerate(self.members):
+            turned = member.apply(source)
+            touched = member.apply(region.touched) if region else None
+            result = canvas if number == 0 else self._buffer("member", *turned.shape)
+            for one in passes:
+                mark = None
+                if growth and number == 0:
+                    mark = partial(growth.mark, channels=one.written)
+                engine.run(one.select(turned), result[..., one.written], one, touched, mark)
+                if number > 0:
+                    member.add_to(canvas[..., one.written], result[..., one.written])
+        if len(self.members) > 1:
+            for one in passes:
+                canvas[..., one.written] /= len(self.members)
+
+    def _enlarge(self, source: Tensor, canvas: Tensor, channels: slice) -> None:
+        """Plainly resampled channels of ``source`` (H, W, C), in ``canvas``."""
+        for band, enlarged in enlarged_bands(source[..., channels].permute(2, 0, 1), self.scale):
+            canvas[band][..., channels] = enlarged.clamp(0, 1)
+
+    def _buffer(self, name: str, height: int, width: int, channels: int) -> Tensor:
+        """Room for one enlarged frame, kept from frame to frame."""
+        shape = height * self.scale, width * self.scale, channels
+        if name not in self._buffers:
+            self._buffers[name] = torch.empty(math.prod(shape))
+        return self._buffers[name].view(shape)

@@ -1,0 +1,96 @@
+"""The frame at work as a small picture, for `protocol.Preview`: what is new is sampled only when it will be shown."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .protocol import Preview, Progress
+from .seamless import Margins
+
+LONGEST_SIDE = 512
+SAMPLES = 2
+"""Pixels averaged along each axis for one of the thumbnail's; more would read more of large results."""
+
+DARKENED = 0.4
+
+
+class Growth:
+    """One frame as it grows.
+
+    Args:
+        canvas: (H * scale, W * scale, C) that finished parts are written to.
+        frame: (H, W, C), the input, continued by ``margins`` like the canvas.
+        touched: (H, W) bool, which parts will be computed; None: all.
+    """
+
+    def __init__(self, canvas: Tensor, frame: Tensor, margins: Margins, touched: Tensor | None) -> None:
+        self.canvas = canvas
+        self.frame, self.margins, self.touched = frame, margins, touched
+        self.scale = canvas.shape[0] // frame.shape[0]
+        self._new: list[tuple[slice, slice, slice]] = []
+        self._shown: Tensor | None = None
+
+    def mark(self, rows: slice, columns: slice, channels: slice) -> None:
+        """These pixels of the canvas are finished (for now)."""
+        self._new.append((rows, columns, channels))
+
+    def thumbnail(self) -> Tensor:
+        """(h, w, 3) uint8: what is finished, and the input darkened where the model has still to compute."""
+        canvas = self.margins.crop(self.canvas, self.scale)
+        if self._shown is None:
+            self._start(canvas)
+        shown, step = self._shown, self._step
+        assert shown is not None
+        offsets = self.margins.rows * self.scale, self.margins.columns * self.scale
+        for rows, columns, channels in self._new:
+            (top, bottom), (left, right) = (
+                (max(part.start - offset, 0) // step, min(-(-(part.stop - offset) // step), length))
+                for part, offset, length in zip((rows, columns), offsets, shown.shape)
+            )
+            if top < bottom and left < right:
+                sampled = _sample(canvas[top * step : bottom * step, left * step : right * step, channels], step)
+                into = shown[top:bottom, left:right, channels]
+                into.copy_(torch.where(self._computed[top:bottom, left:right, None], sampled, into))
+        self._new.clear()
+        picture = shown[..., :3].nan_to_num().clamp(0, 1).mul(255).round().to(torch.uint8)
+        return picture.expand(-1, -1, 3)
+
+    def _start(self, canvas: Tensor) -> None:
+        height, width, _ = canvas.shape
+        longest = max(height, width)
+        self._step = 1 if longest <= LONGEST_SIDE else SAMPLES * -(-longest // (SAMPLES * LONGEST_SIDE))
+        source = self.margins.crop(self.frame)
+        rows, columns = (torch.arange(0, side, self._step) // self.scale for side in (height, width))
+        self._shown = source[rows[:, None], columns].clone()
+        if self.touched is None:
+            self._computed = torch.ones(len(rows), len(columns), dtype=torch.bool)
+        else:
+            self._computed = self.margins.crop(self.touched)[rows[:, None], columns]
+        self._shown[self._computed] *= DARKENED
+
+
+def _sample(part: Tensor, step: int) -> Tensor:
+    """(h, w, C) reduced ``step`` times, an incomplete last step too, by the mean of a few pixels of each."""
+    if step == 1:
+        return part
+    stride = step // SAMPLES
+    planes = part[::stride, ::stride].permute(2, 0, 1)[None]
+    return F.avg_pool2d(planes, SAMPLES, ceil_mode=True)[0].permute(1, 2, 0)
+
+
+class Monitor:
+    """Tells `Progress` and `Preview` how far the work is."""
+
+    def __init__(self, progress: Progress | None, preview: Preview | None) -> None:
+        self.progress, self.preview = progress, preview
+        self.done = self.total = 0
+        self.growth: Growth | None = None
+
+    def tick(self, steps: int) -> None:
+        self.done += steps
+        if self.progress:
+            self.progress(self.done, self.total)
+        if self.preview and self.growth and self.preview.due():
+            self.preview.show(self.growth.thumbnail(), self.done, self.total)

@@ -1,0 +1,52 @@
+"""How often a preview may be shown: a rate and a share of the time, whichever is less."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+PREVIEW_SECONDS = 0.5
+PREVIEW_SHARE = 0.015  # with the encoding, which hosts do in another thread, at most 0.02
+
+
+class Throttle:
+    """Asked before every picture by `due`, told after it by `done`; the work between the two is what it costs.
+
+    Used in one thread, whose processor time is counted: on a busy machine a picture is not dear because it had to wait.
+
+    At every moment the pictures so far cost at most ``share`` of the time since the start, if none costs more than the
+    one before it (the first: ``share`` of ``interval``).
+
+    Args:
+        interval: least seconds from one picture to the next, and before the first.
+        share: of the time that may be spent, from 0 to 1.
+        clock: seconds from any moment on.
+        meter: seconds that this thread has worked.
+    """
+
+    def __init__(
+        self,
+        interval: float = PREVIEW_SECONDS,
+        share: float = PREVIEW_SHARE,
+        clock: Callable[[], float] = time.perf_counter,
+        meter: Callable[[], float] = time.thread_time,
+    ) -> None:
+        self._interval = interval
+        self._share = share
+        self._clock, self._meter = clock, meter
+        self._start = self._last = clock()
+        self._spent = self._begun = 0.0
+        self._expected = share * interval
+
+    def due(self) -> bool:
+        now = self._clock()
+        affordable = self._spent + self._expected <= self._share * (now - self._start) + 1e-9
+        if now - self._last < self._interval or not affordable:
+            return False
+        self._last = now
+        self._begun = self._meter()
+        return True
+
+    def done(self) -> None:
+        self._expected = self._meter() - self._begun
+        self._spent += self._expected
