@@ -1,17 +1,14 @@
-"""Upscales picture files: `python cli.py INPUT... OUTPUT --model MODEL`. docs/cli.md describes it.
-
-The one place beside nodes.py that joins `arch` (loads the model) and `upscale` (runs it). Both import torch,
-which is slow, so nothing of that is imported before it is needed.
-"""
+"""Upscales pictures and videos: `python cli.py INPUT... OUTPUT --model MODEL`. docs/cli.md describes it."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -26,30 +23,38 @@ try:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from cli_console import error_console, interruptible, messages_on, printable, reason, show
+    from cli_model import Upscaler, UsageError, describe_model, load_upscaler, read_mask
+    from cli_video import (
+        Crf,
+        PixelFormat,
+        Resume,
+        VideoCodec,
+        VideoFormat,
+        VideoOptions,
+        settings_of,
+        upscale_video_file,
+    )
 except ModuleNotFoundError as error:
     sys.stderr.write(f"error: the command line needs the package {error.name}; install it with: {INSTALL}\n")
     sys.exit(UNUSABLE)
 
 if TYPE_CHECKING:
-    from spandrel import ImageModelDescriptor
-
-    from picture import Picture
     from picture_files import Job
-    from upscale import Target
 
 HELP = """
-Upscale pictures with FDAT, Dense-Iso-ViT or any other model that spandrel loads.
+Upscale pictures and videos with FDAT, Dense-Iso-ViT or any other model that spandrel loads.
 
-INPUT is a picture, a folder or a pattern in quotes ('photos/**/*.jpg'); there may be several. \
+INPUT is a picture, a video, a folder or a pattern in quotes ('photos/**/*.jpg'); there may be several. \
 PNG, JPEG, WebP and TIFF are read and written: 8 and 16 bit, grey and colour, with alpha, ICC profile, \
-EXIF and XMP.
+EXIF and XMP. Videos are written as MP4, MOV, MKV or WebM, with sound, timestamps and colours kept.
 
-OUTPUT is a file where INPUT is one file and OUTPUT ends in .png, .jpg, .webp or .tif. Otherwise it is \
+OUTPUT is a file where INPUT is one file and OUTPUT ends in .png, .jpg, .webp, .tif, .mp4, .mov, .mkv or \
+.webm. Otherwise it is \
 a folder, made where it is missing: a result has the name of its input (see --name, --suffix, --format) \
 and keeps its place below the input folder. Existing files are skipped without --overwrite; an input is \
 never replaced.
 
-Exit codes: 0 all done or skipped; 1 a picture failed, or the one OUTPUT exists; 2 wrong usage, or the \
+Exit codes: 0 all done or skipped; 1 a file failed, or the one OUTPUT exists; 2 wrong usage, or the \
 model cannot be loaded; 130 interrupted with Ctrl-C.
 """
 
@@ -58,35 +63,49 @@ FileOption = partial(typer.Option, rich_help_panel="Files")
 RunOption = partial(typer.Option, rich_help_panel="Upscaling")
 
 
-class UsageError(ValueError):
-    """What was asked for cannot be done; no picture has been touched."""
-
-
 class OutputExistsError(ValueError):
     """The one OUTPUT exists and may not be replaced."""
 
 
 def show_version(asked: bool) -> None:
+    """Print this pack's version and those that results depend on, and end, where ``--version`` asks for it."""
     if not asked:
         return
     project = Path(__file__).with_name("pyproject.toml").read_text("utf-8")
     version = re.search(r'^version\s*=\s*"([^"]+)"', project, re.MULTILINE)
     parts = [f"fdat-dense-iso {version.group(1) if version else 'of unknown version'}"]
-    for package in ("torch", "spandrel", "pyvips"):
+    for package in ("torch", "spandrel", "pyvips", "av"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             parts.append(f"{package} {metadata.version(package)}")
     typer.echo(", ".join(parts))
     raise typer.Exit
 
 
+def show_info(model: Path | None) -> None:
+    """Print what a checkpoint is, and end, where ``--info`` names one."""
+    if model is None:
+        return
+    console = error_console()
+    with messages_on(console, debug=False):
+        try:
+            text = describe_model(model)
+        except UsageError as error:
+            show(console, "error", str(error))
+            raise typer.Exit(UNUSABLE) from error
+    typer.echo(text)
+    raise typer.Exit
+
+
 @app.command(help=HELP, no_args_is_help=True)
 def main(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Pictures, folders, quoted patterns.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Pictures, videos, folders, quoted patterns.")],
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="A file or a folder.")],
     model: Annotated[Path, typer.Option("--model", "-m", help="Checkpoint: .safetensors, .pth, .pt, .ckpt.")],
     target: Annotated[
         str | None,
-        typer.Option("--target", "-t", help="A factor (1.5x) or a size (1920x1080, 1920x, x1080), not the model's."),
+        typer.Option(
+            "--target", "-t", help="Not the model's scale: 1.5x, 1920x1080, 1920x, x1080, 'fit 1920x1080', 2.5mp."
+        ),
     ] = None,
     recursive: Annotated[bool, FileOption("--recursive", "-r", help="Folders with all that is below them.")] = False,
     overwrite: Annotated[bool, FileOption("--overwrite", help="Replace results that exist.")] = False,
@@ -117,18 +136,45 @@ def main(
     alpha: Annotated[
         Literal["model", "resize"], RunOption(help="Upscale transparency by the model or resize it.")
     ] = "model",
+    seamless: Annotated[
+        Literal["none", "horizontal", "vertical", "both"], RunOption(help="Textures: opposite borders meet.")
+    ] = "none",
+    mask: Annotated[
+        Path | None, RunOption(help="Grey picture: the model where it is white, plain resampling where it is black.")
+    ] = None,
+    ensemble: Annotated[
+        Literal[1, 2, 4, 8], RunOption(help="Mean over so many flips and turns, as many times slower.")
+    ] = 1,
+    colour_fix: Annotated[
+        Literal["none", "average", "wavelet"], RunOption(help="Take broad colour from the input.")
+    ] = "none",
+    video_format: VideoFormat = "same",
+    video_codec: VideoCodec = "auto",
+    crf: Crf = None,
+    pixel_format: PixelFormat = "auto",
+    resume: Resume = False,
     device: Annotated[str, RunOption(help="cpu, cuda, cuda:1, mps; auto: a GPU where there is one.")] = "auto",
+    model_option: Annotated[
+        list[str] | None,
+        RunOption(metavar="NAME=VALUE", help="What a checkpoint does not tell: heads=6,8,6,8; repeatable."),
+    ] = None,
     threads: Annotated[int | None, RunOption(min=1, help="CPU threads; else torch decides.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Warnings and errors only.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Tracebacks and all log messages.")] = False,
+    info: Annotated[
+        Path | None,
+        typer.Option("--info", metavar="MODEL", callback=show_info, is_eager=True, help="Say what a checkpoint is."),
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show versions.")
     ] = False,
 ) -> None:
     console = error_console()
     naming = {"file_format": file_format, "name": name, "suffix": suffix, "model": model.stem}
+    naming["video_format"] = video_format
+    video = VideoOptions(codec=video_codec, crf=crf, pixel_format=pixel_format, resume=resume)
     tiling = {"mode": mode, "tile": tile, "overlap": overlap, "batch": batch}
-    files = FileOptions(quality=quality, overwrite=overwrite, max_pixels=round(max_megapixels * 1e6))
+    files = FileOptions(quality=quality, overwrite=overwrite, max_pixels=round(max_megapixels * 1e6), video=video)
     with messages_on(console, debug), interruptible() as check_interrupt:
         try:
             if tile is not None and overlap is not None and overlap >= tile:
@@ -142,9 +188,9 @@ def main(
                 show(console, "skipped", f"{job.target} exists; --overwrite replaces it")
             failed = 0
             if waiting:
-                upscaler = load_upscaler(
-                    model, target, device, threads, tiling | {"precision": precision, "alpha": alpha}
-                )
+                options = tiling | {"precision": precision, "alpha": alpha, "seamless": seamless}
+                options |= {"ensemble": ensemble, "colour_fix": colour_fix, "mask": read_mask(mask, files.max_pixels)}
+                upscaler = load_upscaler(model, model_option or [], target, device, threads, options)
                 failed = upscale_files(waiting, upscaler, files, console, check_interrupt, quiet=quiet, debug=debug)
             if len(jobs) > 1 and not quiet:
                 done = len(waiting) - failed
@@ -162,86 +208,28 @@ def main(
 
 
 def plan(inputs: list[str], output: str, **options: Any) -> list[Job]:
+    """`picture_files.plan_jobs`, with its errors as UsageError."""
     try:
-        from picture_files import PlanError, plan_jobs
+        from picture_files import PlanError, is_video, plan_jobs
     except (ImportError, OSError) as error:  # pyvips, or libvips below it
         raise UsageError(f"{reason(error)}; install it with: {INSTALL}") from error
     try:
-        return plan_jobs(inputs, output, **options)
+        jobs = plan_jobs(inputs, output, **options)
     except PlanError as error:
         raise UsageError(str(error)) from error
-
-
-@dataclass(frozen=True, kw_only=True)
-class Upscaler:
-    """A loaded model with the options that it runs with."""
-
-    descriptor: ImageModelDescriptor
-    options: dict[str, Any]
-    target: Target | None
-
-    def size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the result."""
-        if self.target is None:
-            return height * self.descriptor.scale, width * self.descriptor.scale
-        return self.target.size(height, width)
-
-    def __call__(self, picture: Picture, progress: Callable[[int, int], None]) -> Picture:
-        import torch
-
-        from upscale import upscale_image
-
-        image = torch.from_numpy(picture.pixels)[None]  # (1, H, W, C)
-        result = upscale_image(self.descriptor, image, target=self.target, progress=progress, **self.options)
-        return replace(picture, pixels=result[0].numpy())
-
-
-def load_upscaler(
-    model: Path, target: str | None, device: str, threads: int | None, options: dict[str, Any]
-) -> Upscaler:
-    try:
-        import torch
-
-        from cpu_torchvision import make_torchvision_importable
-
-        make_torchvision_importable()
-        from arch import load_model
-        from upscale import parse_target
-    except ModuleNotFoundError as error:
-        raise UsageError(f"the package {error.name} is missing; the README says how to install it") from error
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
-        parsed_target = None if target is None else parse_target(target)
-    except ValueError as error:
-        raise UsageError(f"--target: {error}") from error
-    try:
-        descriptor = load_model(model)
-    except ValueError as error:
-        raise UsageError(reason(error)) from error
-    except OSError as error:
-        raise UsageError(f"{model}: {reason(error)}") from error
-    try:
-        descriptor.to(torch.device(best_device() if device == "auto" else device))
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
-        raise UsageError(f"--device {device}: {reason(error)}") from error
-    return Upscaler(descriptor=descriptor, options=options | {"device": descriptor.device}, target=parsed_target)
-
-
-def best_device() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    if any(is_video(job.target) for job in jobs) and not importlib.util.find_spec("av"):
+        raise UsageError(f"videos need the package av; install it with: {INSTALL}")
+    return jobs
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileOptions:
+    """How files are read and written, for every one alike."""
+
     quality: int | None
     overwrite: bool
     max_pixels: int
+    video: VideoOptions
 
 
 def upscale_files(
@@ -276,7 +264,7 @@ def upscale_files(
                 bar.update(task, completed=index + done / total)
 
             try:
-                line = upscale_file(job, upscaler, files, progress)
+                line = upscale_file(job, upscaler, files, progress, console)
             except Exception as error:
                 failed += 1
                 show(console, "error", f"{job.source}: {reason(error)}")
@@ -288,8 +276,17 @@ def upscale_files(
     return failed
 
 
-def upscale_file(job: Job, upscaler: Upscaler, files: FileOptions, progress: Callable[[int, int], None]) -> str:
-    """Upscale one picture; the line that says what was done."""
+def upscale_file(
+    job: Job, upscaler: Upscaler, files: FileOptions, progress: Callable[[int, int], None], console: Console
+) -> str:
+    """Upscale one picture or video; the line that says what was done."""
+    from picture_files import is_video
+
+    if is_video(job.target):
+        settings = settings_of(upscaler.model, upscaler.frame_options)
+        limits = {"overwrite": files.overwrite, "max_pixels": files.max_pixels}
+        with upscaler.frames() as upscale:
+            return upscale_video_file(job, upscale, upscaler.size, settings, files.video, progress, console, **limits)
     from picture import check_writable, read_picture, write_picture
 
     picture = read_picture(job.source, max_pixels=files.max_pixels)

@@ -13,10 +13,12 @@ from rich.console import Console
 
 
 def error_console() -> Console:
+    """The error stream, without colours or wrapping of what is said."""
     return Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def show(console: Console, kind: str, text: str) -> None:
+    """One line ``kind: text`` without control characters."""
     console.print(f"{kind}: {printable(text)}")
 
 

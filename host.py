@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import secrets
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import comfy.model_management as management
@@ -12,12 +15,16 @@ import comfy.model_patcher
 import comfy.utils
 import folder_paths
 import torch
+from comfy.cli_args import LatentPreviewMethod, args
+from PIL import Image
+from server import PromptServer
 from spandrel import ImageModelDescriptor
 from torch import Tensor, nn
 
 from .upscale.image import check_model
 from .upscale.placement import is_out_of_memory
 from .upscale.precision import cast_copy
+from .upscale.throttle import Throttle
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +130,63 @@ def progress() -> Callable[[int, int], None]:
     return report
 
 
-def to_host(image: Tensor) -> Tensor:
-    """Where and how the host keeps pictures between nodes."""
-    dtype = getattr(management, "intermediate_dtype", lambda: torch.float32)()
-    return image.to(device=management.intermediate_device(), dtype=dtype)
+class HostPreview:
+    """An `upscale.protocol.Preview` that shows the picture in the node."""
+
+    def __init__(self) -> None:
+        self._bar = comfy.utils.ProgressBar(1)
+        self._throttle = Throttle()
+        self._shown: Tensor | None = None
+
+    def due(self) -> bool:
+        return self._throttle.due()
+
+    def show(self, thumbnail: Tensor, done: int, total: int) -> None:
+        if self._shown is None or not torch.equal(thumbnail, self._shown):
+            self._shown = thumbnail.clone()  # the host encodes it in another thread, later
+            image = Image.fromarray(self._shown.numpy())
+            largest = args.preview_size if max(image.size) > args.preview_size else None  # it would enlarge, too
+            self._bar.update_absolute(done, total, ("JPEG", image, largest))
+        self._throttle.done()
+
+
+def preview() -> HostPreview | None:
+    """Shows pictures while they grow, where the user has live previews on (setting or ``--preview-method``)."""
+    return None if args.preview_method == LatentPreviewMethod.NoPreviews else HostPreview()
+
+
+OUTPUT_DTYPES = ("auto", "fp32", "fp16")
+
+
+def output(dtype: str) -> dict[str, Any]:
+    """Where and how `upscale_image` makes pictures: as the host keeps them between nodes, or in the ``dtype`` named."""
+    found = {
+        "auto": getattr(management, "intermediate_dtype", lambda: torch.float32)(),
+        "fp32": torch.float32,
+        "fp16": torch.float16,
+    }
+    return {"dtype": found[dtype], "output_device": management.intermediate_device()}
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether the user cancelled."""
+    return isinstance(error, management.InterruptProcessingException)
+
+
+def temporary_path(suffix: str) -> Path:
+    """The name of a file that the host removes when it starts or ends."""
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"upscaled_{secrets.token_hex(8)}{suffix}"
+
+
+def keep_file(path: Path, name: str) -> Path:
+    """Move a file into the host's output folder, as NAME_00001_.mp4 or with the next free number; where it is then."""
+    folder, stem, number, _, _ = folder_paths.get_save_image_path(name, folder_paths.get_output_directory())
+    return Path(shutil.move(path, Path(folder) / f"{stem}_{number:05}_{path.suffix}"))
+
+
+def tell(node: str, text: str) -> None:
+    """Say something in the log, and on the node."""
+    logger.warning("%s", text)
+    PromptServer.instance.send_progress_text(text, node)

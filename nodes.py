@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from comfy_api.latest import ComfyExtension, io
+from comfy_api.latest import ComfyExtension, io, ui
 
 from . import host
-from .arch import adopt, install, load_model
-from .upscale import ALPHA_MODES, MODES, PRECISIONS, parse_target, upscale_image
+from .arch import adopt, describe, install, load_model, parse_options
+from .upscale import (
+    ALPHA_MODES,
+    COLOUR_FIXES,
+    ENSEMBLES,
+    MODES,
+    PRECISIONS,
+    SEAMLESS,
+    parse_target,
+    upscale_image,
+)
+
+logger = logging.getLogger(__name__)
 
 
 def schema(**fields: Any) -> io.Schema:
@@ -17,7 +30,18 @@ def schema(**fields: Any) -> io.Schema:
     return io.Schema(**{name: value for name, value in fields.items() if name in io.Schema.__dataclass_fields__})
 
 
+def _problem(parse: Callable[[str], Any], text: str | None) -> bool | str:
+    """True, or what is wrong with ``text``, which is None while another node has yet to make it."""
+    try:
+        parse(text or "")
+    except ValueError as error:
+        return str(error)
+    return True
+
+
 class LoadUpscaleModel(io.ComfyNode):
+    """`arch.load_model` for a file of the host's model folders."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -32,6 +56,13 @@ class LoadUpscaleModel(io.ComfyNode):
                     options=host.model_names(),
                     tooltip="A .safetensors, .pth, .pt or .ckpt file in models/upscale_models.",
                 ),
+                io.String.Input(
+                    "options",
+                    optional=True,
+                    default="",
+                    tooltip="What the tensors of a Dense-Iso-ViT do not tell, for example: heads=6,8,6,8; "
+                    "gated_half=first. Empty: from a .json file beside the checkpoint, its metadata, or as published.",
+                ),
             ],
             outputs=[
                 io.UpscaleModel.Output(
@@ -41,17 +72,23 @@ class LoadUpscaleModel(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, model_name: str) -> tuple[float, int]:
+    def fingerprint_inputs(cls, model_name: str, options: str = "") -> tuple[float, int]:
         return host.file_version(model_name)
 
     @classmethod
-    def execute(cls, model_name: str) -> io.NodeOutput:
-        model = load_model(host.model_path(model_name))
+    def validate_inputs(cls, options: str = "") -> bool | str:
+        return _problem(parse_options, options)
+
+    @classmethod
+    def execute(cls, model_name: str, options: str = "") -> io.NodeOutput:
+        model = load_model(host.model_path(model_name), **parse_options(options))
         host.attach_patcher(model)
         return io.NodeOutput(model)
 
 
 class UpscaleImage(io.ComfyNode):
+    """`upscale.upscale_image` on the host's devices, with its progress bar and previews."""
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
@@ -84,8 +121,8 @@ class UpscaleImage(io.ComfyNode):
                     "target",
                     optional=True,
                     default="",
-                    tooltip="Size of the result: empty for the model's own scale, a factor (2x, 1.5, 50%) or pixels "
-                    "(1920x1080, 1920x, x1080).",
+                    tooltip="Size of the result: empty for the model's own scale, a factor (2x, 1.5, 50%), pixels "
+                    "(1920x1080, 1920x, x1080), a box to fit inside (fit 1920x1080) or megapixels (2mp).",
                 ),
                 io.Int.Input(
                     "tile",
@@ -122,17 +159,46 @@ class UpscaleImage(io.ComfyNode):
                     default="model",
                     tooltip="Transparency: upscaled by the model too, or plainly resampled.",
                 ),
+                io.Combo.Input(
+                    "seamless",
+                    optional=True,
+                    options=list(SEAMLESS),
+                    default="none",
+                    tooltip="For textures: opposite borders of the result meet as those of the input do.",
+                ),
+                io.Combo.Input(
+                    "ensemble",
+                    optional=True,
+                    options=list(ENSEMBLES),
+                    default=1,
+                    tooltip="Mean of the results for 2, 4 or 8 flips and turns: a little better, as many times slower.",
+                ),
+                io.Combo.Input(
+                    "colour_fix",
+                    optional=True,
+                    options=list(COLOUR_FIXES),
+                    default="none",
+                    tooltip="For models that shift colours: average or wavelet takes broad colour from the input.",
+                ),
+                io.Combo.Input(
+                    "output_dtype",
+                    optional=True,
+                    options=list(host.OUTPUT_DTYPES),
+                    default="auto",
+                    tooltip="fp16: the result takes half the memory; not every node takes it.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Only tiles that it touches go through the model; the rest is resampled, softly joined.",
+                ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The upscaled pictures.")],
         )
 
     @classmethod
     def validate_inputs(cls, target: str = "") -> bool | str:
-        try:
-            parse_target(target or "")
-        except ValueError as error:
-            return str(error)
-        return True
+        return _problem(parse_target, target)
 
     @classmethod
     def execute(
@@ -146,6 +212,11 @@ class UpscaleImage(io.ComfyNode):
         batch: int = 0,
         precision: str = "auto",
         alpha: str = "model",
+        seamless: str = "none",
+        ensemble: int = 1,
+        colour_fix: str = "none",
+        output_dtype: str = "auto",
+        mask: Any = None,
     ) -> io.NodeOutput:
         model = adopt(host.image_model(upscale_model))
         result = upscale_image(
@@ -158,14 +229,56 @@ class UpscaleImage(io.ComfyNode):
             precision=precision,
             alpha=alpha,
             target=parse_target(target),
+            seamless=seamless,
+            ensemble=ensemble,
+            colour_fix=colour_fix,
+            mask=mask,
             progress=host.progress(),
+            preview=host.preview(),
             placement=host.HostPlacement(model),
+            **host.output(output_dtype),
         )
-        return io.NodeOutput(host.to_host(result))
+        return io.NodeOutput(result)
+
+
+class UpscaleModelInfo(io.ComfyNode):
+    """`arch.describe` as text in the node and as an output."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="FDATDenseIsoModelInfo",
+            display_name="Upscale Model Info",
+            category="loaders",
+            description="Says what an upscale model is: architecture, scale, parameters, precisions, training data.",
+            search_aliases=["upscale model info", "model metadata", "architecture", "inspect model", "scale"],
+            is_output_node=True,
+            inputs=[
+                io.UpscaleModel.Input("upscale_model", tooltip="From any loader; the file is known for this pack's."),
+            ],
+            outputs=[io.String.Output(display_name="text", tooltip="What the node shows.")],
+        )
+
+    @classmethod
+    def execute(cls, upscale_model: Any) -> io.NodeOutput:
+        text = describe(upscale_model)
+        return io.NodeOutput(text, ui=ui.PreviewText(text))
+
+
+def video_nodes() -> list[type[io.ComfyNode]]:
+    """Those for videos; none where the host, or PyAV, knows no videos."""
+    try:
+        from .nodes_video import UpscaleVideo
+    except (ImportError, AttributeError) as error:
+        logger.warning("no node for videos: %s", error)
+        return []
+    return [UpscaleVideo]
 
 
 class Extension(ComfyExtension):
+    """The pack as the host sees it."""
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         install()
         host.add_bundled_models(Path(__file__).parent / "models")
-        return [LoadUpscaleModel, UpscaleImage]
+        return [LoadUpscaleModel, UpscaleImage, UpscaleModelInfo, *video_nodes()]

@@ -1,6 +1,7 @@
 """The command: what it reads and writes, what it says, and its exit codes.
 
 It runs in this process, on a stand-in for the model that repeats every pixel.
+More than 400 lines, because every option and message is one case of the same stand-in.
 """
 
 from __future__ import annotations
@@ -50,8 +51,9 @@ class Model:
         self.loaded: list[Path] = []
         self.errors: dict[int, BaseException] = {}
 
-    def load_model(self, source: Path) -> Model:
+    def load_model(self, source: Path, **options: str) -> Model:
         self.loaded.append(source)
+        self.options = options
         return self
 
     def to(self, device: torch.device) -> None:
@@ -69,6 +71,12 @@ class Model:
         return image.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
 
     @staticmethod
+    def parse_options(texts: list[str]) -> dict[str, str]:
+        if not all("=" in text for text in texts):
+            raise ValueError(f"{texts[0]!r} is no option")
+        return dict(text.split("=") for text in texts)  # type: ignore[misc]
+
+    @staticmethod
     def parse_target(text: str):
         if text != "3x":
             raise ValueError(f"the target {text!r} is not understood")
@@ -79,7 +87,7 @@ class Model:
 def model(monkeypatch: pytest.MonkeyPatch) -> Model:
     model = Model()
     arch, upscale = ModuleType("arch"), ModuleType("upscale")
-    arch.load_model = model.load_model  # type: ignore[attr-defined]
+    arch.load_model, arch.parse_options = model.load_model, model.parse_options  # type: ignore[attr-defined]
     upscale.upscale_image = model.upscale_image  # type: ignore[attr-defined]
     upscale.parse_target = model.parse_target  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "arch", arch)
@@ -154,6 +162,7 @@ def test_options_go_to_upscale_image(folder: Path, model: Model):
     run(
         *("one.png", "x.png", "--target", "3x", "--mode", "tile", "--tile", 64, "--overlap", 8, "--batch", 4),
         *("--precision", "bf16", "--alpha", "resize", "--device", "cpu", "--threads", torch.get_num_threads()),
+        *("--seamless", "both", "--ensemble", 8, "--colour-fix", "wavelet", "--mask", "in/a.png"),
     )
     plain, full = model.calls
     assert plain == {
@@ -165,8 +174,14 @@ def test_options_go_to_upscale_image(folder: Path, model: Model):
         "batch": None,
         "precision": "auto",
         "alpha": "model",
+        "seamless": "none",
+        "ensemble": 1,
+        "colour_fix": "none",
+        "mask": None,
         "device": torch.device("cpu"),
     }
+    values = samples(2, 16) / 65535
+    np.testing.assert_allclose(full.pop("mask"), values[..., 0] * values[..., 1], atol=1e-6)
     assert full.pop("target").factor == 3
     assert full == {
         "shape": (1, 13, 17, 3),
@@ -176,9 +191,18 @@ def test_options_go_to_upscale_image(folder: Path, model: Model):
         "batch": 4,
         "precision": "bf16",
         "alpha": "resize",
+        "seamless": "both",
+        "ensemble": 8,
+        "colour_fix": "wavelet",
         "device": torch.device("cpu"),
     }
     assert Image.open("x.png").size == (51, 39)
+
+
+def test_options_of_the_model(folder: Path, model: Model):
+    result = run("one.png", "out", "--model-option", "heads=6,8,6,8", "--model-option", "gated_half=first")
+    assert result.exit_code == 0, result.stderr
+    assert model.options == {"heads": "6,8,6,8", "gated_half": "first"}
 
 
 def test_threads(folder: Path):
@@ -381,11 +405,15 @@ def test_debug_shows_the_traceback(folder: Path, model: Model):
             "--name '{x}': unknown field {x}; there are {stem}, {ext}, {model}",
         ),
         (["one.png", "out", "--target", "wide"], "--target: the target 'wide' is not understood"),
+        (["one.png", "out", "--mask", "none.png"], "--mask none.png: No such file or directory"),
+        (["one.png", "out", "--mask", "text.png"], "--mask text.png: the content is neither PNG"),
+        (["one.png", "out", "--model-option", "heads"], "--model-option: 'heads' is no option"),
         (["one.png", "out", "--device", "cuda:7"], "--device cuda:7: no cuda:7 at all"),
         (["one.png", "out", "--device", "toaster"], "--device toaster: "),
     ],
 )
 def test_wrong_usage(folder: Path, arguments: list[str], line: str):
+    (folder / "text.png").write_text("no picture")
     if not line:
         (folder / "two.png").touch()
         line = "two.png: OUTPUT is a file, and INPUT is more than one file; give a folder"
@@ -406,6 +434,8 @@ def test_wrong_usage(folder: Path, arguments: list[str], line: str):
         ["one.png", "out", "--quality", "101"],
         ["one.png", "out", "--precision", "fp8"],
         ["one.png", "out", "--mode", "tiles"],
+        ["one.png", "out", "--ensemble", "3"],
+        ["one.png", "out", "--seamless", "yes"],
     ],
 )
 def test_wrong_options(folder: Path, arguments: list[str]):
@@ -423,7 +453,7 @@ def test_wrong_options(folder: Path, arguments: list[str]):
     ],
 )
 def test_a_model_that_cannot_be_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, line: str):
-    def fail(source: Path):
+    def fail(source: Path, **options: str):
         raise error
 
     monkeypatch.setattr(sys.modules["arch"], "load_model", fail)

@@ -24,8 +24,19 @@ pytest.importorskip("pyvips")
 from typer.testing import CliRunner
 
 import cli
-from arch import load_model
-from upscale import ALPHA_MODES, MODES, PRECISIONS, parse_target, upscale_image
+from arch import describe, load_model
+from arch.dense_iso_config import DenseIsoViTConfig, pixel_shuffle_head
+from arch.dense_iso_vit import DenseIsoViT
+from upscale import (
+    ALPHA_MODES,
+    COLOUR_FIXES,
+    ENSEMBLES,
+    MODES,
+    PRECISIONS,
+    SEAMLESS,
+    parse_target,
+    upscale_image,
+)
 
 ROOT = Path(cli.__file__).parent
 
@@ -53,13 +64,29 @@ def largest_difference(found: np.ndarray, expected: np.ndarray) -> int:
 
 def test_choices_are_those_of_upscale_image():
     parameters = inspect.signature(cli.main, eval_str=True).parameters
-    for name, choices in {"mode": MODES, "alpha": ALPHA_MODES, "precision": PRECISIONS}.items():
+    choices_by_name = {
+        "mode": MODES,
+        "alpha": ALPHA_MODES,
+        "precision": PRECISIONS,
+        "seamless": SEAMLESS,
+        "ensemble": ENSEMBLES,
+        "colour_fix": COLOUR_FIXES,
+    }
+    for name, choices in choices_by_name.items():
         assert get_args(get_args(parameters[name].annotation)[0]) == choices
-    assert set(inspect.signature(upscale_image).parameters) - set(parameters) == {"image", "progress", "placement"}
+    only_python = {"image", "progress", "placement", "preview", "dtype", "output_device"}
+    assert set(inspect.signature(upscale_image).parameters) - set(parameters) == only_python
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"mode": "tile", "tile": 32, "overlap": 8, "batch": 2}, {"alpha": "resize", "mode": "whole"}]
+    "options",
+    [
+        {},
+        {"mode": "tile", "tile": 32, "overlap": 8, "batch": 2},
+        {"alpha": "resize", "mode": "whole"},
+        {"seamless": "both", "ensemble": 4, "colour_fix": "wavelet", "target": "fit 70x70"},
+    ],
+    ids=str,
 )
 def test_the_result_is_that_of_the_functions(tmp_path: Path, checkpoint: Path, options: dict):
     smooth = np.add.outer(np.linspace(0, 0.6, 50), np.linspace(0.1, 0.4, 40))[:, :, None] * [1, 0.8, 0.5, 1]
@@ -73,7 +100,7 @@ def test_the_result_is_that_of_the_functions(tmp_path: Path, checkpoint: Path, o
         write_picture_file(tmp_path / "in" / name, value)
     arguments = [str(tmp_path / "in"), str(tmp_path / "out"), "-m", str(checkpoint), "--device", "cpu"]
     for name, value in options.items():
-        arguments += [f"--{name}", str(value)]
+        arguments += [f"--{name.replace('_', '-')}", str(value)]
     result = CliRunner().invoke(cli.app, arguments)
     assert (result.exit_code, result.stderr) == (0, "finished: 3 done, 0 skipped, 0 failed\n")
     for name, value in values.items():
@@ -82,15 +109,66 @@ def test_the_result_is_that_of_the_functions(tmp_path: Path, checkpoint: Path, o
         )
 
 
+def test_one_mask_for_pictures_of_any_size(tmp_path: Path, checkpoint: Path):
+    (tmp_path / "in").mkdir()
+    mask = np.zeros((20, 30, 1), np.uint8)
+    mask[2:9, 3:12] = 255
+    write_png(tmp_path / "mask.png", mask)
+    values = {f"{side}.png": samples(3, 8, height=side, width=2 * side) for side in (40, 90)}
+    for name, value in values.items():
+        write_png(tmp_path / "in" / name, value)
+    line = [tmp_path / "in", tmp_path / "out", "-m", checkpoint, "--device", "cpu", "--mask", tmp_path / "mask.png"]
+    assert CliRunner().invoke(cli.app, list(map(str, line))).exit_code == 0
+    for name, value in values.items():
+        expected = upscaled(checkpoint, value, mask=torch.from_numpy(mask[None, ..., 0] / 255))
+        assert largest_difference(read_picture_file(tmp_path / "out" / name), expected) <= 1
+
+
+@pytest.mark.parametrize("option", ["gated_half=first", "heads=4"])
+def test_options_of_the_model(tmp_path: Path, option: str):
+    torch.manual_seed(0)
+    head = pixel_shuffle_head(fusion_width=8, widths=(8, 8, 8, 8))
+    network = DenseIsoViT(DenseIsoViTConfig(window=16, dims=(8,), depths=(1,), heads=(2,), head=head))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim > 1:
+                parameter.copy_(torch.randn_like(parameter) / parameter[0].numel() ** 0.5)
+    checkpoint = tmp_path / "vit.safetensors"
+    safetensors.torch.save_file(network.state_dict(), checkpoint)
+    values = samples(3, 8)
+    write_png(tmp_path / "one.png", values)
+    arguments = [str(tmp_path / "one.png"), str(tmp_path / "two.png"), "-m", str(checkpoint), "--device", "cpu"]
+    result = CliRunner().invoke(cli.app, [*arguments, "--model-option", option])
+    assert result.exit_code == 0, result.stderr
+    image = torch.from_numpy((values / 255).astype(np.float32))[None]
+    name, _, value = option.partition("=")
+    expected, plain = (
+        upscale_image(load_model(checkpoint, **known), image, device="cpu")[0].numpy() for known in ({name: value}, {})
+    )
+    found = read_picture_file(tmp_path / "two.png") / 255
+    assert abs(found - expected).max() <= 1 / 255 and abs(found - plain).max() > 2 / 255
+    result = CliRunner().invoke(cli.app, [*arguments, "--overwrite", "--model-option", "heads=3"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "3 heads do not divide the width 8" in result.stderr
+
+
 def test_checkpoints_that_cannot_be_loaded(tmp_path: Path, checkpoint: Path):
     write_png(tmp_path / "one.png", samples(3, 8))
     (tmp_path / "cut.safetensors").write_bytes(checkpoint.read_bytes()[:5000])
     (tmp_path / "text.pth").write_text("hello")
     for name in ("cut.safetensors", "text.pth", "none.safetensors", "one.png"):
-        arguments = [tmp_path / "one.png", tmp_path / "out", "-m", tmp_path / name]
-        result = CliRunner().invoke(cli.app, list(map(str, arguments)))
-        assert (result.exit_code, result.stdout) == (2, "")
-        assert re.fullmatch(rf"error: .*{name}: .+\n", result.stderr)
+        for arguments in ([tmp_path / "one.png", tmp_path / "out", "-m", tmp_path / name], ["--info", tmp_path / name]):
+            result = CliRunner().invoke(cli.app, list(map(str, arguments)))
+            assert (result.exit_code, result.stdout) == (2, "")
+            assert re.fullmatch(rf"error: .*{name}: .+\n", result.stderr)
+
+
+def test_info_needs_no_pictures(checkpoint: Path):
+    result = CliRunner().invoke(cli.app, ["--info", str(checkpoint)])
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == describe(load_model(checkpoint)) + "\n"
+    assert f"File: {checkpoint.name}, " in result.stdout
+    assert CliRunner().invoke(cli.app, ["--info"]).exit_code == 2
 
 
 def test_in_a_process_of_its_own_from_another_folder(tmp_path: Path, checkpoint: Path):

@@ -1,13 +1,18 @@
 // Opens a workflow in a running ComfyUI with a real browser, looks for what is wrong with it, and takes a picture.
 //
 //   node browser.mjs ADDRESS WORKFLOW.json PICTURE.png [--queue] [--size WIDTHxHEIGHT] [--zoom FACTOR]
+//                    [--setting NAME=VALUE]... [--help-page NODE_TYPE] [--watch NODE_TYPE] [--save]
 //
 // WORKFLOW may be in the graph format or in the API format. --queue runs it and takes the picture after the end.
+// --setting sets one of the interface's settings before (Comfy.Locale=ja). --help-page shows the page of a node in the
+// picture. --watch counts the different previews that a node shows while it runs, and takes pictures of the first and
+// the last one (PICTURE.1.png, PICTURE.2.png); --setting Comfy.Execution.PreviewMethod=auto switches them on. --save
+// writes the workflow back as the interface has loaded it: with inputs that its nodes have got since.
 // Prints a JSON report and exits with 1 when a node is missing or marked as wrong, the page threw an error, or the
 // run failed. Run it in a folder where `npm install playwright-core` was done; CHROMIUM names the browser
 // (default /usr/bin/chromium). `python server.py` starts a host to point it at.
 
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { parseArgs } from "node:util";
 
@@ -19,6 +24,10 @@ const { values: options, positionals } = parseArgs({
     queue: { type: "boolean", default: false },
     size: { type: "string", default: "1600x900" },
     zoom: { type: "string", default: "1" },
+    setting: { type: "string", multiple: true, default: [] },
+    "help-page": { type: "string" },
+    watch: { type: "string" },
+    save: { type: "boolean", default: false },
   },
 });
 const [address, workflowPath, picturePath] = positionals;
@@ -29,7 +38,12 @@ const RUN_MILLISECONDS = 300_000;
 await fetch(`${address}/settings`, {
   method: "POST",
   headers: { "Content-Type": "application/json" },
-  body: JSON.stringify({ "Comfy.TutorialCompleted": true, "Comfy.Minimap.Visible": false }),
+  body: JSON.stringify({
+    "Comfy.TutorialCompleted": true,
+    "Comfy.Minimap.Visible": false,
+    "Comfy.Workflow.NamedValuesRestore": true,
+    ...Object.fromEntries(options.setting.map(parseSetting)),
+  }),
 });
 
 const browser = await chromium.launch({
@@ -44,12 +58,14 @@ const browser = await chromium.launch({
     "--disable-sync",
   ],
 });
-const report = { startErrors: [], pageErrors: [], missingNodes: [], markedNodes: [], run: null, dialogs: [] };
+const report = { startErrors: [], pageErrors: [], missingNodes: [], markedNodes: [], run: null, previews: 0, dialogs: [] };
+const previews = new Set();
 try {
   const page = await browser.newPage({
     viewport: { width, height },
     deviceScaleFactor: Number(options.zoom),
   });
+  page.setDefaultTimeout(RUN_MILLISECONDS);
   let errors = report.startErrors; // the page's own, before it has anything to do with the workflow
   page.on("pageerror", (error) => errors.push(error.stack));
   await page.goto(address);
@@ -65,14 +81,19 @@ try {
   report.missingNodes = await page.evaluate(() =>
     app.graph._nodes.filter((node) => !(node.type in LiteGraph.registered_node_types)).map((node) => node.type),
   );
+  if (options.save) {
+    const graph = await page.evaluate(() => app.graph.serialize());
+    const { id, revision, extra } = workflow;
+    writeFileSync(workflowPath, JSON.stringify({ ...graph, id, revision, extra }, null, 1) + "\n");
+  }
   if (options.queue && report.missingNodes.length === 0) report.run = await runToEnd(page);
 
   await page.waitForTimeout(1500); // let pictures and messages appear
   const details = page.getByRole("button", { name: "View details" });
   if (await details.isVisible()) await details.click();
   await page.waitForTimeout(500);
-  await page.evaluate(() => app.extensionManager.command.execute("Comfy.Canvas.FitView"));
-  await page.waitForTimeout(500);
+  await fitView(page);
+  if (options["help-page"]) await openHelp(page, options["help-page"]);
   Object.assign(
     report,
     await page.evaluate(() => ({
@@ -90,7 +111,35 @@ console.log(JSON.stringify(report, null, 1));
 const failed = options.queue && report.run?.status !== "success";
 process.exitCode = failed || report.pageErrors.length || report.missingNodes.length || report.markedNodes.length ? 1 : 0;
 
+function parseSetting(setting) {
+  const [name, text] = setting.split("=", 2);
+  return [name, /^(\d+|true|false)$/.test(text) ? JSON.parse(text) : text];
+}
+
+async function fitView(page) {
+  await page.evaluate(() => app.extensionManager.command.execute("Comfy.Canvas.FitView"));
+  await page.waitForTimeout(500);
+}
+
+async function openHelp(page, type) {
+  await page.evaluate((type) => app.canvas.selectItems(app.graph._nodes.filter((node) => node.type === type)), type);
+  await page.getByTestId("info-button").click();
+  await page.waitForTimeout(2000);
+}
+
+async function watchPreviews(page, type) {
+  const source = await page.evaluate((type) => {
+    const node = app.graph._nodes.find((node) => node.type === type);
+    return app.nodePreviewImages?.[node.id]?.[0] ?? node.imgs?.[0]?.src;
+  }, type);
+  if (!source || previews.has(source)) return;
+  report.previews = previews.add(source).size;
+  await page.waitForTimeout(100); // until it is drawn
+  await page.screenshot({ path: `${picturePath}.${report.previews === 1 ? 1 : 2}.png` });
+}
+
 async function runToEnd(page) {
+  if (options.watch) await fitView(page);
   const answered = page.waitForResponse(
     (response) => response.url().endsWith("/prompt") && response.request().method() === "POST",
   );
@@ -104,7 +153,8 @@ async function runToEnd(page) {
       const { status_str: status, messages } = entry.status;
       return { status, error: messages.find(([name]) => name === "execution_error")?.[1].exception_message };
     }
-    await page.waitForTimeout(250);
+    if (options.watch) await watchPreviews(page, options.watch);
+    await page.waitForTimeout(options.watch ? 50 : 250);
   }
   return { status: "timed out" };
 }

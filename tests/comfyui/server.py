@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,8 @@ PACK_NAME = "fdat-dense-iso"
 CUSTOM_NODES = {PACK_NAME: PACK, "other-pack": Path(__file__).with_name("other_pack")}
 LAUNCHER = Path(__file__).with_name("launch_host.py")
 START_SECONDS = 180
-RUN_SECONDS = 120
+RUN_SECONDS = 600
+PREVIEW_IMAGE = 1  # the first number of a binary websocket message that holds a picture
 
 Graph = dict[str, dict[str, Any]]
 
@@ -149,6 +151,15 @@ class Host:
     ) -> None:
         self._stop()
 
+    def peak_memory(self) -> int:
+        """Bytes of main memory that the host has taken at most since the last call."""
+        assert self._process is not None
+        process = Path(f"/proc/{self._process.pid}")
+        match = re.search(r"VmHWM:\s+(\d+) kB", (process / "status").read_text())
+        (process / "clear_refs").write_text("5")
+        assert match is not None
+        return int(match.group(1)) * 1024
+
     def log(self, start: int = 0) -> str:
         """What the host has printed since its log had `start` characters."""
         return self._log.read_text(encoding="utf-8", errors="replace")[start:]
@@ -215,6 +226,7 @@ class Outcome:
     error_node: str  # the node's id
     cached: frozenset[str]  # ids of the nodes that were not run again
     images: dict[str, list[dict[str, str]]]  # node id -> what /view needs
+    texts: dict[str, list[str]]  # node id -> what it shows as text
 
 
 class Client:
@@ -257,25 +269,25 @@ class Client:
         answer = json.loads(self._post("/upload/image", body, f"multipart/form-data; boundary={boundary}"))
         return answer["name"]
 
-    def queue(self, graph: Graph) -> str:
-        """Queue an API-format graph; returns the prompt's id."""
+    def queue(self, graph: Graph, **extra_data: str) -> str:
+        """Queue an API-format graph with what the interface sends beside it; returns the prompt's id."""
         try:
-            answer = self.post("/prompt", {"prompt": graph, "client_id": self.id})
+            answer = self.post("/prompt", {"prompt": graph, "client_id": self.id, "extra_data": extra_data})
         except urllib.error.HTTPError as error:
             if error.code != 400:
                 raise
             raise PromptRejected(json.loads(error.read())) from None
         return json.loads(answer)["prompt_id"]
 
-    def wait(self, prompt: str) -> Outcome:
-        deadline = time.monotonic() + RUN_SECONDS
+    def wait(self, prompt: str, seconds: float = RUN_SECONDS) -> Outcome:
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self.host.check_alive()
             history = self.get_json(f"/history/{prompt}")
             if prompt in history:
                 return _outcome(history[prompt])
             time.sleep(0.05)
-        raise HostFailed(f"the prompt did not end in {RUN_SECONDS} seconds:\n{self.host.log()[-4000:]}")
+        raise HostFailed(f"the prompt did not end in {seconds} seconds:\n{self.host.log()[-4000:]}")
 
     def run(self, graph: Graph) -> Outcome:
         return self.wait(self.queue(graph))
@@ -291,17 +303,23 @@ class Client:
         """The (H, W, C) uint8 pixels of one of an outcome's images."""
         return numpy.asarray(Image.open(io.BytesIO(self.get("/view", **entry))))
 
-    def events(self, graph: Graph) -> Iterator[dict[str, Any]]:
-        """Queue a graph and yield the host's websocket messages about it, until it has ended."""
+    def events(self, graph: Graph, **extra_data: str) -> Iterator[dict[str, Any]]:
+        """Queue a graph and yield the host's websocket messages about it, until it has ended.
+
+        A preview picture becomes a message of the type "preview" with (H, W, 3) uint8 pixels as data.
+        """
         from websocket import create_connection
 
         address = self.address.replace("http", "ws", 1) + f"/ws?clientId={self.id}"
         connection = create_connection(address, timeout=RUN_SECONDS)
         try:
-            prompt = self.queue(graph)
+            prompt = self.queue(graph, **extra_data)
             while True:
                 message = connection.recv()
-                if isinstance(message, bytes):  # a preview picture
+                if isinstance(message, bytes):
+                    if struct.unpack(">I", message[:4])[0] == PREVIEW_IMAGE:
+                        pixels = numpy.asarray(Image.open(io.BytesIO(message[8:])))  # 4 bytes say PNG or JPEG
+                        yield {"type": "preview", "data": pixels}
                     continue
                 event = json.loads(message)
                 if event["data"].get("prompt_id") != prompt:
@@ -324,6 +342,7 @@ def _outcome(entry: dict[str, Any]) -> Outcome:
         error_node=failure.get("node_id", interruption.get("node_id", "")),
         cached=frozenset(messages["execution_cached"]["nodes"]),
         images={node: output["images"] for node, output in entry["outputs"].items() if "images" in output},
+        texts={node: output["text"] for node, output in entry["outputs"].items() if "text" in output},
     )
 
 

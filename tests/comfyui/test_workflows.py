@@ -15,6 +15,7 @@ from spandrel import ImageModelDescriptor, ModelLoader
 
 from arch import load_model
 from upscale import parse_target, upscale_image
+from upscale.resize import resize
 
 pytestmark = pytest.mark.comfyui
 
@@ -183,6 +184,44 @@ def test_target_from_another_node(client: Client, fdat: str, picture: numpy.ndar
     workflow["text"] = {"class_type": "PrimitiveString", "inputs": {"value": "50%"}}
     (pixels,) = saved(client, client.run(workflow))
     assert pixels.shape == (38, 55, 3)
+
+
+@pytest.mark.parametrize("mode", ["auto", "exact"])
+def test_all_options_together(client: Client, picture: numpy.ndarray, mode: str) -> None:
+    """On the bundled model, with the mask that LoadImage makes of transparency: 1 - alpha."""
+    options = {"seamless": "both", "ensemble": 8, "colour_fix": "wavelet", "target": "fit 150x90", "mode": mode}
+    alpha = numpy.full((*picture.shape[:2], 1), 255, numpy.uint8)
+    alpha[20:45, 30:80] = 0
+    name = client.upload("masked.png", numpy.concatenate([picture, alpha], axis=-1))
+    bundled = PACK / "models" / "fdat_demo_x2.safetensors"
+    workflow = graph(name, LOADER, bundled.name, UPSCALER, **options, output_dtype="fp16", mask=["picture", 1])
+    (pixels,) = saved(client, client.run(workflow))
+    mask = 1 - to_tensor(alpha)[..., 0]
+    model = load_model(bundled)
+    expected = upscale_image(model, to_tensor(picture), mask=mask, dtype=torch.float16, **options)
+    assert_same(pixels, expected.float())
+    assert (expected - upscale_image(model, to_tensor(picture), target="fit 150x90")).abs().max() > 0.05
+
+
+def test_mask_of_another_size_and_a_batch(client: Client, fdat: str, picture: numpy.ndarray) -> None:
+    """LoadImage's mask of an opaque picture is an empty one of 64 x 64: nothing is left for the model to do."""
+    workflow = graph(client.upload("picture.png", picture), LOADER, fdat, UPSCALER, mask=["picture", 1])
+    workflow["batch"] = {"class_type": "RepeatImageBatch", "inputs": {"image": ["picture", 0], "amount": 3}}
+    workflow["upscaler"]["inputs"]["image"] = ["batch", 0]
+    frames = saved(client, client.run(workflow))
+    assert len(frames) == 3
+    expected = resize(to_tensor(picture)[0], (150, 220))[None]
+    for pixels in frames:
+        assert_same(pixels, expected)
+
+
+def test_masks_that_do_not_fit_are_named(client: Client, fdat: str, picture: numpy.ndarray) -> None:
+    workflow = graph(client.upload("picture.png", picture), LOADER, fdat, UPSCALER, mask=["masks", 0])
+    workflow["repeated"] = {"class_type": "RepeatImageBatch", "inputs": {"image": ["picture", 0], "amount": 2}}
+    workflow["masks"] = {"class_type": "ImageToMask", "inputs": {"image": ["repeated", 0], "channel": "red"}}
+    outcome = client.run(workflow)
+    assert outcome.error_node == "upscaler"
+    assert "there are 2 masks for 1 pictures" in outcome.error
 
 
 # Running ----------------------------------------------------------------------------------------------------

@@ -1,8 +1,13 @@
-"""Another node pack, as there are many: its loader knows nothing of patchers, and gives what it likes."""
+"""Another node pack, as there are many: its loader knows nothing of patchers, and gives what it likes.
+
+`Compare` shows what pictures on disk, with their 255 levels, would hide.
+"""
 
 from __future__ import annotations
 
+import numpy
 import spandrel
+import torch
 
 
 class Loader:
@@ -21,4 +26,22 @@ class Loader:
         return (model.half() if gives == "half model" else model,)
 
 
-NODE_CLASS_MAPPINGS = {"OtherPackLoader": Loader}
+class Compare:
+    """Writes the largest difference of every pixel and the deviation of the first picture to an .npz file."""
+
+    RETURN_TYPES = ()
+    FUNCTION = "compare"
+    CATEGORY = "image"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, object]:
+        return {"required": {"first": ("IMAGE",), "second": ("IMAGE",), "path": ("STRING", {})}}
+
+    def compare(self, first: torch.Tensor, second: torch.Tensor, path: str) -> dict[str, object]:
+        difference = (first.float() - second.float()).abs().amax(-1)[0]
+        numpy.savez(path, difference=difference.cpu().numpy(), deviation=first.float().std().item())
+        return {}
+
+
+NODE_CLASS_MAPPINGS = {"OtherPackLoader": Loader, "OtherPackCompare": Compare}

@@ -1,0 +1,124 @@
+"""What the interface shows beside results: model info, previews while a picture grows, help and translations."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy
+import pytest
+from server import PACK, PACK_NAME, Client, Graph
+from test_workflows import CORE_LOADER, LOADER, UPSCALER, graph, saved
+
+from arch import describe, load_model
+
+pytestmark = pytest.mark.comfyui
+
+INFO = "FDATDenseIsoModelInfo"
+BUNDLED = "fdat_demo_x2.safetensors"
+LANGUAGES = ("de", "ja", "zh")
+NODES = list(json.loads((PACK / "locales" / "en" / "nodeDefs.json").read_text("utf-8")))
+
+
+# Model info -------------------------------------------------------------------------------------------------
+
+
+def info_graph(loader: str, model: str) -> Graph:
+    return {
+        "loader": {"class_type": loader, "inputs": {"model_name": model}},
+        "info": {"class_type": INFO, "inputs": {"upscale_model": ["loader", 0]}},
+        "text": {"class_type": "PreviewAny", "inputs": {"source": ["info", 0]}},
+    }
+
+
+def test_info_is_shown_and_given(client: Client, dense_iso: str) -> None:
+    outcome = client.run(info_graph(LOADER, dense_iso))
+    assert outcome.status == "success", outcome.error
+    expected = describe(load_model(client.host.models / dense_iso))
+    assert "Assumed:" in expected
+    assert outcome.texts == {"info": [expected], "text": [expected]}
+
+
+def test_info_of_cores_loader(client: Client, fdat: str) -> None:
+    outcome = client.run(info_graph(CORE_LOADER, fdat))
+    assert outcome.status == "success", outcome.error
+    (text,) = outcome.texts["info"]
+    assert "Architecture: FDAT" in text and "Scale: x2" in text
+    assert "Training metadata: not known" in text
+
+
+def test_info_of_no_model(client: Client) -> None:
+    workflow = info_graph("OtherPackLoader", "")
+    workflow["loader"]["inputs"] = {"path": "engine.trt", "gives": "path"}
+    outcome = client.run(workflow)
+    assert outcome.error_node == "info"
+    assert "the model is a str" in outcome.error
+
+
+# Previews ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def can_choose_previews(client: Client) -> None:
+    if tuple(map(int, client.host.version.split(".")[:2])) < (0, 8):
+        pytest.skip("the host takes no choice of previews with a prompt")
+
+
+@pytest.mark.usefixtures("can_choose_previews")
+@pytest.mark.parametrize(
+    ("options", "repeated"),
+    [({"mode": "tile", "tile": 64, "overlap": 16, "batch": 1}, 4), ({"mode": "exact"}, 7)],
+    ids=["tile", "exact"],
+)
+def test_picture_grows(client: Client, picture: numpy.ndarray, options: dict[str, object], repeated: int) -> None:
+    """With the bundled model, which takes a few seconds for this."""
+    large = numpy.tile(picture, (repeated, repeated, 1))
+    workflow = graph(client.upload("large.png", large), LOADER, BUNDLED, UPSCALER, **options)
+    events = list(client.events(workflow, preview_method="auto"))
+    assert events[-1]["type"] == "execution_success"
+    (result,) = saved(client, client.wait(events[-1]["data"]["prompt_id"]))
+
+    previews = [event["data"] for event in events if event["type"] == "preview"]
+    assert len(previews) >= 2
+    height, width, _ = previews[0].shape
+    step = round(result.shape[1] / width)
+    assert (height, width) == (-(-result.shape[0] // step), -(-result.shape[1] // step)) and 256 < width <= 512
+    assert not any(numpy.array_equal(before, after) for before, after in itertools.pairwise(previews))
+    finished = height // 20  # rows, surely
+    expected = result[: finished * step, : width // 2 * step].astype(float)
+    expected = expected.reshape(finished, step, width // 2, step, 3).mean((1, 3))
+    assert abs(previews[-1][:finished, : width // 2] - expected).mean() < 6  # and not the darkened input
+    assert abs(expected - 0.4 * expected).mean() > 40
+
+
+@pytest.mark.usefixtures("can_choose_previews")
+@pytest.mark.parametrize("choice", ["none", "default"])
+def test_no_previews_where_they_are_off(client: Client, fdat: str, picture: numpy.ndarray, choice: str) -> None:
+    """The host was started without --preview-method, so its default is none."""
+    large = numpy.tile(picture, (8, 8, 1))
+    workflow = graph(client.upload(f"{choice}.png", large), LOADER, fdat, UPSCALER, mode="exact")
+    events = list(client.events(workflow, preview_method=choice))
+    assert events[-1]["type"] == "execution_success"
+    assert not [event for event in events if event["type"] == "preview"]
+
+
+# Help and translations --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_help_in_other_languages_is_served(client: Client, language: str) -> None:
+    for node in NODES:
+        page = client.get(f"/extensions/{PACK_NAME}/docs/{node}/{language}.md").decode()
+        assert page.startswith("# ") and page != client.get(f"/extensions/{PACK_NAME}/docs/{node}.md").decode()
+
+
+@pytest.mark.parametrize("language", ("en", *LANGUAGES))
+def test_translations_are_served(client: Client, language: str) -> None:
+    served = client.get_json("/i18n")[language]["nodeDefs"]
+    ours = json.loads((PACK / "locales" / language / "nodeDefs.json").read_text("utf-8"))
+    assert ours.items() <= served.items()
+    for node in ours:
+        description = client.get_json(f"/object_info/{node}")[node]
+        inputs = {**description["input"].get("required", {}), **description["input"].get("optional", {})}
+        assert set(inputs) == set(ours[node]["inputs"])
+        assert len(description["output"]) == len(ours[node]["outputs"])

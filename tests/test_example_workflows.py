@@ -1,0 +1,57 @@
+"""The example workflows fit the nodes as they are now."""
+
+from __future__ import annotations
+
+import pytest
+from node_schemas import node_schemas
+from workflow_files import ACTIVE, FOLDER, WORKFLOWS, api_graph, read_workflow
+
+SCHEMAS = {schema.node_id: schema for schema in node_schemas()}
+
+
+def test_every_use_has_its_example() -> None:
+    assert set(WORKFLOWS) >= {"quick_start", "video", "texture", "mask", "chaining", "hires_fix"}
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_picture(name: str) -> None:
+    """The host's list of templates shows it, if it is a JPEG."""
+    assert (FOLDER / f"{name}.jpg").read_bytes().startswith(b"\xff\xd8\xff")
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_nodes_are_those_of_now(name: str) -> None:
+    ours = [node for node in read_workflow(name)["nodes"] if node["type"] in SCHEMAS]
+    assert ours
+    for node in ours:
+        inputs = {one.id: one for one in SCHEMAS[node["type"]].inputs}
+        assert {socket["name"] for socket in node["inputs"]} == set(inputs), f"{node['type']}: save the workflow again"
+        assert len(node["outputs"]) == len(SCHEMAS[node["type"]].outputs)
+        for widget, value in node["widgets_values_named"].items():
+            options = getattr(inputs[widget], "options", [])
+            from_host = not isinstance(options, list) or not options  # what a stand-in does not know
+            assert from_host or value in options, f"{node['type']} {widget}: {value!r}"
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_links_join_outputs_to_inputs_of_their_type(name: str) -> None:
+    workflow = read_workflow(name)
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    for number, source, slot, target, index, kind in workflow["links"]:
+        output, entry = nodes[source]["outputs"][slot], nodes[target]["inputs"][index]
+        assert number in output["links"] and entry["link"] == number
+        assert kind in (output["type"], "*") and entry["type"] in (kind, "*")
+    joined = {link[0] for link in workflow["links"]}
+    assert joined == {entry["link"] for node in nodes.values() for entry in node.get("inputs", [])} - {None}
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_what_runs_needs_nothing_that_is_muted(name: str) -> None:
+    workflow = read_workflow(name)
+    muted = {str(node["id"]) for node in workflow["nodes"] if node["mode"] != ACTIVE}
+    graph = api_graph(workflow)
+    assert graph and not muted & set(graph)
+    for node in workflow["nodes"]:
+        if str(node["id"]) in graph:
+            wired = {entry["name"] for entry in node.get("inputs", []) if entry["link"] is not None}
+            assert wired <= set(graph[str(node["id"])]["inputs"])

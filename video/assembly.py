@@ -1,0 +1,109 @@
+"""Making the file of an unfinished result: frames into segments, and the packets of other streams between them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import islice
+
+import av
+from torch import Tensor
+
+from .colour import FrameMaker
+from .resume import Unfinished
+from .source import VideoSource
+from .write import SEGMENT_FRAMES, SegmentEncoder, StreamWriter
+
+
+class Assembly:
+    """Makes the file.
+
+    The first ``skipped`` frames are in ``kept`` already, and copied from there.
+    """
+
+    def __init__(
+        self,
+        writer: StreamWriter,
+        source: VideoSource,
+        encoder: SegmentEncoder,
+        make_frame: FrameMaker,
+        kept: Unfinished | None,
+    ) -> None:
+        self._writer, self._encoder, self._make_frame = writer, encoder, make_frame
+        self._base = source.time_base
+        self._nominal = max(round(1 / source.rate / source.time_base), 1)
+        self._kept = kept
+        self._kept_packets = kept.packets() if kept else None
+        self.skipped = kept.segments * SEGMENT_FRAMES if kept else 0
+        self.frames = 0
+        """Frames in the file."""
+        self._added = 0
+        self._frame: av.VideoFrame | None = None
+        self._held: deque[av.Packet] = deque()
+        self._times: list[tuple[int, int]] = []  # pts and duration of the segment's frames
+        self._before: list[int] = []  # pts of the frames of the segment before
+
+    def hold(self, packet: av.Packet) -> None:
+        """Keep a packet of another stream until the video has come to its time."""
+        self._held.append(packet)
+
+    def add(self, pts: int, duration: int, picture: Tensor | None) -> None:
+        """The next frame: (H, W, 3), or None where it repeats the one before, or is in ``kept``."""
+        if len(self._times) == SEGMENT_FRAMES:
+            self._end_segment(pts)
+        self._times.append((pts, duration))
+        if self._added >= self.skipped:
+            self._frame = self._frame if picture is None else self._make_frame(picture)
+            assert self._frame is not None
+            self._encoder.add(self._frame)
+        self._added += 1
+
+    def end(self) -> None:
+        """Write all that is left."""
+        self._end_segment(None)
+
+    def _end_segment(self, until: int | None) -> None:
+        """Write the segment, then what is held before the pts ``until``.
+
+        Sound comes last because the muxer holds the last packets back until others make half a second.
+        """
+        old = self._kept_packets and self._added <= self.skipped
+        for packet in self._copied() if old else self._encoded():
+            self._writer.write(packet)
+            self.frames += 1
+        while self._held and (until is None or decoding_time(self._held[0]) < until * self._base):
+            packet = self._held.popleft()
+            self._writer.write(packet, packet.stream.index)
+        self._before = [pts for pts, _ in self._times]
+        self._times = []
+        if self._kept and self._kept_packets and self._added > self.skipped:  # all that is whole in it was copied
+            self._kept_packets.close()
+            self._kept.path.unlink(missing_ok=True)
+
+    def _copied(self) -> Iterator[av.Packet]:
+        assert self._kept_packets
+        return (packet for packet in islice(self._kept_packets, SEGMENT_FRAMES) if packet.dts is not None)
+
+    def _encoded(self) -> Iterator[av.Packet]:
+        """The segment's packets with the times of its frames."""
+        for packet, shown, decoded in self._encoder.finish():
+            packet.time_base = self._base
+            packet.pts, packet.duration = self._times[shown]
+            packet.dts = self._decoded_at(decoded)
+            yield packet
+
+    def _decoded_at(self, number: int) -> int:
+        """The pts of a frame of the segment, or with a negative number of the one before."""
+        if number >= 0:
+            return self._times[number][0]
+        if -number <= len(self._before):
+            return self._before[number]
+        first = self._before[0] if self._before else self._times[0][0]
+        return first + (number + len(self._before)) * self._nominal
+
+
+def decoding_time(packet: av.Packet) -> Fraction:
+    """In seconds."""
+    assert packet.dts is not None
+    return packet.dts * packet.time_base

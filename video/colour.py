@@ -1,0 +1,196 @@
+"""Between the samples of video frames and R'G'B' in [0, 1], by the equations of ITU-T H.273.
+
+libswscale (through PyAV's filters) only resamples the chroma. Its own matrices are off by up to three of 255 levels,
+and `av.VideoFrame.reformat` ignores the range of the source in PyAV 14.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import av
+import av.filter
+import numpy as np
+import torch
+from torch import Tensor
+
+RGB, BT709, UNSPECIFIED, SMPTE170M = 0, 1, 2, 6  # MatrixCoefficients of H.273; 2 also leaves the others unspecified
+LIMITED, FULL = 1, 2  # FFmpeg's AVColorRange; 0 is unspecified, which stands for limited
+
+_LUMA = {  # MatrixCoefficients -> Kr, Kb
+    1: (0.2126, 0.0722),
+    4: (0.30, 0.11),
+    5: (0.299, 0.114),
+    6: (0.299, 0.114),
+    7: (0.212, 0.087),
+    9: (0.2627, 0.0593),
+}
+_BAND_ROWS = 128  # frames become integers in bands, to need no second copy as float
+
+
+class VideoError(ValueError):
+    """A video that cannot be read, written or continued; the message says why, without the file's name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Colour:
+    """How numbers stand for colours: code points of H.273, and FFmpeg's number of the range."""
+
+    primaries: int = UNSPECIFIED
+    transfer: int = UNSPECIFIED
+    matrix: int = UNSPECIFIED
+    range: int = 0
+
+    def luma(self, height: int, width: int) -> tuple[float, float]:
+        """Kr and Kb for frames of this size. Raises VideoError for a matrix of another kind."""
+        matrix = guessed_matrix(height, width) if self.matrix == UNSPECIFIED else self.matrix
+        if matrix not in _LUMA:
+            raise VideoError(f"its colour matrix (number {matrix} in H.273) is not supported; convert it to BT.709")
+        return _LUMA[matrix]
+
+    def of_result(self, source: tuple[int, int], result: tuple[int, int]) -> Colour:
+        """The colours of a Y'CbCr result, given both sizes (height, width): those of the source.
+
+        A matrix that the source leaves to be guessed is named where players would guess another one for the result.
+        """
+        if self.matrix == RGB:
+            return replace(self, matrix=BT709, range=LIMITED)
+        guess = guessed_matrix(*source)
+        if self.matrix == UNSPECIFIED and guess != guessed_matrix(*result):
+            return replace(self, matrix=guess)
+        return self
+
+
+def guessed_matrix(height: int, width: int) -> int:
+    """What players (mpv and others) take where a file names no matrix: BT.709 for HD, BT.601 below."""
+    return BT709 if width >= 1280 or height > 576 else SMPTE170M
+
+
+class PixelFormatConverter:
+    """Frames in another pixel format: chroma resampled (left-sited as in MPEG-2 and later), levels untouched."""
+
+    def __init__(self, to: str) -> None:
+        self.to = to
+        self._built_for: tuple[str, int, int] | None = None
+
+    def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:
+        if frame.format.name == self.to:
+            return frame
+        wanted = frame.format.name, frame.width, frame.height
+        if wanted != self._built_for:
+            self._build(*wanted)
+            self._built_for = wanted
+        frame.color_range, frame.colorspace = 0, UNSPECIFIED  # or libswscale converts from them to its defaults
+        self._source.push(frame)
+        converted = self._sink.pull()
+        assert isinstance(converted, av.VideoFrame)
+        return converted
+
+    def _build(self, name: str, width: int, height: int) -> None:
+        options = ["flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"]
+        for side, one in (("in", name), ("out", self.to)):
+            if av.VideoFormat(one).chroma_height(16) == 8:
+                options += [f"{side}_h_chr_pos=0", f"{side}_v_chr_pos=128"]
+        self._graph = graph = av.filter.Graph()  # which owns the filters
+        self._source = graph.add_buffer(
+            width=width, height=height, format=av.VideoFormat(name), time_base=Fraction(1, 1000)
+        )
+        scale = graph.add("scale", ":".join(options))
+        to = graph.add("format", f"pix_fmts={self.to}")
+        self._sink = graph.add("buffersink")
+        self._source.link_to(scale)
+        scale.link_to(to)
+        to.link_to(self._sink)
+        graph.configure()
+
+
+class SampleReader:
+    """Decoded frames as arrays of samples, and those as R'G'B'.
+
+    ``colour`` and the size (height, width) are the video's. Raises VideoError for colours that are not supported.
+    """
+
+    def __init__(self, kind: av.VideoFormat, colour: Colour, height: int, width: int) -> None:
+        self._bits = max(component.bits for component in kind.components)
+        self._rgb = kind.is_rgb or kind.has_palette
+        grey = len([component for component in kind.components if not component.is_alpha]) == 1
+        if self._rgb:
+            self._bits = next(bits for bits in (8, 9, 10, 12, 14, 16) if bits >= self._bits)
+            self._convert = PixelFormatConverter("gbrp" if self._bits == 8 else f"gbrp{self._bits}le")
+        else:
+            self._convert = PixelFormatConverter("gray16le" if grey else "yuv444p16le")
+            self._kr, self._kb = colour.luma(height, width)
+        self._full = colour.range == FULL
+        self._scale = 2.0 ** (16 - self._bits)  # of a level, in the 16-bit samples
+        if grey:
+            self._scale = 65535 / (2**self._bits - 1)
+
+    def samples(self, frame: av.VideoFrame) -> np.ndarray:
+        """(3, H, W) integers, or (1, H, W) for grey, sharing no memory with the frame."""
+        converted = self._convert(frame)
+        return np.stack([plane[:, : frame.width] for plane in plane_arrays(converted)])
+
+    def rgb(self, samples: np.ndarray) -> Tensor:
+        """`samples` as (H, W, 3) float32 in [0, 1]."""
+        planes = torch.from_numpy(samples.astype(np.float32))
+        if self._rgb:
+            return planes[[2, 0, 1]].permute(1, 2, 0).contiguous() / (2.0**self._bits - 1)
+        levels = 2**self._bits
+        top, swing = (0, levels - 1) if self._full else (levels // 16, levels * 219 // 256)
+        luma = (planes[0] / self._scale - top) / swing
+        if len(planes) == 1:
+            return luma[..., None].expand(-1, -1, 3).clamp(0, 1)
+        chroma = (planes[1:] / self._scale - levels // 2) / (levels - 1 if self._full else levels * 224 // 256)
+        result = torch.empty(*luma.shape, 3)
+        kr, kb = self._kr, self._kb
+        result[..., 0] = luma + 2 * (1 - kr) * chroma[1]
+        result[..., 2] = luma + 2 * (1 - kb) * chroma[0]
+        result[..., 1] = (luma - kr * result[..., 0] - kb * result[..., 2]) / (1 - kr - kb)
+        return result.clamp_(0, 1)
+
+
+class FrameMaker:
+    """R'G'B' pictures as Y'CbCr frames of ``pixel_format``, whose size (height, width) and colours are given."""
+
+    def __init__(self, pixel_format: str, colour: Colour, height: int, width: int) -> None:
+        self._bits = av.VideoFormat(pixel_format).components[0].bits
+        self._planar = "yuv444p" if self._bits == 8 else f"yuv444p{self._bits}le"
+        self._convert = PixelFormatConverter(pixel_format)
+        self._height, self._width = height, width
+        self._range = colour.range
+        kr, kb = colour.luma(height, width)
+        luma = torch.tensor([kr, 1 - kr - kb, kb])
+        self._matrix = torch.stack(  # rows Y', Cb, Cr from R', G', B'
+            [luma, (torch.tensor([0.0, 0, 1]) - luma) / (2 - 2 * kb), (torch.tensor([1.0, 0, 0]) - luma) / (2 - 2 * kr)]
+        )
+        levels = 2**self._bits
+        full = colour.range == FULL
+        swings = (levels - 1, levels - 1) if full else (levels * 219 // 256, levels * 224 // 256)
+        self._matrix *= torch.tensor([swings[0], swings[1], swings[1]])[:, None]
+        self._offset = torch.tensor([0 if full else levels // 16, levels // 2, levels // 2])
+
+    def __call__(self, rgb: Tensor) -> av.VideoFrame:
+        """(H, W, 3) floating point in [0, 1] on the CPU. What it lacks at the right and at the bottom repeats its last
+        column and row."""
+        frame = av.VideoFrame(self._width, self._height, self._planar)
+        planes = plane_arrays(frame)
+        height, width = rgb.shape[:2]
+        dtype = torch.uint8 if self._bits == 8 else torch.int16
+        for top in range(0, height, _BAND_ROWS):
+            band = rgb[top : top + _BAND_ROWS].float() @ self._matrix.T + self._offset
+            band = band.round_().clamp_(0, 2**self._bits - 1).to(dtype).numpy()
+            for channel, plane in enumerate(planes):
+                plane[top : top + len(band), :width] = band[..., channel]
+        for plane in planes:
+            plane[:, width : self._width] = plane[:, width - 1 : width]
+            plane[height:] = plane[height - 1]
+        result = self._convert(frame)
+        result.color_range = self._range
+        return result
+
+
+def plane_arrays(frame: av.VideoFrame) -> list[np.ndarray]:
+    """The planes of a planar frame, (rows, samples with padding), writable and sharing its memory."""
+    dtype = np.uint8 if frame.format.components[0].bits <= 8 else np.uint16
+    return [np.frombuffer(plane, dtype).reshape(plane.height, -1) for plane in frame.planes]  # type: ignore[arg-type]

@@ -1,0 +1,235 @@
+"""Upscaling a video into a file, frame by frame. The pictures go through a function that is given."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import io
+import json
+import logging
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+import numpy as np
+from torch import Tensor
+
+from .assembly import Assembly, decoding_time
+from .colour import FrameMaker, VideoError
+from .resume import STATE, old_path, partial_path, unfinished
+from .source import SourceFrame, VideoSource
+from .write import (
+    CONTAINERS,
+    GROWING,
+    Encoding,
+    SegmentEncoder,
+    StreamWriter,
+    encodable,
+    template_stream,
+)
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+"""``progress(done, total)``; an exception that it raises ends the work."""
+Upscale = Callable[[Tensor, Progress], Tensor]
+"""(1, H, W, 3) float32 in [0, 1] -> (1, *size, 3) floating point on the CPU, telling its progress."""
+
+_OF_THE_FORMAT = ("major_brand", "minor_version", "compatible_brands", "encoder")  # metadata that is not copied
+
+
+class VideoJob:
+    """One video to upscale into one file.
+
+    Args:
+        source: the video; open, and left open.
+        target: the file, with one of the suffixes in `write.CONTAINERS`. It gets its name when it is complete; until
+            then the result is in ``partial`` beside it, which is kept when the work ends early.
+        size: height and width of the upscaled pictures, as displayed. An odd one is made even by repeating the last
+            row or column where the pixel format needs it.
+        encoding: codec, quality and pixel format.
+        settings: what else the frames depend on; resuming with other settings is refused.
+        resume: go on from ``partial`` where there is one.
+        overwrite: replace ``target``, and without ``resume`` also ``partial``.
+
+    Raises VideoError for what cannot be done. Nothing has been written then.
+    """
+
+    def __init__(
+        self,
+        source: VideoSource,
+        target: Path,
+        *,
+        size: tuple[int, int],
+        encoding: Encoding | None = None,
+        settings: dict[str, Any] | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        self.source, self.target, self.partial = source, target, partial_path(target)
+        if target.exists() and not overwrite:
+            raise VideoError(f"{target} exists and is not to be replaced")
+        self.encoding = (encoding or Encoding()).resolved(source.bits, target.suffix)
+        self._upscaled_size = size
+        turned = source.orientation.size
+        stored = encodable(*turned(*size), self.encoding.pixel_format)
+        self.size = turned(*stored)
+        """Height and width of the result as displayed."""
+        if self.size != size:
+            logger.warning(
+                "%s: %s needs even sizes: %dx%d becomes %dx%d by repeating the last row or column",
+                *(target, self.encoding.pixel_format, *size[::-1], *self.size[::-1]),
+            )
+        colour = source.colour.of_result(turned(*source.size), stored)
+        self._make_frame = FrameMaker(self.encoding.pixel_format, colour, *stored)
+        self._encoder = SegmentEncoder(self.encoding, stored, source.rate, colour, source.pixel_aspect)
+        self._template = template_stream(self._encoder.sample, source.orientation.matrix)
+        self._metadata = {k: v for k, v in source.metadata.items() if k.lower() not in _OF_THE_FORMAT}
+        with self._final_writer(io.BytesIO(), self._template) as writer:  # can the format hold everything?
+            if writer.left_out:
+                logger.warning("%s cannot hold and leaves out: %s", target, ", ".join(writer.left_out))
+
+        self.frames = 0
+        """Frames in ``partial``, and in the end in ``target``."""
+        self.computed = 0
+        """Frames that were upscaled in this run: repetitions are not."""
+        self._begin = self._last = self._end = 0  # pts of the first and the last frame, and where the latter ends
+        state = {"source": source.identity(), "size": list(size), "libraries": av.__version__, **(settings or {})}
+        self._state = json.loads(json.dumps(state | asdict(self.encoding)))
+        self._kept = unfinished(target)
+        if self._kept and resume:
+            self._kept.check(self._state)
+        elif self._kept and not overwrite:
+            raise VideoError(
+                f"{self._kept.path} holds the first {self._kept.frames} frames of an earlier run; resume it, or "
+                "overwrite it"
+            )
+        else:
+            self._kept = None
+
+    def run(self, upscale: Upscale, progress: Progress | None = None) -> None:
+        """Do all of it.
+
+        After an exception the first ``frames`` frames of the result are in ``partial``, to be played and to be
+        resumed; where there are none it is removed.
+        """
+        kept, old = self._kept, old_path(self.target)
+        try:
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            if kept and kept.path != old:
+                os.replace(kept.path, old)
+                kept.path = old
+            with StreamWriter(
+                self.partial,
+                GROWING,
+                self._template,
+                self.source.streams,
+                time_base=self.source.time_base,
+                metadata=self._metadata | {STATE: json.dumps(self._state)},
+                lenient=True,
+            ) as writer:
+                self._write_frames(writer, upscale, progress or (lambda done, total: None))
+            self._complete()
+        except BaseException:
+            if kept and kept.path.exists():  # not all of it was copied
+                os.replace(kept.path, self.partial)
+                self.frames = kept.frames
+            elif not self.frames:
+                self.partial.unlink(missing_ok=True)
+            raise
+
+    def _write_frames(self, writer: StreamWriter, upscale: Upscale, progress: Progress) -> None:
+        """Write all frames to ``partial``.
+
+        Encoding is one frame behind, in a thread of its own: the model does not wait for it, and no Ctrl-C gets
+        between packets.
+        """
+        assembly = Assembly(writer, self.source, self._encoder, self._make_frame, self._kept)
+        last: SourceFrame | None = None
+        number, steps = 0, 1
+
+        def report(done: int, total: int) -> None:
+            nonlocal steps
+            steps = total
+            progress(number * total + done, max(self.source.frame_count, number + 1) * total)
+
+        with ThreadPoolExecutor(1) as thread:
+            task = thread.submit(int)
+            try:
+                for item in self.source:
+                    if isinstance(item, av.Packet):
+                        assembly.hold(item)
+                        continue
+                    picture = None
+                    if number >= assembly.skipped:
+                        if last is None or not np.array_equal(item.samples, last.samples):
+                            picture = self._upscaled(upscale, item, report)
+                            self.computed += 1
+                        last = item
+                    task.result()
+                    task = thread.submit(assembly.add, item.pts, item.duration, picture)
+                    self._begin = item.pts if number == 0 else self._begin
+                    self._last, self._end = item.pts, item.pts + item.duration
+                    number += 1
+                    progress(number * steps, max(self.source.frame_count, number) * steps)
+                task.result()
+                thread.submit(assembly.end).result()
+            except BaseException:
+                with contextlib.suppress(Exception):  # of two errors the first one is told
+                    thread.submit(assembly.end).result()
+                raise
+            finally:
+                self.frames = assembly.frames
+
+    def _upscaled(self, upscale: Upscale, frame: SourceFrame, report: Progress) -> Tensor:
+        """The picture as it is stored, (H, W, 3)."""
+        result = upscale(frame.rgb()[None], report)
+        if tuple(result.shape) != (1, *self._upscaled_size, 3):
+            expected = (1, *self._upscaled_size, 3)
+            raise VideoError(f"a frame became {tuple(result.shape)} where {expected} was expected")
+        return self.source.orientation.stored(result[0])
+
+    def _complete(self) -> None:
+        """Write the final file, with the video's packets from ``partial``, and move it to its place."""
+        written = self.target.with_name(f".{secrets.token_hex(8)}.part")
+        try:
+            with av.open(str(self.partial)) as container, self._final_writer(written, container.streams.video[0]) as to:
+                pictures = ((packet, None) for packet in self._pictures(container))
+                others = ((packet, packet.stream.index) for packet in self.source.packets())
+                for packet, stream in heapq.merge(pictures, others, key=lambda pair: decoding_time(pair[0])):
+                    to.write(packet, stream)
+            os.replace(written, self.target)
+        finally:
+            written.unlink(missing_ok=True)
+        self.partial.unlink(missing_ok=True)
+        old_path(self.target).unlink(missing_ok=True)
+
+    def _final_writer(self, file: Path | BinaryIO, video: Any) -> StreamWriter:
+        container = CONTAINERS[self.target.suffix.lower()]
+        return StreamWriter(
+            file,
+            container if isinstance(file, Path) else replace(container, options={}),
+            video,
+            self.source.streams,
+            time_base=self.source.time_base,
+            metadata=self._metadata,
+            chapters=self.source.chapters,
+        )
+
+    def _pictures(self, container: Any) -> Iterator[av.Packet]:
+        """The packets of ``partial``; the last one in decoding order gets what makes the video as long as it was."""
+        first = 0
+        for number, packet in enumerate(container.demux(container.streams.video[0]), 1):
+            if packet.dts is None:
+                return
+            first = packet.dts if number == 1 else first
+            if number == self.frames:
+                end = self._end if self.source.end is None else max(self.source.end, self._last + 1)
+                length = round((end - self._begin) * self.source.time_base / packet.time_base)
+                packet.duration = max(length - (packet.dts - first), 1)
+            yield packet

@@ -1,0 +1,249 @@
+"""Video files: what they are, their frames one by one, and the packets of their other streams."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import av
+import av.format
+from av.error import FFmpegError
+
+from .colour import RGB, UNSPECIFIED, Colour, SampleReader, VideoError
+from .source import Orientation, SourceFrame
+
+logger = logging.getLogger(__name__)
+
+MAX_PIXELS = 200_000_000
+"""Largest frame that is decoded if the caller does not say otherwise."""
+_UNKNOWN_RATE = Fraction(25)
+_TAIL = 1  # second by which other streams may lag behind the video
+_SAMPLE = 2**20  # bytes of the beginning and the end that a file is known by
+_HDR = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "DOVI_METADATA")
+
+
+class VideoFile:
+    """The `VideoSource` of a file, or of a seekable stream of one; of several video streams the first.
+
+    ``start`` and ``duration`` in seconds (0: to the end) cut a part out of it. Raises OSError where the file cannot
+    be opened and VideoError where it is no video, is broken, or holds what is not supported.
+    """
+
+    def __init__(
+        self, file: Path | str | BinaryIO, *, start: float = 0, duration: float = 0, max_pixels: int = MAX_PIXELS
+    ) -> None:
+        self._file = file
+        self._start = Fraction(start)
+        self._end = Fraction(start) + Fraction(duration) if duration else None
+        with self._open() as container:
+            self._inspect(container, max_pixels)
+        self._container = self._open()
+        self._stream = _video_stream(self._container)
+        copied = [stream for stream in self._container.streams if stream.type in ("audio", "subtitle")]
+        self.streams = [stream for stream in copied if stream.codec_context is not None]
+
+    def __enter__(self) -> VideoFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._container.close()
+
+    def __str__(self) -> str:
+        return str(self._file) if isinstance(self._file, str | Path) else "the video"
+
+    def identity(self) -> str:
+        """A digest of the file's size, beginning and end; empty for a stream."""
+        if not isinstance(self._file, str | Path):
+            return ""
+        with Path(self._file).open("rb") as file:
+            digest = hashlib.sha256(file.read(_SAMPLE))
+            size = file.seek(0, 2)
+            file.seek(max(size - _SAMPLE, 0))
+            digest.update(file.read())
+        return f"{size}-{digest.hexdigest()}"
+
+    def __iter__(self) -> Iterator[SourceFrame | av.Packet]:
+        shift = round(self._shift / self.time_base)
+        nominal = max(round(1 / self.rate / self.time_base), 1)
+        reader, kind = self._reader, self._kind
+        last, count, repaired = -nominal, 0, False
+        try:
+            for item, packet_duration in self._items(self._container, self._stream, self.streams):
+                if isinstance(item, av.Packet):
+                    yield item
+                    continue
+                if (item.height, item.width) != self._stored:
+                    raise VideoError(
+                        f"frame {count + 1} has {item.width}x{item.height} pixels where the video began with "
+                        f"{self._stored[1]}x{self._stored[0]}; convert it to one size first"
+                    )
+                if item.format.name != kind:
+                    reader, kind = SampleReader(item.format, self.colour, *self._stored), item.format.name
+                pts = last + nominal if item.pts is None else item.pts * self._ticks - shift
+                if pts <= last and count:
+                    repaired, pts = True, last + 1
+                duration = (packet_duration or 0) * self._ticks or nominal
+                last, count = pts, count + 1
+                samples = reader.samples(item)
+                rgb = partial(self._picture, reader, samples)
+                yield SourceFrame(pts=pts, duration=duration, samples=samples, rgb=rgb)
+        except FFmpegError as error:
+            raise VideoError(f"it cannot be read on after frame {count} ({error.strerror})") from error
+        if self._broken:
+            logger.warning("%s: %d packets could not be decoded; their frames are left out", self, self._broken)
+        if repaired:
+            logger.warning("%s: timestamps that did not grow were moved", self)
+
+    def packets(self) -> Iterator[av.Packet]:
+        if not self.streams:
+            return
+        with self._open() as container:
+            if self._start:
+                container.seek(int(self._start * av.time_base))
+            for packet in container.demux([stream.index for stream in self.streams]):
+                if self._copied(packet):
+                    yield packet
+
+    def _picture(self, reader: SampleReader, samples: Any) -> Any:
+        return self.orientation.upright(reader.rgb(samples)).contiguous()
+
+    def _open(self) -> Any:
+        if not isinstance(self._file, str | Path):
+            self._file.seek(0)
+        file = str(self._file) if isinstance(self._file, Path) else self._file
+        try:
+            return av.open(file, "r", metadata_errors="replace", container_options={"protocol_whitelist": "file"})
+        except FFmpegError as error:
+            if isinstance(error, OSError):
+                raise
+            raise VideoError(f"it is no video that FFmpeg can read ({error.strerror})") from error
+
+    def _inspect(self, container: Any, max_pixels: int) -> None:
+        """Set everything that is known from the header and the first frame."""
+        stream = _video_stream(container)
+        context = stream.codec_context
+        if context.width * context.height > max_pixels:
+            raise VideoError(
+                f"it claims {context.width}x{context.height} pixels; the limit is {max_pixels / 1e6:g} million "
+                "(raise it with --max-megapixels where the file can be trusted)"
+            )
+        self._broken = 0
+        frames = (item for item, _ in self._items(container, stream, []) if isinstance(item, av.VideoFrame))
+        first = next(frames, None)
+        if first is None and self._start:
+            raise VideoError(f"it has no frame at or after {float(self._start):g} seconds")
+        if first is None:
+            raise VideoError("none of its frames can be decoded; it is cut off or broken")
+        self._broken = 0
+        self._stored = first.height, first.width
+        self._kind = first.format.name
+        self.orientation = Orientation(_side_data(first, "DISPLAYMATRIX"))
+        self.size = self.orientation.size(*self._stored)
+        self.bits = max(component.bits for component in first.format.components)
+        self.pixel_aspect = Fraction(context.sample_aspect_ratio or 1)
+        self.colour = _colour(context, first)
+        self._reader = SampleReader(first.format, self.colour, *self._stored)
+
+        base = stream.time_base
+        self._ticks = base.numerator
+        self.time_base = Fraction(1, base.denominator)
+        self.rate = Fraction(stream.average_rate or stream.guessed_rate or _UNKNOWN_RATE)
+        self.metadata = dict(container.metadata)
+        whole = not self._start and self._end is None
+        self.chapters = container.chapters() if whole and hasattr(container, "chapters") else []
+        end = Fraction(container.duration or 0, av.time_base) if self._end is None else self._end
+        self.frame_count = (stream.frames if whole else 0) or max(round((end - self._start) * self.rate), 1)
+        self.end = None
+        if whole and stream.duration is not None:
+            self.end = ((stream.start_time or 0) + stream.duration) * self._ticks
+        self._shift = Fraction(0)
+        if self._start and first.pts is not None:
+            self._shift = first.pts * base
+        elif container.format.flags & av.format.Flags.ts_discont.value:  # its clock may begin anywhere
+            self._shift = Fraction(container.start_time or 0, av.time_base)
+        if self.end is not None:
+            self.end -= round(self._shift / self.time_base)
+        self._warn(first)
+
+    def _items(self, container: Any, stream: Any, others: list[Any]) -> Iterator[tuple[Any, int | None]]:
+        """In the part wanted: decoded frames, each with the duration of its packet, and packets of ``others``."""
+        base, durations = stream.time_base, {}
+        end, ended = self._end or Fraction(0), False  # 0: the file's
+        if self._start:
+            container.seek(int(self._start * av.time_base))
+        for packet in container.demux(stream, *others):
+            time = packet.dts * packet.time_base if packet.dts is not None else Fraction(0)
+            if ended and (not others or time > end + _TAIL):
+                return
+            if packet.stream.index != stream.index:
+                if self._copied(packet):
+                    yield packet, None
+                continue
+            durations[packet.pts] = packet.duration
+            try:
+                frames = packet.decode()
+            except FFmpegError:
+                self._broken += 1
+                continue
+            for frame in frames:
+                duration = durations.pop(frame.pts, None)
+                shown = self._start if frame.pts is None else frame.pts * base
+                ended = ended or bool(end and shown >= end)
+                if not ended and shown >= self._start:
+                    yield frame, duration
+
+    def _copied(self, packet: av.Packet) -> bool:
+        """Whether a packet of another stream belongs to the part wanted; its times are moved with the video's."""
+        if packet.dts is None:
+            return False
+        time = packet.dts * packet.time_base
+        if (self._start and time < self._shift) or (self._end is not None and time >= self._end):
+            return False
+        ticks = round(self._shift / packet.time_base)
+        packet.pts = (packet.dts if packet.pts is None else packet.pts) - ticks
+        packet.dts -= ticks
+        return True
+
+    def _warn(self, first: av.VideoFrame) -> None:
+        if first.interlaced_frame:
+            logger.warning("%s is interlaced; deinterlace it first, or both fields are upscaled as one picture", self)
+        if any(component.is_alpha for component in first.format.components):
+            logger.warning("%s has an alpha channel, which is left out", self)
+        lost = [name.lower().replace("_", " ") for name in _HDR if _side_data(first, name)]
+        if lost:
+            logger.warning("%s: HDR metadata that is left out: %s", self, ", ".join(lost))
+
+
+def _video_stream(container: Any) -> Any:
+    for stream in container.streams.video:
+        if "attached_pic" not in str(getattr(stream, "disposition", "")):
+            if stream.codec_context is None:
+                raise VideoError("its video codec is not known to FFmpeg; convert it first")
+            return stream
+    raise VideoError("it has no video stream")
+
+
+def _colour(context: Any, frame: av.VideoFrame) -> Colour:
+    names = ("primaries", "transfer", "matrix", "range")
+    values = (context.color_primaries, context.color_trc, context.colorspace, context.color_range)
+    declared = dict(zip(names, map(int, values)))
+    if frame.format.is_rgb or frame.format.has_palette:
+        declared["matrix"] = RGB
+    elif declared["matrix"] == RGB:
+        declared["matrix"] = UNSPECIFIED
+    if frame.format.name.startswith("yuvj"):
+        declared["range"] = 2
+    return Colour(**declared)
+
+
+def _side_data(frame: av.VideoFrame, name: str) -> bytes | None:
+    found = frame.side_data.get(name)  # type: ignore[attr-defined]
+    return None if found is None else bytes(found)

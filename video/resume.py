@@ -1,0 +1,75 @@
+"""What an interrupted run leaves of a video, and taking it up again.
+
+The result FILE is first written to FILE.partial.mp4, in fragments, so that it can be played at any time. When all
+frames are there, their packets go into FILE. A run that resumes moves the unfinished file to FILE.partial-old.mp4 and
+copies its whole segments into a new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import av
+from av.error import FFmpegError
+
+from .colour import VideoError
+from .write import SEGMENT_FRAMES
+
+STATE = "UPSCALE_STATE"
+"""The key of the file's metadata that says what the run was made with, as JSON."""
+
+
+def partial_path(target: Path) -> Path:
+    """Where the unfinished result of ``target`` is."""
+    return target.with_name(target.name + ".partial.mp4")
+
+
+def old_path(target: Path) -> Path:
+    """Where it is moved while a run that resumes copies from it."""
+    return target.with_name(target.name + ".partial-old.mp4")
+
+
+class Unfinished:
+    """An unfinished result: how many frames it has (0 if it cannot be read yet), and the whole segments of them.
+
+    Raises VideoError for a video that is something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.frames = 0
+        self.state: dict[str, Any] = {}
+        with contextlib.suppress(FFmpegError), av.open(str(path)) as container:
+            found = {key.upper(): value for key, value in container.metadata.items()}
+            if STATE not in found:
+                raise VideoError(f"{path} is not the unfinished result of an earlier run; rename it")
+            self.state = json.loads(found[STATE])
+            for packet in container.demux(container.streams.video[0]):
+                if packet.dts is None or packet.is_corrupt:
+                    break
+                self.frames += 1
+        self.segments = self.frames // SEGMENT_FRAMES
+
+    def packets(self) -> Generator[av.Packet]:
+        """Those of the video, in decoding order."""
+        with av.open(str(self.path)) as container:
+            yield from container.demux(container.streams.video[0])
+
+    def check(self, state: dict[str, Any]) -> None:
+        """Raise VideoError where a run with ``state`` would give other frames."""
+        names = self.state.keys() | state.keys()
+        differing = sorted(name for name in names if self.state.get(name) != state.get(name))
+        if differing:
+            raise VideoError(
+                f"{self.path} was made with other settings ({', '.join(differing)}); use the same ones, or overwrite it"
+            )
+
+
+def unfinished(target: Path) -> Unfinished | None:
+    """What there is of an unfinished result: of both files, that with more frames; None if there are none."""
+    found = [Unfinished(path) for path in (partial_path(target), old_path(target)) if path.exists()]
+    return max((one for one in found if one.frames), key=lambda one: one.frames, default=None)

@@ -1,0 +1,197 @@
+"""What there is to know of a video that is upscaled (`VideoSource`), and videos made of pictures in memory."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+import av
+import numpy as np
+import torch
+from torch import Tensor
+
+from .colour import RGB, Colour, VideoError
+
+_Self = TypeVar("_Self")
+_AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+_LAYOUTS = {1: "mono", 2: "stereo", 4: "4.0", 6: "5.1", 8: "7.1"}
+_AUDIO_CHUNK = 65536
+
+
+class Orientation:
+    """How stored pictures are turned and mirrored for display.
+
+    ``matrix`` is the 3x3 matrix of an MP4 track header as native 32-bit integers, or None. One that does more than
+    quarter turns and mirroring leaves the pictures here as they are stored.
+    """
+
+    def __init__(self, matrix: bytes | None = None) -> None:
+        self.matrix = matrix
+        numbers = np.frombuffer(matrix, np.int32) / 65536 if matrix else np.eye(3).ravel()
+        a, b, _, c, d = numbers[:5].round()
+        self.transposed = bool(a == d == 0 and abs(b) == abs(c) == 1)
+        across, down = (c, b) if self.transposed else (a, d)
+        self._flips = [dim for dim, sign in ((0, down), (1, across)) if sign == -1]
+
+    def upright(self, stored: Tensor) -> Tensor:
+        """(H, W, C) as stored, as displayed."""
+        turned = stored.transpose(0, 1) if self.transposed else stored
+        return turned.flip(self._flips) if self._flips else turned
+
+    def stored(self, upright: Tensor) -> Tensor:
+        """(H, W, C) as displayed, as stored."""
+        flipped = upright.flip(self._flips) if self._flips else upright
+        return flipped.transpose(0, 1) if self.transposed else flipped
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width from stored to displayed, or back."""
+        return (width, height) if self.transposed else (height, width)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SourceFrame:
+    """One frame; ``pts`` and ``duration`` count the source's ``time_base``.
+
+    Two frames of one source whose ``samples`` are equal are equal pictures; ``rgb()`` makes the picture of them:
+    upright, (H, W, 3) float32 in [0, 1].
+    """
+
+    pts: int
+    duration: int
+    samples: np.ndarray
+    rgb: Callable[[], Tensor]
+
+
+class VideoSource(Protocol):
+    """A video to upscale; a context manager, and iterated over once.
+
+    size: height and width as displayed.
+    bits: of a sample.
+    rate: mean frames per second.
+    time_base: seconds that timestamps count, 1 / a whole number.
+    frame_count: how many frames there are, an estimate.
+    end: the pts at which the last frame ends, where the file says.
+    streams: PyAV's streams whose packets are copied.
+    metadata, chapters: of the file, as PyAV gives them.
+    """
+
+    size: tuple[int, int]
+    bits: int
+    rate: Fraction
+    time_base: Fraction
+    frame_count: int
+    end: int | None
+    colour: Colour
+    orientation: Orientation
+    pixel_aspect: Fraction
+    streams: list[Any]
+    metadata: dict[str, str]
+    chapters: list[Any]
+
+    def identity(self) -> str:
+        """Another one for another content; empty where that is not known."""
+        ...
+
+    def __iter__(self) -> Iterator[SourceFrame | av.Packet]:
+        """Frames whose pts grow, and packets of ``streams``, about in the order of their times."""
+        ...
+
+    def packets(self) -> Iterator[av.Packet]:
+        """The packets of ``streams`` once more."""
+        ...
+
+    def __enter__(self: _Self) -> _Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class PictureVideo:
+    """The `VideoSource` of pictures in memory, which are not copied.
+
+    Args:
+        images: (B, H, W, C) floating point in [0, 1], C = 3 or more; what is beyond RGB is left out.
+        rate: frames per second.
+        audio: samples (channels, T) floating point in [-1, 1] and their rate; becomes AAC. What is longer than the
+            pictures is cut off.
+    """
+
+    bits = 8
+    orientation = Orientation()
+    pixel_aspect = Fraction(1)
+    colour = Colour(matrix=RGB, primaries=1, transfer=1)
+
+    def __init__(self, images: Tensor, rate: Fraction, audio: tuple[Tensor, int] | None = None) -> None:
+        if images.ndim != 4 or 0 in images.shape or images.shape[-1] < 3:
+            raise VideoError(f"its pictures have the shape {tuple(images.shape)}; (B, H, W, 3) was expected")
+        self._images = images
+        self.size = images.shape[1], images.shape[2]
+        self.frame_count = len(images)
+        self.rate = Fraction(rate).limit_denominator(100_000)
+        self.time_base = Fraction(1, self.rate.numerator)
+        self.end = self.frame_count * self.rate.denominator
+        self.metadata: dict[str, str] = {}
+        self.chapters: list[Any] = []
+        self.streams: list[Any] = []
+        self._audio: Any = None
+        if audio is not None and audio[0].shape[-1]:
+            self._audio = av.open(_aac(*audio, seconds=self.frame_count / self.rate), "r")
+            self.streams = list(self._audio.streams.audio)
+
+    def __enter__(self) -> PictureVideo:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._audio:
+            self._audio.close()
+
+    def identity(self) -> str:
+        return ""
+
+    def packets(self) -> Iterator[av.Packet]:
+        if self._audio:
+            self._audio.seek(0)
+            yield from (packet for packet in self._audio.demux() if packet.dts is not None)
+
+    def __iter__(self) -> Iterator[SourceFrame | av.Packet]:
+        yield from self.packets()
+        duration = self.rate.denominator
+        for number, image in enumerate(self._images):
+            picture = image[..., :3].to("cpu", torch.float32)
+            yield SourceFrame(
+                pts=number * duration, duration=duration, samples=picture.numpy(), rgb=lambda picture=picture: picture
+            )
+
+
+def _aac(samples: Tensor, rate: int, *, seconds: Fraction) -> io.BytesIO:
+    """An MP4 file of the samples (channels, T) as AAC."""
+    layout = _LAYOUTS.get(len(samples))
+    if layout is None:
+        raise VideoError(f"its audio has {len(samples)} channels; {', '.join(map(str, _LAYOUTS))} are supported")
+    samples = samples[:, : math.ceil(rate * seconds)].to("cpu", torch.float32)
+    file = io.BytesIO()
+    encoded_rate = next((one for one in _AAC_RATES if one >= rate), _AAC_RATES[-1])
+    resampler = av.AudioResampler(format="fltp", layout=layout, rate=encoded_rate)
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=encoded_rate, layout=layout)
+        for start in range(0, samples.shape[1], _AUDIO_CHUNK):
+            part = samples[:, start : start + _AUDIO_CHUNK].contiguous().numpy()
+            frame = av.AudioFrame.from_ndarray(part, format="fltp", layout=layout)
+            frame.sample_rate = rate
+            frame.pts = start
+            frame.time_base = Fraction(1, rate)
+            for resampled in resampler.resample(frame):
+                container.mux(stream.encode(resampled))
+        for resampled in resampler.resample(None):
+            container.mux(stream.encode(resampled))
+        container.mux(stream.encode(None))
+    file.seek(0)
+    return file

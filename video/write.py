@@ -1,0 +1,326 @@
+"""Writing videos: what encoders are told, independent segments of frames, and the files that packets go into.
+
+Frames are encoded in segments of `SEGMENT_FRAMES`, each by an encoder of its own that knows nothing of the others. So
+a segment depends on its frames alone, and a run that goes on from whole segments gives the same frames as one that
+was never interrupted. docs/cli.md says what it costs.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import av
+import av.codec
+import torch
+from av.error import FFmpegError
+
+from .colour import Colour, FrameMaker, VideoError
+
+logger = logging.getLogger(__name__)
+
+SEGMENT_FRAMES = 48
+_SAMPLE_FRAMES = 8  # more than any encoder here reorders
+CODECS = ("auto", "h264", "hevc", "av1", "vp9")
+PIXEL_FORMATS = ("auto", "yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le")
+
+
+class UnsupportedStreamError(VideoError):
+    """A file format cannot hold a stream that is to be copied."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Codec:
+    """An encoder of FFmpeg's and what it is told."""
+
+    encoder: str
+    crf: int  # visually near lossless
+    worst_crf: int
+    options: dict[str, str] = field(default_factory=dict)
+    least_side: int = 1
+
+
+_CODECS = {
+    "h264": Codec(encoder="libx264", crf=18, worst_crf=51, options={"rc-lookahead": "20"}),
+    "hevc": Codec(
+        encoder="libx265",
+        crf=20,
+        worst_crf=51,
+        options={"x265-params": "log-level=error"},
+        least_side=64,  # it writes beyond its memory in pictures of less than about 50
+    ),
+    "av1": Codec(encoder="libsvtav1", crf=25, worst_crf=63, options={"preset": "6"}),
+    "vp9": Codec(encoder="libvpx-vp9", crf=24, worst_crf=63, options={"row-mt": "1", "cpu-used": "3"}),
+}
+_TAGS = {"hevc": "hvc1"}  # in MP4 and MOV, where FFmpeg's default does not play on Apple's devices
+_STREAM_METADATA = ("language", "title", "handler_name")
+os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder: errors only
+
+
+@dataclass(frozen=True, kw_only=True)
+class Container:
+    """A file format and what it may hold; ``options`` are those of FFmpeg's muxer."""
+
+    name: str
+    codecs: tuple[str, ...] = ("h264", "hevc", "av1", "vp9")
+    subtitles: tuple[str, ...] = ("mov_text",)
+    options: dict[str, str] = field(default_factory=dict)
+
+
+_FINAL = {"movflags": "faststart+use_metadata_tags"}
+_FRAGMENTS = {
+    "movflags": "frag_keyframe+delay_moov+default_base_moof+use_metadata_tags",
+    "frag_duration": "500000",  # microseconds
+    "flush_packets": "1",
+}
+_MP4 = Container(name="mp4", options=_FINAL)
+CONTAINERS = {
+    ".mp4": _MP4,
+    ".m4v": _MP4,
+    ".mov": Container(name="mov", codecs=("h264", "hevc"), options=_FINAL),
+    ".mkv": Container(
+        name="matroska", subtitles=("subrip", "ass", "ssa", "hdmv_pgs_subtitle", "dvd_subtitle", "webvtt")
+    ),
+    ".webm": Container(name="webm", codecs=("av1", "vp9"), subtitles=("webvtt",)),
+}
+"""By the suffix of a file's name."""
+GROWING = Container(name="mp4", options=_FRAGMENTS)
+"""MP4 in fragments of half a second: what is there can be played at any time, also after the program was killed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """How the result is encoded; ``auto`` and None leave it to `resolved`."""
+
+    codec: str = "auto"
+    crf: int | None = None
+    pixel_format: str = "auto"
+
+    def resolved(self, bits: int, suffix: str) -> Encoding:
+        """The encoding of a source of so many bits per sample, for a file of this suffix.
+
+        H.264, 8 bit, 4:2:0 plays everywhere; sources of more bits keep 10, as HEVC. Raises VideoError for what does
+        not go together.
+        """
+        container = CONTAINERS.get(suffix.lower())
+        if container is None:
+            raise VideoError(f"cannot write '{suffix}' videos; give a name in {', '.join(CONTAINERS)}")
+        if self.codec not in CODECS:
+            raise VideoError(f"the codec {self.codec!r} is not known; use one of {', '.join(CODECS)}")
+        if self.pixel_format not in PIXEL_FORMATS:
+            known = ", ".join(PIXEL_FORMATS)
+            raise VideoError(f"the pixel format {self.pixel_format!r} is not known; use one of {known}")
+        deep = bits > 8 if self.pixel_format == "auto" else self.pixel_format.endswith("10le")
+        name = self.codec
+        if name == "auto":
+            name = next(one for one in (("hevc", "av1") if deep else ("h264", "vp9")) if one in container.codecs)
+        if name not in container.codecs:
+            raise VideoError(f"{suffix} files hold {', '.join(container.codecs)}, not {name}")
+        codec = _CODECS[name]
+        try:
+            formats = {one.name for one in av.codec.Codec(codec.encoder, "w").video_formats or ()}
+        except av.codec.codec.UnknownCodecError as error:
+            raise VideoError(f"this build of FFmpeg has no {codec.encoder}; choose another codec") from error
+        chosen = self.pixel_format
+        if chosen == "auto":
+            chosen = "yuv420p10le" if deep and "yuv420p10le" in formats else "yuv420p"
+        if chosen not in formats:
+            offered = ", ".join(one for one in PIXEL_FORMATS if one in formats)
+            raise VideoError(f"{codec.encoder} does not encode {chosen}; it encodes {offered}")
+        if self.crf is not None and not 0 <= self.crf <= codec.worst_crf:
+            raise VideoError(f"crf is {self.crf}; {name} takes 0 (best) to {codec.worst_crf}")
+        return Encoding(codec=name, crf=codec.crf if self.crf is None else self.crf, pixel_format=chosen)
+
+
+def encodable(height: int, width: int, pixel_format: str) -> tuple[int, int]:
+    """The smallest size (height, width) from this one on that a pixel format can hold: even where chroma is halved."""
+    kind = av.VideoFormat(pixel_format)
+    down, across = (2 if halved(16) == 8 else 1 for halved in (kind.chroma_height, kind.chroma_width))
+    return -(-height // down) * down, -(-width // across) * across
+
+
+class SegmentEncoder:
+    """Encodes frames to independent segments.
+
+    ``size`` is (height, width) as stored, and encodable. Some black frames are encoded at once: ``sample`` is an MP4
+    file of them, and ``delay`` the number of frames by which decoding is ahead of display. Raises VideoError where the
+    encoder refuses its settings.
+    """
+
+    def __init__(
+        self, encoding: Encoding, size: tuple[int, int], rate: Fraction, colour: Colour, pixel_aspect: Fraction
+    ) -> None:
+        self._codec, self._pixel_format = _CODECS[encoding.codec], encoding.pixel_format
+        self._options = {"crf": str(encoding.crf), **self._codec.options}
+        self._size, self._rate, self._colour, self._aspect = size, rate.limit_denominator(1001), colour, pixel_aspect
+        self.frames = 0
+        """Frames in the segment so far."""
+        if min(size) < self._codec.least_side:
+            raise VideoError(
+                f"{self._codec.encoder} needs {self._codec.least_side} pixels a side, and the result has "
+                f"{size[1]}x{size[0]}; choose the codec h264"
+            )
+        try:
+            black = FrameMaker(encoding.pixel_format, colour, *size)(torch.zeros(1, 1, 3))
+            for _ in range(_SAMPLE_FRAMES):
+                self.add(black)
+            self.sample = self._close()
+            self.delay = -min(decoded for _, _, decoded in self._packets(self.sample))
+        except FFmpegError as error:
+            what = f"{size[1]}x{size[0]} as {encoding.pixel_format} with crf {encoding.crf}"
+            raise VideoError(f"{self._codec.encoder} refuses {what} ({error.strerror})") from error
+
+    def add(self, frame: av.VideoFrame) -> None:
+        if not self.frames:
+            self._open()
+        frame.pts, frame.time_base = self.frames, 1 / self._rate
+        self.frames += 1
+        self._container.mux(self._stream.encode(frame))
+
+    def finish(self) -> list[tuple[av.Packet, int, int]]:
+        """The packets of the segment in decoding order; the next frame begins a new one.
+
+        With each come the numbers of the frame that it shows, and of that at whose time it is decoded; the latter is
+        negative at first, and always behind by ``delay``.
+        """
+        if not self.frames:
+            return []
+        packets = enumerate(self._packets(self._close()))
+        return [(packet, shown, place - self.delay) for place, (packet, shown, _) in packets]
+
+    def _packets(self, segment: bytes) -> list[tuple[av.Packet, int, int]]:
+        """Those of an MP4 file, with the numbers of frames that their pts and dts stand for."""
+        with av.open(io.BytesIO(segment)) as container:
+            stream = container.streams.video[0]
+            assert stream.time_base is not None
+            ticks = 1 / (stream.time_base * self._rate)  # of a frame
+            packets = [packet for packet in container.demux(stream) if packet.dts is not None]
+            return [(packet, round(packet.pts / ticks), round(packet.dts / ticks)) for packet in packets]
+
+    def _open(self) -> None:
+        self._file = io.BytesIO()
+        self._container = av.open(self._file, "w", format="mp4")
+        self._stream: Any = self._container.add_stream(self._codec.encoder, rate=self._rate, options=self._options)
+        context = self._stream.codec_context
+        context.height, context.width = self._size
+        context.pix_fmt = self._pixel_format
+        context.time_base = 1 / self._rate
+        context.sample_aspect_ratio = self._aspect
+        context.color_primaries, context.color_trc = self._colour.primaries, self._colour.transfer
+        context.colorspace, context.color_range = self._colour.matrix, self._colour.range
+        context.thread_type = "AUTO"  # slices alone, PyAV's default, cost quality
+
+    def _close(self) -> bytes:
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+        self.frames = 0
+        return self._file.getvalue()
+
+
+def template_stream(sample: bytes, matrix: bytes | None) -> Any:
+    """A stream for `StreamWriter` to copy: that of ``sample``, an MP4 file, with a display matrix put in.
+
+    PyAV before 18 cannot set the matrix of a stream.
+    """
+    if matrix is not None:
+        header = sample.index(b"tkhd") + 4
+        at = header + (52 if sample[header] else 40)  # version 1 has longer times
+        numbers = struct.unpack("=9i", matrix)
+        sample = sample[:at] + struct.pack(">9i", *numbers) + sample[at + 36 :]
+    return av.open(io.BytesIO(sample)).streams.video[0]  # which keeps the container
+
+
+class StreamWriter:
+    """A video file that packets are written to; a context manager.
+
+    Args:
+        file: a path, or a binary file to write to.
+        video: the stream that the description of the video is copied from.
+        others: the same for the other streams. Subtitles that the format cannot hold are left out, and with
+            ``lenient`` also the rest of what it cannot hold.
+        time_base: of the video's timestamps, which MP4 and MOV keep exactly; Matroska rounds to milliseconds.
+
+    Raises VideoError where the format cannot hold a stream, and where the file cannot be written.
+    """
+
+    def __init__(
+        self,
+        file: Path | BinaryIO,
+        container: Container,
+        video: Any,
+        others: Iterable[Any],
+        *,
+        time_base: Fraction,
+        metadata: Mapping[str, str],
+        chapters: list[Any] | None = None,
+        lenient: bool = False,
+    ) -> None:
+        self._file = file
+        options = {**container.options, "max_interleave_delta": "1"}  # no packet waits for those of another stream
+        isom = container.name in ("mp4", "mov")
+        if isom:
+            options["video_track_timescale"] = str(time_base.denominator)
+        try:
+            into = str(file) if isinstance(file, Path) else file
+            self._container: Any = av.open(into, "w", format=container.name, options=options)
+            self._container.metadata.update(metadata)
+            if chapters and hasattr(self._container, "set_chapters"):  # PyAV before 15 has no chapters
+                self._container.set_chapters(chapters)
+            self._video = self._add(video)
+            tag = _TAGS.get(video.codec_context.codec.canonical_name)
+            if isom and tag:
+                self._video.codec_context.codec_tag = tag
+            self._others: dict[int, Any] = {}
+            self.left_out: list[str] = []
+            for stream in others:
+                name = stream.codec_context.codec.canonical_name
+                if stream.type == "subtitle" and name not in container.subtitles:
+                    self.left_out.append(f"{name} subtitles")
+                    continue
+                if lenient and name == "aac" and not stream.codec_context.extradata:
+                    continue  # AAC of transport streams, which FFmpeg does not write in fragments
+                try:
+                    self._others[stream.index] = self._add(stream)
+                except ValueError as error:
+                    if not lenient:
+                        message = f"{container.name} files cannot hold {name} {stream.type}; write a .mkv file"
+                        raise UnsupportedStreamError(message) from error
+            self._container.start_encoding()
+        except FFmpegError as error:
+            raise VideoError(f"{file} cannot be written ({error.strerror})") from error
+
+    def __enter__(self) -> StreamWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._container.close()
+        except FFmpegError as problem:
+            if error is None:
+                raise VideoError(f"{self._file} cannot be written ({problem.strerror})") from problem
+
+    def write(self, packet: av.Packet, source: int | None = None) -> None:
+        """A packet of the video, or of that of ``others`` with the index ``source``; of one left out it is ignored."""
+        stream = self._video if source is None else self._others.get(source)
+        if stream is None:
+            return
+        packet.stream = stream
+        try:
+            self._container.mux(packet)
+        except FFmpegError as error:
+            raise VideoError(f"{self._file} cannot be written on ({error.strerror})") from error
+
+    def _add(self, template: Any) -> Any:
+        stream = self._container.add_stream_from_template(template, opaque=True)
+        stream.metadata.update({k: v for k, v in template.metadata.items() if k in _STREAM_METADATA})
+        return stream
