@@ -36,8 +36,18 @@ check: test
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m pyright
 
+# Measures everything that docs/benchmarks.md shows and writes that page: on an otherwise idle machine, half an hour.
+FIGURES := runs/benchmarks
 bench: $(VENV)/installed-test
-	$(BIN)/python -m benchmarks.upscale
+	$(BIN)/python -m benchmarks.fdat speed --presets tiny light medium large --json $(FIGURES)/fdat-speed.json
+	$(BIN)/python -m benchmarks.fdat speed --sizes 768x1024 --tiles --repeats 3 --json $(FIGURES)/fdat-tiles.json
+	$(BIN)/python -m benchmarks.fdat exactness --json $(FIGURES)/fdat-exactness.json
+	$(BIN)/python -m benchmarks.fdat memory --sizes 256x256 512x512 512x768 --tiles --json $(FIGURES)/fdat-memory.json
+	$(BIN)/python -m benchmarks.fdat growth --sizes 512x512 1024x1024 2048x2048 --repeats 3 \
+		--json $(FIGURES)/fdat-growth.json
+	$(BIN)/python -m benchmarks.dense_iso speed --json $(FIGURES)/dense-iso-speed.json
+	$(BIN)/python -m benchmarks.upscale --json $(FIGURES)/upscale.json
+	$(BIN)/python -m benchmarks.collect $(FIGURES)
 
 clean:
 	rm -rf $(VENV) demo

@@ -9,7 +9,6 @@ interleaved, median reported: run it on an otherwise idle machine.
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 import statistics
@@ -38,9 +37,10 @@ from arch.dense_iso_engine import InferenceDenseIsoViT  # noqa: E402
 from arch.dense_iso_options import activations  # noqa: E402
 from arch.dense_iso_vit import DenseIsoViT  # noqa: E402
 from arch.windows import WindowedUpscaler  # noqa: E402
+from benchmarks.measure import spread, write_figures  # noqa: E402
 
 app = typer.Typer(add_completion=False, help=__doc__)
-console = Console()
+console = Console(width=140)
 HEADS = {  # name: activation, place
     "linear head": ("none", "all"),
     "activations between stages": ("gelu", "between"),
@@ -84,7 +84,8 @@ def speed(
     console.print(f"{size}x{size} pixels, {threads} threads, {machine}, torch {torch.__version__}, wall clock")
     console.print(", ".join(f"matrix products in {kind}: {rate:.0f} GFLOP/s" for kind, rate in limits.items()))
     console.print(table)
-    _write(output, {"size": size, "threads": threads, "device": device, "rows": rows})
+    figures = {"what": "speed", "size": size, "threads": threads, "device": device, "half": dtype, "rows": rows}
+    write_figures(output, "benchmarks.dense_iso", figures)
 
 
 def measure(activation: str, place: str, size: int, runs: int, device: str, half: torch.dtype) -> dict[str, Any]:
@@ -118,6 +119,7 @@ def measure(activation: str, place: str, size: int, runs: int, device: str, half
     medians = {name: statistics.median(values) for name, values in times.items()}
     return {
         **medians,
+        "spread": {name: spread(values) for name, values in times.items()},
         "error": error,
         "engine_gflops": counter.get_total_flops() / medians["engine"] / 1e9,
         "output_mpx_per_second": (size * config.scale) ** 2 / 1e6 / min(medians["engine"], medians["half"]),
@@ -182,7 +184,7 @@ def train(
             optimiser.step()
             schedule.step()
     console.print(f"parameters that gradients never reached: {sorted(untouched) or 'none'}")
-    _write(output, {"curve": curve, "untouched": sorted(untouched)})
+    write_figures(output, "benchmarks.dense_iso", {"what": "train", "curve": curve, "untouched": sorted(untouched)})
 
 
 def _patches(folder: Path, count: int) -> Tensor:
@@ -200,11 +202,6 @@ def _patches(folder: Path, count: int) -> Tensor:
     if len(patches) < count:
         raise typer.BadParameter(f"{folder} holds {len(patches)} pictures of 256 x 256 pixels, {count} are needed")
     return torch.stack(patches)
-
-
-def _write(path: Path | None, figures: dict[str, Any]) -> None:
-    if path is not None:
-        path.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

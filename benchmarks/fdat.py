@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 from importlib.metadata import version
+from pathlib import Path
 
 from cpu_torchvision import make_torchvision_importable
 
@@ -34,7 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from arch.fdat import FDAT, PRESETS, FDATConfig  # noqa: E402
 from arch.fdat_rows import linear  # noqa: E402
-from benchmarks.measure import MIB, machine, peak_above_base  # noqa: E402
+from benchmarks.measure import MIB, interleaved, machine, peak_above_base, spread, write_figures  # noqa: E402
 
 TILE, OVERLAP = 512, 32
 
@@ -112,25 +113,11 @@ def tiled(network: nn.Module, image: Tensor, scale: int) -> Tensor:
     return output / weights
 
 
-def interleave(
-    contestants: dict[str, Callable[[], object]], repeats: int, clock: Callable[[], float]
-) -> dict[str, float]:
-    """Median seconds of each, taking turns; one round before is not counted."""
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for repeat in range(repeats + 1):
-        for name, contestant in contestants.items():
-            start = clock()
-            contestant()
-            if repeat:
-                times[name].append(clock() - start)
-    return {name: statistics.median(seconds) for name, seconds in times.items()}
-
-
 def product_rate(dtype: torch.dtype, clock: Callable[[], float]) -> float:
     """FLOP/s of a (16384, 512) x (512, 512) matrix product, as the engine computes its products."""
     x, weight = torch.randn(16, 1024, 512, dtype=dtype), torch.randn(512, 512, dtype=dtype)
-    seconds = interleave({"product": lambda: linear(x, weight)}, 9, clock)["product"]
-    return 2 * x.numel() * 512 / seconds
+    seconds = interleaved({"product": lambda: linear(x, weight)}, 9, clock)["product"]
+    return 2 * x.numel() * 512 / statistics.median(seconds)
 
 
 def engine_flops(model: FDAT, height: int, width: int) -> int:
@@ -153,12 +140,14 @@ def speed_case(preset: str, height: int, width: int, arguments: argparse.Namespa
         contestants[arguments.dtype] = lambda: engine_run(model, image, dtype)
     if arguments.tiles:
         contestants["tiles"] = lambda: tiled(reference, image, model.config.scale)
-    seconds = interleave(contestants, arguments.repeats, clock_of(arguments))
-    row = {"preset": preset, "size": f"{height}x{width}"}
+    runs = interleaved(contestants, arguments.repeats, clock_of(arguments))
+    seconds = {name: statistics.median(values) for name, values in runs.items()}
+    row: dict = {"preset": preset, "size": f"{height}x{width}"}
     row |= {f"{name} s": round(value, 3) for name, value in seconds.items()}
     row |= {
         f"{name}/engine": round(value / seconds["engine"], 2) for name, value in seconds.items() if name != "engine"
     }
+    row["spread"] = {name: spread(values) for name, values in runs.items()}
     rate_reached = engine_flops(model, height, width) / seconds["engine" if dtype == torch.float32 else arguments.dtype]
     return row | {"GFLOP/s": round(rate_reached / 1e9, 1), "share of matrix rate": round(rate_reached / rate, 3)}
 
@@ -247,11 +236,14 @@ def growth(arguments: argparse.Namespace) -> list[dict]:
 
     rows = []
     for preset in arguments.presets:
-        seconds = interleave(runs_of(strong_gates(PRESETS[preset])), arguments.repeats, clock_of(arguments))
-        per_megapixel = [s / (h * w / 1e6) for s, (h, w) in zip(seconds.values(), arguments.sizes)]
-        for size, value in zip(seconds, per_megapixel):
-            ratio = round(value / per_megapixel[0], 3)
-            rows.append({"preset": preset, "size": size, "s/Mpx": round(value, 2), "to the first": ratio})
+        runs = interleaved(runs_of(strong_gates(PRESETS[preset])), arguments.repeats, clock_of(arguments))
+        first, *_ = spreads = [
+            [s / (h * w / 1e6) for s in spread(values)] for values, (h, w) in zip(runs.values(), arguments.sizes)
+        ]
+        for size, values in zip(runs, spreads):
+            row: dict = {"preset": preset, "size": size, "s/Mpx": round(values[1], 2)}
+            row |= {"to the first": round(values[1] / first[1], 3), "spread": {"engine": values}}
+            rows.append(row)
             print_table(rows[-1:], header=len(rows) == 1)
     return rows
 
@@ -265,11 +257,11 @@ def cases(arguments: argparse.Namespace) -> list[tuple[str, tuple[int, int]]]:
 
 
 def print_table(rows: list[dict], header: bool) -> None:
-    widths = {key: max(len(key), 10) for key in rows[0]}
+    widths = {key: max(len(key), 10) for row in rows for key in row if key != "spread"}
     if header:
         print("  ".join(f"{key:>{width}}" for key, width in widths.items()), flush=True)
     for row in rows:
-        print("  ".join(f"{row[key]!s:>{widths.get(key, 10)}}" for key in row), flush=True)
+        print("  ".join(f"{row[key]!s:>{width}}" for key, width in widths.items() if key in row), flush=True)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -300,6 +292,7 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=Path, dest="json_file", help="also write the figures to this file")
     parser.add_argument("--cpu-time", action="store_true", help="CPU time in place of wall-clock time (one thread)")
     arguments = parser.parse_args()
     arguments.sizes = arguments.sizes or [parse_size(size) for size in sizes[arguments.what]]
@@ -318,6 +311,7 @@ def main() -> None:
     with torch.inference_mode():
         rows = what[arguments.what](arguments)
     print(json.dumps({**about, "rows": rows}))
+    write_figures(arguments.json_file, "benchmarks.fdat", {**about, "rows": rows})
 
 
 if __name__ == "__main__":

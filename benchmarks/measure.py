@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import json
 import platform
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
+
+from benchmarks.page import command
 
 MIB = 2**20
 
@@ -29,6 +33,14 @@ def machine() -> str:
         f"{model}, {psutil.cpu_count()} cores, {torch.get_num_threads()} torch threads, load {load:.1f}{gpu}, "
         f"torch {torch.__version__}, Python {platform.python_version()}"
     )
+
+
+def write_figures(file: Path | None, module: str, figures: dict[str, Any]) -> None:
+    """Write figures as JSON, with the command, the day and the machine that they are from; nowhere for None."""
+    if file is not None:
+        about = {"command": command(module), "date": time.strftime("%Y-%m-%d"), "machine": machine()}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({**about, **figures}, indent=1) + "\n", encoding="utf-8")
 
 
 M_MMAP_THRESHOLD = -3
@@ -51,16 +63,23 @@ def peak_above_base(work: Callable[[], object]) -> int:
     return peak - base
 
 
-def interleaved(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Wall-clock seconds of every work, run in turn ``repeats`` times after one warm-up."""
+def interleaved(
+    works: dict[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
+    """Seconds of every work by ``clock``, run in turn ``repeats`` times after one warm-up."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for round_ in range(repeats + 1):
         for name, work in works.items():
-            started = time.perf_counter()
+            started = clock()
             work()
             if round_:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return seconds
+
+
+def spread(values: list[float]) -> list[float]:
+    """Least, median and largest: what the noise of a measurement is told by."""
+    return [min(values), statistics.median(values), max(values)]
 
 
 def median_ratio(a: list[float], b: list[float]) -> float:

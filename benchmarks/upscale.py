@@ -1,17 +1,18 @@
-"""Memory and overhead of `upscale_image`'s tile mode, on the CPU.
+"""Memory and overhead of `upscale_image`'s tile mode and of live previews, on the CPU.
 
     python -m benchmarks.upscale [--repeats 5] [--threads 2] [--json FILE]
 
 - memory: peak above base for 1024x1024, against output + one tile batch's working set + 64 MiB;
 - requirement: bytes asked from the host against bytes used, for networks of several kinds;
 - overhead: time outside the network, tiny FDAT at 512x512; and the ratio to ComfyUI's `tiled_scale` on the same tiles,
-  in the same process (where COMFYUI_ROOT or ~/ComfyUI is a checkout whose modules import here).
+  in the same process (where COMFYUI_ROOT or ~/ComfyUI is a checkout whose modules import here);
+- preview: what live previews cost, as often as the node shows them, with the JPEG that the host makes of each.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import io
 import os
 import statistics
 import sys
@@ -19,18 +20,20 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
+from PIL import Image
 from spandrel import ImageModelDescriptor
 
 from arch import load_model
 from arch.fdat import FDAT, PRESETS
-from benchmarks.measure import MIB, interleaved, machine, median_ratio, peak_above_base
+from benchmarks.measure import MIB, interleaved, machine, median_ratio, peak_above_base, spread, write_figures
 from upscale import upscale_image
 from upscale.network import Runner
 from upscale.placement import DirectPlacement
+from upscale.throttle import Throttle
 
 ALLOWANCE = 64 * MIB
 
@@ -131,7 +134,7 @@ def timed_network(model: ImageModelDescriptor) -> Iterator[list[float]]:
             hook.remove()
 
 
-def measure_overhead(tile: int, overlap: int, repeats: int) -> dict[str, float | None]:
+def measure_overhead(tile: int, overlap: int, repeats: int) -> dict[str, Any]:
     """Share of time outside the network; and time relative to ComfyUI's tiles of the same size."""
     image = picture(512, 512)
     shares = []
@@ -142,15 +145,16 @@ def measure_overhead(tile: int, overlap: int, repeats: int) -> dict[str, float |
             upscale_image(model, image, mode="tile", tile=tile, overlap=overlap, batch=1, precision="fp32")
             total = time.perf_counter() - started
         shares.append(1 - sum(network_seconds) / total)
-    result: dict[str, float | None] = {
+    result: dict[str, Any] = {
         "tile": tile,
         "overlap": overlap,
         "share": statistics.median(shares),
         "ratio": None,
+        "spread": {"share": spread(shares)},
     }
     tiled_scale = import_tiled_scale()
     if tiled_scale:
-        planes = image.movedim(-1, 1)
+        planes, model = image.movedim(-1, 1), tiny_fdat(2)
 
         def core() -> None:
             with torch.inference_mode():
@@ -161,7 +165,42 @@ def measure_overhead(tile: int, overlap: int, repeats: int) -> dict[str, float |
 
         seconds = interleaved({"ours": ours, "core": core}, repeats)
         result["ratio"] = median_ratio(seconds["ours"], seconds["core"])
+        result["spread"]["ratio"] = spread([ours / core for ours, core in zip(seconds["ours"], seconds["core"])])
     return result
+
+
+class EncodedPreview:
+    """Shown as often as in the node; encoded as by the host, but in the same thread, so that all of it is counted."""
+
+    def __init__(self) -> None:
+        self.throttle = Throttle()
+        self.costs: list[float] = []
+
+    def due(self) -> bool:
+        self._started = time.perf_counter()
+        return self.throttle.due()
+
+    def show(self, thumbnail: torch.Tensor, done: int, total: int) -> None:
+        image = Image.fromarray(thumbnail.numpy())
+        self.throttle.done()
+        image.save(io.BytesIO(), "JPEG", quality=95)
+        self.costs.append(time.perf_counter() - self._started)
+
+
+def measure_preview(mode: str, height: int, width: int) -> dict[str, float | str]:
+    """Pictures per second and their share of the time, for the bundled model."""
+    model = load_model(Path(__file__).parent.parent / "models" / "fdat_demo_x2.safetensors")
+    preview = EncodedPreview()
+    started = time.perf_counter()
+    upscale_image(model, picture(height, width), mode=mode, tile=256 if mode == "tile" else None, preview=preview)
+    seconds = time.perf_counter() - started
+    return {
+        "mode": mode,
+        "size": f"{width}x{height}",
+        "seconds": seconds,
+        "pictures": len(preview.costs),
+        "share": sum(preview.costs) / seconds,
+    }
 
 
 def main(
@@ -191,9 +230,14 @@ def main(
     for row in overhead:
         ratio = "left out (no ComfyUI here)" if row["ratio"] is None else f"{row['ratio']:.3f}"
         print(f"  tile {row['tile']}: {row['share']:.1%} of the time; time relative to ComfyUI's tiled_scale: {ratio}")
-    if json_file:
-        figures = {"machine": machine(), "memory": memory, "requirement": requirement, "overhead": overhead}
-        json_file.write_text(json.dumps(figures, indent=1))
+    preview = [measure_preview(mode, *size) for mode in ("exact", "tile") for size in ((400, 600), (800, 1200))]
+    print("\nLive previews, bundled model x2; at most 2 a second and 2.0% of the time")
+    for row in preview:
+        print(
+            f"  {row['mode']:5s} {row['size']:9s}: {row['pictures']} in {row['seconds']:.1f} s, {row['share']:.2%}"  # type: ignore[str-format]
+        )
+    figures = {"what": "upscale", "memory": memory, "requirement": requirement, "overhead": overhead}
+    write_figures(json_file, "benchmarks.upscale", {**figures, "preview": preview})
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def cubic_kernel(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def cubic_kernel(x: NDArray[np.floating]) -> NDArray[np.float64]:
     """Keys (1981), a = -0.5."""
     x = np.abs(x)
     near = 1.5 * x**3 - 2.5 * x**2 + 1

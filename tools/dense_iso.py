@@ -29,10 +29,11 @@ from torch import Tensor
 
 from arch.dense_iso_config import ACTIVATIONS, VALUE_RANGES, DenseIsoViTConfig
 from arch.dense_iso_load import Recognised, recognise
-from arch.dense_iso_options import METADATA_KEY, OPTIONS, PLACES
+from arch.dense_iso_options import METADATA_KEY, PLACES
 from arch.dense_iso_vit import DenseIsoViT
 from arch.errors import ModelLoadError
 from arch.files import read_checkpoint, read_sidecar
+from arch.option_text import parse_options
 
 console = Console()
 CROPS = 4  # windows of the picture that are compared
@@ -50,7 +51,7 @@ def main(
 ) -> None:
     """Print what was found and what was assumed; convert; rank."""
     try:
-        options = _options(answers or [])
+        options = parse_options(answers or [])
         content, metadata = read_checkpoint(checkpoint)
         sources = {"sidecar": read_sidecar(checkpoint), "metadata": metadata}
         recognised = recognise(content, options=options, **sources)
@@ -63,14 +64,6 @@ def main(
     except (ModelLoadError, OSError, ValueError) as error:
         console.print(f"[red]{checkpoint.name}:[/red] {error}", highlight=False)
         sys.exit(1)
-
-
-def _options(answers: list[str]) -> dict[str, str]:
-    pairs = [answer.partition("=") for answer in answers]
-    malformed = [name for name, equals, _ in pairs if not equals]
-    if malformed:
-        raise ModelLoadError(f"--set takes NAME=VALUE, not {malformed[0]!r}; names: {', '.join(OPTIONS)}")
-    return {name: value for name, _, value in pairs}
 
 
 def print_report(checkpoint: Path, recognised: Recognised) -> None:
@@ -97,23 +90,26 @@ def print_report(checkpoint: Path, recognised: Recognised) -> None:
             console.print(f"[yellow]{remark}[/yellow]", highlight=False)
 
 
+def answers_of(config: DenseIsoViTConfig) -> dict[str, str]:
+    """The metadata entry that answers everything that tensors in this project's naming can't tell."""
+    names = ("heads", "gated_half", "norm_eps", "skip", "align_corners", "value_range", "stage_norm_routing", "window")
+    answers = {name: getattr(config, name) for name in names}
+    answers["residual"] = "network"  # whatever it was, the weights have been changed to this
+    answers["head_activation"] = [layer.activation for layer in config.head]
+    return {METADATA_KEY: json.dumps(answers)}
+
+
 def write_converted(recognised: Recognised, path: Path, overwrite: bool = False) -> None:
     """Write safetensors in this project's naming, with every answer in the metadata."""
     if path.suffix != ".safetensors":
         raise ModelLoadError(f"--convert writes .safetensors, not {path.suffix or 'a file without a suffix'}")
     if path.exists() and not overwrite:
         raise ModelLoadError(f"{path} exists; --overwrite replaces it")
-    config = recognised.config
-    answers = {
-        name: getattr(config, name)
-        for name in ("heads", "gated_half", "norm_eps", "align_corners", "value_range", "stage_norm_routing", "window")
-    }
-    answers["head_activation"] = [layer.activation for layer in config.head]
     metadata = {
         "format": "pt",
         "architecture": "DenseIsoViT",
-        "scale": str(config.scale),
-        METADATA_KEY: json.dumps(answers),
+        "scale": str(recognised.config.scale),
+        **answers_of(recognised.config),
         "remarks": json.dumps(recognised.remarks()),
     }
     save_file({name: tensor.contiguous().clone() for name, tensor in recognised.weights.items()}, path, metadata)

@@ -1,10 +1,21 @@
-"""PSNR and SSIM as the super-resolution literature reports them: on Y of YCbCr, borders cropped by the scale."""
+"""PSNR and SSIM as the super-resolution literature reports them: on Y of YCbCr or on RGB, borders cropped by the scale.
+
+LPIPS (Zhang et al., 2018) where the ``lpips`` library is installed.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import logging
+from collections.abc import Callable
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 BT601_Y = np.array([65.481, 128.553, 24.966]) / 255
 
@@ -29,16 +40,56 @@ def psnr(a: NDArray, b: NDArray, peak: float = 255.0) -> float:
 
 def ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """Structural similarity of (H, W) in [0, 255]: Gaussian window of 11 pixels, sigma 1.5 (Wang et al., 2004)."""
-    _, full = structural_similarity(
+    _, full = structural_similarity(  # type: ignore[misc]
         a, b, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
     )
     return float(full[5:-5, 5:-5].mean())
 
 
-def evaluate(result: NDArray[np.uint8], truth: NDArray[np.uint8], scale: int) -> tuple[float, float]:
-    """(PSNR, SSIM) of two uint8 pictures of the same size."""
+def cropped(result: NDArray[np.uint8], truth: NDArray[np.uint8], scale: int) -> tuple[NDArray, NDArray]:
+    """Both pictures without a border of ``scale`` pixels."""
     if result.shape != truth.shape:
         raise ValueError(f"the result is {result.shape}, the ground truth {truth.shape}; they must have the same shape")
-    crop = (slice(scale, -scale), slice(scale, -scale))
-    a, b = luma(result)[crop], luma(truth)[crop]
+    inner = (slice(scale, -scale), slice(scale, -scale))
+    return result[inner], truth[inner]
+
+
+def evaluate(result: NDArray[np.uint8], truth: NDArray[np.uint8], scale: int) -> tuple[float, float]:
+    """(PSNR, SSIM) on Y of two uint8 pictures of the same size: (H, W, 3), or (H, W) where the file is grey."""
+    a, b = map(luma, cropped(result, truth, scale))
     return psnr(a, b), ssim(a, b)
+
+
+def evaluate_rgb(result: NDArray[np.uint8], truth: NDArray[np.uint8], scale: int) -> tuple[float, float]:
+    """(PSNR, SSIM) over all colours of two uint8 pictures; SSIM is the mean over the colours."""
+    a, b = (np.atleast_3d(image).astype(np.float64) for image in cropped(result, truth, scale))
+    return psnr(a, b), float(np.mean([ssim(a[..., i], b[..., i]) for i in range(a.shape[2])]))
+
+
+def load_lpips() -> Callable[[NDArray[np.uint8], NDArray[np.uint8], int], float] | None:
+    """LPIPS (AlexNet) as a function like `evaluate_rgb`, lower is better; None where the library or its net is absent.
+
+    The library fetches the weights of AlexNet from PyTorch's site at the first use.
+    """
+    if importlib.util.find_spec("lpips") is None:
+        return None
+    import lpips  # type: ignore[import-not-found]
+
+    try:
+        network = lpips.LPIPS(net="alex", verbose=False).eval()
+    except OSError as error:  # also what urllib raises without a network
+        logger.warning("LPIPS is left out, its network could not be loaded: %s", error)
+        return None
+
+    def distance(result: NDArray[np.uint8], truth: NDArray[np.uint8], scale: int) -> float:
+        a, b = (_signed(image) for image in cropped(result, truth, scale))
+        with torch.inference_mode():
+            return float(network(a, b))
+
+    return distance
+
+
+def _signed(image: NDArray[np.uint8]) -> Tensor:
+    """(1, 3, H, W) in [-1, 1]."""
+    colours = torch.from_numpy(np.atleast_3d(image).astype(np.float32)).permute(2, 0, 1)[None]
+    return colours.expand(1, 3, -1, -1) / 127.5 - 1

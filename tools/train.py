@@ -1,117 +1,40 @@
-"""Train a small FDAT on a folder of pictures: how the bundled demo checkpoints were made.
+"""Train a small FDAT or Dense-Iso-ViT on a folder of pictures: how the bundled demo checkpoints were made.
 
     python -m tools.train PICTURES OUTPUT.safetensors --scale 2 --steps 20000
+    python -m tools.train PICTURES OUTPUT.safetensors --architecture dense-iso --scale 4 --patch 64
 
 Clean bicubic degradation, L1, AdamW with cosine decay, EMA of the weights. Two things make minutes on one core enough:
-the network is initialised to BE bicubic interpolation (`init_as_bicubic`), and patches are drawn by how wrong bicubic
-interpolation is on them (`PatchSampler`). The file's metadata records the command, the data and its licence; scores are
-added by ``python -m benchmarks.quality --record``.
+the network is initialised to BE bicubic interpolation (`tools.initial`), and patches are drawn by how wrong bicubic
+interpolation is on them (`tools.patches`). The file's metadata records the command, the data and its licence and the
+loss curve; scores are added by ``python -m benchmarks.quality --record``.
 """
 
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import math
 import shlex
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
-from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import nn
 
-from arch.fdat import FDAT, FDATConfig
-from tools.bicubic import cubic_kernel, imresize
-from tools.metrics import modcrop
+from tools.metadata import LOSS_CURVE
+from tools.networks import NETWORKS, Built
+from tools.patches import PatchSampler
 
-PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"}
-
-
-def init_as_bicubic(model: FDAT) -> None:
-    """Make an untrained FDAT with ``pixelshuffledirect`` compute bicubic interpolation (away from the border).
-
-    conv_first copies the image shifted by -1, 0, 1 in both directions, the upsampler's 3x3 kernels hold the bicubic
-    taps at -2..2 (a shift of the copy plus a shift of the kernel), and conv_after is zero, so that what the blocks
-    compute is added from nothing.
-    """
-    config = model.config
-    if config.upsampler_type != "pixelshuffledirect" or config.unshuffle_mod or config.embed_dim < 9 * config.num_in_ch:
-        raise ValueError("init_as_bicubic needs pixelshuffledirect, no unshuffle and embed_dim >= 9 * num_in_ch")
-    channels, scale = config.num_in_ch, config.scale
-    first, last = model.conv_first, model.upsampler[0]
-    shifts = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
-    with torch.no_grad():
-        torch.nn.init.zeros_(model.conv_after.weight)
-        first.weight[: 9 * channels] = 0
-        first.bias.zero_()
-        last.weight.zero_()
-        last.bias.zero_()
-        for index, (dy, dx) in enumerate(shifts):
-            for channel in range(channels):
-                first.weight[index * channels + channel, channel, 1 + dy, 1 + dx] = 1
-        offsets = np.arange(-2, 3)
-        taps = np.stack([cubic_kernel((i + 0.5) / scale - 0.5 - offsets) for i in range(scale)])  # (scale, 5)
-        for phase_y in range(scale):
-            for phase_x in range(scale):
-                for y, tap_y in zip(offsets, taps[phase_y]):
-                    for x, tap_x in zip(offsets, taps[phase_x]):
-                        copy_y, copy_x = int(np.clip(y, -1, 1)), int(np.clip(x, -1, 1))
-                        source = shifts.index((copy_y, copy_x)) * channels
-                        for channel in range(channels):
-                            row = channel * scale**2 + phase_y * scale + phase_x
-                            last.weight[row, source + channel, 1 + y - copy_y, 1 + x - copy_x] += tap_y * tap_x
-
-
-class PatchSampler:
-    """Pairs of aligned patches, drawn in proportion to the error of bicubic interpolation, flipped and rotated."""
-
-    def __init__(self, folder: Path, scale: int, patch: int, rng: np.random.Generator) -> None:
-        self.scale, self.patch, self.rng = scale, patch, rng
-        self.pairs: list[tuple[np.ndarray, np.ndarray]] = []
-        self.names: list[str] = []
-        errors: list[float] = []
-        self.corners: list[tuple[int, int, int]] = []
-        for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES):
-            high = modcrop(np.asarray(Image.open(path).convert("RGB")), scale)
-            low = imresize(high, 1 / scale)
-            error = np.abs(imresize(low, scale).astype(np.float64) - high).mean(2)
-            summed = np.pad(error.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-            side = patch * scale
-            for y in range(0, low.shape[0] - patch + 1, patch // 4):
-                for x in range(0, low.shape[1] - patch + 1, patch // 4):
-                    top, left = y * scale, x * scale
-                    total = summed[top + side, left + side] + summed[top, left]
-                    errors.append(total - summed[top + side, left] - summed[top, left + side])
-                    self.corners.append((len(self.pairs), y, x))
-            self.pairs.append((low, high))
-            self.names.append(path.name)
-        if not self.corners:
-            raise ValueError(f"{folder} holds no picture of at least {patch * scale} pixels a side")
-        weights = np.maximum(errors, 0.0)  # the summed-area table rounds
-        self.probabilities = weights / weights.sum()
-
-    def batch(self, size: int) -> tuple[Tensor, Tensor]:
-        """Low (B, 3, patch, patch) and high (B, 3, patch * scale, patch * scale) in [0, 1]."""
-        lows, highs = [], []
-        for choice in self.rng.choice(len(self.corners), size, p=self.probabilities):
-            index, y, x = self.corners[choice]
-            low, high = self.pairs[index]
-            y = min(y + int(self.rng.integers(self.patch // 4)), low.shape[0] - self.patch)
-            x = min(x + int(self.rng.integers(self.patch // 4)), low.shape[1] - self.patch)
-            turns, flip = int(self.rng.integers(4)), bool(self.rng.integers(2))
-            for picture, factor, patches in ((low, 1, lows), (high, self.scale, highs)):
-                side = self.patch * factor
-                part = picture[y * factor : y * factor + side, x * factor : x * factor + side]
-                part = np.rot90(part, turns)
-                patches.append((part[:, ::-1] if flip else part).transpose(2, 0, 1))
-        return tuple(torch.from_numpy(np.stack(p).astype(np.float32) / 255) for p in (lows, highs))  # type: ignore[return-value]
+REPORT_EVERY = 500
+"""Steps whose mean loss is one point of the curve."""
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int = 200) -> float:
@@ -122,47 +45,88 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 200) -> floa
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
+def build(architecture: str, scale: int, patch: int, options: dict[str, Any]) -> Built:
+    """One of `NETWORKS`; options that were not given are None, those of another architecture are refused."""
+    if architecture not in NETWORKS:
+        raise typer.BadParameter(f"--architecture is one of {', '.join(NETWORKS)}, not {architecture}")
+    builder = NETWORKS[architecture]
+    given = {name: value for name, value in options.items() if value is not None}
+    if foreign := given.keys() - inspect.signature(builder).parameters.keys():
+        names = ", ".join(sorted(f"--{name.replace('_', '-')}" for name in foreign))
+        raise typer.BadParameter(f"{names}: not for --architecture {architecture}")
+    try:
+        return builder(scale, patch, **given)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def continue_from(start: Path, model: nn.Module, command: str) -> tuple[str, int, list[tuple[int, float]]]:
+    """Load the weights; the commands that made both trainings, the steps of the first, and its loss curve."""
+    with safe_open(start, "pt") as file:
+        before = file.metadata()
+        model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    steps = int(before["training_steps"])
+    curve = [(step, loss) for step, loss in json.loads(before.get(LOSS_CURVE, "[]"))]
+    return f"{before['training_command']}  (its save of step {steps}), then {command}", steps, curve
+
+
 def train(
     pictures: Annotated[Path, typer.Argument(help="Folder of pictures to train on.")],
     output: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    architecture: Annotated[str, typer.Option(help="fdat or dense-iso.")] = "fdat",
     scale: Annotated[int, typer.Option(help="Upscaling factor.")] = 2,
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 20_000,
-    embed_dim: Annotated[int, typer.Option(help="Width of the network.")] = 48,
-    num_groups: Annotated[int, typer.Option(help="Residual groups.")] = 2,
-    depth: Annotated[int, typer.Option(help="Pairs of blocks in a group.")] = 1,
-    num_heads: Annotated[int, typer.Option(help="Attention heads.")] = 4,
+    embed_dim: Annotated[int | None, typer.Option(help="FDAT: width of the network [48].")] = None,
+    num_groups: Annotated[int | None, typer.Option(help="FDAT: residual groups [2].")] = None,
+    num_heads: Annotated[int | None, typer.Option(help="FDAT: attention heads [4].")] = None,
+    dims: Annotated[str | None, typer.Option(help="Dense-Iso-ViT: width of every stage [64,72,80,88].")] = None,
+    hidden_ratio: Annotated[int | None, typer.Option(help="Dense-Iso-ViT: width of GDFN / of its stage [2].")] = None,
+    patch_size: Annotated[int | None, typer.Option(help="Dense-Iso-ViT: side of a token in pixels [4].")] = None,
+    features: Annotated[int | None, typer.Option(help="Dense-Iso-ViT: channels per pixel in the head [28].")] = None,
+    depth: Annotated[
+        int | None, typer.Option(help="FDAT: pairs of blocks in a group [1]. Dense-Iso-ViT: blocks of a stage [2].")
+    ] = None,
     batch: Annotated[int, typer.Option(help="Patches per step.")] = 8,
-    patch: Annotated[int, typer.Option(help="Side of a low-resolution patch in pixels.")] = 48,
+    patch: Annotated[int, typer.Option(help="Side of a low-resolution patch (Dense-Iso-ViT: the window).")] = 48,
     peak_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
     ema_decay: Annotated[float, typer.Option(help="Decay of the averaged weights, which are what is saved.")] = 0.999,
+    start: Annotated[
+        Path | None, typer.Option(help="Begin with the weights of this checkpoint of the same network, made here.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and patches.")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    bf16: Annotated[bool, typer.Option(help="Compute in bfloat16 where PyTorch's autocast does.")] = True,
     data_licence: Annotated[str, typer.Option(help="Licence of the pictures, for the metadata.")] = "unknown",
     save_every: Annotated[int, typer.Option(help="Steps between intermediate saves.")] = 2000,
 ) -> None:
-    """Train an FDAT with pixelshuffledirect and write its averaged weights with metadata."""
+    """Train a network and write its averaged weights with metadata."""
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
+    options = {
+        "embed_dim": embed_dim,
+        "num_groups": num_groups,
+        "num_heads": num_heads,
+        "dims": dims,
+        "hidden_ratio": hidden_ratio,
+        "patch_size": patch_size,
+        "features": features,
+        "depth": depth,
+    }
+    model, about = build(architecture, scale, patch, options)
+    command, steps_before, curve = shlex.join(["python", "-m", "tools.train", *sys.argv[1:]]), 0, []
+    if start is not None:
+        command, steps_before, curve = continue_from(start, model, command)
     sampler = PatchSampler(pictures, scale, patch, np.random.default_rng(seed))
-    config = FDATConfig(
-        scale=scale,
-        embed_dim=embed_dim,
-        num_groups=num_groups,
-        depth_per_group=depth,
-        num_heads=num_heads,
-        upsampler_type="pixelshuffledirect",
-        drop_path_rate=0.0,
-    )
-    model = FDAT(config).train()
-    init_as_bicubic(model)
+    model.train()
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
     average = copy.deepcopy(model).eval()
     optimizer = torch.optim.AdamW(model.parameters(), peak_rate, betas=(0.9, 0.99), weight_decay=0.0)
-    started, running = time.monotonic(), 0.0
+    started, losses = time.monotonic(), []
     for step in range(steps):
         low, high = sampler.batch(batch)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, peak_rate)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             restored = model(low)
         loss = F.l1_loss(restored.float(), high)
         optimizer.zero_grad(set_to_none=True)
@@ -173,20 +137,21 @@ def train(
         with torch.no_grad():
             for averaged, current in zip(average.parameters(), model.parameters()):
                 averaged.lerp_(current, 1 - decay)
-        running += loss.item()
-        if (step + 1) % 500 == 0:
+        losses.append(loss.item())
+        if (step + 1) % REPORT_EVERY == 0 or step + 1 == steps:
             elapsed = time.monotonic() - started
-            print(f"step {step + 1}/{steps}  L1 {running / 500:.5f}  {elapsed:.0f} s", flush=True)
-            running = 0.0
+            curve.append((steps_before + step + 1, round(sum(losses) / len(losses), 5)))
+            print(f"step {step + 1}/{steps}  L1 {curve[-1][1]:.5f}  {elapsed:.0f} s", flush=True)
+            losses.clear()
         if (step + 1) % save_every == 0 or step + 1 == steps:
             metadata = {
-                "architecture": "FDAT",
+                **about,
                 "scale": str(scale),
-                "config": json.dumps({k: v for k, v in vars(config).items()}),
-                "training_command": shlex.join(["python", "-m", "tools.train", *sys.argv[1:]]),
-                "training_steps": str(step + 1),
+                "training_command": command,
+                "training_steps": str(steps_before + step + 1),
                 "training_data": ", ".join(sampler.names),
                 "training_data_licence": data_licence,
+                LOSS_CURVE: json.dumps(curve),
                 "degradation": "MATLAB-style bicubic, 8 bit",
                 "licence": "MIT",
             }
