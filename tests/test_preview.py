@@ -66,12 +66,12 @@ def test_what_is_not_due_is_not_sampled(every: int, monkeypatch: pytest.MonkeyPa
 
 
 def test_band_by_band() -> None:
-    model, image, seen = load_model(random_fdat(small("pixelshuffledirect", 2)).state_dict()), picture(200, 24), Shown()
+    model, image, seen = load_model(random_fdat(small("pixelshuffledirect", 2)).state_dict()), picture(200, 100), Shown()
     result = upscale_image(model, image, preview=seen)
     assert torch.equal(seen.pictures[-1], as_uint8(result[0]))
     assert torch.equal(result, upscale_image(model, image))
     finished = [int((shown == as_uint8(result[0])).all(-1).all(-1).sum()) for shown in seen.pictures]
-    assert finished == sorted(finished) and len(set(finished)) > 2
+    assert finished == sorted(set(finished)) and len(finished) > 3  # the first, of the input only, and bands
 
 
 @pytest.mark.parametrize("size", [(256, 256), (257, 100), (900, 1400), (30, 5000)], ids=str)
@@ -114,7 +114,7 @@ def test_without_margins_and_in_the_first_members_turn() -> None:
     image, seen = picture(30, 50), Shown()
     model = stencil()
     upscale_image(model, image, seamless="both", ensemble=8, mode="whole", preview=seen)
-    assert [shown.shape for shown in seen.pictures] == [(60, 100, 3)] * 8
+    assert [shown.shape for shown in seen.pictures] == [(60, 100, 3)]
     first = upscale_image(model, image, seamless="both", mode="whole")
     assert torch.equal(seen.pictures[0], as_uint8(first[0]))
 

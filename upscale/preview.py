@@ -36,6 +36,11 @@ class Growth:
         """These pixels of the canvas are finished (for now)."""
         self._new.append((rows, columns, channels))
 
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything to show that `thumbnail` has not shown yet."""
+        return self._shown is None or bool(self._new)
+
     def thumbnail(self) -> Tensor:
         """(h, w, 3) uint8: what is finished, and the input darkened where the model has still to compute."""
         canvas = self.margins.crop(self.canvas, self.scale)
@@ -92,5 +97,5 @@ class Monitor:
         self.done += steps
         if self.progress:
             self.progress(self.done, self.total)
-        if self.preview and self.growth and self.preview.due():
+        if self.preview and self.growth and self.growth.changed and self.preview.due():
             self.preview.show(self.growth.thumbnail(), self.done, self.total)
