@@ -19,8 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fdat_rows import Halo, as_image, as_rows, convolve, convolve_band, linear, repeat_rows, shuffle_rows
+from .fdat_rows import Halo, Seam, as_image, as_rows, convolve, convolve_band, repeat_rows, shuffle_rows
 from .fdat_upsampler import DySample, LDAUpsample, PixelAttention
+from .products import linear
 
 Stage = Callable[[Tensor, bool], Tensor]
 
@@ -30,26 +31,15 @@ FEW_OUTPUTS = 8  # below, a strided transposed convolution leaves most of the ma
 def convolution_stage(weight: Tensor, bias: Tensor | None) -> Stage:
     """3x3 convolution. Rows are joined before it or behind it, wherever they are fewer channels to copy."""
     weight = weight.contiguous(memory_format=torch.channels_last)
-    if weight.shape[0] * 2 > weight.shape[1]:
+    outputs, channels = weight.shape[:2]
+    if outputs * 2 > channels:
         halo = Halo()
         return lambda rows, last: convolve(halo.extend(rows, last), weight, bias)
-    kept: Tensor | None = None
+    seam = Seam()
 
     def stage(rows: Tensor, last: bool) -> Tensor:
-        nonlocal kept
-        above, kept = kept, rows[-2:].clone()
-        if above is None:
-            return convolve_band(rows, True, last, weight, bias)
-        seam = torch.cat([above, rows[:2]])
-        if rows.shape[0] == 1:
-            kept = seam[-2:]
-            return convolve_band(seam, above.shape[0] == 1, last, weight, bias)
-        return torch.cat(
-            [
-                convolve_band(seam, above.shape[0] == 1, False, weight, bias),
-                convolve_band(rows, False, last, weight, bias),
-            ]
-        )
+        parts = [convolve_band(*piece, weight, bias) for piece in seam.pieces(rows, last)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts) if parts else rows.new_empty(0, rows.shape[1], outputs)
 
     return stage
 
