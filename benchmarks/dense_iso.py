@@ -149,7 +149,7 @@ def _with_activation(name: str, place: str) -> tuple[HeadLayer, ...]:
 @app.command()
 def train(
     pictures: Annotated[Path, typer.Argument(help="Pictures of at least 256 x 256 pixels: a folder, or one.")],
-    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 300,
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 400,
     width: Annotated[float, typer.Option(help="Share of the published widths; 1 needs a GPU or patience.")] = 0.25,
     fusion: Annotated[
         int, typer.Option(help="Channels of the fusion: what a linear head can learn; published: 192.")
