@@ -46,6 +46,7 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.fdat growth --sizes 512x512 1024x1024 2048x2048 --repeats 3 \
 		--json $(FIGURES)/fdat-growth.json
 	$(BIN)/python -m benchmarks.dense_iso speed --json $(FIGURES)/dense-iso-speed.json
+	$(BIN)/python -m benchmarks.dense_iso train samples --json $(FIGURES)/dense-iso-train.json
 	$(BIN)/python -m benchmarks.upscale --json $(FIGURES)/upscale.json
 	$(BIN)/python -m benchmarks.collect $(FIGURES)
 

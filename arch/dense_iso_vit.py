@@ -30,6 +30,7 @@ from spandrel import Architecture, ImageModelDescriptor, ModelTiling, StateDict
 from torch import Tensor, nn
 
 from .dense_iso_config import ACTIVATIONS, PRELU, RGB, VALUE_RANGES, DenseIsoViTConfig, HeadLayer
+from .dense_iso_initial import initialise
 from .errors import ModelLoadError
 from .windows import NETWORK_PREFIX, WindowedUpscaler
 
@@ -164,25 +165,8 @@ class DenseIsoViT(nn.Module):
         self.slopes = nn.ModuleList(
             nn.PReLU(layer.channels) if layer.activation == PRELU else nn.Identity() for layer in config.head
         )
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """Truncated normals as ViTs use; convolutions keep the variance, the last one starts near the bilinear skip."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        if self.position_embedding is not None:
-            nn.init.trunc_normal_(self.position_embedding, std=0.02)
-        for convolution in (self.patch_embedding, *self.head):
-            assert isinstance(convolution, nn.Conv2d)
-            nn.init.kaiming_normal_(convolution.weight, nonlinearity="linear")
-            if convolution.bias is not None:
-                nn.init.zeros_(convolution.bias)
-        with torch.no_grad():
-            for parameter in self.head[-1].parameters():
-                parameter.mul_(0.01)
+        gain, offset = VALUE_RANGES[config.value_range]
+        initialise(self, blocks=sum(config.depths), mid_grey=0.5 * gain + offset)
 
     def features(self, x: Tensor) -> Tensor:
         """Outputs of all stages side by side. (B, 3, window, window) -> (B, sum(dims), grid, grid)."""

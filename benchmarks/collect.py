@@ -90,6 +90,21 @@ def dense_iso_speed(figures: Figures) -> str:
     return f"Input {figures['size']}x{figures['size']} pixels, {figures['device']}.\n\n{markdown(rows)}"
 
 
+def dense_iso_train(figures: Figures) -> str:
+    """The curve of `benchmarks.dense_iso train` beside interpolation, and what gradients did not reach."""
+    rows = [{"step": row["step"], "PSNR": f"{row['psnr']:.2f} dB"} for row in figures["curve"]]
+    missed = {
+        "without a gradient": figures["without_gradient"],
+        "with one that was not finite": figures["not_finite"],
+        "that never moved": figures["not_moved"],
+    }
+    checks = "; ".join(f"{what}: {', '.join(names) or 'none'}" for what, names in missed.items())
+    return (
+        f"Bilinear {figures['bilinear']:.2f} dB, bicubic {figures['bicubic']:.2f} dB; "
+        f"{figures['cpu_seconds']:.0f} s of CPU time. Parameters {checks}.\n\n{markdown(rows)}"
+    )
+
+
 def upscale(figures: Figures) -> str:
     """The four tables of `benchmarks.upscale`."""
     memory = [
@@ -186,6 +201,7 @@ SECTIONS: dict[tuple[str, str], tuple[str, Table, Plot | None]] = {
     ("fdat", "memory"): ("FDAT: peak memory", plain_rows, plot_memory),
     ("fdat", "growth"): ("FDAT: how the cost grows with the picture", fdat_growth, plot_growth),
     ("dense_iso", "speed"): ("Dense-Iso-ViT: the engine against the plain network", dense_iso_speed, plot_speed),
+    ("dense_iso", "train"): ("Dense-Iso-ViT: eight patches learned by heart", dense_iso_train, None),
     ("upscale", "upscale"): ("Tiles, memory requirements, previews", upscale, None),
 }
 """(module, what it measured) -> title, table, plot."""

@@ -14,18 +14,15 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from cpu_torchvision import make_torchvision_importable
@@ -38,6 +35,7 @@ from arch.dense_iso_options import activations  # noqa: E402
 from arch.dense_iso_vit import DenseIsoViT  # noqa: E402
 from arch.windows import WindowedUpscaler  # noqa: E402
 from benchmarks.measure import spread, write_figures  # noqa: E402
+from benchmarks.overfit import narrow_network, overfit, read_patches  # noqa: E402
 
 app = typer.Typer(add_completion=False, help=__doc__)
 console = Console(width=140)
@@ -150,58 +148,43 @@ def _with_activation(name: str, place: str) -> tuple[HeadLayer, ...]:
 
 @app.command()
 def train(
-    pictures: Annotated[Path, typer.Argument(help="Folder of pictures of at least 256 x 256 pixels.")],
-    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 300,
+    pictures: Annotated[Path, typer.Argument(help="Pictures of at least 256 x 256 pixels: a folder, or one.")],
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 400,
     width: Annotated[float, typer.Option(help="Share of the published widths; 1 needs a GPU or patience.")] = 0.25,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+    fusion: Annotated[
+        int, typer.Option(help="Channels of the fusion: what a linear head can learn; published: 192.")
+    ] = 384,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     output: JsonOption = None,
 ) -> None:
-    """Overfit eight 64x64 patches: the loss falls far below the bilinear start and gradients reach every parameter."""
+    """Learn eight 64x64 patches by heart: gradients reach every parameter, and every parameter moves."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    dims = tuple(int(share * width) // 8 * 8 for share in (192, 256, 288, 384))
-    side = int(192 * width)
-    head = pixel_shuffle_head(fusion_width=side, widths=(side,) * 4)
-    network = DenseIsoViT(DenseIsoViTConfig(dims=dims, heads=tuple(d // 8 for d in dims), head=head))
-    target = _patches(pictures, 8)
-    image = F.interpolate(target, scale_factor=0.25, mode="bicubic", antialias=True).clamp(0, 1)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, total_steps=steps, pct_start=0.1)
-    untouched = {name for name, _ in network.named_parameters()}
-    curve = []
-    for step in range(steps + 1):
-        out = network(image)
-        loss = F.l1_loss(out, target)
-        psnr = -10 * math.log10(float(F.mse_loss(out.detach(), target)))
-        if step % 25 == 0 or step == steps:
-            curve.append({"step": step, "l1": loss.item(), "psnr": psnr})
-            console.print(f"step {step:4d}  L1 {loss.item():.4f}  PSNR {psnr:.2f} dB")
-        if step < steps:
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            untouched -= {n for n, p in network.named_parameters() if p.grad is not None and bool(p.grad.any())}
-            optimiser.step()
-            schedule.step()
-    console.print(f"parameters that gradients never reached: {sorted(untouched) or 'none'}")
-    write_figures(output, "benchmarks.dense_iso", {"what": "train", "curve": curve, "untouched": sorted(untouched)})
-
-
-def _patches(folder: Path, count: int) -> Tensor:
-    """The middle 256 x 256 pixels of pictures in ``folder``. (count, 3, 256, 256) in [0, 1]."""
-    patches = []
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp") or len(patches) == count:
-            continue
-        with Image.open(path) as picture:
-            pixels = np.array(picture.convert("RGB"))
-        top, left = (pixels.shape[0] - 256) // 2, (pixels.shape[1] - 256) // 2
-        if min(top, left) >= 0:
-            patch = pixels[top : top + 256, left : left + 256]
-            patches.append(torch.from_numpy(patch).permute(2, 0, 1).float() / 255)
-    if len(patches) < count:
-        raise typer.BadParameter(f"{folder} holds {len(patches)} pictures of 256 x 256 pixels, {count} are needed")
-    return torch.stack(patches)
+    try:
+        target = read_patches(pictures)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    network = narrow_network(width, fusion)
+    show = "step {step:4d}  MSE {mse:.2e}  PSNR {psnr:.2f} dB"
+    result = overfit(network, target, steps, lambda point: console.print(show.format(**point)))
+    console.print(
+        f"PSNR {result.psnr:.2f} dB after {steps} steps, {result.cpu_seconds:.0f} s of CPU time; bilinear "
+        f"{result.bilinear:.2f}, bicubic {result.bicubic:.2f} dB"
+    )
+    console.print(f"mean squared error: fell by a factor of {result.factor:.1f}")
+    limits = ", ".join(f"{channels}: {limit:.2f} dB" for channels, limit in result.limits.items())
+    console.print(f"limit of a linear head by channels of the fusion (cells on their own): {limits}")
+    reached = f"{result.reached:,} of {result.parameters:,}"
+    console.print(f"numbers that a gradient reached: {reached}; of the parameters that hold them,")
+    for what, names in (
+        ("without a gradient", result.without_gradient),
+        ("with one that was not finite", result.not_finite),
+        ("that never moved", result.not_moved),
+    ):
+        console.print(f"  {what}: {', '.join(names) or 'none'}")
+    write_figures(output, "benchmarks.dense_iso", {"what": "train", **asdict(result)})
+    if result.without_gradient or result.not_finite or result.not_moved:
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

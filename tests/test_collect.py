@@ -31,20 +31,33 @@ MEMORY = {
     "what": "memory",
     "rows": [{"preset": "tiny", "size": "8x8", "contestant": name, "peak MiB": 3.5} for name in ("engine", "tiles")],
 }
+TRAIN = {
+    "command": "python -m benchmarks.dense_iso train samples",
+    "what": "train",
+    "curve": [{"step": 0, "mse": 0.001, "psnr": 30.0}, {"step": 25, "mse": 0.0001, "psnr": 40.0}],
+    "bilinear": 30.0,
+    "bicubic": 31.5,
+    "cpu_seconds": 12.3,
+    "without_gradient": [],
+    "not_finite": [],
+    "not_moved": ["head.0.bias"],
+}
 
 
 def test_page(tmp_path: Path) -> None:
     figures, docs = tmp_path / "figures", tmp_path / "docs"
     figures.mkdir()
-    for name, content in {"a-speed": SPEED, "b-growth": GROWTH, "c-memory": MEMORY}.items():
+    for name, content in {"a-speed": SPEED, "b-growth": GROWTH, "c-memory": MEMORY, "d-train": TRAIN}.items():
         (figures / f"{name}.json").write_text(json.dumps({**ABOUT, **content}))
     collect(figures, docs)
     page = (docs / "benchmarks.md").read_text(encoding="utf-8")
     assert "| tiny | 64x64 | 0.5 | engine 0.4-0.75 s |" in page
     assert "| tiny | 8x16 | 12.0 | 1.0 | engine 11-13.5 s/Mpx |" in page
     assert "| tiny | 8x8 | tiles | 3.5 |" in page
-    assert page.count("2026-11-20, two cores.") == 3
-    assert all(content["command"] in page for content in (SPEED, GROWTH, MEMORY))
+    assert page.count("2026-11-20, two cores.") == 4
+    assert all(content["command"] in page for content in (SPEED, GROWTH, MEMORY, TRAIN))
+    assert "bicubic 31.50 dB; 12 s" in page and "| 25 | 40.00 dB |" in page
+    assert "that never moved: head.0.bias" in page and "without a gradient: none" in page
     assert "Not yet measured" in page
     for name in ("a-speed", "b-growth", "c-memory"):
         assert f"(images/{name}.png)" in page

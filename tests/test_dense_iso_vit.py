@@ -179,6 +179,23 @@ def test_gradients_reach_every_parameter() -> None:
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
 
 
+@pytest.mark.parametrize("value_range", ["0..1", "-1..1"])
+@pytest.mark.parametrize("dims", [(48, 64, 72, 96), (192, 256, 288, 384)])
+def test_untrained_stages_hand_on_as_much_as_they_get(dims: tuple[int, ...], value_range: str) -> None:
+    """And the head, which sees them all, hardly changes the skip, though it is not zero."""
+    torch.manual_seed(0)
+    head = pixel_shuffle_head(fusion_width=16, widths=(8, 8, 8, 8))
+    network = DenseIsoViT(DenseIsoViTConfig(window=32, dims=dims, head=head, value_range=value_range))
+    image = torch.rand(2, 3, 32, 32)
+    with torch.inference_mode():
+        given = network.patch_embedding(image if value_range == "0..1" else 2 * image - 1)
+        assert given.mean().abs() < 0.05 * given.std()  # mid-grey is nothing
+        for i, stage in enumerate(network.features(image if value_range == "0..1" else 2 * image - 1).split(dims, 1)):
+            assert 0.7 < stage.std() / given.std() < 2.5, f"stage {i}"
+        residual = network(image) - F.interpolate(image, scale_factor=4, mode="bilinear")
+    assert 1e-4 < residual.std() < 0.02
+
+
 def descriptor(**changes: object) -> ImageModelDescriptor:
     return DenseIsoViTArch().load(randomised(small(**changes)).state_dict()).eval()
 

@@ -97,6 +97,8 @@ def dense_iso_as_bicubic(model: DenseIsoViT) -> None:
         if model.position_embedding is not None:
             model.position_embedding.zero_()
         _identity(model.patch_embedding.weight[:pixels].view(pixels, pixels))
+        if model.patch_embedding.bias is not None:
+            model.patch_embedding.bias[:pixels] = 0
         _identity(fusion.weight[:pixels], middle=fusion.weight.shape[-1] // 2)
         copies = shuffle.weight[: COPIES * patch**2].zero_()
         for index, (dy, dx) in enumerate(SHIFTS):
