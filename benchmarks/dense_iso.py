@@ -169,9 +169,11 @@ def train(
     result = overfit(network, target, steps, lambda point: console.print(show.format(**point)))
     console.print(
         f"PSNR {result.psnr:.2f} dB after {steps} steps, {result.cpu_seconds:.0f} s of CPU time; bilinear "
-        f"{result.bilinear:.2f}, bicubic {result.bicubic:.2f}, best {fusion} numbers per token {result.limit:.2f} dB"
+        f"{result.bilinear:.2f}, bicubic {result.bicubic:.2f} dB"
     )
     console.print(f"mean squared error: fell by a factor of {result.factor:.1f}")
+    limits = ", ".join(f"{channels}: {limit:.2f} dB" for channels, limit in result.limits.items())
+    console.print(f"limit of a linear head by channels of the fusion (cells on their own): {limits}")
     reached = f"{result.reached:,} of {result.parameters:,}"
     console.print(f"numbers that a gradient reached: {reached}; of the parameters that hold them,")
     for what, names in (

@@ -33,6 +33,8 @@ WARMUP = 0.1
 BETAS = 0.9, 0.99
 EPSILON = 1e-12
 """Gradients of a mean over millions of pixels are as small as 1e-9: AdamW's usual 1e-8 would hold those back."""
+LIMITS_FOR = 48, 192
+"""Fusions to compare with: a quarter of the published one, and the published one."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 Report = Callable[[dict[str, float]], None]
 
@@ -43,7 +45,7 @@ class Overfit:
 
     Attributes:
         bilinear, bicubic: PSNR in dB of interpolation on the patches; bilinear is the network's skip.
-        limit: `linear_limit` of the network's fusion, in dB; infinite for a head with activations.
+        limits: `linear_limit` in dB by channels of the fusion: the network's own and `LIMITS_FOR`.
         curve: step, mse, psnr (dB) before that step, every 25 steps and after the last.
         without_gradient: parameters whose gradient was zero in every step.
         not_finite: parameters with a NaN or infinity among their gradients in any step.
@@ -54,7 +56,7 @@ class Overfit:
 
     bilinear: float
     bicubic: float
-    limit: float
+    limits: dict[int, float]
     curve: list[dict[str, float]] = field(default_factory=list)
     without_gradient: list[str] = field(default_factory=list)
     not_finite: list[str] = field(default_factory=list)
@@ -106,12 +108,11 @@ def overfit(network: DenseIsoViT, target: Tensor, steps: int, report: Report | N
     image = F.interpolate(target, scale_factor=1 / config.scale, mode="bicubic", antialias=True).clamp(0, 1)
     skip = network.skip(image)
     bicubic = F.interpolate(image, scale_factor=config.scale, mode="bicubic")
-    linear = all(layer.activation == "none" for layer in config.head)
-    cell = config.patch_size * config.scale
+    cell, fusion = config.patch_size * config.scale, config.head[0].channels
     result = Overfit(
         bilinear=psnr(float(F.mse_loss(skip, target))),
         bicubic=psnr(float(F.mse_loss(bicubic, target))),
-        limit=linear_limit(target - skip, config.head[0].channels, cell) if linear else math.inf,
+        limits={width: linear_limit(target - skip, width, cell) for width in sorted({*LIMITS_FOR, fusion})},
         parameters=sum(parameter.numel() for parameter in network.parameters()),
     )
     parameters = dict(network.named_parameters())
