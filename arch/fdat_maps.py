@@ -9,23 +9,23 @@ from torch import Tensor
 
 
 class RoomOutside:
-    """Memory for the rows that are about to be written to a map, with the two rows that were written before them."""
+    """Memory for rows that are computed elsewhere than in their map, and for the unfinished row before them."""
 
     def __init__(self, width: int, dim: int, device: torch.device) -> None:
         self.width, self.dim, self.device = width, dim, device
-        self.kept: Tensor | None = None
+        self.rows: Tensor | None = None
+        self.unfinished: Tensor | None = None
 
-    def begin(self, start: int, height: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        if start == 0:
-            self.kept = None
-        above = 0 if self.kept is None else self.kept.shape[0]
-        both = torch.empty(above + height, self.width, self.dim, dtype=dtype, device=self.device)
-        if self.kept is not None:
-            both[:above] = self.kept
-        return both, both[above:]
+    def begin(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        above = int(start > 0)
+        self.rows = torch.empty(above + stop - start, self.width, self.dim, dtype=dtype, device=self.device)
+        if start > 0 and self.unfinished is not None:
+            self.rows[0] = self.unfinished
+        return self.rows
 
-    def end(self, rows: Tensor) -> None:
-        self.kept = rows[-2:].clone()
+    def end(self) -> None:
+        if self.rows is not None:
+            self.unfinished, self.rows = self.rows[-1].clone(), None
 
 
 class FeatureMap:
@@ -40,25 +40,23 @@ class FeatureMap:
         for start, stop in ranges:
             yield self.tensor[start:stop].to(dtype)
 
-    def room(self, start: int, height: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Where to compute rows [start, start + height), which are then given to `write`, in ``dtype``.
+    def room(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        """Where to compute rows [start, stop) in ``dtype``; finished ones are then given to `write`.
 
         Returns:
-            The two rows written before (none at the top) and the rows themselves (h + 2, W, C); a view of the latter,
-            (h, W, C). Both are the map itself where it is in ``dtype``.
+            The row before them as it was left (none at the top) and they: (1 + stop - start, W, C). It is the map
+            itself where that is in ``dtype``.
         """
         if dtype != self.tensor.dtype:
-            return self.room_outside.begin(start, height, dtype)
-        above = max(0, start - 2)
-        both = self.tensor[above : start + height]
-        return both, both[start - above :]
+            return self.room_outside.begin(start, stop, dtype)
+        return self.tensor[max(0, start - 1) : stop]
 
     def write(self, start: int, rows: Tensor) -> None:
         """Store rows (h, W, C). A range that is read later may be written to, one being read may not."""
         target = self.tensor[start : start + rows.shape[0]]
         if target.data_ptr() != rows.data_ptr():
             target.copy_(rows)
-            self.room_outside.end(rows)
+            self.room_outside.end()
 
 
 class HostMap:
@@ -102,13 +100,13 @@ class HostMap:
             rows.record_stream(compute)
         return rows
 
-    def room(self, start: int, height: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def room(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         """As `FeatureMap.room`, but never the map itself."""
-        return self.room_outside.begin(start, height, dtype)
+        return self.room_outside.begin(start, stop, dtype)
 
     def write(self, start: int, rows: Tensor) -> None:
         """As `FeatureMap.write`."""
-        self.room_outside.end(rows)
+        self.room_outside.end()
         target = self.tensor[start : start + rows.shape[0]]
         rows = rows.to(self.tensor.dtype)
         if self.stream is None:

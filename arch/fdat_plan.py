@@ -19,10 +19,14 @@ import torch
 from . import winograd
 from .fdat import FDATConfig
 from .fdat_upsampler import LDA_GROUPS, LDA_REDUCTION, upscale_steps
+from .fdat_weights import HEAD_MULTIPLE
 
-PREFERRED_TOKENS = {"cpu": 2**13, "cuda": 2**18}
+PREFERRED_TOKENS = {"cpu": 2**14, "cuda": 2**18}
 """Tokens in a band: enough to fill the device and to make the halo, and what an operator costs to begin, small."""
 
+HEAP_SHARE = 0.6
+"""What a process's heap holds beside the live tensors of a band, as a share of them: pieces that were freed and fit
+nothing since. Measured on Linux by ``python -m benchmarks.fdat memory``: 0.4 to 0.8."""
 
 ATTENTION_TOKENS = 2**11
 """Tokens whose q, k and v a CPU computes at a time, so that they are still in its cache when attention reads them."""
@@ -126,12 +130,22 @@ class Plan:
         return self.batch * self.rows * self.columns * self.config.mid_dim * exact if self.sampler == "dysample" else 0
 
     @property
+    def resident_bytes(self) -> int:
+        """Of what stays on the device for the whole run."""
+        maps = 0 if self.host_maps else self.map_bytes
+        image = self.rows * self.columns * self.config.num_in_ch * self.config.unshuffle**2 * bytes_of(self.dtype)
+        return maps + image + self.sampled_bytes
+
+    @property
+    def workspace(self) -> int:
+        """Bytes of the tensors that a band needs at its worst moment, in a sweep or in the tail."""
+        return max(self.sweep_workspace, self.tail_row_bytes * (self.tail_band + 1))
+
+    @property
     def memory_required(self) -> int:
         """Bytes on the device, beyond the weights and what ``write`` keeps."""
-        tail = self.tail_row_bytes * (self.tail_band + 1)
-        resident = 0 if self.host_maps else self.map_bytes
-        resident += self.rows * self.columns * self.config.num_in_ch * self.config.unshuffle**2 * bytes_of(self.dtype)
-        return resident + self.sampled_bytes + max(self.sweep_workspace, tail)
+        heap = HEAP_SHARE if self.device.type == "cpu" else 0
+        return self.resident_bytes + round(self.workspace * (1 + heap))
 
     @property
     def host_memory_required(self) -> int:
@@ -150,21 +164,34 @@ class Plan:
         loaded = dim * residual if self.host_maps or bytes_of(self.map_dtype) != residual else 0
         if self.host_maps:
             loaded += 2 * dim * bytes_of(self.map_dtype)  # the band at work and the one on its way
-        # y, n, gelu(depthwise(n)); and for some windows at a time themselves, q, k and v, and the attention's result
+        outside = dim * residual if loaded else 0  # y, where it can't be computed in the map
+        # n on its way into the run's precision; n and gelu(depthwise(n)); n and some windows at a time
+        normed = dim * (run + residual) if converted else dim * run
         down, across = attention_tile(min(self.band, self.rows), width, config.window_size, self.device)
-        attention = dim * residual + 2 * dim * run + 5 * config.embed_dim * down * across * run
-        # y, and the hidden rows before and behind the depthwise convolution
-        feed_forward = dim * residual + 2 * hidden * run
-        # the output where it can't be computed in the map, n of the next block, and gelu(depthwise(n))
-        outside = dim * residual if loaded else 0
-        statistic = outside + 2 * dim * run + (dim * residual if converted else 0)
-        # the output of a convolution, and the tiles that Winograd's transforms lie between
-        convolution = outside + dim * residual
+        attention = max(normed, 2 * dim * run, dim * run + down * across * self._attention_values * run)
+        # n; the hidden rows before and behind the depthwise convolution, and GELU where it is an operator of its own
+        feed_forward = max(normed, 2 * hidden * run, (dim + 2 * hidden) * run if converted else 0)
+        # n of the next block, and gelu(depthwise(n))
+        statistic = max(normed, 2 * dim * run)
+        # the output of a convolution; and that of the first one, or the tiles that Winograd's transforms lie between
+        convolution = dim * residual + dim * (residual + (run if converted else 0))
         if not converted and self.device.type == "cpu":
-            convolution += winograd.working_values(config.embed_dim, config.embed_dim) * run
-        # rows that wait for the next band: of y, and of the output
-        carried = 2 * self.columns * 2 * config.embed_dim * residual
-        return carried + loaded + max(attention, feed_forward, statistic, convolution)
+            tiles = winograd.working_values(config.embed_dim, config.embed_dim) * run
+            convolution = max(convolution, dim * residual + tiles)
+        # rows that wait for the next band: of y, and two of what every depthwise convolution reads
+        carried = self.columns * (3 * config.embed_dim + 2 * config.ffn_dim) * residual
+        return carried + loaded + outside + max(attention, feed_forward, statistic, convolution)
+
+    @property
+    def _attention_values(self) -> int:
+        """Numbers that window attention keeps for each of the tokens it works on at a time."""
+        config = self.config
+        dim, heads = config.embed_dim, config.num_heads
+        padded = heads * (-(-dim // heads // HEAD_MULTIPLE) * HEAD_MULTIPLE)
+        windows, qkv, logits = dim, 3 * padded, heads * config.window_size**2
+        if self.device.type != "cpu" or bytes_of(self.dtype) < 4:
+            return windows + qkv + padded
+        return windows + max(2 * qkv, qkv + 2 * logits)
 
     @property
     def tail_row_bytes(self) -> int:

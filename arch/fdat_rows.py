@@ -1,7 +1,7 @@
 """Operators on consecutive rows of an image: tensors (h, W, C), channels last, one image at a time.
 
-A 3x3 operator needs the row above and the row below. Where rows arrive in bands, `Halo` keeps the last two of them, so
-that the operator's output lags one row behind its input and nothing is computed twice.
+A 3x3 operator needs the row above and the row below. Where rows arrive in bands, `Seam` (or `Halo`) keeps the last two
+of them, so that the operator's output lags one row behind its input and nothing is computed twice.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .products import has_internal_operators
 
 
 def as_image(rows: Tensor) -> Tensor:
@@ -19,45 +21,6 @@ def as_image(rows: Tensor) -> Tensor:
 def as_rows(image: Tensor) -> Tensor:
     """The opposite of `as_image`."""
     return image.permute(0, 2, 3, 1)[0]
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """(..., C) @ weight (O, C) transposed + bias -> (..., O).
-
-    In float32 on a CPU it runs as a 1x1 convolution: that goes to oneDNN, which on AMD has twice the rate of the MKL
-    behind `F.linear`, and at least the same elsewhere.
-    """
-    if x.dtype != torch.float32 or x.device.type != "cpu":
-        return F.linear(x, weight, bias)
-    y = F.conv2d(as_image(x), weight[:, :, None, None], bias)
-    return as_rows(y).view(*x.shape[:-1], -1)
-
-
-def fuses_gelu(x: Tensor) -> bool:
-    """Whether oneDNN can take GELU into the product or convolution before it: two thirds of GELU's time saved.
-
-    The operator is an internal one of torch (its own compiler's), so nothing depends on its being there.
-    """
-    return (
-        x.dtype == torch.float32
-        and x.device.type == "cpu"
-        and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
-        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-    )
-
-
-def _fused_gelu(image: Tensor, weight: Tensor, padding: tuple[int, int], groups: int) -> Tensor:
-    """gelu(conv2d(image (1, C, h, W), weight)), stride 1."""
-    one = [1, 1]
-    return torch.ops.mkldnn._convolution_pointwise(image, weight, None, padding, one, one, groups, "gelu", [], "none")
-
-
-def gelu_linear(x: Tensor, weight: Tensor) -> Tensor:
-    """gelu(`linear` (x, weight)): (h, W, C) -> (h, W, O)."""
-    if fuses_gelu(x):
-        return as_rows(_fused_gelu(as_image(x), weight[:, :, None, None], (0, 0), 1))
-    return F.gelu(linear(x, weight))
 
 
 def convolve(rows: Tensor, weight: Tensor, bias: Tensor | None = None, *, groups: int = 1) -> Tensor:
@@ -82,23 +45,40 @@ def convolve_band(
 
 def gelu_depthwise_band(rows: Tensor, top: bool, bottom: bool, weight: Tensor) -> Tensor:
     """gelu(`convolve_band`) with a kernel (C, 1, 3, 3)."""
-    groups = weight.shape[0]
-    if not fuses_gelu(rows):
+    groups, one = weight.shape[0], [1, 1]
+    if not has_internal_operators(rows):
         return F.gelu(convolve_band(rows, top, bottom, weight, groups=groups))
-    y = as_rows(_fused_gelu(as_image(rows), weight, (int(top or bottom), 1), groups))
+    padding = [int(top or bottom), 1]
+    y = as_rows(
+        torch.ops.mkldnn._convolution_pointwise(
+            as_image(rows), weight, None, padding, one, one, groups, "gelu", [], "none"
+        )
+    )
     return y[int(not top) : y.shape[0] - int(not bottom)] if top or bottom else y
 
 
-def room_below(kept: Tensor | None, height: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Memory for the rows ``kept`` and ``height`` rows below them: all of it, and a view of what is still to be filled.
+class Seam:
+    """Cuts rows that come in bands into pieces for a 3x3 operator, without copying more than four of them.
 
-    ``like`` (h, W, C) gives width, channels and precision.
+    The first band is one piece. Later the first piece is the seam, the last two rows that came and the first two new
+    ones, and the second piece is the band itself: the operator's outputs, one behind the other, have no gap.
     """
-    above = 0 if kept is None else kept.shape[0]
-    everything = like.new_empty(above + height, *like.shape[1:])
-    if kept is not None:
-        everything[:above] = kept
-    return everything, everything[above:]
+
+    def __init__(self) -> None:
+        self.kept: Tensor | None = None  # the last two rows that came, or the only one
+
+    def pieces(self, rows: Tensor, last: bool) -> list[tuple[Tensor, bool, bool]]:
+        """Take the next rows (h, W, C), possibly none; return pieces ``(rows, top, bottom)`` for `convolve_band`."""
+        above = self.kept
+        if above is None:
+            self.kept = rows[-2:].clone()
+            return [(rows, True, last)]
+        seam, top = torch.cat([above, rows[:2]]), above.shape[0] == 1
+        if rows.shape[0] < 2:
+            self.kept = seam[-2:].clone()
+            return [(seam, top, last)] if seam.shape[0] + top + last > 2 else []
+        self.kept = rows[-2:].clone()
+        return [(seam, top, False), (rows, False, last)] if rows.shape[0] > 2 or last else [(seam, top, False)]
 
 
 class Halo:

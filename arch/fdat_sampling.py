@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .fdat_rows import linear
 from .fdat_upsampler import LDA_GROUPS, DySample, LDAUpsample
+from .products import linear
 
 
 def dysample_rows(layer: DySample, features: Tensor, start: int, stop: int) -> Tensor:

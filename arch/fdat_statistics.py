@@ -29,8 +29,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .fdat_rows import gelu_depthwise_band
+from .fdat_rows import Seam, gelu_depthwise_band
 from .fdat_weights import ChannelWeights, SpatialWeights, residual_dtype
+from .products import Product
 
 NORMALIZE_EPS = 1e-12  # of F.normalize
 
@@ -39,16 +40,14 @@ NORMALIZE_EPS = 1e-12  # of F.normalize
 class SpatialMap:
     """Window attention's projection with AIM's channel gate folded in, for one image."""
 
-    weight: Tensor  # (C, C)
-    bias: Tensor  # (C,)
+    projection: Product  # (C, P)
 
 
 @dataclass(frozen=True)
 class ChannelMap:
     """Channel attention of one image as a linear map of its tokens, and AIM's spatial gate of that map's output."""
 
-    weight: Tensor  # (C, C)
-    bias: Tensor  # (C,)
+    attention: Product  # (C, C)
     gate_weight: Tensor  # (1, C)
     gate_bias: Tensor  # (1,)
 
@@ -57,8 +56,8 @@ class Statistic(ABC):
     """What the sweep over the block before takes for a block, from the rows that it writes."""
 
     @abstractmethod
-    def feed(self, rows: Tensor, top: bool, last: bool) -> None:
-        """Take the next rows (h + 2, W, C) of the feature map, the first two of them, but at its ``top``, again."""
+    def feed(self, rows: Tensor, last: bool) -> None:
+        """Take the next rows (h, W, C) of the feature map."""
 
     @abstractmethod
     def result(self) -> SpatialMap | ChannelMap: ...
@@ -69,19 +68,21 @@ class GateStatistic(Statistic):
 
     def __init__(self, block: SpatialWeights) -> None:
         self.block = block
+        self.seam = Seam()
         self.count = 0
         self.total = torch.zeros_like(block.projection_bias)  # (C,)
 
-    def feed(self, rows: Tensor, top: bool, last: bool) -> None:
-        mixed = gelu_depthwise_band(self.block.norm1(rows), top, last, self.block.depthwise)
-        self.count += mixed.shape[0] * mixed.shape[1]
-        self.total += mixed.sum((0, 1), dtype=residual_dtype(mixed.dtype))
+    def feed(self, rows: Tensor, last: bool) -> None:
+        self.count += rows.shape[0] * rows.shape[1]
+        for piece in self.seam.pieces(self.block.norm1(rows), last):
+            mixed = gelu_depthwise_band(*piece, self.block.depthwise)
+            self.total += mixed.sum((0, 1), dtype=residual_dtype(mixed.dtype))
 
     def result(self) -> SpatialMap:
         block, mean = self.block, self.total / self.count
         gate = torch.sigmoid(block.gate_up @ F.gelu(block.gate_down @ mean))  # (C,)
         weight, bias = gate[:, None] * block.projection, gate * block.projection_bias
-        return SpatialMap(weight.to(block.dtype), bias.to(block.dtype))
+        return SpatialMap(Product.of(weight.to(block.dtype), bias.to(block.dtype)))
 
 
 class GramStatistic(Statistic):
@@ -94,8 +95,8 @@ class GramStatistic(Statistic):
         self.total = torch.zeros_like(block.projection_bias)  # (C,): 1^T d
         self.gram = torch.zeros_like(block.projection)  # (C, C): d^T d
 
-    def feed(self, rows: Tensor, top: bool, last: bool) -> None:
-        norm, rows = self.block.norm1, rows if top else rows[2:]
+    def feed(self, rows: Tensor, last: bool) -> None:
+        norm = self.block.norm1
         if self.pilot is None:
             self.pilot = norm.less(None)(rows).mean((0, 1))
         tokens = norm.less(self.pilot)(rows).flatten(0, 1)  # (N, C): d, in the residual's precision
@@ -116,15 +117,16 @@ class GramStatistic(Statistic):
         attention = (query @ key.mT * block.temperature).softmax(-1)  # (heads, c, c)
         weight = block.projection @ (attention @ value).flatten(0, 1)  # (C, C)
         bias = block.projection_bias
-        return ChannelMap(
-            *(t.to(block.dtype) for t in (weight, bias, block.token_gate @ weight, block.token_gate @ bias))
+        weight, bias, gate_weight, gate_bias = (
+            t.to(block.dtype) for t in (weight, bias, block.token_gate @ weight, block.token_gate @ bias)
         )
+        return ChannelMap(Product.of(weight, bias), gate_weight, gate_bias)
 
 
 class NoStatistic(Statistic):
     """Behind the last block of a group: its convolution needs none."""
 
-    def feed(self, rows: Tensor, top: bool, last: bool) -> None: ...
+    def feed(self, rows: Tensor, last: bool) -> None: ...
 
     def result(self) -> NoReturn:
         raise AssertionError("no block follows")

@@ -7,9 +7,10 @@
 Trunk and branch are the only full-size maps. A sweep reads each row once and writes it once; the branch is updated in
 place. The statistic over the whole image that a block needs is taken by the sweep before it, from the rows it writes.
 
-In a block's sweep, band [a, b) of the source is read with one row above and below. The attention half gives y for
-[a, b). The feed-forward half has a 3x3 depthwise convolution of its own, so it lags one row: it writes [a - 1, b - 1).
-That is why row a - 1 still holds the block's input when the next band asks for it.
+In a block's sweep, the attention half turns band [a, b) of the source into y, where the branch has its rows. The
+feed-forward half has a 3x3 depthwise convolution, so it lags one row and finishes [a - 1, b - 1) in place; row b - 1
+waits as y for the next band. Of the source a band reads [a, b + 1): the rows above that the attention half's depthwise
+convolution needs have been overwritten by then, and are kept, normalised, by a `Seam`.
 """
 
 from __future__ import annotations
@@ -22,56 +23,38 @@ from torch import Tensor
 
 from .fdat_maps import FeatureMap, HostMap
 from .fdat_plan import attention_tile, split_rows
-from .fdat_rows import (
-    add_windows_,
-    convolve_band,
-    gelu_depthwise_band,
-    gelu_linear,
-    linear,
-    room_below,
-    to_windows,
-)
+from .fdat_rows import Seam, add_windows_, convolve_band, gelu_depthwise_band, to_windows
 from .fdat_statistics import ChannelMap, SpatialMap, Statistic, statistic_of
 from .fdat_weights import ChannelWeights, Convolution, SpatialWeights, Weights, residual_dtype
 
 
-def window_attention(block: SpatialWeights, folded: SpatialMap, windows: Tensor) -> Tensor:
-    """Gated and projected attention in normalised windows (windows, window**2, C), same shape."""
-    qkv = linear(windows, block.qkv).unflatten(-1, (3, block.heads, -1))  # (windows, s*s, 3, heads, c)
-    q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (windows, heads, s*s, c)
-    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=block.position_bias, scale=block.scale)
-    del qkv, q, k, v
-    return linear(attended.transpose(1, 2).flatten(2), folded.weight, folded.bias)
+def window_attention(block: SpatialWeights, folded: SpatialMap, bias: Tensor, windows: Tensor) -> Tensor:
+    """Gated and projected attention in normalised windows (windows, window**2, C), same shape.
 
-
-def attend(
-    block: SpatialWeights | ChannelWeights,
-    folded: SpatialMap | ChannelMap,
-    rows: Tensor,
-    normed: Tensor,
-    mixed: Tensor,
-    kept: Tensor | None,
-) -> Tensor:
-    """x + AIM(attention(n), gelu(depthwise(n))) for rows x, n = ``normed``, ``mixed`` = gelu(...), each (h, W, C).
-
-    The result has the rows ``kept`` of the band above before its own.
+    ``bias`` is `SpatialWeights.bias_of_windows`, for as many windows or more.
     """
-    result, y = room_below(kept, rows.shape[0], rows)
-    if isinstance(folded, ChannelMap):
-        gate = torch.sigmoid(F.linear(normed, folded.gate_weight, folded.gate_bias))  # (h, W, 1)
-        torch.add(rows, mixed.mul_(gate), out=y)
-        y += linear(normed, folded.weight, folded.bias)
-        return result
-    assert isinstance(block, SpatialWeights), "its map is of its kind"
-    torch.add(rows, mixed, out=y)
+    qkv = block.qkv(windows).unflatten(-1, (3, block.heads, -1))  # (windows, s*s, 3, heads, c)
+    if bias.ndim == 4:
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (windows, heads, s*s, c)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=block.scale)
+    else:
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).contiguous().flatten(1, 2)  # (windows * heads, s*s, c)
+        del qkv
+        logits = torch.baddbmm(bias[: q.shape[0]], q, k.mT, alpha=block.scale)  # (windows * heads, s*s, s*s)
+        attended = torch.bmm(logits.softmax(-1), v).unflatten(0, (-1, block.heads))
+    return folded.projection(attended.transpose(1, 2).flatten(2))
+
+
+def add_window_attention_(y: Tensor, block: SpatialWeights, folded: SpatialMap, normed: Tensor) -> None:
+    """y (h, W, C) += attention(``normed``, likewise), some windows at a time."""
     size, (height, width, _) = block.window, y.shape
     down, across = attention_tile(height, width, size, y.device)
+    bias = block.bias_of_windows(-(-min(down, height) // size) * -(-min(across, width) // size))
     for row in range(0, height, down):
         for column in range(0, width, across):
             place = slice(row, row + down), slice(column, column + across)
-            attended = window_attention(block, folded, to_windows(normed[place], size))
+            attended = window_attention(block, folded, bias, to_windows(normed[place], size))
             add_windows_(y[place], attended.to(y.dtype), size)
-    return result
 
 
 class Sweeps:
@@ -90,7 +73,8 @@ class Sweeps:
         self.trunk, self.branch = trunk, branch
         self.height = height
         self.bands = split_rows(height, band)
-        self.with_halo = [(max(0, start - 1), min(height, stop + 1)) for start, stop in self.bands]
+        self.with_row_below = [(start, min(height, stop + 1)) for start, stop in self.bands]
+        self.with_halo = [(max(0, start - 1), below) for start, below in self.with_row_below]
         self.residual = residual_dtype(weights.dtype)
         self.tick = tick
 
@@ -123,10 +107,10 @@ class Sweeps:
     def shallow(self, image: Tensor, statistic: Statistic) -> None:
         """trunk <- first(image)"""
         for start, stop in self.bands:
-            output, own = self.trunk.room(start, stop - start, self.residual)
-            own.copy_(self.first_rows(image, start, stop))
-            self.trunk.write(start, own)
-            statistic.feed(output, start == 0, stop == self.height)
+            output = self.trunk.room(start, stop, self.residual)[start - stop :]
+            output.copy_(self.first_rows(image, start, stop))
+            self.trunk.write(start, output)
+            statistic.feed(output, stop == self.height)
             self.tick()
 
     def block(
@@ -137,37 +121,66 @@ class Sweeps:
         statistic: Statistic,
     ) -> None:
         """branch <- block(source)"""
-        kept: Tensor | None = None  # the last two rows of y: the halo of the feed-forward half of the next band
-        for (start, stop), rows in zip(self.bands, source.read(self.with_halo, self.residual)):
+        before, behind = Seam(), Seam()
+        for (start, stop), rows in zip(self.bands, source.read(self.with_row_below, self.residual)):
             top, last = start == 0, stop == self.height
-            normed = block.norm1(rows)
-            mixed = gelu_depthwise_band(normed, top, last, block.depthwise)
-            own = slice(int(not top), int(not top) + stop - start)
-            y = attend(block, folded, rows[own], normed[own], mixed, kept)
-            del normed, mixed
-            kept = y[-2:].clone()
-
-            hidden = gelu_linear(block.norm2(y), block.expand)
-            hidden = convolve_band(hidden, top, last, block.mix, groups=block.mix.shape[0])
-            hidden = linear(hidden, block.contract)  # rows [start - 1, stop - 1), from 0 if top, to the end if last
-            first = start - int(not top)
-            output, own = self.branch.room(first, hidden.shape[0], self.residual)
-            torch.add(y[start - first :][: hidden.shape[0]], hidden, out=own)
-            del y, hidden
-            self.branch.write(first, own)
-            statistic.feed(output, top, last)
-            del output, own  # not while the next band is computed
+            room = self.branch.room(start, stop, self.residual)
+            y = room[start - stop :]
+            self.attend(block, folded, rows, y, before, top, last)
+            del rows
+            hidden = block.expand.gelu(block.norm2(y))
+            pieces, finished = behind.pieces(hidden, last), 0
+            del hidden
+            while pieces:
+                mixed = convolve_band(*pieces.pop(0), block.mix, groups=block.mix.shape[0])
+                room[finished : finished + mixed.shape[0]] += block.contract(mixed)
+                finished += mixed.shape[0]
+                del mixed
+            output = room[:finished]  # rows [start - 1, stop - 1), from 0 if top, to the end if last
+            self.branch.write(start - int(not top), output)
+            statistic.feed(output, last)
+            del output, room, y  # not while the next band is computed
             self.tick()
+
+    @staticmethod
+    def attend(
+        block: SpatialWeights | ChannelWeights,
+        folded: SpatialMap | ChannelMap,
+        rows: Tensor,
+        y: Tensor,
+        seam: Seam,
+        top: bool,
+        last: bool,
+    ) -> None:
+        """y <- x + AIM(attention(n), gelu(depthwise(n))), n = norm(x), for rows x with one below; y may lie on x."""
+        normed, done = block.norm1(rows), 0
+        own = normed[: y.shape[0]]
+        gate = None
+        if isinstance(folded, ChannelMap):
+            gate = torch.sigmoid(F.linear(own, folded.gate_weight, folded.gate_bias))  # (h, W, 1)
+        for piece in seam.pieces(normed if top else normed[1:], last):
+            mixed = gelu_depthwise_band(*piece, block.depthwise)
+            place = slice(done, done + mixed.shape[0])
+            if gate is not None:
+                mixed.mul_(gate[place])
+            torch.add(rows[place], mixed, out=y[place])
+            done = place.stop
+            del mixed, piece
+        if isinstance(folded, ChannelMap):
+            y += folded.attention(own)
+        else:
+            assert isinstance(block, SpatialWeights), "its map is of its kind"
+            add_window_attention_(y, block, folded, own)
 
     def close_group(self, convolution: Convolution, statistic: Statistic) -> None:
         """trunk <- trunk + conv(branch)"""
         branch = self.branch.read(self.with_halo, self.residual)
         trunk = self.trunk.read(self.bands, self.residual)
         for (start, stop), rows, skip in zip(self.bands, branch, trunk):
-            output, own = self.trunk.room(start, stop - start, self.residual)
-            torch.add(skip, self._convolve(convolution, rows, start, stop), out=own)
-            self.trunk.write(start, own)
-            statistic.feed(output, start == 0, stop == self.height)
+            output = self.trunk.room(start, stop, self.residual)[start - stop :]
+            torch.add(skip, self._convolve(convolution, rows, start, stop), out=output)
+            self.trunk.write(start, output)
+            statistic.feed(output, stop == self.height)
             self.tick()
 
     def deep_features(self, image: Tensor) -> Iterator[tuple[int, Tensor]]:

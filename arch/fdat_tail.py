@@ -6,8 +6,9 @@ upsamplers that sample the features at learnt positions, ``dysample`` and ``lda`
 before and behind them are here.
 
 Two layers are computed differently from how they are written, with equal results:
-    ConvTranspose2d(C, O, 4, stride 2, padding 1) with few O: each of the 2x2 sub-pixels of an input pixel is a linear
-        function of its 3x3 neighbours, so it is a 3x3 convolution to 4 * O channels and a pixel shuffle.
+    ConvTranspose2d(C, O, 4, stride 2, padding 1) with few O: the four output pixels around a corner of input pixels are
+        linear functions of the four pixels that meet there, so it is a 2x2 convolution to 4 * O channels and a pixel
+        shuffle.
     LeakyReLU behind a nearest-neighbour enlargement goes in front of it.
 """
 
@@ -19,8 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fdat_rows import Halo, as_image, as_rows, convolve, convolve_band, linear, repeat_rows, shuffle_rows
+from .fdat_rows import Halo, Seam, as_image, as_rows, convolve, convolve_band, repeat_rows, shuffle_rows
 from .fdat_upsampler import DySample, LDAUpsample, PixelAttention
+from .products import linear
 
 Stage = Callable[[Tensor, bool], Tensor]
 
@@ -30,42 +32,52 @@ FEW_OUTPUTS = 8  # below, a strided transposed convolution leaves most of the ma
 def convolution_stage(weight: Tensor, bias: Tensor | None) -> Stage:
     """3x3 convolution. Rows are joined before it or behind it, wherever they are fewer channels to copy."""
     weight = weight.contiguous(memory_format=torch.channels_last)
-    if weight.shape[0] * 2 > weight.shape[1]:
+    outputs, channels = weight.shape[:2]
+    if outputs * 2 > channels:
         halo = Halo()
         return lambda rows, last: convolve(halo.extend(rows, last), weight, bias)
-    kept: Tensor | None = None
+    seam = Seam()
 
     def stage(rows: Tensor, last: bool) -> Tensor:
-        nonlocal kept
-        above, kept = kept, rows[-2:].clone()
-        if above is None:
-            return convolve_band(rows, True, last, weight, bias)
-        seam = torch.cat([above, rows[:2]])
-        if rows.shape[0] == 1:
-            kept = seam[-2:]
-            return convolve_band(seam, above.shape[0] == 1, last, weight, bias)
-        return torch.cat(
-            [
-                convolve_band(seam, above.shape[0] == 1, False, weight, bias),
-                convolve_band(rows, False, last, weight, bias),
-            ]
-        )
+        parts = [convolve_band(*piece, weight, bias) for piece in seam.pieces(rows, last)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts) if parts else rows.new_empty(0, rows.shape[1], outputs)
 
     return stage
 
 
-def transposed_as_convolution(weight: Tensor) -> Tensor:
-    """ConvTranspose2d weight (C, O, 4, 4), stride 2, padding 1 -> Conv2d weight (4 * O, C, 3, 3) for a pixel shuffle.
+def corner_kernel(weight: Tensor) -> Tensor:
+    """ConvTranspose2d weight (C, O, 4, 4), stride 2, padding 1 -> Conv2d weight (4 * O, C, 2, 2) for a pixel shuffle.
 
-    Output row 2i + p gets input row i + d by kernel row p + 1 - 2d.
+    Between input rows i and i + 1 lie output rows 2i + 1 + p; each gets input row i + d by kernel row 2 + p - 2d.
     """
-    channels, outputs = weight.shape[:2]
-    result = weight.new_zeros(outputs, 2, 2, channels, 3, 3)
-    taps = [(p, d, p + 1 - 2 * d) for p in (0, 1) for d in (-1, 0, 1) if 0 <= p + 1 - 2 * d < 4]
-    for p, d, kernel_row in taps:
-        for q, e, kernel_column in taps:
-            result[:, p, q, :, d + 1, e + 1] = weight[:, :, kernel_row, kernel_column].T
-    return result.flatten(0, 2)
+    by_row = torch.stack([weight[:, :, 2:], weight[:, :, :2]], 2)  # (C, O, d, p, 4)
+    by_column = torch.stack([by_row[..., 2:], by_row[..., :2]], 4)  # (C, O, d, p, e, q)
+    return by_column.permute(1, 3, 5, 0, 2, 4).flatten(0, 2)
+
+
+def corner_stage(weight: Tensor, bias: Tensor) -> Stage:
+    """ConvTranspose2d with (kernel, stride, padding) (4, 2, 1) at the corners of pixels, half a row behind."""
+    kernel, bias = corner_kernel(weight).contiguous(memory_format=torch.channels_last), bias.repeat_interleave(4)
+    above: Tensor | None = None
+
+    def corners(rows: Tensor, top: bool, bottom: bool) -> Tensor:
+        """Rows (h, W, C) -> rows between them, and above and below (2h - 2 + top + bottom, 2W, O)."""
+        outer = int(top or bottom)
+        y = as_rows(F.conv2d(as_image(rows), kernel, bias, padding=(outer, 1)))
+        y = shuffle_rows(y[outer - top : y.shape[0] - (outer - bottom)], 2)
+        return y[int(top) : y.shape[0] - int(bottom), 1:-1]
+
+    def stage(rows: Tensor, last: bool) -> Tensor:
+        nonlocal above
+        before, above = above, rows[-1:].clone()
+        if before is None:
+            return corners(rows, True, last)
+        seam = torch.cat([before, rows[:1]])
+        if rows.shape[0] == 1:
+            return corners(seam, False, last)
+        return torch.cat([corners(seam, False, False), corners(rows, False, last)])
+
+    return stage
 
 
 def transposed_stage(layer: nn.ConvTranspose2d) -> Stage:
@@ -75,8 +87,7 @@ def transposed_stage(layer: nn.ConvTranspose2d) -> Stage:
         matrix, spread = weight.flatten(1).T.contiguous(), bias.repeat_interleave(9)  # (9 * O, C)
         return lambda rows, last: shuffle_rows(linear(rows, matrix, spread), 3)
     if weight.shape[1] <= FEW_OUTPUTS:
-        convolution = convolution_stage(transposed_as_convolution(weight), bias.repeat_interleave(4))
-        return lambda rows, last: shuffle_rows(convolution(rows, last), 2)
+        return corner_stage(weight, bias)
     halo = Halo()
 
     def stage(rows: Tensor, last: bool) -> Tensor:

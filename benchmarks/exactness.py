@@ -39,6 +39,8 @@ TILES = "64,128,256,512"
 LOCAL_WINDOWS = "48,72,96,128,192,256"
 BAND = 512
 """Rows that are compared at a time."""
+HEAT_STEPS = 24
+"""Colours of the heat map besides black."""
 
 app = typer.Typer(add_completion=False)
 
@@ -59,13 +61,15 @@ class Comparison:
         mean, least = (f"{f(finite):.1f}" if finite else "equal" for f in (np.mean, np.min))
         return (
             f"| {name} | {len(self.to_reference)} | {mean} | {least} | {self.largest:.2g} | "
-            f"{np.mean(self.gain):+.3f} | {np.min(self.gain):+.3f} |"
+            f"{np.mean(self.gain):+.3f} | {np.min(self.gain):+.3f} | "
+            f"{sum(gain > 0 for gain in self.gain)} |"
         )
 
 
 HEADER = [
-    "| input pixels | pictures | PSNR to whole: mean | least | largest difference, levels | gain, dB: mean | worst |",
-    "| --- | --- | --- | --- | --- | --- | --- |",
+    "| input pixels | pictures | PSNR to whole: mean | least | largest difference, levels "
+    "| gain, dB: mean | worst | pictures with gain |",
+    "| --- | --- | --- | --- | --- | --- | --- | --- |",
 ]
 
 
@@ -251,8 +255,8 @@ def large(
 
 
 def heat(levels: NDArray[np.float32], top: float) -> NDArray[np.uint8]:
-    """(H, W, 3): black, red, yellow, white from 0 to ``top`` levels."""
-    x = np.clip(levels / top, 0, 1)[..., None] * 3
+    """(H, W, 3): black, red, yellow, white from 0 to ``top`` levels, in few steps: the palette is for the picture."""
+    x = np.round(np.clip(levels / top, 0, 1)[..., None] * HEAT_STEPS) / HEAT_STEPS * 3
     return (np.clip(x - np.arange(3), 0, 1) * 255).astype(np.uint8)
 
 

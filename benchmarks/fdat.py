@@ -34,7 +34,7 @@ from torch import Tensor, nn  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from arch.fdat import FDAT, PRESETS, FDATConfig  # noqa: E402
-from arch.fdat_rows import linear  # noqa: E402
+from arch.products import linear  # noqa: E402
 from benchmarks.measure import MIB, interleaved, machine, peak_above_base, spread, write_figures  # noqa: E402
 
 TILE, OVERLAP = 512, 32

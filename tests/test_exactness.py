@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from arch.fdat import FDAT, FDATConfig
-from benchmarks.exactness import BAND, app, difference, sew, to_truth
+from benchmarks.exactness import BAND, HEAT_STEPS, Comparison, app, difference, heat, sew, to_truth
 from benchmarks.local_statistics import blend_windows, starts, with_local_statistics
 from tools.metrics import evaluate
 
@@ -44,6 +44,17 @@ def test_difference_and_distance_to_truth_band_by_band() -> None:
         result = a if truth.ndim == 3 else a[..., :1]
         rounded = (result * 255).round().astype(np.uint8).reshape(truth.shape)
         assert to_truth(result, truth, 2) == pytest.approx(evaluate(rounded, truth, 2)[0])
+
+
+def test_row_of_a_comparison() -> None:
+    one = Comparison([50, float("inf"), 40], 1.5, [0.1, 0, -0.25])
+    assert one.row("tiles of 8") == "| tiles of 8 | 3 | 45.0 | 40.0 | 1.5 | -0.050 | -0.250 | 1 |"
+
+
+def test_heat_rises_from_black_to_white_in_few_steps() -> None:
+    colours = heat(np.linspace(0, 3, 1000, dtype=np.float32)[None], 2)[0].astype(int)
+    assert (colours[0] == 0).all() and (colours[-1] == 255).all()
+    assert (np.diff(colours, axis=0) >= 0).all() and len(np.unique(colours, axis=0)) == HEAT_STEPS + 1
 
 
 def test_sewn_picture_is_full(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from arch import winograd
-from arch.fdat_rows import as_image, as_rows, fuses_gelu, gelu_depthwise_band, gelu_linear
+from arch.fdat_rows import Seam, as_image, as_rows, convolve_band, gelu_depthwise_band
 from arch.fdat_weights import Convolution
+from arch.products import Product, has_internal_operators
 
 
 def rows_of(height: int, width: int, channels: int, seed: int = 0) -> torch.Tensor:
@@ -67,21 +68,35 @@ def test_convolutions_choose_for_themselves(dtype: torch.dtype, outputs: int) ->
     assert (got - wanted).abs().max() <= (1e-5 if dtype == torch.float32 else 0.1)
 
 
-@pytest.mark.parametrize("fused", [True, False])
-def test_fused_gelu_and_its_public_fallback(fused: bool) -> None:
+@pytest.mark.parametrize("internal", [True, False])
+def test_internal_operators_and_their_public_fallback(internal: bool) -> None:
     rows, weight = rows_of(6, 11, 24), rows_of(1, 1, 24 * 40).view(40, 24)
-    kernel = rows_of(1, 1, 24 * 9, seed=1).view(24, 1, 3, 3)
-    with torch.backends.mkldnn.flags(enabled=fused):
-        if fused and not fuses_gelu(rows.float()):
+    kernel, bias = rows_of(1, 1, 24 * 9, seed=1).view(24, 1, 3, 3), rows_of(1, 1, 40, seed=2).flatten()
+    with torch.backends.mkldnn.flags(enabled=internal):
+        if internal and not has_internal_operators(rows.float()):
             pytest.skip("this build of torch has no oneDNN")
-        assert fuses_gelu(rows.float()) == fused and not fuses_gelu(rows)
-        product = gelu_linear(rows.float(), weight.float())
+        assert has_internal_operators(rows.float()) == internal and not has_internal_operators(rows)
+        product = Product.of(weight.float(), bias.float())
+        assert (product.packed is not None) == internal
+        plain, with_gelu = product(rows.float()), product.gelu(rows.float())
         mixed = {
             (top, bottom): gelu_depthwise_band(rows.float(), top, bottom, kernel.float())
             for top in (True, False)
             for bottom in (True, False)
         }
-    assert (product - F.gelu(rows @ weight.T)).abs().max() <= 2e-5
+    assert (plain - (rows @ weight.T + bias)).abs().max() <= 2e-5
+    assert (with_gelu - F.gelu(rows @ weight.T + bias)).abs().max() <= 2e-5
     for (top, bottom), got in mixed.items():
         wanted = F.gelu(expected(rows, kernel, int(top), int(bottom), groups=24))
         assert got.shape == wanted.shape and (got - wanted).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("heights", [(1,), (1, 1), (1, 1, 1), (1, 2), (2, 1, 3), (5, 4), (3, 0), (4, 1, 0), (8, 8, 8)])
+def test_seams_have_no_gap(heights: tuple[int, ...]) -> None:
+    rows, kernel = rows_of(sum(heights), 7, 5), rows_of(1, 1, 4 * 5 * 9, seed=1).view(4, 5, 3, 3)
+    seam, parts, at = Seam(), [], 0
+    for index, height in enumerate(heights):
+        last = index == len(heights) - 1
+        parts += [convolve_band(*piece, kernel) for piece in seam.pieces(rows[at : at + height], last)]
+        at += height
+    assert (torch.cat(parts) - expected(rows, kernel, 1, 1)).abs().max() <= 1e-12

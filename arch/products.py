@@ -1,0 +1,67 @@
+"""Products of tokens with a weight, by the fastest library there is for them.
+
+In float32 on a CPU that is oneDNN, on AMD at twice the rate of the MKL behind `F.linear`, and elsewhere at least at the
+same. Two ways lead there:
+
+- a weight packed once, and internal operators of torch (those of its own compiler), which take GELU into the product;
+- where these are missing, a 1x1 convolution, which packs the weight at every call: 8 % slower for 8192 tokens, 15 % for
+  2048.
+
+Everywhere else it is `F.linear`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def has_internal_operators(x: Tensor) -> bool:
+    """Whether oneDNN's fused operators are there for tensors like this one."""
+    return (
+        x.dtype == torch.float32
+        and x.device.type == "cpu"
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
+        and all(
+            hasattr(torch.ops.mkldnn, name)
+            for name in ("_convolution_pointwise", "_linear_pointwise", "_reorder_linear_weight")
+        )
+    )
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """(..., C) @ weight (O, C) transposed + bias -> (..., O), with a weight that is used once."""
+    if x.dtype != torch.float32 or x.device.type != "cpu":
+        return F.linear(x, weight, bias)
+    image = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)  # (1, C, 1, tokens), channels last
+    return F.conv2d(image, weight[:, :, None, None], bias).permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
+
+
+@dataclass(frozen=True)
+class Product:
+    """A weight that many tokens are multiplied with."""
+
+    weight: Tensor  # (O, C)
+    bias: Tensor | None  # (O,)
+    packed: Tensor | None  # what oneDNN makes of the weight; None: it is used as it stands
+
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor | None = None) -> Product:
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach()) if has_internal_operators(weight) else None
+        return cls(weight, bias, packed)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., O)"""
+        if self.packed is None:
+            return linear(x, self.weight, self.bias)
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """gelu of the product: (..., C) -> (..., O)"""
+        if self.packed is None:
+            return F.gelu(linear(x, self.weight, self.bias))
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "gelu", [], "none")
