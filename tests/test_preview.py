@@ -67,7 +67,7 @@ def test_what_is_not_due_is_not_sampled(every: int, monkeypatch: pytest.MonkeyPa
 
 def test_band_by_band() -> None:
     model = load_model(random_fdat(small("pixelshuffledirect", 2)).state_dict())
-    image, seen = picture(200, 100), Shown()
+    image, seen = picture(250, 200), Shown()
     result = upscale_image(model, image, preview=seen)
     assert torch.equal(seen.pictures[-1], as_uint8(result[0]))
     assert torch.equal(result, upscale_image(model, image))
