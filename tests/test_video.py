@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ from video_cases import MIRRORED, TURNED, Clip, probe, write_clip
 
 from picture_files import VIDEO_SUFFIXES
 from video import Encoding, PictureVideo, UnsupportedStreamError, VideoError, VideoFile, VideoJob
-from video.write import CONTAINERS, SEGMENT_FRAMES
+from video.colour import Colour, FrameMaker
+from video.write import CONTAINERS, SEGMENT_FRAMES, SegmentEncoder
 
 FINE = Encoding(crf=4)  # so that what is seen is not the encoder's doing
 
@@ -161,6 +163,44 @@ def test_equal_frames_are_computed_once(tmp_path: Path) -> None:
 
 
 # How it is encoded ------------------------------------------------------------------------------------------
+
+
+class TimelessStream:
+    """A stream whose encoder says nothing sensible about when to decode.
+
+    FFmpeg's x265 does so for segments shorter than its delay: the times come from memory never written.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def encode(self, frame: av.VideoFrame | None) -> list[av.Packet]:
+        packets = self._stream.encode(frame)
+        for packet in packets:
+            packet.dts -= 712964571283
+        return packets
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, SEGMENT_FRAMES])
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
+def test_decoding_times_do_not_depend_on_the_encoder(codec: str, frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoding = Encoding(codec=codec, crf=30).resolved(8, ".mkv")
+    colour = Colour(matrix=1, range=1, primaries=1, transfer=1)
+    frame = FrameMaker(encoding.pixel_format, colour, 64, 72)
+    encoder = SegmentEncoder(encoding, (64, 72), Fraction(30000, 1001), colour, Fraction(1))
+    begin = SegmentEncoder._open
+
+    def begin_timeless(self: SegmentEncoder) -> None:
+        begin(self)
+        self._stream = TimelessStream(self._stream)
+
+    monkeypatch.setattr(SegmentEncoder, "_open", begin_timeless)
+    for shade in range(frames):
+        encoder.add(frame(torch.full((64, 72, 3), shade / 50)))
+    packets = encoder.finish()
+    assert encoder.delay == {"h264": 2, "hevc": 2, "av1": 0, "vp9": 0}[codec]
+    assert sorted(shown for _, shown, _ in packets) == list(range(frames))
+    assert [decoded for _, _, decoded in packets] == [place - encoder.delay for place in range(frames)]
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,7 @@ class SegmentEncoder:
         self._size, self._rate, self._colour, self._aspect = size, rate.limit_denominator(1001), colour, pixel_aspect
         self.frames = 0
         """Frames in the segment so far."""
+        self.delay: int | None = None  # as the encoder says, until its sample is written
         if min(size) < self._codec.least_side:
             raise VideoError(
                 f"{self._codec.encoder} needs {self._codec.least_side} pixels a side, and the result has "
@@ -183,7 +184,7 @@ class SegmentEncoder:
             self._open()
         frame.pts, frame.time_base = self.frames, 1 / self._rate
         self.frames += 1
-        self._container.mux(self._stream.encode(frame))
+        self._mux(self._stream.encode(frame))
 
     def finish(self) -> list[tuple[av.Packet, int, int]]:
         """The packets of the segment in decoding order; the next frame begins a new one.
@@ -193,8 +194,7 @@ class SegmentEncoder:
         """
         if not self.frames:
             return []
-        packets = enumerate(self._packets(self._close()))
-        return [(packet, shown, place - self.delay) for place, (packet, shown, _) in packets]
+        return self._packets(self._close())
 
     def _packets(self, segment: bytes) -> list[tuple[av.Packet, int, int]]:
         """Those of an MP4 file, with the numbers of frames that their pts and dts stand for."""
@@ -205,7 +205,16 @@ class SegmentEncoder:
             packets = [packet for packet in container.demux(stream) if packet.dts is not None]
             return [(packet, round(packet.pts / ticks), round(packet.dts / ticks)) for packet in packets]
 
+    def _mux(self, packets: list[av.Packet]) -> None:
+        for packet in packets:
+            if self.delay is not None:
+                # x265 makes up the times of segments that are shorter than its delay from memory never written.
+                packet.dts = self._written - self.delay
+            self._written += 1
+            self._container.mux_one(packet)
+
     def _open(self) -> None:
+        self._written = 0  # packets
         self._file = io.BytesIO()
         self._container = av.open(self._file, "w", format="mp4")
         self._stream: Any = self._container.add_stream(self._codec.encoder, rate=self._rate, options=self._options)
@@ -219,7 +228,7 @@ class SegmentEncoder:
         context.thread_type = "AUTO"  # slices alone, PyAV's default, cost quality
 
     def _close(self) -> bytes:
-        self._container.mux(self._stream.encode(None))
+        self._mux(self._stream.encode(None))
         self._container.close()
         self.frames = 0
         return self._file.getvalue()
