@@ -14,8 +14,7 @@ In training, and where gradients are recorded, the plain network runs.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +23,9 @@ from torch import Tensor, nn
 from . import winograd
 from .dense_iso_config import ACTIVATIONS, RGB, VALUE_RANGES, DenseIsoViTConfig, HeadLayer
 from .dense_iso_fold import RADIUS, FoldedHead, Span, fold_head
+from .dense_iso_tokens import PackedBlock
 from .dense_iso_vit import GDFN, Block, DenseIsoViT, Stage
+from .onednn import convolve_gelu, has_internal_operators
 
 BAND = 128  # output rows: what the widest layers work in stays below what the allocator maps anew each time
 
@@ -48,46 +49,70 @@ class HeadConvolution:
     """Convolution, activation and PixelShuffle, with output channels in the order in which shuffling copies runs."""
 
     def __init__(self, convolution: nn.Conv2d, layer: HeadLayer, slopes: Tensor | None) -> None:
-        self.shuffle = layer.shuffle
-        self.activated = (
-            ACTIVATIONS[layer.activation] if slopes is None else partial(F.prelu, weight=self._ordered(slopes))
-        )
+        self.shuffle, self.radius, self.activation = layer.shuffle, layer.kernel // 2, layer.activation
+        self.slopes = None if slopes is None else self._ordered(slopes)
         self.bias = None if convolution.bias is None else self._ordered(convolution.bias)
         weight = self._ordered(convolution.weight)
-        self.transformed = winograd.transform_weight(weight) if winograd.suits(weight) else None
+        suits = winograd.suits(weight.shape, weight.dtype, weight.device)
+        self.transformed = winograd.transform_weight(weight) if suits else None
         self.weight = weight.contiguous(memory_format=torch.channels_last) if self.transformed is None else None
 
     def _ordered(self, values: Tensor) -> Tensor:
         """From (C, r, r) along the first dimension, as PixelShuffle has it, to (r, r, C)."""
         return values.detach().unflatten(0, (-1, self.shuffle**2)).transpose(0, 1).flatten(0, 1)
 
-    def convolve(self, x: Tensor, vertical: Span, horizontal: Span) -> Tensor:
-        """With these zeros around ``x``, without a copy where all sides are alike."""
+    def __call__(self, x: Tensor, covered: tuple[Span, Span], vertical: Step, horizontal: Step) -> Tensor:
+        """The cells of the steps, activated and shuffled, from ``x``, which covers some of the layer's input."""
+        x = x[:, :, _shifted(vertical.read, covered[0])]
         if self.transformed is not None:
-            x = winograd.convolve(x, self.transformed, (*horizontal, *vertical))
-            return x if self.bias is None else x.add_(self.bias[:, None, None])
+            x = x[:, :, :, _shifted(horizontal.read, covered[1])]
+            padding = *horizontal.padding, *vertical.padding
+            return winograd.convolve(x, self.transformed, padding, self._finish, self.shuffle)
         assert self.weight is not None, "one of the two is kept"
-        if len({*vertical, *horizontal}) == 1:
-            return F.conv2d(x, self.weight, self.bias, padding=vertical[0])
-        return F.conv2d(F.pad(x, (*horizontal, *vertical)), self.weight, self.bias)
+        # On all columns, with zeros also where the window goes on: to cut the result is cheaper than to copy the input.
+        gelu = self.activation == "gelu"
+        if gelu:
+            x = convolve_gelu(x, self.weight, self.bias, (self.radius, self.radius), 1)
+        else:
+            x = F.conv2d(x, self.weight, self.bias, padding=self.radius)
+        x = x.permute(0, 2, 3, 1)  # (B, h, w, r * r * C)
+        x = x[:, _shifted(vertical.cells, vertical.read), _shifted(horizontal.cells, covered[1])]
+        x = x if gelu else self._activated(x)
+        return self._shuffled(x).permute(0, 3, 1, 2)
 
-    def shuffled(self, x: Tensor) -> Tensor:
-        """(B, r * r * C, h, w) -> (B, C, h * r, w * r), channels last."""
+    def _finish(self, x: Tensor) -> Tensor:
+        """(..., r * r * C), likewise."""
+        return self._activated(x if self.bias is None else x.add_(self.bias))
+
+    def _activated(self, x: Tensor) -> Tensor:
+        """(..., r * r * C), likewise."""
+        if self.slopes is not None:
+            return F.prelu(x.flatten(0, -2), self.slopes).view_as(x)
+        return ACTIVATIONS[self.activation](x)
+
+    def _shuffled(self, x: Tensor) -> Tensor:
+        """(B, h, w, r * r * C) -> (B, h * r, w * r, C)"""
         r = self.shuffle
         if r == 1:
             return x
-        batch, channels, height, width = x.shape
-        rows = x.permute(0, 2, 3, 1).reshape(batch, height, width, r, r, channels // r**2).transpose(2, 3)
-        return rows.reshape(batch, height * r, width * r, -1).permute(0, 3, 1, 2)
+        return x.unflatten(3, (r, r, -1)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
 @dataclass(frozen=True)
-class PreparedHead:
-    """What is made of the head's weights: its linear end as one convolution, and the layers before that."""
+class Prepared:
+    """What is made of the weights.
 
-    weights: tuple[tuple[object, ...], ...]  # which ones: address, type and version of each
+    Attributes:
+        weights: which ones: address, type and version of each.
+        folded: the linear end of the head as one convolution.
+        layers: of the head before that.
+        blocks: packed when they run where that helps.
+    """
+
+    weights: tuple[tuple[object, ...], ...]
     folded: FoldedHead | None
     layers: list[HeadConvolution]
+    blocks: dict[Block, PackedBlock] = field(default_factory=dict)
 
 
 class InferenceDenseIsoViT(DenseIsoViT):
@@ -95,7 +120,7 @@ class InferenceDenseIsoViT(DenseIsoViT):
 
     def __init__(self, config: DenseIsoViTConfig | None = None) -> None:
         super().__init__(config)
-        self._prepared: PreparedHead | None = None
+        self._prepared: Prepared | None = None
         self.register_load_state_dict_post_hook(_weights_changed)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -123,41 +148,51 @@ class InferenceDenseIsoViT(DenseIsoViT):
     def run_stage(self, stage: Stage, x: Tensor) -> Tensor:
         if self.training or torch.is_grad_enabled():
             return super().run_stage(stage, x)
+        packed = self._prepare().blocks
         for block in stage.blocks:
             assert isinstance(block, Block)
+            if has_internal_operators(x.dtype, x.device):
+                if block not in packed:
+                    packed[block] = PackedBlock(block)
+                x = packed[block](x)
+                continue
             attended = block.attention(block.norm1(x))
             x = x + (attended if block.layer_scale_1 is None else block.layer_scale_1 * attended)
             fed_forward = _gdfn_on_tokens(block.gdfn, block.norm2(x))
             x = x + (fed_forward if block.layer_scale_2 is None else block.layer_scale_2 * fed_forward)
         return x
 
-    def working_bytes(self, batch: int, element_size: int) -> int:
+    def working_bytes(self, batch: int, dtype: torch.dtype, device: torch.device) -> int:
         """Peak memory of one forward of ``batch`` whole windows beside the parameters, from the sizes of its tensors.
 
-        Of the head, one step at a time: its input, cropped or padded, and its output; or that and its shuffled copy.
+        Of the head, one step at a time: its input and its output; or that and its shuffled copy.
         """
         config = self.config
-        tokens = config.grid**2
-        blocks = max(3 * width + 5 * hidden for width, hidden in zip(config.dims, config.hidden))
-        largest, held, side, channels = tokens * (sum(config.dims) + blocks), 0, config.grid, sum(config.dims)
-        folded = self._prepare().folded
-        for i, layer in enumerate(config.head):
+        tokens, image = config.grid**2, RGB * (config.window * config.scale) ** 2
+        hidden_maps = 3 if has_internal_operators(dtype, device) else 5
+        blocks = max(3 * width + hidden_maps * hidden for width, hidden in zip(config.dims, config.hidden))
+        largest = max(tokens * (sum(config.dims) + blocks), 2 * image)
+        held, side, channels = 0, config.grid, sum(config.dims)
+        folded, tiles = self._prepare().folded, 0
+        for i, (layer, convolution) in enumerate(zip(config.head, self._convolutions)):
             fold_here = folded is not None and i == folded.start
             out = RGB * folded.factor**2 if folded is not None and fold_here else layer.channels
             rows = side
             if i == self._banded_from(folded):
-                held = side**2 * channels
+                held = side**2 * channels + image  # the bands
             if i >= self._banded_from(folded):
                 rows = min(side, BAND * side // (config.window * config.scale) + 2)
             cells = rows * side
-            largest = max(largest, held + cells * max(2 * channels + out, (1 + fold_here) * channels + 2 * out))
+            if not fold_here and winograd.suits(convolution.weight.shape, dtype, device):
+                largest = max(largest, held + cells * (channels + out))
+                tiles = max(tiles, winograd.working_values(channels, out, dtype))
+            else:
+                largest = max(largest, held + cells * max(2 * channels + out, (1 + fold_here) * channels + 2 * out))
             if fold_here:
                 break
             side, channels = side * layer.shuffle, layer.channels // layer.shuffle**2
-        images = RGB * (config.window**2 + 3 * (config.window * config.scale) ** 2)
-        weights = [layer.transformed for layer in self._prepare().layers if layer.transformed is not None]
-        tiles = max((winograd.working_values(*w.shape[1:]) for w in weights), default=0)
-        return element_size * (batch * (largest + images) + tiles)
+        kept = RGB * config.window**2 + image  # the input and the skip
+        return torch.empty((), dtype=dtype).element_size() * (batch * (largest + kept) + tiles)
 
     def _head(self, x: Tensor, rows: Span, columns: Span) -> Tensor:
         """(B, sum(dims), grid, grid) -> (B, 3, rows, columns), the widest layers in bands of rows."""
@@ -190,9 +225,7 @@ class InferenceDenseIsoViT(DenseIsoViT):
                 x, factor = folded(x, covered, (v.cells, h.cells)), folded.factor
             else:
                 layer = self._prepare().layers[i]
-                x = x[:, :, _shifted(v.read, covered[0]), _shifted(h.read, covered[1])]
-                x = layer.shuffled(layer.activated(layer.convolve(x, v.padding, h.padding)))
-                factor = layer.shuffle
+                x, factor = layer(x, covered, v, h), layer.shuffle
             covered = (v.cells[0] * factor, v.cells[1] * factor), (h.cells[0] * factor, h.cells[1] * factor)
         return x, covered
 
@@ -220,17 +253,16 @@ class InferenceDenseIsoViT(DenseIsoViT):
     def _convolutions(self) -> list[nn.Conv2d]:
         return [module for module in self.head if isinstance(module, nn.Conv2d)]
 
-    def _prepare(self) -> PreparedHead:
+    def _prepare(self) -> Prepared:
         """What is made of the head's weights as they are now."""
-        parameters = itertools.chain(self.head.parameters(), self.slopes.parameters())
-        weights = tuple((p.data_ptr(), p.dtype, 0 if p.is_inference() else p._version) for p in parameters)
+        weights = tuple((p.data_ptr(), p.dtype, 0 if p.is_inference() else p._version) for p in self.parameters())
         if self._prepared is None or self._prepared.weights != weights:
             convolutions = self._convolutions
             folded = fold_head(convolutions, self.config.head, self.config.grid)
             before = list(zip(convolutions, self.config.head))[: folded.start if folded is not None else None]
             slopes = [getattr(activation, "weight", None) for activation in self.slopes]  # of PReLU, None for others
             layers = [HeadConvolution(*pair, slope) for pair, slope in zip(before, slopes)]
-            self._prepared = PreparedHead(weights, folded, layers)
+            self._prepared = Prepared(weights, folded, layers)
         return self._prepared
 
     def _forget(self) -> None:

@@ -20,6 +20,7 @@ from . import winograd
 from .fdat import FDATConfig
 from .fdat_upsampler import LDA_GROUPS, LDA_REDUCTION, upscale_steps
 from .fdat_weights import HEAD_MULTIPLE
+from .onednn import has_internal_operators
 
 PREFERRED_TOKENS = {"cpu": 2**14, "cuda": 2**18}
 """Tokens in a band: enough to fill the device and to make the halo, and what an operator costs to begin, small."""
@@ -170,13 +171,14 @@ class Plan:
         down, across = attention_tile(min(self.band, self.rows), width, config.window_size, self.device)
         attention = max(normed, 2 * dim * run, dim * run + down * across * self._attention_values * run)
         # n; the hidden rows before and behind the depthwise convolution, and GELU where it is an operator of its own
-        feed_forward = max(normed, 2 * hidden * run, (dim + 2 * hidden) * run if converted else 0)
+        fused = has_internal_operators(self.dtype, self.device)
+        feed_forward = max(normed, 2 * hidden * run, (dim + 2 * hidden) * run if converted and not fused else 0)
         # n of the next block, and gelu(depthwise(n))
         statistic = max(normed, 2 * dim * run)
         # the output of a convolution; and that of the first one, or the tiles that Winograd's transforms lie between
         convolution = dim * residual + dim * (residual + (run if converted else 0))
-        if not converted and self.device.type == "cpu":
-            tiles = winograd.working_values(config.embed_dim, config.embed_dim) * run
+        if winograd.suits((config.embed_dim, config.embed_dim, 3, 3), self.dtype, self.device):
+            tiles = winograd.working_values(config.embed_dim, config.embed_dim, self.dtype) * run
             convolution = max(convolution, dim * residual + tiles)
         # rows that wait for the next band: of y, and two of what every depthwise convolution reads
         carried = self.columns * (3 * config.embed_dim + 2 * config.ffn_dim) * residual

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .products import has_internal_operators
+from .onednn import convolve_gelu
 
 
 def as_image(rows: Tensor) -> Tensor:
@@ -45,16 +45,9 @@ def convolve_band(
 
 def gelu_depthwise_band(rows: Tensor, top: bool, bottom: bool, weight: Tensor) -> Tensor:
     """gelu(`convolve_band`) with a kernel (C, 1, 3, 3)."""
-    groups, one = weight.shape[0], [1, 1]
-    if not has_internal_operators(rows):
-        return F.gelu(convolve_band(rows, top, bottom, weight, groups=groups))
-    padding = [int(top or bottom), 1]
-    y = as_rows(
-        torch.ops.mkldnn._convolution_pointwise(
-            as_image(rows), weight, None, padding, one, one, groups, "gelu", [], "none"
-        )
-    )
-    return y[int(not top) : y.shape[0] - int(not bottom)] if top or bottom else y
+    edge = top or bottom
+    y = as_rows(convolve_gelu(as_image(rows), weight, None, (int(edge), 1), weight.shape[0]))
+    return y[int(not top) : y.shape[0] - int(not bottom)] if edge else y
 
 
 class Seam:

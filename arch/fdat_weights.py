@@ -112,7 +112,8 @@ class Convolution:
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None) -> Convolution:
-        transformed = winograd.transform_weight(weight) if winograd.suits(weight) else None
+        suits = winograd.suits(weight.shape, weight.dtype, weight.device)
+        transformed = winograd.transform_weight(weight) if suits else None
         return cls(weight.contiguous(memory_format=torch.channels_last), bias, transformed)
 
     def __call__(self, rows: Tensor, top: bool, bottom: bool) -> Tensor:

@@ -52,7 +52,7 @@ class WindowPlan:
         model = self.model
         size = torch.empty((), dtype=self.dtype).element_size()
         working_bytes = getattr(model.network, "working_bytes", None)
-        network = working_bytes(self.batch, size) if working_bytes else 0
+        network = working_bytes(self.batch, self.dtype, self.device) if working_bytes else 0
         window, channels = model.window * model.scale, 3
         rows = 3 * self.images * channels * window * self.width * model.scale * max(size, 4)
         return (

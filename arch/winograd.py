@@ -1,4 +1,4 @@
-"""3x3 convolutions with a quarter of the multiplications: Winograd's F(4x4, 3x3).
+"""3x3 convolutions with fewer multiplications: Winograd's F(m x m, 3 x 3).
 
 For m outputs y of a kernel g over m + 2 inputs d, in one dimension (Winograd 1980; Lavin and Gray, CVPR 2016)
 
@@ -7,110 +7,159 @@ For m outputs y of a kernel g over m + 2 inputs d, in one dimension (Winograd 19
 in two dimensions the same along rows and columns, and summed over input channels between the brackets and A^T: one
 matrix product for each of the (m + 2)^2 places. The transforms are Kronecker products applied as matrix products, too.
 
-The points at which the polynomials are evaluated decide the rounding. With 0, +-3/4, +-3/2 and infinity a float32
-result is within twice the error (RMS) of the direct convolution; with the customary 0, +-1, +-2 it is four times.
+The points at which the polynomials are evaluated decide the rounding. In full precision m = 4 takes a quarter of the
+multiplications, and with 0, +-3/4, +-3/2 and infinity a float32 result is within twice the error (RMS) of the direct
+convolution; with the customary 0, +-1, +-2 it is four times. In bfloat16 m = 2 with 0, +-1 and infinity takes four
+ninths, at three times the error; m = 4 would have eight times.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TILE = 4  # m: outputs along each side of a tile
 TAPS = 3
-PLACES = TILE + TAPS - 1
-POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
 LEAST_CHANNELS = 64  # below, the transforms cost more than the products save
 TOKENS = 2**11
 """Outputs computed at a time, so that what lies between the transforms stays in a CPU's cache."""
 
 
-def _evaluation(terms: int) -> Tensor:
-    """Values of the powers 0 .. terms - 1 at the points, and at infinity: (PLACES, terms)."""
-    powers = torch.tensor(POINTS, dtype=torch.float64)[:, None] ** torch.arange(terms)
-    at_infinity = torch.zeros(1, terms, dtype=torch.float64)
-    at_infinity[0, -1] = 1
-    return torch.cat([powers, at_infinity])
+@dataclass(frozen=True)
+class Algorithm:
+    """F(tile x tile, TAPS x TAPS) with polynomials evaluated at ``points`` and at infinity."""
+
+    tile: int  # m
+    points: tuple[float, ...]
+
+    @property
+    def places(self) -> int:
+        return self.tile + TAPS - 1
+
+    def matrices(self) -> tuple[Tensor, Tensor, Tensor]:
+        """A^T (tile, places), G (places, TAPS) and B^T (places, places) in float64, with rows of B^T at most 1."""
+        kernel, data = self._evaluation(TAPS), torch.linalg.inv(self._evaluation(self.places)).T
+        size = data.abs().amax(1, keepdim=True)
+        return self._evaluation(self.tile).T, kernel * size, data / size
+
+    def _evaluation(self, terms: int) -> Tensor:
+        """Values of the powers 0 .. terms - 1 at the points, and at infinity: (places, terms)."""
+        powers = torch.tensor(self.points, dtype=torch.float64)[:, None] ** torch.arange(terms)
+        at_infinity = torch.zeros(1, terms, dtype=torch.float64)
+        at_infinity[0, -1] = 1
+        return torch.cat([powers, at_infinity])
 
 
-@cache
-def _matrices() -> tuple[Tensor, Tensor, Tensor]:
-    """A^T (TILE, PLACES), G (PLACES, TAPS) and B^T (PLACES, PLACES) in float64, with rows of B^T at most 1."""
-    kernel, data = _evaluation(TAPS), torch.linalg.inv(_evaluation(PLACES)).T
-    size = data.abs().amax(1, keepdim=True)
-    return _evaluation(TILE).T, kernel * size, data / size
+_PRECISE = Algorithm(4, (0.0, 0.75, -0.75, 1.5, -1.5))
+ALGORITHMS = {torch.float64: _PRECISE, torch.float32: _PRECISE, torch.bfloat16: Algorithm(2, (0.0, 1.0, -1.0))}
 
 
 @cache
 def _transforms(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The transforms of data (PLACES**2, PLACES**2) and of results (TILE**2, PLACES**2) in both dimensions."""
-    result, _, data = _matrices()
+    """The transforms of data (places**2, places**2) and of results (tile**2, places**2) in both dimensions."""
+    result, _, data = ALGORITHMS[dtype].matrices()
     return torch.kron(data, data).to(dtype), torch.kron(result, result).to(dtype)
 
 
-def suits(weight: Tensor) -> bool:
-    """Whether a convolution weight (O, C, 3, 3) is faster this way: on a CPU, in full precision, with many channels."""
-    outputs, channels, *kernel = weight.shape
-    exact = weight.dtype in (torch.float32, torch.float64)
-    return weight.device.type == "cpu" and exact and kernel == [3, 3] and min(outputs, channels) >= LEAST_CHANNELS
+def suits(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether a convolution with such a weight (O, C, k, k) is faster this way: on a CPU, with many channels."""
+    outputs, channels, *kernel = shape
+    wide = kernel == [TAPS, TAPS] and min(outputs, channels) >= LEAST_CHANNELS
+    return wide and device.type == "cpu" and dtype in ALGORITHMS
 
 
-def working_values(channels: int, outputs: int) -> int:
+def working_values(channels: int, outputs: int, dtype: torch.dtype) -> int:
     """Numbers that `convolve` keeps at the worst moment, beside the image and the result."""
+    algorithm = ALGORITHMS[dtype]
     values = max(2 * channels, channels + outputs, 2 * outputs)  # at each of the places of a tile
-    return TOKENS // TILE**2 * PLACES**2 * values
+    return TOKENS // algorithm.tile**2 * algorithm.places**2 * values
 
 
 def transform_weight(weight: Tensor) -> Tensor:
-    """Convolution weight (O, C, 3, 3) -> (PLACES**2, C, O) for `convolve`."""
-    _, kernel, _ = _matrices()
+    """Convolution weight (O, C, 3, 3) -> (places**2, C, O) for `convolve`."""
+    _, kernel, _ = ALGORITHMS[weight.dtype].matrices()
     kernel = kernel.to(weight.device)
     transformed = torch.einsum("ia,jb,ocab->ijco", kernel, kernel, weight.double())
     return transformed.flatten(0, 1).to(weight.dtype).contiguous()
 
 
-def convolve(image: Tensor, transformed: Tensor, padding: tuple[int, int, int, int]) -> Tensor:
+def convolve(
+    image: Tensor,
+    transformed: Tensor,
+    padding: tuple[int, int, int, int],
+    finish: Callable[[Tensor], Tensor] = lambda outputs: outputs,
+    shuffle: int = 1,
+) -> Tensor:
     """3x3 convolution of (B, C, h, w) in channels-last memory.
 
     Args:
         image: the data.
         transformed: from `transform_weight`.
         padding: columns of zeros left and right, rows of zeros above and below, as `torch.nn.functional.pad` has them.
+        finish: what is done to outputs (..., O) while they are in the cache: bias, activation.
+        shuffle: r, for a PixelShuffle of channels in the order (r, r, O / r**2).
 
     Returns:
-        (B, O, h + above + below - 2, w + left + right - 2), channels last.
+        (B, O / r**2, (h + above + below - 2) * r, (w + left + right - 2) * r), channels last.
     """
     left, right, above, below = padding
-    height, width = image.shape[2] + above + below - 2, image.shape[3] + left + right - 2
-    shape = image.shape[0], max(0, height), max(0, width), transformed.shape[2]
-    result = image.new_empty(shape)
-    down, across = -(-height // TILE), -(-width // TILE)
-    step = max(1, TOKENS // (across * TILE**2))  # rows of tiles
-    for rows, into in zip(image.permute(0, 2, 3, 1), result):  # (h, w, C) and (height, width, O)
-        for tile in range(0, down, step) if width > 0 else ():
-            start, stop = tile * TILE, min(height, (tile + step) * TILE)  # the padded rows start .. stop + 2 are seen
-            needed = -(-(stop - start) // TILE) * TILE + TAPS - 1
+    height, width = max(0, image.shape[2] + above + below - 2), max(0, image.shape[3] + left + right - 2)
+    tile = ALGORITHMS[image.dtype].tile
+    result = image.new_empty(image.shape[0], height * shuffle, width * shuffle, transformed.shape[2] // shuffle**2)
+    down, across = -(-height // tile), -(-width // tile)
+    step = max(1, TOKENS // max(1, across * tile**2))  # rows of tiles
+    for rows, into in zip(image.permute(0, 2, 3, 1), result):  # (h, w, C) and (height * r, width * r, O / r**2)
+        for top in range(0, down, step) if width > 0 else ():
+            start, stop = top * tile, min(height, (top + step) * tile)  # the padded rows start .. stop + 2 are seen
+            needed = -(-(stop - start) // tile) * tile + TAPS - 1
             missing = max(0, above - start)
             seen = rows[max(0, start - above) : max(0, stop + TAPS - 1 - above)]
-            sides = (0, 0, left, across * TILE + TAPS - 1 - left - rows.shape[1])
+            sides = (0, 0, left, across * tile + TAPS - 1 - left - rows.shape[1])
             padded = F.pad(seen, (*sides, missing, needed - missing - seen.shape[0]))
-            into[start:stop] = _convolve_tiles(padded, transformed)[: stop - start, :width]
+            outputs = finish(_convolve_tiles(padded, transformed))  # (down, across, tile**2, O)
+            _place(outputs.unflatten(3, (shuffle, shuffle, -1)), into[start * shuffle : stop * shuffle])
     return result.permute(0, 3, 1, 2)
 
 
 def _convolve_tiles(rows: Tensor, transformed: Tensor) -> Tensor:
-    """(down * TILE + 2, across * TILE + 2, C) -> (down * TILE, across * TILE, O)."""
+    """(down * tile + 2, across * tile + 2, C) -> (down, across, tile**2, O)."""
+    algorithm = ALGORITHMS[rows.dtype]
     data_transform, result_transform = _transforms(rows.dtype)
-    tiles = rows.unfold(0, PLACES, TILE).unfold(1, PLACES, TILE)  # (down, across, C, places, places)
-    down, across, channels = tiles.shape[:3]
-    tiles = tiles.permute(0, 1, 3, 4, 2).reshape(down * across, PLACES**2, channels)
+    places, tile = algorithm.places**2, algorithm.tile**2
+    tiles = rows.unfold(0, algorithm.places, algorithm.tile).unfold(1, algorithm.places, algorithm.tile)
+    down, across, channels = tiles.shape[:3]  # of (down, across, C, places, places)
+    if rows.dtype == torch.bfloat16:  # whose batched products would copy what is transposed
+        tiles = tiles.permute(3, 4, 0, 1, 2).reshape(places, -1)
+        data = torch.mm(data_transform, tiles).view(places, -1, channels)  # (places**2, tiles, C)
+        del tiles
+        products = torch.bmm(data, transformed)  # (places**2, tiles, O)
+        del data
+        return torch.mm(result_transform, products.flatten(1)).view(tile, down, across, -1).permute(1, 2, 0, 3)
+    tiles = tiles.permute(0, 1, 3, 4, 2).reshape(-1, places, channels)
     data = torch.matmul(data_transform, tiles)  # (tiles, places**2, C)
     del tiles
     products = torch.bmm(data.transpose(0, 1), transformed)  # (places**2, tiles, O)
     del data
-    result = torch.matmul(result_transform, products.transpose(0, 1))  # (tiles, TILE**2, O)
-    result = result.view(down, across, TILE, TILE, -1).transpose(1, 2)  # (down, TILE, across, TILE, O)
-    return result.reshape(down * TILE, across * TILE, -1)
+    return torch.matmul(result_transform, products.transpose(0, 1)).view(down, across, tile, -1)
+
+
+def _place(outputs: Tensor, into: Tensor) -> None:
+    """Tiles (down, across, tile**2, r, r, C), shuffled, to (height * r, width * r, C); the last may reach beyond."""
+    tile, r = math.isqrt(outputs.shape[2]), outputs.shape[3]
+    outputs = outputs.unflatten(2, (tile, tile)).permute(0, 2, 4, 1, 3, 5, 6)  # (down, tile, r, across, tile, r, C)
+    (down, below), (across, beside) = (divmod(side // r, tile) for side in into.shape[:2])
+    for vertical, rows, start in ((slice(0, down), tile, 0), (slice(down, None), below, down * tile * r)):
+        for horizontal, columns, left in (
+            (slice(0, across), tile, 0),
+            (slice(across, None), beside, across * tile * r),
+        ):
+            part = outputs[vertical, :rows, :, horizontal, :columns]
+            if part.numel():
+                height, width = part.shape[0] * rows * r, part.shape[3] * columns * r
+                target = into[start : start + height, left : left + width]
+                target.unflatten(1, (-1, columns, r)).unflatten(0, (-1, rows, r)).copy_(part)

@@ -18,6 +18,7 @@ from arch.dense_iso_engine import InferenceDenseIsoViT
 from arch.dense_iso_fold import fold_head
 from arch.dense_iso_options import activations
 from arch.dense_iso_vit import DenseIsoViT
+from arch.onednn import has_internal_operators
 
 
 def layers(*items: dict) -> tuple[HeadLayer, ...]:
@@ -221,6 +222,45 @@ def test_gradients_take_the_plain_path() -> None:
     torch.testing.assert_close(part, plain(image)[:, :, 3:20], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("internal", [True, False])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2**-5)])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"gated_half": "first", "layer_scale": True},
+        {"projection": False, "projection_bias": False, "qkv_bias": False, "norm": "rms"},
+        {"g_proj_bias": False, "path_bias": False, "out_proj_bias": False},
+    ],
+)
+def test_blocks_packed_for_onednn(changes: dict, dtype: torch.dtype, tolerance: float, internal: bool) -> None:
+    """Against the plain blocks in float64; ``internal`` False: by public operators alone."""
+    plain, engine = pair("linear", **changes)
+    x = torch.randn(2, 16, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    stage = engine.to(dtype).stages[0]
+    with torch.inference_mode(), torch.backends.mkldnn.flags(enabled=internal):
+        if internal and not has_internal_operators(dtype, x.device):
+            pytest.skip("this build of torch, or this processor, has no oneDNN for it")
+        expected = plain.run_stage(plain.stages[0], x)
+        out = engine.run_stage(stage, x.to(dtype))
+    assert out.dtype == dtype and len(engine._prepare().blocks) == int(internal)
+    assert float((out - expected).abs().max() / expected.abs().max()) <= tolerance
+
+
+@pytest.mark.parametrize("activation", ["none", "gelu", "leaky_relu_0.2", "prelu"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_wide_heads_in_every_precision(dtype: torch.dtype, activation: str) -> None:
+    """Layers by Winograd's algorithm, with bias, activation and shuffling in one, beside direct ones."""
+    head = with_activation(pixel_shuffle_head(fusion_width=64, widths=(64, 64, 16, 16)), activation, "all")
+    plain, engine = pair(head)
+    image = torch.rand(1, 3, 16, 16, dtype=torch.float64)
+    with torch.inference_mode():
+        expected = plain(image)[:, :, 5:60, 9:64]
+        out = engine.to(dtype).part(image.to(dtype), (5, 60), (9, 64))
+    error = (out - expected).pow(2).mean().sqrt() / (expected - expected.mean()).pow(2).mean().sqrt()
+    assert error <= (1e-5 if dtype == torch.float32 else 0.03)
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2**-7), (torch.float16, 2**-10)])
 def test_half_precision_of_the_folded_head(dtype: torch.dtype, tolerance: float) -> None:
     plain, engine = pair("linear")
@@ -242,4 +282,4 @@ def test_memory_is_known_beforehand(activation: str, place: str) -> None:
         engine(image)
         with PeakMemory() as memory:
             engine(image)
-    assert memory.peak == pytest.approx(engine.working_bytes(4, 4), rel=0.25)
+    assert memory.peak == pytest.approx(engine.working_bytes(4, torch.float32, image.device), rel=0.25)

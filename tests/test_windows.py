@@ -155,7 +155,7 @@ def test_engine_gives_the_same_rows_in_order(size: tuple[int, int], batch: int) 
 
 def test_engine_plans_within_the_memory_there_is() -> None:
     class Hungry(Nearest):
-        def working_bytes(self, batch: int, element_size: int) -> int:
+        def working_bytes(self, batch: int, dtype: torch.dtype, device: torch.device) -> int:
             return batch * 10**6
 
     engine = wrap(Hungry(), 2, batch=16).exact_engine
