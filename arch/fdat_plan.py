@@ -19,7 +19,7 @@ import torch
 from . import winograd
 from .fdat import FDATConfig
 from .fdat_upsampler import LDA_GROUPS, LDA_REDUCTION, upscale_steps
-from .fdat_weights import HEAD_MULTIPLE
+from .fdat_weights import HEAD_MULTIPLE, attends_by_products
 from .onednn import has_internal_operators
 
 PREFERRED_TOKENS = {"cpu": 2**14, "cuda": 2**18}
@@ -191,7 +191,7 @@ class Plan:
         dim, heads = config.embed_dim, config.num_heads
         padded = heads * (-(-dim // heads // HEAD_MULTIPLE) * HEAD_MULTIPLE)
         windows, qkv, logits = dim, 3 * padded, heads * config.window_size**2
-        if self.device.type != "cpu" or bytes_of(self.dtype) < 4:
+        if not attends_by_products(self.dtype, self.device):
             return windows + qkv + padded
         return windows + max(2 * qkv, qkv + 2 * logits)
 
