@@ -80,6 +80,7 @@ def dense_iso_speed(figures: Figures) -> str:
             "engine": f"{row['engine']:.2f} s",
             "ratio": f"{row['plain'] / row['engine']:.2f}x",
             half: f"{row['half']:.2f} s",
+            f"{half} to engine": f"{row['half_psnr']:.1f} dB",
             "of matrix rate": f"{row['share_of_limit']:.0%}",
             "largest error": f"{row['error']:.1e}",
             "Mpx/s": f"{row['output_mpx_per_second']:.3f}",

@@ -63,7 +63,19 @@ def speed(
     torch.set_num_threads(threads)
     half = getattr(torch, dtype)
     limits = {kind: matrix_rate(device, kind) for kind in (torch.float32, half)}
-    columns = "head", "plain", "engine", "ratio", dtype, "to engine", "GFLOP/s", "of limit", "error", "Mpx/s"
+    columns = (
+        "head",
+        "plain",
+        "engine",
+        "ratio",
+        dtype,
+        "to engine",
+        "decibels",
+        "GFLOP/s",
+        "of limit",
+        "error",
+        "Mpx/s",
+    )
     table = Table(*columns)
     rows = []
     for name, (activation, place) in HEADS.items():
@@ -75,7 +87,7 @@ def speed(
         console.print(f"{name}: plain {row['plain']:.2f} s, engine {row['engine']:.2f} s, {dtype} {row['half']:.2f} s")
         table.add_row(
             name, f"{row['plain']:.2f} s", f"{row['engine']:.2f} s", f"{row['plain'] / row['engine']:.2f}x",
-            f"{row['half']:.2f} s", f"{row['engine'] / row['half']:.2f}x", f"{row['engine_gflops']:.0f}",
+            f"{row['half']:.2f} s", f"{row['engine'] / row['half']:.2f}x", f"{row['half_psnr']:.1f}", f"{row['engine_gflops']:.0f}",
             f"{row['share_of_limit']:.0%}", f"{row['error']:.1e}", f"{row['output_mpx_per_second']:.3f}",
         )  # fmt: skip
     machine = torch.cuda.get_device_name() if device != "cpu" else platform.machine()
@@ -106,9 +118,13 @@ def measure(activation: str, place: str, size: int, runs: int, device: str, half
     image = torch.rand(1, 3, size, size, device=device)
     images = {"plain": image, "engine": image, "half": image.to(half)}
     with torch.inference_mode():
-        error = float((models["engine"](image) - models["plain"](image)).abs().max())
-        models["half"](images["half"])
-        with torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter:  # counts public ones
+        precise = models["engine"](image)
+        error = float((precise - models["plain"](image)).abs().max())
+        half_error = float((models["half"](images["half"]) - precise).square().mean())
+        with (
+            torch.backends.mkldnn.flags(enabled=False),
+            FlopCounterMode(display=False) as counter,
+        ):  # counts public ones
             models["engine"](image)
         times: dict[str, list[float]] = {name: [] for name in models}
         for _ in range(runs):
@@ -119,6 +135,7 @@ def measure(activation: str, place: str, size: int, runs: int, device: str, half
         **medians,
         "spread": {name: spread(values) for name, values in times.items()},
         "error": error,
+        "half_psnr": -10 * math.log10(half_error),
         "engine_gflops": counter.get_total_flops() / medians["engine"] / 1e9,
         "output_mpx_per_second": (size * config.scale) ** 2 / 1e6 / min(medians["engine"], medians["half"]),
     }
