@@ -180,7 +180,7 @@ def main(
             if tile is not None and overlap is not None and overlap >= tile:
                 raise UsageError(f"--overlap {overlap} leaves nothing of a tile of {tile}; make it smaller than --tile")
             jobs = plan(inputs, output, recursive=recursive, **naming)
-            skipped = {job for job in jobs if not overwrite and job.target.exists()}
+            skipped = {job for job in jobs if not overwrite and os.path.exists(job.target)}
             waiting = [job for job in jobs if job not in skipped]
             if skipped and len(inputs) == 1 and os.path.isfile(inputs[0]):
                 raise OutputExistsError(f"{jobs[0].target} exists; --overwrite replaces it")

@@ -27,7 +27,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = " ".join(str(error).split())
-    if text and isinstance(error, ValueError | OSError | RuntimeError | ImportError):
+    if text and isinstance(error, ValueError | OSError | RuntimeError | ImportError | AssertionError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

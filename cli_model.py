@@ -144,7 +144,10 @@ def load_upscaler(
     try:
         descriptor.to(torch.device(best_device() if device == "auto" else device))
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
-        raise UsageError(f"--device {device}: {reason(error)}") from error
+        raise UsageError(
+            f"--device {device} is not to be had here: {reason(error)}. Use auto (here {best_device()}), cpu, cuda, "
+            "cuda:1 or mps"
+        ) from error
     mask = None if options["mask"] is None else torch.from_numpy(options["mask"])
     options = options | {"mask": mask, "device": descriptor.device}
     return Upscaler(model=model, descriptor=descriptor, options=options, target=parsed_target)

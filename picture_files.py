@@ -178,10 +178,10 @@ def _result_name(source: Path, extension: str, name: str, suffix: str, model: st
 
 
 def _check_distinct(jobs: list[Job]) -> None:
-    sources = {_identity(job.source): job.source for job in jobs}
+    sources = {_identity(job.source): job.source for job in jobs if job.source.exists()}  # else it fails in its turn
     by_target: dict[str, Job] = {}
     for job in jobs:
-        replaced = sources.get(_identity(job.target)) if job.target.exists() else None
+        replaced = sources.get(_identity(job.target)) if os.path.exists(job.target) else None
         if replaced is not None:
             raise PlanError(f"{job.target}: would replace the input {replaced}; give another OUTPUT or --suffix")
         other = by_target.setdefault(os.path.normcase(os.path.abspath(job.target)), job)

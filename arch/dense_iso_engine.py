@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import winograd
+from .autocast import without_autocast
 from .dense_iso_config import ACTIVATIONS, RGB, VALUE_RANGES, DenseIsoViTConfig, HeadLayer
 from .dense_iso_fold import RADIUS, FoldedHead, Span, fold_head
 from .dense_iso_tokens import PackedBlock
@@ -139,6 +140,10 @@ class InferenceDenseIsoViT(DenseIsoViT):
         if self.training or torch.is_grad_enabled():
             return super().forward(x)[:, :, slice(*rows), slice(*columns)]
         self.check_input(x)
+        with without_autocast(x.device):
+            return self._part(x, rows, columns)
+
+    def _part(self, x: Tensor, rows: Span, columns: Span) -> Tensor:
         gain, offset = VALUE_RANGES[self.config.value_range]
         x = x if gain == 1 else x * gain + offset
         skip = self.skip(x)[:, :, slice(*rows), slice(*columns)]
@@ -151,7 +156,7 @@ class InferenceDenseIsoViT(DenseIsoViT):
         packed = self._prepare().blocks
         for block in stage.blocks:
             assert isinstance(block, Block)
-            if has_internal_operators(x.dtype, x.device):
+            if has_internal_operators(x.dtype, x.device) and PackedBlock.suits(block):
                 if block not in packed:
                     packed[block] = PackedBlock(block)
                 x = packed[block](x)
@@ -264,6 +269,12 @@ class InferenceDenseIsoViT(DenseIsoViT):
             layers = [HeadConvolution(*pair, slope) for pair, slope in zip(before, slopes)]
             self._prepared = Prepared(weights, folded, layers)
         return self._prepared
+
+    def train(self, mode: bool = True) -> InferenceDenseIsoViT:
+        if mode != self.training:  # fused optimisers write without raising the version
+            self._forget()
+        super().train(mode)
+        return self
 
     def _forget(self) -> None:
         self._prepared = None

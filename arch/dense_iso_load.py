@@ -68,6 +68,9 @@ def recognise(
     """
     answers = settle(options, sidecar, metadata)
     found = _match(state_dict, answers)
+    quantised = [f"{name} ({tensor.dtype})" for name, tensor in found.weights.items() if not tensor.is_floating_point()]
+    if quantised:
+        raise ModelLoadError(f"weights are quantised or packed: {quantised[:3]}; floating-point ones were expected")
     weights = {name: tensor.detach().to(torch.float32) for name, tensor in found.weights.items()}
     config, settled = complete(found, answers, weights)
     check_shapes(config, weights)
@@ -80,10 +83,17 @@ def recognise(
 def refusal(state_dict: Mapping[str, Any], **sources: Mapping[str, Any] | None) -> ModelLoadError | None:
     """Why `recognise` would not take this for a Dense-Iso-ViT; None where it is one, ambiguous ones included.
 
+    One that is refused for what the sources say alone is one: `recognise` then tells what is wrong with them.
+
     Args:
         state_dict: as for `recognise`.
         sources: its options, sidecar and metadata.
     """
+    refused = _refusal(state_dict, sources)
+    return None if refused is None or (any(sources.values()) and _refusal(state_dict, {}) is None) else refused
+
+
+def _refusal(state_dict: Mapping[str, Any], sources: Mapping[str, Mapping[str, Any] | None]) -> ModelLoadError | None:
     try:
         found = _match(state_dict, settle(**sources))
         weights = dict(found.weights)

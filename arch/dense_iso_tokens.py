@@ -9,13 +9,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .dense_iso_vit import GDFN, Block
+from .dense_iso_vit import GDFN, Attention, Block
 from .onednn import convolve_gelu
 from .products import Product
+
+_OWN_LAYERS = (Attention, GDFN, nn.Linear, nn.Conv2d)
 
 
 class PackedBlock:
     """Computes what the block does, with its weights as they are now. (B, N, C) -> (B, N, C)."""
+
+    @staticmethod
+    def suits(block: Block) -> bool:
+        """Whether the block is made of its own layers alone: none was replaced by another kind, and none has hooks."""
+        inner = [block.attention, block.gdfn, *block.attention.children(), *block.gdfn.children()]
+        return all(
+            type(module) in _OWN_LAYERS and not module._forward_hooks and not module._forward_pre_hooks
+            for module in inner
+        )
 
     def __init__(self, block: Block) -> None:
         attention, gdfn = block.attention, block.gdfn

@@ -341,6 +341,14 @@ class FDAT(nn.Module):
 
         return ExactEngine(self)
 
+    def train(self, mode: bool = True) -> FDAT:
+        from .fdat_weights import forget_packed  # it imports this file
+
+        if mode != self.training:  # fused optimisers write to weights without raising their version
+            forget_packed(self)
+        super().train(mode)
+        return self
+
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2] * self.config.scale, x.shape[3] * self.config.scale
         shallow = self.conv_first(pad_to_multiple(x, self.config.unshuffle))  # (B, C, H, W)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .autocast import without_autocast
 from .fdat import FDAT, pad_to_multiple
 from .fdat_maps import FeatureMap, HostMap
 from .fdat_plan import Plan, make_plan, split_rows
@@ -87,7 +88,17 @@ class ExactEngine:
             raise ValueError(
                 f"FDAT: the image is {tuple(image.shape)}, the plan is for {expected}; plan for the image's size"
             )
-        done = 0
+        with without_autocast(plan.device):
+            self._run(image, plan, write, progress)
+
+    def _run(
+        self,
+        image: Tensor,
+        plan: Plan,
+        write: Callable[[int, Tensor], None],
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        config, done = self.model.config, 0
 
         def tick() -> None:
             nonlocal done

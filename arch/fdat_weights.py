@@ -235,6 +235,11 @@ def packed_weights(model: FDAT, dtype: torch.dtype, device: torch.device) -> Wei
     return known[1]
 
 
+def forget_packed(model: FDAT) -> None:
+    """Pack the weights of a model anew at its next run, for when they were written to without a trace."""
+    _packed.pop(model, None)
+
+
 def release_packed(model: FDAT) -> None:
     """Forget the packed weights of a model, unless they are on the CPU."""
     kept = {target: packed for target, packed in _packed.get(model, {}).items() if target[1].type == "cpu"}

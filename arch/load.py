@@ -28,6 +28,7 @@ from .registry import extended_registry
 
 OWN_IDS = {"FDAT", "DenseIsoViT"}
 COMPILED_PREFIXES = ("_orig_mod.", "module.")
+QUANTISED_TYPES = (torch.int8, torch.uint8, torch.int16)  # of weights; indices have larger ones
 
 
 def load_model(source: str | Path | Mapping[str, Any], **options: Any) -> ImageModelDescriptor:
@@ -130,6 +131,10 @@ def _check_tensor(key: str, value: Tensor) -> None:
     if value.layout is not torch.strided or value.is_meta or value.is_complex():
         raise ModelLoadError(
             f"the tensor {key!r} is {value.layout}, {value.dtype}, on {value.device}; no usable weight"
+        )
+    if value.dtype in QUANTISED_TYPES and value.ndim > 1:
+        raise ModelLoadError(
+            f"the tensor {key!r} is {value.dtype}: quantised or packed weights; floating-point ones were expected"
         )
     if value.untyped_storage().nbytes() < value.numel() * value.element_size():
         raise ModelLoadError(

@@ -88,7 +88,8 @@ def speed(
         table.add_row(
             name, f"{row['plain']:.2f} s", f"{row['engine']:.2f} s", f"{row['plain'] / row['engine']:.2f}x",
             f"{row['half']:.2f} s", f"{row['engine'] / row['half']:.2f}x", f"{row['half_psnr']:.1f}",
-            f"{row['engine_gflops']:.0f}", f"{row['share_of_limit']:.0%}", f"{row['error']:.1e}", f"{row['output_mpx_per_second']:.3f}",
+            f"{row['engine_gflops']:.0f}", f"{row['share_of_limit']:.0%}", f"{row['error']:.1e}",
+            f"{row['output_mpx_per_second']:.3f}",
         )  # fmt: skip
     machine = torch.cuda.get_device_name() if device != "cpu" else platform.machine()
     console.print(f"{size}x{size} pixels, {threads} threads, {machine}, torch {torch.__version__}, wall clock")

@@ -345,6 +345,17 @@ def test_a_broken_file_is_reported_and_the_rest_is_done(folder: Path, content: b
     assert files_in(folder / "out") == {"a.png", "b.jpg"}
 
 
+def test_a_link_to_nothing_and_a_name_too_long_fail_alone(folder: Path):
+    (folder / "in" / "aa.png").symlink_to(folder / "gone.png")
+    (folder / "in" / f"b{'x' * 250}.png").write_bytes((folder / "in" / "a.png").read_bytes())
+    (folder / "out").mkdir()
+    result = run("in", "out", "--suffix", "_4x")
+    assert result.exit_code == 1
+    first, second, summary = result.stderr.splitlines()
+    assert first.startswith("error: in/aa.png: ") and "File name too long" in second
+    assert summary == "finished: 2 done, 0 skipped, 2 failed"
+
+
 def test_a_claim_of_too_many_pixels(folder: Path):
     result = run("one.png", "two.png", "--max-megapixels", 0.0002)
     assert result.exit_code == 1
@@ -408,8 +419,8 @@ def test_debug_shows_the_traceback(folder: Path, model: Model):
         (["one.png", "out", "--mask", "none.png"], "--mask none.png: No such file or directory"),
         (["one.png", "out", "--mask", "text.png"], "--mask text.png: the content is neither PNG"),
         (["one.png", "out", "--model-option", "heads"], "--model-option: 'heads' is no option"),
-        (["one.png", "out", "--device", "cuda:7"], "--device cuda:7: no cuda:7 at all"),
-        (["one.png", "out", "--device", "toaster"], "--device toaster: "),
+        (["one.png", "out", "--device", "cuda:7"], "--device cuda:7 is not to be had here: no cuda:7 at all"),
+        (["one.png", "out", "--device", "toaster"], "--device toaster is not to be had here: "),
     ],
 )
 def test_wrong_usage(folder: Path, arguments: list[str], line: str):

@@ -247,6 +247,33 @@ def test_blocks_packed_for_onednn(changes: dict, dtype: torch.dtype, tolerance: 
     assert float((out - expected).abs().max() / expected.abs().max()) <= tolerance
 
 
+@pytest.mark.parametrize("change", ["wrapped layer", "hook", "fused optimiser", "autocast", "compiled"])
+def test_what_packed_blocks_must_not_miss(change: str) -> None:
+    plain, engine = (network.float() for network in pair("linear"))
+    image, called = torch.rand(1, 3, 16, 16), []
+    with torch.no_grad():
+        engine(image)
+    networks: list[nn.Module] = [plain, engine]
+    for network in (plain, engine):
+        attention = network.stages[0].blocks[0].attention
+        if change == "wrapped layer":
+            attention.qkv = nn.Sequential(attention.qkv, nn.Softsign())
+        elif change == "hook":
+            attention.register_forward_hook(lambda *_: called.append(1))
+        elif change == "fused optimiser":
+            optimizer = torch.optim.SGD(network.train().parameters(), 0.5, fused=True)
+            network(image).square().mean().backward()
+            optimizer.step()
+            network.eval()
+    if change == "compiled":
+        networks = [plain, torch.compile(engine, backend="eager")]  # type: ignore[list-item]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=change == "autocast"):
+        expected, out = (network(image) for network in networks)
+    tolerance = 0.03 if change == "autocast" else 1e-5
+    assert (out - expected).abs().max() <= tolerance * expected.abs().max().clamp(1)
+    assert len(called) == (2 if change == "hook" else 0)
+
+
 @pytest.mark.parametrize("activation", ["none", "gelu", "leaky_relu_0.2", "prelu"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_wide_heads_in_every_precision(dtype: torch.dtype, activation: str) -> None:

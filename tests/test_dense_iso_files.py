@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -190,6 +191,32 @@ def test_typed_options_come_before_sidecar_before_metadata(tmp_path: Path) -> No
     path.with_suffix(".json").write_text('{"norm_eps": 1e-4, "heads": [2, 3, 2]}')
     assert epsilon() == 1e-4
     assert epsilon("norm_eps=1e-6; heads=2,3,2") == 1e-6
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "metadata", "message"),
+    [
+        ({"skip": "zzz"}, {}, "skip"),
+        ({"heads": "banana"}, {}, "heads"),
+        ({}, {"dense_iso_vit": "{broken"}, "not JSON"),
+        ({}, {"head_activation": "sigmoidal"}, "head_activation"),
+        ({"container": "elsewhere"}, {}, "elsewhere"),
+    ],
+)
+def test_what_is_wrong_beside_the_weights_is_said(tmp_path: Path, sidecar: dict, metadata: dict, message: str) -> None:
+    """It must not fall through to spandrel's registry, which would load the network without any of it."""
+    module, _ = build("timm")
+    path = tmp_path / "model.safetensors"
+    save_file(contiguous(module.state_dict()), path, metadata)
+    path.with_suffix(".json").write_text(json.dumps(sidecar))
+    with pytest.raises(ModelLoadError, match=message):
+        load_model(path)
+
+
+def test_quantised_weights_are_refused() -> None:
+    module, _ = build("timm")
+    with pytest.raises(ModelLoadError, match="quantised"):
+        load_model({name: (50 * tensor).to(torch.int8) for name, tensor in module.state_dict().items()})
 
 
 def one_list(state_dict: StateDict) -> StateDict:

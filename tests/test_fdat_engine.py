@@ -125,6 +125,23 @@ def test_fp32_by_public_operators_alone() -> None:
     assert (got - expected).abs().max() <= 5e-5 * expected.abs().max().clamp(1)
 
 
+@pytest.mark.parametrize("change", ["fused optimiser", "autocast"])
+def test_what_packed_weights_must_not_miss(change: str) -> None:
+    model, image = random_fdat(small("pixelshuffle", 2)), picture(1, 3, 17, 20).float()
+    model = model.float()
+    before = run(model, image, torch.float32)
+    if change == "fused optimiser":
+        optimizer = torch.optim.SGD(model.train().parameters(), 0.01, fused=True)
+        model(image).square().mean().backward()
+        optimizer.step()
+        model.eval()
+    with torch.autocast("cpu", torch.bfloat16, enabled=change == "autocast"):
+        got = run(model, image, torch.float32)
+    expected = whole(model, image)
+    assert (got - expected).abs().max() <= 5e-5 * expected.abs().max().clamp(1)
+    assert ((got - before).abs().max() > 1e-3) == (change == "fused optimiser")
+
+
 def decibels(got: torch.Tensor, expected: torch.Tensor) -> float:
     span = expected.max() - expected.min()
     return float(20 * torch.log10(span) - 10 * torch.log10((got - expected).pow(2).mean()))

@@ -246,6 +246,7 @@ BAD_TENSORS = [
     (change(**{"conv_after.weight": torch.zeros(24, 24, 3, 3).to_sparse()}), "sparse_coo"),
     (change(**{"conv_after.weight": torch.zeros(24, 24, 3, 3, device="meta")}), "on meta"),
     (change(**{"conv_after.weight": torch.zeros(1).expand(24, 24, 300, 3000)}), "stores less"),
+    (change(**{"conv_after.weight": torch.zeros(24, 24, 3, 3, dtype=torch.int8)}), "quantised"),
     (lambda sd: {}, "holds no tensors"),
     (lambda sd: {1: 2, 3: {4: 5}}, "holds no tensors"),
     (lambda sd: {"a": torch.zeros(3)}, "Found 1 tensor, starting"),

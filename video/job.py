@@ -140,7 +140,8 @@ class VideoJob:
                 os.replace(kept.path, self.partial)
                 self.frames = kept.frames
             elif not self.frames:
-                self.partial.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # where nothing can be written, nothing is there to be removed
+                    self.partial.unlink(missing_ok=True)
             raise
 
     def _write_frames(self, writer: StreamWriter, upscale: Upscale, progress: Progress) -> None:
