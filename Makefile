@@ -13,6 +13,7 @@ $(VENV)/installed: requirements-cli.txt requirements-tools.txt Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
 	$(BIN)/python -m pip freeze | grep '^torch==' > $(VENV)/torch-constraint.txt
+	@echo "Installing. pip may remark that torchvision wants another torch: it is imported, no more."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torchvision 'spandrel>=0.4.2'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/torch-constraint.txt \
 		einops safetensors psutil typing_extensions -r requirements-cli.txt -r requirements-tools.txt

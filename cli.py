@@ -104,7 +104,7 @@ def main(
     target: Annotated[
         str | None,
         typer.Option(
-            "--target", "-t", help="Not the model's scale: 1.5x, 1920x1080, 1920x, x1080, 'fit 1920x1080', 2.5mp."
+            "--target", "-t", help="Not the model's scale: 1.5x, 50%, 1920x1080, 1920x, x1080, 'fit 1920x1080', 2.5mp."
         ),
     ] = None,
     recursive: Annotated[bool, FileOption("--recursive", "-r", help="Folders with all that is below them.")] = False,
