@@ -37,14 +37,16 @@ check: test
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m pyright
 
-# Measures everything that docs/benchmarks.md shows and writes that page: on an otherwise idle machine, half an hour.
+# Measures everything that docs/benchmarks.md shows and writes that page: on an otherwise idle machine, an hour.
 FIGURES := runs/benchmarks
 bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.fdat speed --presets tiny medium large --json $(FIGURES)/fdat-speed.json
 	$(BIN)/python -m benchmarks.fdat speed --sizes 768x1024 --tiles --repeats 3 --json $(FIGURES)/fdat-tiles.json
 	$(BIN)/python -m benchmarks.fdat exactness --json $(FIGURES)/fdat-exactness.json
 	$(BIN)/python -m benchmarks.fdat memory --sizes 256x256 512x512 512x768 --tiles --json $(FIGURES)/fdat-memory.json
-	$(BIN)/python -m benchmarks.fdat growth --sizes 512x512 1024x1024 2048x2048 --repeats 3 \
+	$(BIN)/python -m benchmarks.fdat memory --presets tiny medium large --drop-output \
+		--sizes 128x128 192x320 256x256 200x500 512x512 --json $(FIGURES)/fdat-plan.json
+	$(BIN)/python -m benchmarks.fdat growth --sizes 512x512 2048x2048 --repeats 2 \
 		--json $(FIGURES)/fdat-growth.json
 	$(BIN)/python -m benchmarks.dense_iso speed --json $(FIGURES)/dense-iso-speed.json
 	$(BIN)/python -m benchmarks.dense_iso train samples --json $(FIGURES)/dense-iso-train.json

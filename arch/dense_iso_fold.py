@@ -114,8 +114,12 @@ def fold_head(convolutions: Sequence[nn.Conv2d], layers: Sequence[HeadLayer], gr
         kernels, biases = _compose(convolutions[start:], layers[start:])
     dtype = convolutions[start].weight.dtype
     biases = [[bias.to(dtype) for bias in row] for row in biases]
+    layout = torch.channels_last  # that of the tokens, or every call would copy the kernel to it
     trimmed = [
-        [kernels[v][h][:, :, slice(*TAPS[v]), slice(*TAPS[h])].to(dtype).contiguous() for h in range(3)]
+        [
+            kernels[v][h][:, :, slice(*TAPS[v]), slice(*TAPS[h])].to(dtype).contiguous(memory_format=layout)
+            for h in range(3)
+        ]
         for v in range(3)
     ]
     return FoldedHead(start, sides[start], sides[-1] // sides[start], trimmed, biases)

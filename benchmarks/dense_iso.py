@@ -63,20 +63,8 @@ def speed(
     torch.set_num_threads(threads)
     half = getattr(torch, dtype)
     limits = {kind: matrix_rate(device, kind) for kind in (torch.float32, half)}
-    columns = (
-        "head",
-        "plain",
-        "engine",
-        "ratio",
-        dtype,
-        "to engine",
-        "decibels",
-        "GFLOP/s",
-        "of limit",
-        "error",
-        "Mpx/s",
-    )
-    table = Table(*columns)
+    figures_of = "plain", "engine", "ratio", dtype, "to engine", "dB", "GFLOP/s", "of limit", "error", "Mpx/s"
+    table = Table("head", *figures_of)
     rows = []
     for name, (activation, place) in HEADS.items():
         if only not in (None, name):
