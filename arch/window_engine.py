@@ -124,4 +124,4 @@ class WindowEngine:
             top += rows.shape[2]
 
     def release(self) -> None:
-        """Nothing is kept beside the module's own tensors and buffers."""
+        """Nothing to drop: what the network makes of its weights goes when it is moved."""
