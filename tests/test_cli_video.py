@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -134,6 +135,15 @@ def test_without_av(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("in/a.png", "out.png").exit_code == 0
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Programs that are started heed Ctrl-C, also where the tests run in the background and ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_interrupted_and_resumed(folder: Path) -> None:
     """Ctrl-C in the middle: what is there is said, can be played, is not lost, and is gone on from."""
     write_clip(folder / "long.mp4", Clip(frames=1500))
