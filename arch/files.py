@@ -35,10 +35,11 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
         ModelLoadError: no such file, unknown type, damaged, or holding anything else than data.
     """
     path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise ModelLoadError(f"{path.name}: the type {path.suffix!r} is not known; use one of {', '.join(SUFFIXES)}")
     if not path.is_file():
         raise ModelLoadError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}; check the path")
+    if path.suffix.lower() not in SUFFIXES:
+        kind = f"the type {path.suffix!r} is not known" if path.suffix else "the name has no type at its end"
+        raise ModelLoadError(f"{path.name}: {kind}; use one of {', '.join(SUFFIXES)}")
     if path.stat().st_size == 0:
         raise ModelLoadError(f"{path.name}: the file is empty; download it again")
     with path.open("rb") as file:

@@ -183,6 +183,9 @@ def write_case(case: str, folder: Path, state_dict: dict[str, torch.Tensor]) -> 
     elif case == "unknown type":
         path = folder / "model.onnx"
         path.write_bytes(b"onnx")
+    elif case == "no type":
+        path = folder / "model"
+        path.write_bytes(b"model")
     elif case == "a folder":
         path.mkdir()
     return path
@@ -213,6 +216,7 @@ BAD_FILES = [
         r"Found 2 tensors, starting with encoder.weight \(8, 8\).*Supported: FDAT, Dense-Iso-ViT",
     ),
     ("unknown type", "type '.onnx' is not known"),
+    ("no type", "the name has no type at its end; use one of .safetensors"),
     ("a folder", "a folder, not a file"),
 ]
 
