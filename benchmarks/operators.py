@@ -1,0 +1,141 @@
+"""The operators that FDAT's engine computes with on a CPU, against what they replace; for docs/fdat-engine.md.
+
+    python -m benchmarks.operators [--repeats 15] [--threads 2]
+
+- products with a packed weight, against 1x1 convolutions, which pack it at every call;
+- window attention by two batched products and a softmax, against ``scaled_dot_product_attention``;
+- attention with heads padded to 32, against heads of 30;
+- Winograd's convolution, against the direct one: time, rounding, and what other points would make of the rounding.
+
+A ratio is the median of the ratios of runs in turn, of wall-clock times: run it on an idle machine. With one thread
+PyTorch takes another way through convolutions, and times are CPU times.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+import typer
+from torch import Tensor
+
+from cpu_torchvision import make_torchvision_importable
+
+make_torchvision_importable()
+
+from arch import winograd  # noqa: E402
+from arch.fdat_weights import HEAD_MULTIPLE  # noqa: E402
+from arch.products import Product, linear  # noqa: E402
+from arch.winograd import ALGORITHMS, Algorithm  # noqa: E402
+from benchmarks.measure import interleaved, machine, median_ratio  # noqa: E402
+
+Ratio = Callable[[Callable[[], object], Callable[[], object]], float]
+"""(slower, quicker) -> ratio of their times."""
+
+OTHERS = {
+    "F(4x4, 3x3), points 0, +-3/4, +-3/2": ALGORITHMS[torch.float32],
+    "F(4x4, 3x3), points 0, +-1, +-2": Algorithm(4, (0.0, 1.0, -1.0, 2.0, -2.0)),
+    "F(2x2, 3x3), points 0, +-1": ALGORITHMS[torch.bfloat16],
+}
+
+
+def products(ratio: Ratio) -> None:
+    """Products of tokens with a weight (360, 180), as of the preset large."""
+    packed = Product.of(torch.randn(360, 180))
+    for tokens in (8192, 2048, 512):
+        x = torch.randn(1, tokens, 180)
+        gain = ratio(lambda x=x: linear(x, packed.weight), lambda x=x: packed(x))
+        print(f"  {tokens:5d} tokens: 1x1 convolution / packed {gain:.2f}")
+
+
+def attention(ratio: Ratio, windows: int = 16, heads: int = 6) -> None:
+    """Attention in some windows of 8x8, from the product's output on, as `arch.fdat_sweeps.window_attention` has it."""
+    bias = torch.randn(1, heads, 64, 64)
+    each = bias.expand(windows, -1, -1, -1).flatten(0, 1)
+
+    def by_products(qkv: Tensor) -> Tensor:
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).contiguous().flatten(1, 2)  # (windows * heads, 64, c)
+        return torch.bmm(torch.baddbmm(each, q, k.mT, alpha=0.2).softmax(-1), v)
+
+    def by_torch(qkv: Tensor) -> Tensor:
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (windows, heads, 64, c)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=0.2)
+
+    padded = 30 + -30 % HEAD_MULTIPLE
+    narrow, wide = (torch.randn(windows, 64, 3, heads, width) for width in (30, padded))
+    gain = ratio(lambda: by_torch(wide), lambda: by_products(wide))
+    print(f"  heads of {padded}: scaled_dot_product_attention / batched products {gain:.2f}")
+    for name, work in (("batched products", by_products), ("scaled_dot_product_attention", by_torch)):
+        gain = ratio(lambda work=work: work(narrow), lambda work=work: work(wide))
+        print(f"  {name}: heads of 30 / padded to {padded} {gain:.2f}")
+
+
+def convolutions(ratio: Ratio, side: int = 128) -> None:
+    """3x3 convolutions of a picture of ``side`` x ``side`` tokens."""
+    for channels in (96, 180):
+        image = torch.randn(1, channels, side, side).contiguous(memory_format=torch.channels_last)
+        weight = (torch.randn(channels, channels, 3, 3) / 30).contiguous(memory_format=torch.channels_last)
+        transformed = winograd.transform_weight(weight)
+        gain = ratio(
+            lambda i=image, w=weight: F.conv2d(i, w, padding=1),
+            lambda i=image, t=transformed: winograd.convolve(i, t, (1, 1, 1, 1)),
+        )
+        print(f"  {channels} channels: direct / Winograd {gain:.2f}")
+
+
+def rounding(dtype: torch.dtype, channels: int = 96) -> float:
+    """RMS error of Winograd's convolution over that of the direct one, both in ``dtype``, against float64."""
+    image = torch.randn(1, channels, 64, 64).to(dtype).contiguous(memory_format=torch.channels_last)
+    weight = (torch.randn(channels, channels, 3, 3) / channels**0.5 / 3).to(dtype)
+    wanted = F.conv2d(image.double(), weight.double(), padding=1)
+    got = winograd.convolve(image, winograd.transform_weight(weight), (1, 1, 1, 1))
+    return float(
+        ((got - wanted).square().mean() / (F.conv2d(image, weight, padding=1) - wanted).square().mean()).sqrt()
+    )
+
+
+def amplification(algorithm: Algorithm) -> float:
+    """Error of the outputs (RMS), over the direct convolution's, if every product had the same relative error.
+
+    In one dimension an output is a sum of products weighed by A^T, which are as large as B^T and G make them; the
+    variance there is the RMS in two dimensions. White data and kernels.
+    """
+    result, kernel, data = algorithm.matrices()
+    size = data.square().sum(1) * kernel.square().sum(1)  # (places,): mean square of a product, in one dimension
+    return float((result.square() @ size).mean() / 3)
+
+
+def main(
+    repeats: Annotated[int, typer.Option(help="Counted runs of each contestant.")] = 15,
+    threads: Annotated[int, typer.Option(help="CPU threads; with one, CPU time is measured.")] = 2,
+) -> None:
+    """Print the ratios."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    clock = time.process_time if threads == 1 else time.perf_counter
+
+    def ratio(slower: Callable[[], object], quicker: Callable[[], object], calls: int = 10) -> float:
+        def often(work: Callable[[], object]) -> Callable[[], object]:
+            return lambda: [work() for _ in range(calls)]
+
+        seconds = interleaved({"slower": often(slower), "quicker": often(quicker)}, repeats, clock)
+        return median_ratio(seconds["slower"], seconds["quicker"])
+
+    with torch.inference_mode():
+        print(machine())
+        for title, measure in (("Products", products), ("Attention", attention), ("Convolutions", convolutions)):
+            print(f"{title}, float32")
+            measure(ratio)
+        print("Rounding of Winograd's convolution over the direct one's, RMS")
+        for dtype in (torch.float32, torch.bfloat16):
+            print(f"  {dtype}, F({ALGORITHMS[dtype].tile}x{ALGORITHMS[dtype].tile}, 3x3): {rounding(dtype):.1f}")
+        print("Growth of errors in the transforms, RMS")
+        for name, algorithm in OTHERS.items():
+            print(f"  {name}: {amplification(algorithm):.1f}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
