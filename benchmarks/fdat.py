@@ -1,11 +1,12 @@
-"""The exact engine against spandrel's FDAT: speed, exactness, memory, and how the cost grows with the image.
+"""The exact engine against spandrel's FDAT: speed, exactness, memory, growth with the image; parameters of presets.
 
     python -m benchmarks.fdat speed --presets tiny medium --sizes 256x256 --threads 2
-    python -m benchmarks.fdat speed --presets tiny --sizes 1024x768 --tiles
+    python -m benchmarks.fdat speed --presets tiny --sizes 768x1024 --tiles
     python -m benchmarks.fdat exactness
     python -m benchmarks.fdat memory --presets tiny --sizes 512x768 --tiles
     python -m benchmarks.fdat memory --presets tiny medium large --drop-output
     python -m benchmarks.fdat growth --presets tiny --sizes 512x512 2048x2048
+    python -m benchmarks.fdat parameters
 
 The reference is spandrel's class on the whole image with the same weights, in the same process; runs of all
 contestants alternate, and each figure is the median of ``--repeats`` (5). Sizes are height x width in input pixels.
@@ -248,6 +249,19 @@ def growth(arguments: argparse.Namespace) -> list[dict]:
     return rows
 
 
+def parameters(arguments: argparse.Namespace) -> list[dict]:
+    """Trained numbers of the presets at ``--scale``, with their own upsampler."""
+    rows = []
+    for preset in arguments.presets:
+        with torch.device("meta"):
+            model = FDAT(replace(PRESETS[preset], scale=arguments.scale))
+        count = sum(parameter.numel() for parameter in model.parameters())
+        about = {"preset": preset, "scale": arguments.scale, "upsampler": model.config.upsampler_type}
+        rows.append({**about, "parameters": f"{count:,}"})
+        print_table(rows[-1:], header=len(rows) == 1)
+    return rows
+
+
 def clock_of(arguments: argparse.Namespace) -> Callable[[], float]:
     return time.process_time if arguments.cpu_time else time.perf_counter
 
@@ -270,22 +284,23 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def main() -> None:
-    what = {"speed": speed, "exactness": exactness, "memory": memory, "growth": growth}
+    what = {"speed": speed, "exactness": exactness, "memory": memory, "growth": growth, "parameters": parameters}
     sizes = {
         "speed": ["256x256"],
         "exactness": ["64x64", "203x317", "1x40", "5x7"],
         "memory": ["256x256", "512x512", "512x768", "768x1024", "1024x1024"],
         "growth": ["512x512", "2048x2048"],
+        "parameters": [],
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=what)
-    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=["tiny"])
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, help="default: tiny; parameters: all")
     parser.add_argument("--sizes", nargs="+", type=parse_size, help="height x width of the input, such as 256x256")
     parser.add_argument(
         "--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="of the arithmetic"
     )
     parser.add_argument("--map-dtype", choices=["float32", "bfloat16", "float16"], help="of the feature maps (memory)")
-    parser.add_argument("--scale", type=int, default=4, help="memory only")
+    parser.add_argument("--scale", type=int, default=4, help="memory and parameters")
     parser.add_argument("--tiles", action="store_true", help="also ComfyUI-style tiles; for memory also the reference")
     parser.add_argument(
         "--drop-output", action="store_true", help="memory: don't keep the output; compare with the plan"
@@ -296,6 +311,7 @@ def main() -> None:
     parser.add_argument("--cpu-time", action="store_true", help="CPU time in place of wall-clock time (one thread)")
     arguments = parser.parse_args()
     arguments.sizes = arguments.sizes or [parse_size(size) for size in sizes[arguments.what]]
+    arguments.presets = arguments.presets or (list(PRESETS) if arguments.what == "parameters" else ["tiny"])
     if arguments.cpu_time:
         arguments.threads = 1
     torch.set_num_threads(arguments.threads)
