@@ -28,9 +28,9 @@ from benchmarks.measure import MIB
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = """# Benchmarks
 
-Written by `python -m benchmarks.collect` from the figures of the commands below; `make bench` runs all of it. Medians;
-noise is the range from the quickest to the slowest run. Contestants take turns in one process, so ratios hold better
-than seconds do.
+Written by `python -m benchmarks.collect runs/benchmarks` from the figures of the commands below; `make bench` runs all
+of it. Medians; noise is the range from the quickest to the slowest run. Contestants take turns in one process, so
+ratios hold better than seconds do. FDAT's sizes are height x width of the input in pixels; its networks have random weights.
 """
 NO_GPU = """## On a GPU
 
@@ -182,9 +182,11 @@ def plot_growth(axes: Axes, figures: Figures) -> None:
 
 
 def plot_memory(axes: Axes, figures: Figures) -> None:
-    for contestant in dict.fromkeys(row["contestant"] for row in figures["rows"]):
-        rows = [row for row in figures["rows"] if row["contestant"] == contestant]
-        axes.plot([megapixels(row) for row in rows], [row["peak MiB"] for row in rows], marker="o", label=contestant)
+    for name in dict.fromkeys((row["preset"], row["contestant"]) for row in figures["rows"]):
+        rows = [row for row in figures["rows"] if (row["preset"], row["contestant"]) == name]
+        axes.plot(
+            [megapixels(row) for row in rows], [row["peak MiB"] for row in rows], marker="o", label=", ".join(name)
+        )
     axes.set(xlabel="input, megapixels", ylabel="peak, MiB", ylim=(0, None))
     axes.legend()
 
