@@ -80,15 +80,17 @@ def test_every_import_of_the_pack_is_in_it(pack: Path, shipped: list[str]) -> No
                 assert module.with_suffix(".py").is_file() or module.is_dir(), f"{name} imports {module.name}"
 
 
-def test_files_that_the_readme_shows_are_there(pack: Path) -> None:
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{file.name}" for file in sorted((ROOT / "docs").glob("*.md")))])
+def test_files_that_pages_show_are_there(pack: Path, page: str) -> None:
     """Pictures ship; of linked files those for development need not."""
-    text = (pack / "README.md").read_text(encoding="utf-8")
+    text = (pack / page).read_text(encoding="utf-8")
     links = re.findall(r"(!?)\[[^\]]*\]\(([^)#:]+)(?:#[^)]*)?\)", text)
-    assert links
+    assert links or page != "README.md"
     for picture, target in links:
-        assert (ROOT / target).exists(), f"README.md links to {target}"
-        left_out = target == "CONTRIBUTING.md" or PurePosixPath(target).parts[0] in DEVELOPMENT
-        assert (pack / target).exists() or (left_out and not picture), f"{target} does not ship"
+        place = PurePosixPath(page).parent / target
+        assert (ROOT / place).exists(), f"{page} links to {target}"
+        left_out = target == "CONTRIBUTING.md" or place.parts[0] in DEVELOPMENT
+        assert (pack / place).exists() or (left_out and not picture), f"{place} does not ship"
 
 
 def test_works_where_nothing_else_is(pack: Path) -> None:
