@@ -151,6 +151,7 @@ class InferenceDenseIsoViT(DenseIsoViT):
         return x if gain == 1 else (x - offset) / gain
 
     def run_stage(self, stage: Stage, x: Tensor) -> Tensor:
+        """As `DenseIsoViT.run_stage`, tokens (B, N, C) of one stage, with packed weights where blocks allow it."""
         if self.training or torch.is_grad_enabled():
             return super().run_stage(stage, x)
         packed = self._prepare().blocks
@@ -271,6 +272,7 @@ class InferenceDenseIsoViT(DenseIsoViT):
         return self._prepared
 
     def train(self, mode: bool = True) -> InferenceDenseIsoViT:
+        """As `nn.Module.train`; what was packed is forgotten when the mode changes."""
         if mode != self.training:  # fused optimisers write without raising the version
             self._forget()
         super().train(mode)

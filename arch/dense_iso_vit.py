@@ -213,6 +213,7 @@ class DenseIsoViT(nn.Module):
         return F.interpolate(x, scale_factor=scale, mode=mode, align_corners=align_corners)
 
     def check_input(self, x: Tensor) -> None:
+        """Raises ValueError for anything but (B, RGB, window, window)."""
         window = self.config.window
         if x.ndim != 4 or tuple(x.shape[1:]) != (RGB, window, window):
             raise ValueError(

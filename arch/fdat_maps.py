@@ -17,6 +17,7 @@ class RoomOutside:
         self.unfinished: Tensor | None = None
 
     def begin(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        """Room for rows [start, stop) behind the one that `end` kept (none at the top): (1 + stop - start, W, C)."""
         above = int(start > 0)
         self.rows = torch.empty(above + stop - start, self.width, self.dim, dtype=dtype, device=self.device)
         if start > 0 and self.unfinished is not None:
@@ -24,6 +25,7 @@ class RoomOutside:
         return self.rows
 
     def end(self) -> None:
+        """Keep the last row, which is not finished, and let go of the rest."""
         if self.rows is not None:
             self.unfinished, self.rows = self.rows[-1].clone(), None
 

@@ -91,6 +91,7 @@ class Plan:
 
     @property
     def host_maps(self) -> bool:
+        """Whether the maps live in host memory and are streamed."""
         return self.map_device.type != self.device.type
 
     @property
@@ -106,6 +107,7 @@ class Plan:
 
     @property
     def bands(self) -> int:
+        """Number of bands of every sweep."""
         return -(-self.rows // self.band)
 
     @property

@@ -56,18 +56,22 @@ def noise(row: Row, unit: str = " s") -> dict[str, str]:
 
 
 def without_spread(row: Row) -> Row:
+    """The row's columns without the ranges that the plots and `noise` show."""
     return {key: value for key, value in row.items() if key != "spread"}
 
 
 def fdat_speed(figures: Figures) -> str:
+    """The table of `benchmarks.fdat speed`, with noise in seconds."""
     return markdown([{**without_spread(row), **noise(row)} for row in figures["rows"]])
 
 
 def fdat_growth(figures: Figures) -> str:
+    """The table of `benchmarks.fdat growth`, with noise in seconds per megapixel."""
     return markdown([{**without_spread(row), **noise(row, " s/Mpx")} for row in figures["rows"]])
 
 
 def plain_rows(figures: Figures) -> str:
+    """The rows as they are."""
     return markdown(figures["rows"])
 
 
@@ -165,12 +169,14 @@ def bars(axes: Axes, names: list[str], spreads: list[dict[str, list[float]]], un
 
 
 def plot_speed(axes: Axes, figures: Figures) -> None:
+    """Seconds of every contestant, on a logarithmic axis."""
     rows = figures["rows"]
     names = [row["head"] if "head" in row else f"{row['preset']}\n{row['size']}" for row in rows]
     bars(axes, names, [row["spread"] for row in rows], "seconds (log)")
 
 
 def plot_growth(axes: Axes, figures: Figures) -> None:
+    """Seconds per megapixel over the size of the input."""
     for preset in dict.fromkeys(row["preset"] for row in figures["rows"]):
         rows = [row for row in figures["rows"] if row["preset"] == preset]
         values = [row["spread"]["engine"] for row in rows]
@@ -183,6 +189,7 @@ def plot_growth(axes: Axes, figures: Figures) -> None:
 
 
 def plot_memory(axes: Axes, figures: Figures) -> None:
+    """Peak MiB over the size of the input, a line per preset and contestant."""
     for name in dict.fromkeys((row["preset"], row["contestant"]) for row in figures["rows"]):
         rows = [row for row in figures["rows"] if (row["preset"], row["contestant"]) == name]
         axes.plot(
@@ -193,6 +200,7 @@ def plot_memory(axes: Axes, figures: Figures) -> None:
 
 
 def megapixels(row: Row) -> float:
+    """Of the input of a row, from its height x width."""
     height, width = map(int, row["size"].split("x"))
     return height * width / 1e6
 

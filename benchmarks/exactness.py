@@ -57,6 +57,7 @@ class Comparison:
     gain: list[float] = field(default_factory=list)  # dB on Y by which it is nearer to the truth than the reference
 
     def row(self, name: str) -> str:
+        """One line of the table whose head is `HEADER`."""
         finite = [value for value in self.to_reference if np.isfinite(value)]
         mean, least = (f"{f(finite):.1f}" if finite else "equal" for f in (np.mean, np.min))
         return (
@@ -74,6 +75,7 @@ HEADER = [
 
 
 def bands(height: int) -> Iterator[slice]:
+    """Slices of `BAND` rows, so that large pictures are compared in little memory."""
     return (slice(top, min(top + BAND, height)) for top in range(0, height, BAND))
 
 
@@ -99,10 +101,12 @@ def to_truth(result: NDArray[np.float32], truth: NDArray[np.uint8], scale: int) 
 
 
 def in_mode(model: ImageModelDescriptor, mode: str, tile: int | None = None) -> Upscale:
+    """The model through `upscale_image` in one mode, in float32."""
     return lambda image: upscale_image(model, image, mode=mode, tile=tile, precision="fp32")
 
 
 def with_local(model: ImageModelDescriptor, window: int) -> Upscale:
+    """A model like this one with statistics over windows of ``window`` input pixels, on the whole picture at once."""
     assert isinstance(model.model, FDAT)
     network = with_local_statistics(model.model, window)
     local = ImageModelDescriptor(
@@ -121,6 +125,7 @@ def with_local(model: ImageModelDescriptor, window: int) -> Upscale:
 
 
 def load_fdat(path: Path) -> ImageModelDescriptor:
+    """Load a checkpoint. Raises typer.BadParameter where it is not an FDAT."""
     model = load_model(path)
     if not isinstance(model.model, FDAT):
         raise typer.BadParameter(f"{path} is a {model.architecture.name}; only FDAT has statistics of the whole image")
@@ -148,6 +153,7 @@ def reduced(truth: NDArray[np.uint8], scale: int) -> Tensor:
 
 
 def report(page: Path | None, section: str, lines: list[str]) -> None:
+    """Print the table, and write it with its command into a section of ``page``."""
     print("\n".join(lines))
     if page:
         write_section(page, section, "\n".join([f"`{command('benchmarks.exactness')}`", "", *lines]))

@@ -60,6 +60,7 @@ def strong_gates(config: FDATConfig, seed: int = 0) -> FDAT:
 
 
 def reference_of(model: FDAT) -> SpandrelFDAT:
+    """spandrel's network with the same configuration and weights."""
     values = {f.name: getattr(model.config, f.name) for f in fields(model.config)}
     values["group_block_pattern"] = list(model.config.group_block_pattern)
     reference = SpandrelFDAT(**values).eval().requires_grad_(False)
@@ -130,6 +131,7 @@ def engine_flops(model: FDAT, height: int, width: int) -> int:
 
 
 def speed_case(preset: str, height: int, width: int, arguments: argparse.Namespace, rate: float) -> dict:
+    """Times of all contestants on one size, their ratios to the engine, and its share of the matrix rate."""
     dtype = getattr(torch, arguments.dtype)
     model = strong_gates(PRESETS[preset])
     reference, image = reference_of(model), torch.rand(1, 3, height, width)
@@ -154,6 +156,7 @@ def speed_case(preset: str, height: int, width: int, arguments: argparse.Namespa
 
 
 def speed(arguments: argparse.Namespace) -> list[dict]:
+    """Seconds of spandrel's network, the engine, and others on demand."""
     rate = product_rate(getattr(torch, arguments.dtype), clock_of(arguments))
     rows = []
     for preset, (height, width) in cases(arguments):
@@ -211,6 +214,7 @@ def memory_case(preset: str, height: int, width: int, threads: int, options: dic
 
 
 def memory(arguments: argparse.Namespace) -> list[dict]:
+    """Peak memory of every contestant on every size, each in a process of its own."""
     rows = []
     for preset, (height, width) in cases(arguments):
         for contestant in ["engine", *(["reference", "tiles"] if arguments.tiles else [])]:
@@ -263,14 +267,17 @@ def parameters(arguments: argparse.Namespace) -> list[dict]:
 
 
 def clock_of(arguments: argparse.Namespace) -> Callable[[], float]:
+    """CPU time or wall-clock time, in seconds."""
     return time.process_time if arguments.cpu_time else time.perf_counter
 
 
 def cases(arguments: argparse.Namespace) -> list[tuple[str, tuple[int, int]]]:
+    """Every preset on every size (height, width)."""
     return [(preset, size) for preset in arguments.presets for size in arguments.sizes]
 
 
 def print_table(rows: list[dict], header: bool) -> None:
+    """Print rows under their names, in columns as wide as the names."""
     widths = {key: max(len(key), 10) for row in rows for key in row if key != "spread"}
     if header:
         print("  ".join(f"{key:>{width}}" for key, width in widths.items()), flush=True)
@@ -279,11 +286,13 @@ def print_table(rows: list[dict], header: bool) -> None:
 
 
 def parse_size(text: str) -> tuple[int, int]:
+    """(height, width) of text such as 256x512."""
     height, _, width = text.partition("x")
     return int(height), int(width)
 
 
 def main() -> None:
+    """Read the command line, measure, print and write."""
     what = {"speed": speed, "exactness": exactness, "memory": memory, "growth": growth, "parameters": parameters}
     sizes = {
         "speed": ["256x256"],

@@ -55,14 +55,17 @@ class Scores:
 
     @property
     def y(self) -> str:
+        """PSNR in dB / SSIM on Y."""
         return f"{self.psnr_y:.2f}/{self.ssim_y:.4f}"
 
     @property
     def rgb(self) -> str:
+        """PSNR in dB / SSIM over the colours."""
         return f"{self.psnr_rgb:.2f}/{self.ssim_rgb:.4f}"
 
 
 def lanczos(low: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    """(H, W, ...) enlarged ``scale`` times by Pillow's Lanczos (a = 3)."""
     size = low.shape[1] * scale, low.shape[0] * scale
     return np.asarray(Image.fromarray(low).resize(size, Image.Resampling.LANCZOS))
 
@@ -104,6 +107,7 @@ def evaluate_folder(
 
 
 def average(scores: dict[str, dict[str, Scores]], method: str) -> Scores:
+    """Mean of one method's scores over the pictures of a folder."""
     return Scores(*np.mean([astuple(picture[method]) for picture in scores.values()], axis=0).tolist())
 
 

@@ -39,11 +39,13 @@ ALLOWANCE = 64 * MIB
 
 
 def tiny_fdat(scale: int = 2, **fields: int) -> ImageModelDescriptor:
+    """The preset tiny with random weights; ``fields`` change its configuration."""
     torch.manual_seed(0)
     return load_model(FDAT(replace(PRESETS["tiny"], scale=scale, **fields)).state_dict())
 
 
 def picture(height: int, width: int) -> torch.Tensor:
+    """(1, height, width, RGB) in [0, 1], noise that is always the same."""
     return torch.rand(1, height, width, 3, generator=torch.Generator().manual_seed(0))
 
 
@@ -59,6 +61,7 @@ def measure_memory(tile: int, scale: int) -> dict[str, float]:
 
 
 def kinds_of_models() -> dict[str, ImageModelDescriptor]:
+    """Networks of several architectures with random weights, by name."""
     from spandrel.architectures.Compact import Compact
     from spandrel.architectures.DAT import DAT
     from spandrel.architectures.ESRGAN import ESRGAN
@@ -177,10 +180,12 @@ class EncodedPreview:
         self.costs: list[float] = []
 
     def due(self) -> bool:
+        """As `Throttle.due`; counts the time from here on."""
         self._started = time.perf_counter()
         return self.throttle.due()
 
     def show(self, thumbnail: torch.Tensor, done: int, total: int) -> None:
+        """Encode (h, w, RGB) uint8 as the host does, and add up what it cost."""
         image = Image.fromarray(thumbnail.numpy())
         self.throttle.done()
         image.save(io.BytesIO(), "JPEG", quality=95)

@@ -67,6 +67,7 @@ def main(
 
 
 def print_report(checkpoint: Path, recognised: Recognised) -> None:
+    """Print what was found, the configuration, and who said what tensors cannot tell."""
     config = recognised.config
     parameters = sum(tensor.numel() for tensor in recognised.weights.values())
     console.print(f"[bold]{checkpoint.name}[/bold]: Dense-Iso-ViT x{config.scale}, {parameters:,} parameters")

@@ -24,6 +24,7 @@ LOG_LINE = re.compile(r"^step (\d+)/\d+  L1 ([\d.]+)  \d+ s$", re.MULTILINE)
 
 
 def read_metadata(checkpoint: Path) -> dict[str, str]:
+    """The entries in the head of a .safetensors file; none: an empty dictionary."""
     with safe_open(checkpoint, framework="pt") as file:
         return dict(file.metadata() or {})
 

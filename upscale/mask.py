@@ -37,6 +37,7 @@ class Region:
 
     @property
     def empty(self) -> bool:
+        """Whether the model has nothing to compute."""
         return not bool(self.touched.any())
 
 

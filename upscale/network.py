@@ -44,6 +44,7 @@ class TileTraits:
 
     @classmethod
     def of(cls, model: ImageModelDescriptor) -> TileTraits:
+        """What the model's `tile_contract` asks for, or else its size requirements."""
         contract = getattr(model.model, "tile_contract", None)
         requirements = model.size_requirements
         if contract is None:

@@ -32,6 +32,7 @@ class Margins:
 
     @classmethod
     def of(cls, seamless: str, margin: int) -> Margins:
+        """``margin`` pixels in the directions that ``seamless`` (one of `SEAMLESS`) names."""
         return cls(
             margin if seamless in ("vertical", "both") else 0, margin if seamless in ("horizontal", "both") else 0
         )
