@@ -93,8 +93,8 @@ def print_report(checkpoint: Path, recognised: Recognised) -> None:
 
 def answers_of(config: DenseIsoViTConfig) -> dict[str, str]:
     """The metadata entry that answers everything that tensors in this project's naming can't tell."""
-    names = ("heads", "gated_half", "norm_eps", "skip", "align_corners", "value_range", "stage_norm_routing", "window")
-    answers = {name: getattr(config, name) for name in names}
+    names = ("heads", "gated_half", "norm", "norm_eps", "skip", "align_corners", "value_range", "stage_norm_routing")
+    answers = {name: getattr(config, name) for name in (*names, "window")}
     answers["residual"] = "network"  # whatever it was, the weights have been changed to this
     answers["head_activation"] = [layer.activation for layer in config.head]
     return {METADATA_KEY: json.dumps(answers)}
