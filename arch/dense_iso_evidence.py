@@ -96,6 +96,7 @@ class Evidence:
         raise self.ambiguous(layers, what)
 
     def ambiguous(self, layers: Sequence[Layer], what: str) -> AmbiguousCheckpointError:
+        """The error that says that nothing tells these layers apart."""
         names = ", ".join(layer.name for layer in layers[:6])
         return AmbiguousCheckpointError(
             f"a Dense-Iso-ViT, but nothing tells {what} apart: {names}. The names say nothing and the file does not "

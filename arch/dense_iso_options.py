@@ -137,6 +137,7 @@ class Answers:
         return self.values[name]
 
     def assumed(self, name: str) -> bool:
+        """Whether nobody answered, so that the default stands."""
         return self.sources[name] == "default"
 
 

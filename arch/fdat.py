@@ -102,14 +102,17 @@ class FDATConfig:
 
     @property
     def upsampler_scale(self) -> int:
+        """Features are enlarged by so much: the scale, times what unshuffling made smaller."""
         return self.scale * self.unshuffle
 
     @property
     def ffn_dim(self) -> int:
+        """Hidden width of the feed-forward part."""
         return int(self.embed_dim * self.ffn_expansion_ratio)
 
     @property
     def blocks_per_group(self) -> tuple[str, ...]:
+        """The kind of attention of every block of a group."""
         return self.group_block_pattern * self.depth_per_group
 
 

@@ -60,7 +60,8 @@ class Statistic(ABC):
         """Take the next rows (h, W, C) of the feature map."""
 
     @abstractmethod
-    def result(self) -> SpatialMap | ChannelMap: ...
+    def result(self) -> SpatialMap | ChannelMap:
+        """The small matrices of the block, once all rows have been fed."""
 
 
 class GateStatistic(Statistic):

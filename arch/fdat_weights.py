@@ -114,6 +114,7 @@ class Convolution:
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None) -> Convolution:
+        """From weight (O, C, 3, 3) and bias (O,), transformed where Winograd is faster."""
         suits = winograd.suits(weight.shape, weight.dtype, weight.device)
         transformed = winograd.transform_weight(weight) if suits else None
         return cls(weight.contiguous(memory_format=torch.channels_last), bias, transformed)

@@ -39,6 +39,7 @@ class Product:
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None = None) -> Product:
+        """From weight (O, C) and bias (O,), packed where oneDNN takes it."""
         packed = None
         if has_internal_operators(weight.dtype, weight.device):
             packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach())

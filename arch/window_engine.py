@@ -40,6 +40,7 @@ class WindowPlan:
 
     @property
     def steps(self) -> int:
+        """Calls of ``progress``: one per batch of windows."""
         vertical, horizontal = (
             plan_axis(length, self.model.window, self.model.overlap, self.model.scale)
             for length in (self.height, self.width)
@@ -49,6 +50,7 @@ class WindowPlan:
 
     @property
     def memory_required(self) -> int:
+        """Bytes for a batch of windows and the bands that they are joined in, beside weights and output."""
         model = self.model
         size = torch.empty((), dtype=self.dtype).element_size()
         working_bytes = getattr(model.network, "working_bytes", None)

@@ -39,6 +39,7 @@ class Algorithm:
 
     @property
     def places(self) -> int:
+        """Side of a tile of inputs: m + 2."""
         return self.tile + TAPS - 1
 
     def matrices(self) -> tuple[Tensor, Tensor, Tensor]:

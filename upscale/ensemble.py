@@ -22,6 +22,7 @@ class Member:
 
     @property
     def dims(self) -> list[int]:
+        """Dimensions of (H, W) that are flipped."""
         return [dim for dim, flipped in enumerate((self.rows, self.columns)) if flipped]
 
     def apply(self, x: Tensor) -> Tensor:

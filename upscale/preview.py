@@ -94,6 +94,7 @@ class Monitor:
         self.growth: Growth | None = None
 
     def tick(self, steps: int) -> None:
+        """So many more steps are done: report them, and show the picture where that is due."""
         self.done += steps
         if self.progress:
             self.progress(self.done, self.total)

@@ -72,7 +72,9 @@ class ExactEngine(Protocol):
 
     def plan(
         self, batch: int, height: int, width: int, *, dtype: torch.dtype, device: torch.device, available: int | None
-    ) -> ExactPlan: ...
+    ) -> ExactPlan:
+        """How to run (batch, C, height, width) in ``available`` bytes of the device; None: as many as suit it best."""
+        ...
 
     def run(
         self, image: Tensor, plan: Any, write: Callable[[int, Tensor], None], progress: Progress | None = None
@@ -102,7 +104,9 @@ class Placement(Protocol):
         """Bytes that may be used on the device now."""
         ...
 
-    def is_out_of_memory(self, error: BaseException) -> bool: ...
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether smaller parts may do what has failed."""
+        ...
 
     def release_cache(self) -> None:
         """Give cached, unused memory back to the device (after running out of it)."""

@@ -39,6 +39,7 @@ class Throttle:
         self._expected = share * interval
 
     def due(self) -> bool:
+        """Whether a preview may be made now; then its time counts until `done`."""
         now = self._clock()
         affordable = self._spent + self._expected <= self._share * (now - self._start) + 1e-9
         if now - self._last < self._interval or not affordable:
@@ -48,5 +49,6 @@ class Throttle:
         return True
 
     def done(self) -> None:
+        """The preview that was due has been made."""
         self._expected = self._meter() - self._begun
         self._spent += self._expected

@@ -65,6 +65,7 @@ class TileSettings:
         self._fit(height, width, tile_given=bool(tile or traits.fixed), batch_given=bool(batch))
 
     def grid(self, height: int, width: int) -> TileGrid:
+        """The tiles of an image of this size, in input pixels."""
         traits = self.traits
         return plan_grid(height, width, self.tile, self.overlap, traits.alignment, fixed=traits.fixed is not None)
 

@@ -103,6 +103,7 @@ class VideoFile:
             logger.warning("%s: timestamps that did not grow were moved", self)
 
     def packets(self) -> Iterator[av.Packet]:
+        """Packets of the streams that are copied, from the start of the part that is read."""
         if not self.streams:
             return
         with self._open() as container:

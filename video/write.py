@@ -180,6 +180,7 @@ class SegmentEncoder:
             raise VideoError(f"{self._codec.encoder} refuses {what} ({error.strerror})") from error
 
     def add(self, frame: av.VideoFrame) -> None:
+        """Encode one frame more."""
         if not self.frames:
             self._open()
         frame.pts, frame.time_base = self.frames, 1 / self._rate
