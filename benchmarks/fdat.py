@@ -35,10 +35,13 @@ from torch import Tensor, nn  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from arch.fdat import FDAT, PRESETS, FDATConfig  # noqa: E402
+from arch.fdat_upsampler import UPSAMPLER_TYPES  # noqa: E402
 from arch.products import linear  # noqa: E402
 from benchmarks.measure import MIB, interleaved, machine, peak_above_base, spread, write_figures  # noqa: E402
 
 TILE, OVERLAP = 512, 32
+MANY_PIXELS = 10_000
+"""Of an input that is compared with the preset's own upsampler only, where none are named: float64 takes its time."""
 
 
 def strong_gates(config: FDATConfig, seed: int = 0) -> FDAT:
@@ -166,24 +169,32 @@ def speed(arguments: argparse.Namespace) -> list[dict]:
 
 
 def exactness(arguments: argparse.Namespace) -> list[dict]:
-    """Largest difference of the float64 engine from the float64 network, and of float32, in the output's units."""
+    """Largest difference from the network in float64, in the output's units; half precision's PSNR to float32."""
     rows = []
     for preset, (height, width) in cases(arguments):
-        model = strong_gates(PRESETS[preset]).double()
-        image = torch.rand(1, 3, height, width, dtype=torch.float64)
-        expected = model(image)
-        row = {"preset": preset, "size": f"{height}x{width}", "largest output": round(expected.abs().max().item(), 2)}
-        row["float64"] = f"{(engine_run(model, image, torch.float64) - expected).abs().max().item():.1e}"
-        row["float32"] = (
-            f"{(engine_run(model.float(), image.float(), torch.float32) - expected).abs().max().item():.1e}"
-        )
-        for dtype in (torch.bfloat16, torch.float16):
-            error = (engine_run(model, image.float(), dtype) - expected).pow(2).mean()
-            span = expected.max() - expected.min()
-            row[str(dtype).removeprefix("torch.") + " dB"] = round((20 * span.log10() - 10 * error.log10()).item(), 1)
-        rows.append(row)
-        print_table(rows[-1:], header=len(rows) == 1)
+        own = PRESETS[preset].upsampler_type
+        few = height * width >= MANY_PIXELS
+        for upsampler in arguments.upsamplers or ([own] if few else UPSAMPLER_TYPES):
+            row = {"preset": preset, "upsampler": upsampler, "size": f"{height}x{width}"}
+            rows.append(row | exactness_case(preset, upsampler, height, width))
+            print_table(rows[-1:], header=len(rows) == 1)
     return rows
+
+
+def exactness_case(preset: str, upsampler: str, height: int, width: int) -> dict:
+    scale = 1 if upsampler == "conv" else PRESETS[preset].scale
+    model = strong_gates(replace(PRESETS[preset], upsampler_type=upsampler, scale=scale)).double()
+    image = torch.rand(1, 3, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = model(image)
+    row: dict = {"largest output": round(expected.abs().max().item(), 2)}
+    row["float64"] = f"{(engine_run(model, image, torch.float64) - expected).abs().max().item():.1e}"
+    single = engine_run(model.float(), image.float(), torch.float32)
+    row["float32"] = f"{(single - expected).abs().max().item():.1e}"
+    span = expected.max() - expected.min()
+    for dtype in (torch.bfloat16, torch.float16):
+        error = (engine_run(model, image.float(), dtype) - single).pow(2).mean()
+        row[str(dtype).removeprefix("torch.") + " dB"] = round((20 * span.log10() - 10 * error.log10()).item(), 1)
+    return row
 
 
 def memory_case(preset: str, height: int, width: int, threads: int, options: dict) -> dict:
@@ -278,7 +289,8 @@ def cases(arguments: argparse.Namespace) -> list[tuple[str, tuple[int, int]]]:
 
 def print_table(rows: list[dict], header: bool) -> None:
     """Print rows under their names, in columns as wide as the names."""
-    widths = {key: max(len(key), 10) for row in rows for key in row if key != "spread"}
+    least = {"upsampler": max(map(len, UPSAMPLER_TYPES))}
+    widths = {key: max(len(key), least.get(key, 10)) for row in rows for key in row if key != "spread"}
     if header:
         print("  ".join(f"{key:>{width}}" for key, width in widths.items()), flush=True)
     for row in rows:
@@ -296,20 +308,26 @@ def main() -> None:
     what = {"speed": speed, "exactness": exactness, "memory": memory, "growth": growth, "parameters": parameters}
     sizes = {
         "speed": ["256x256"],
-        "exactness": ["64x64", "203x317", "1x40", "5x7"],
+        "exactness": ["64x64", "5x7", "1x40", "203x317"],
         "memory": ["256x256", "512x512", "512x768", "768x1024", "1024x1024"],
         "growth": ["512x512", "2048x2048"],
         "parameters": [],
     }
+    presets = {"exactness": ["tiny", "medium", "large"], "parameters": list(PRESETS)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=what)
-    parser.add_argument("--presets", nargs="+", choices=PRESETS, help="default: tiny; parameters: all")
+    parser.add_argument(
+        "--presets", nargs="+", choices=PRESETS, help="[tiny; for exactness tiny medium large; for parameters all]"
+    )
     parser.add_argument("--sizes", nargs="+", type=parse_size, help="height x width of the input, such as 256x256")
     parser.add_argument(
         "--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="of the arithmetic"
     )
     parser.add_argument("--map-dtype", choices=["float32", "bfloat16", "float16"], help="of the feature maps (memory)")
     parser.add_argument("--scale", type=int, default=4, help="memory and parameters")
+    parser.add_argument(
+        "--upsamplers", nargs="+", choices=UPSAMPLER_TYPES, help="exactness [all; for large inputs the preset's own]"
+    )
     parser.add_argument("--tiles", action="store_true", help="also ComfyUI-style tiles; for memory also the reference")
     parser.add_argument(
         "--drop-output", action="store_true", help="memory: don't keep the output; compare with the plan"
@@ -319,8 +337,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, dest="json_file", help="also write the figures to this file")
     parser.add_argument("--cpu-time", action="store_true", help="CPU time in place of wall-clock time (one thread)")
     arguments = parser.parse_args()
+    arguments.presets = arguments.presets or presets.get(arguments.what, ["tiny"])
     arguments.sizes = arguments.sizes or [parse_size(size) for size in sizes[arguments.what]]
-    arguments.presets = arguments.presets or (list(PRESETS) if arguments.what == "parameters" else ["tiny"])
     if arguments.cpu_time:
         arguments.threads = 1
     torch.set_num_threads(arguments.threads)
