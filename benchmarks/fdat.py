@@ -182,6 +182,7 @@ def exactness(arguments: argparse.Namespace) -> list[dict]:
 
 
 def exactness_case(preset: str, upsampler: str, height: int, width: int) -> dict:
+    """One preset with one upsampler on one size: differences from the network in float64, PSNR of half precision."""
     scale = 1 if upsampler == "conv" else PRESETS[preset].scale
     model = strong_gates(replace(PRESETS[preset], upsampler_type=upsampler, scale=scale)).double()
     image = torch.rand(1, 3, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
