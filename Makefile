@@ -46,6 +46,8 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.fdat memory --sizes 256x256 512x512 512x768 --tiles --json $(FIGURES)/fdat-memory.json
 	$(BIN)/python -m benchmarks.fdat memory --presets tiny medium large --drop-output \
 		--sizes 128x128 192x320 256x256 200x500 512x512 --json $(FIGURES)/fdat-plan.json
+	$(BIN)/python -m benchmarks.fdat memory --scale 2 --sizes 4096x4096 --map-dtype float16 \
+		--json $(FIGURES)/fdat-memory-4096.json
 	$(BIN)/python -m benchmarks.fdat growth --sizes 512x512 2048x2048 --repeats 2 \
 		--json $(FIGURES)/fdat-growth.json
 	$(BIN)/python -m benchmarks.dense_iso speed --json $(FIGURES)/dense-iso-speed.json

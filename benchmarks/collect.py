@@ -241,7 +241,7 @@ def section(file: Path, images: Path) -> str:
         ) from error
     shown = re.sub(r" --json \S+", "", figures["command"])
     lines = [f"## {title}", f"```sh\n{shown}\n```", table(figures)]
-    if plot is not None:
+    if plot is not None and (len(figures["rows"]) > 1 or "spread" in figures["rows"][0]):  # one point is no plot
         picture = images / f"{file.stem}.png"
         with plt.rc_context({"font.size": 9}):
             drawing, axes = plt.subplots(figsize=(6, 3), layout="constrained")
