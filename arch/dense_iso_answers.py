@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from .dense_iso_colours import Colours
-from .dense_iso_config import PRELU, PUBLISHED_HEADS, RGB, VALUE_RANGES, DenseIsoViTConfig
+from .dense_iso_config import PRELU, PUBLISHED_HEADS, RGB, VALUE_RANGES, DenseIsoViTConfig, HeadLayer
 from .dense_iso_match import Match
 from .dense_iso_options import Answers, activations
+from .dense_iso_rows import is_power_of_two, qkv_rows, shuffle_rows
 from .dense_iso_slopes import place_slopes
 from .errors import ModelLoadError
 
@@ -60,9 +61,7 @@ def complete(found: Match, answers: Answers, weights: dict[str, Tensor]) -> tupl
     answer("heads", config.heads)
     if answers.assumed("heads") and not set(config.dims) <= set(PUBLISHED_HEADS):
         found.notes.guessed.add("heads, so that a head is about 32 wide")
-    fused = any(role.endswith(" qkv") and names.count(" (") == 1 for role, names in found.found)
-    if fused and answer("qkv_layout") == "h3d":
-        _sort_qkv_rows(weights, config)
+    _settle_qkv(found, weights, config, answers, answer)
     if found.found and answer("swap_paths"):
         _swap_paths(weights)
     return config, settled
@@ -107,8 +106,19 @@ def _settle_head(found: Match, fields: dict[str, Any], weights: dict[str, Tensor
     elif PRELU in per_layer:
         raise ModelLoadError("option head_activation names prelu, but the file holds no slopes for the head")
     fields["head"] = tuple(dataclasses.replace(layer, activation=name) for layer, name in zip(head, per_layer))
+    _settle_shuffles(found, fields["head"], weights, answer)
     if len(per_layer) > 1:
         answer("head_activation", per_layer if any(name != "none" for name in per_layer) else "none")
+
+
+def _settle_shuffles(found: Match, head: tuple[HeadLayer, ...], weights: dict[str, Tensor], answer) -> None:
+    doubtful = [i for i, layer in enumerate(head) if found.found and is_power_of_two(layer.shuffle)]
+    if not doubtful or answer("shuffles") == "once":
+        return
+    for i in doubtful:
+        for name in (f"head.{i}.weight", f"head.{i}.bias", f"slopes.{i}.weight"):
+            if name in weights:
+                weights[name] = shuffle_rows(weights[name], head[i].shuffle)
 
 
 def _settle_patch(found: Match, weights: dict[str, Tensor], answers: Answers, answer) -> None:
@@ -173,14 +183,15 @@ def _leave_scaled(weights: dict[str, Tensor], fields: dict[str, Any], scale: Ten
         fields["head"] = (*fields["head"][:last], dataclasses.replace(layer, bias=True))
 
 
-def _sort_qkv_rows(weights: dict[str, Tensor], config: DenseIsoViTConfig) -> None:
-    """Rows stored head by head (heads, 3, width / heads) to this project's (3, heads, width / heads)."""
-    for i, heads in enumerate(config.heads):
-        for j in range(config.depths[i]):
-            for kind in ("weight", "bias"):
-                name = f"stages.{i}.blocks.{j}.attention.qkv.{kind}"
-                if name in weights:
-                    weights[name] = weights[name].unflatten(0, (heads, 3, -1)).transpose(0, 1).flatten(0, 2)
+def _settle_qkv(found: Match, weights: dict[str, Tensor], config: DenseIsoViTConfig, answers: Answers, answer) -> None:
+    """Rows of queries, keys and values in this project's order. No layout is assumed where each has its own layer."""
+    fused = any(len(parts) < 3 for parts in found.qkv_parts.values())
+    layout = answer("qkv_layout") if fused else answers["qkv_layout"]
+    for block, parts in found.qkv_parts.items():
+        for name in (f"{block}.attention.qkv.weight", f"{block}.attention.qkv.bias"):
+            if name in weights and (layout != "3hd" or "".join(parts) != "qkv"):
+                heads = config.heads[int(block.split(".")[1])]
+                weights[name] = qkv_rows(weights[name], parts, layout, heads)
 
 
 def _swap_paths(weights: dict[str, Tensor]) -> None:

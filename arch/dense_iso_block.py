@@ -26,6 +26,7 @@ from .dense_iso_evidence import (
     Evidence,
     Path,
     nesting,
+    number_order,
     two_branches,
 )
 from .dense_iso_read import Layer, common_prefix, natural_key, words
@@ -33,12 +34,12 @@ from .dense_iso_read import Layer, common_prefix, natural_key, words
 Q_WORDS = {"q", "query", "queries", "wq", "toq", "qproj", "qlin", "qw", "qlinear"}
 K_WORDS = {"k", "key", "keys", "wk", "tok", "kproj", "klin", "kw", "klinear"}
 V_WORDS = {"v", "value", "values", "val", "wv", "tov", "vproj", "vlin", "vw", "vlinear"}
-KV_WORDS = {"kv", "wkv", "tokv", "kvproj", "keyvalue"}
+KV_WORDS = {"kv", "vk", "wkv", "tokv", "kvproj", "keyvalue"}
 NORM_WORDS = {"ln", "rms"}
 SCALE_WORDS = {"ls", "scale", "gamma", "lambda", "alpha", "beta", "layerscale"}
 IN_WORDS = {"in", "input", "up", "expand", "lift", "inner"}
 OUT_WORDS = {"out", "output", "down", "contract", "squeeze", "shrink", "drop"}
-QK_WORDS = {"qk", "wqk", "toqk", "qkproj", "querykey"}
+QK_WORDS = {"qk", "kq", "wqk", "toqk", "qkproj", "querykey"}
 RESTORMER = ["project_in", "dwconv", "project_out"]
 MOST_LAYERS = 14
 
@@ -54,7 +55,7 @@ class Block:
     Attributes:
         root: path that all of its layers share.
         width, hidden: d and h.
-        qkv_kind: how attention was stored, for the report.
+        qkv_parts: what the layers of queries, keys and values hold, in the order of their rows: ("q", "kv").
         roles: role -> layers, as found (several where this project's layer is stored in parts).
         weights: this project's names inside a block -> tensors.
         gate_is_first: by the names the first half is gated; None: they do not say.
@@ -63,7 +64,7 @@ class Block:
     root: Path
     width: int
     hidden: int
-    qkv_kind: str
+    qkv_parts: tuple[str, ...]
     roles: dict[str, list[Layer]]
     weights: dict[str, Tensor]
     gate_is_first: bool | None
@@ -114,7 +115,7 @@ def parse_block(group: Sequence[Layer], root: Path, evidence: Evidence) -> Block
 
     parts = _linears(linears, depthwise, width, hidden, root, evidence)
     feed_forward = [*parts.expand, *depthwise, parts.contract]
-    qkv_kind, attention_roles = _attention(parts.attention, width, root, evidence)
+    qkv_parts, attention_roles = _attention(parts.attention, width, root, evidence)
     norms = two_branches(norms, parts.attention, feed_forward, len(root), evidence, "norm1/norm2")
     if vectors:
         if vectors[0].shape != (width,):
@@ -133,7 +134,7 @@ def parse_block(group: Sequence[Layer], root: Path, evidence: Evidence) -> Block
         "out_proj": [parts.contract],
         "layer_scale": vectors,
     }
-    return Block(root, width, hidden, qkv_kind, roles, _weights(roles, qkv_kind, width, hidden), gate_is_first)
+    return Block(root, width, hidden, qkv_parts, roles, _weights(roles, width, hidden), gate_is_first)
 
 
 def _norms_and_scales(norms: list[Layer], vectors: list[Layer], root: Path,
@@ -244,22 +245,29 @@ def _letter(layer: Layer, root: Path) -> str | None:
     return None
 
 
-def _attention(layers: list[Layer], width: int, root: Path, evidence: Evidence) -> tuple[str, dict[str, list[Layer]]]:
-    """Roles "qkv" (one layer, or parts in the order of their rows) and "projection"."""
+def _spelled(layer: Layer, root: Path, letters: str, evidence: Evidence) -> str:
+    """``letters`` in the order in which the name of a fused layer spells them (kvq, to_vk), else as they are."""
+    spelled = [word for word in words(layer.path[len(root) :][-2:]) if sorted(word) == sorted(letters)]
+    return spelled[-1] if spelled and evidence.use_names else letters
+
+
+def _attention(layers: list[Layer], width: int, root: Path,
+               evidence: Evidence) -> tuple[tuple[str, ...], dict[str, list[Layer]]]:  # fmt: skip
+    """What the layers hold; and the roles "qkv" (one layer, or parts) and "projection"."""
     pattern = _pattern(layers, width)
     if pattern == "fused":
         layers = sorted(layers, key=lambda layer: -layer.shape[0])
-        return "fused qkv", {"qkv": layers[:1], "projection": layers[1:]}
+        return (_spelled(layers[0], root, "qkv", evidence),), {"qkv": layers[:1], "projection": layers[1:]}
     letters = [_letter(layer, root) if evidence.use_names else None for layer in layers]
     if pattern == "separate":
         named = [next((e for e, letter in zip(layers, letters) if letter == wanted), None) for wanted in "qkv"]
         known = [layer for layer in named if layer is not None]
         if len(known) == 3 and all(letters.count(wanted) == 1 for wanted in "qkv"):
-            return "separate q, k, v", {"qkv": known, "projection": [e for e in layers if e not in known]}
+            return ("q", "k", "v"), {"qkv": known, "projection": [e for e in layers if e not in known]}
         if any(letters):
             raise evidence.ambiguous(layers, "q, k, v and the output projection")
-        ordered = evidence.in_order(layers, "q/k/v/projection")
-        return "separate q, k, v", {"qkv": ordered[:3], "projection": ordered[3:]}
+        ordered = _numbered_trio(layers, evidence) or evidence.in_order(layers, "q/k/v/projection")
+        return ("q", "k", "v"), {"qkv": ordered[:3], "projection": ordered[3:]}
     double = next(layer for layer in layers if layer.shape[0] == 2 * width)
     single = [layer for layer in layers if layer is not double]
     second_is_v = letters[layers.index(double)] == "qk"
@@ -271,11 +279,21 @@ def _attention(layers: list[Layer], width: int, root: Path, evidence: Evidence) 
             evidence.notes.guessed.add("q + kv, not qk + v")
     elif len(part) != 1:
         part = evidence.by_order(single, "q/projection")[:1]
-    rows = [double, *part] if second_is_v else [*part, double]
-    return "qk + v" if second_is_v else "q + kv", {
-        "qkv": rows,
-        "projection": [e for e in single if e not in part],
-    }
+    both = _spelled(double, root, "qk" if second_is_v else "kv", evidence)
+    roles = {"qkv": [double, *part] if second_is_v else [*part, double]}
+    roles["projection"] = [e for e in single if e not in part]
+    return (both, "v") if second_is_v else ("q", both), roles
+
+
+def _numbered_trio(layers: list[Layer], evidence: Evidence) -> list[Layer] | None:
+    """Three layers of a module list (q, k, v), then the one beside it; None where there is no such list."""
+    for projection in layers if len(layers) == 4 and evidence.use_names else ():
+        trio = {e.path: e for e in layers if e is not projection}
+        parents = {path[:-1] for path in trio}
+        numbered = number_order(list(trio), evidence.universe) if len(parents) == 1 else None
+        if numbered and projection.path[:-1] not in parents:
+            return [*(trio[path] for path in numbered), projection]
+    return None
 
 
 def _gate_last(layers: list[Layer], evidence: Evidence, what: str) -> tuple[list[Layer], bool | None]:
@@ -303,7 +321,7 @@ def _gate_last(layers: list[Layer], evidence: Evidence, what: str) -> tuple[list
     return sorted(layers, key=lambda layer: (layer is gate, natural_key(layer.path))), False
 
 
-def _weights(roles: dict[str, list[Layer]], qkv_kind: str, width: int, hidden: int) -> dict[str, Tensor]:
+def _weights(roles: dict[str, list[Layer]], width: int, hidden: int) -> dict[str, Tensor]:
     """This project's tensors of one block."""
     named = {
         "norm1": roles["norm1"],

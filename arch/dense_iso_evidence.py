@@ -185,7 +185,7 @@ def branch_of(name: Path) -> int:
     found = set(words(name))
     attention, feed_forward = bool(found & ATTENTION_WORDS), bool(found & FEED_FORWARD_WORDS)
     if attention != feed_forward:
-        speaks_of_after = attention and "post" in found  # post_attention_norm feeds the feed-forward part
+        speaks_of_after = attention and bool(found & {"post", "after"})  # post_attention_norm feeds what follows
         return 2 if feed_forward or speaks_of_after else 1
     first, second = bool(found & FIRST_WORDS), bool(found & SECOND_WORDS)
     return 0 if first == second else (1 if first else 2)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -36,6 +36,7 @@ class Match:
         weights: tensors under this project's names, rows of qkv and halves of g_proj in the order of the file.
         found: (role, names in the file) for a report.
         notes: on which grounds equal shapes were told apart.
+        qkv_parts: block ("stages.0.blocks.1") -> what its layers of queries, keys and values hold; empty in own naming.
         gate_is_first: by the names of the GDFN its first half is gated; None: they do not say.
         patch_kind: how the patch embedding is stored: "conv", "linear", or "1x1" (a convolution on unshuffled pixels).
         norm_is_rms: the names of norms speak of RMSNorm.
@@ -47,6 +48,7 @@ class Match:
     weights: dict[str, Tensor]
     found: list[tuple[str, str]]
     notes: Notes
+    qkv_parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     gate_is_first: bool | None = None
     patch_kind: str = "conv"
     norm_is_rms: bool = False
@@ -238,7 +240,8 @@ def _build(stages: list[list[Block]], patch: Layer, positions: Found | None,
         raise NotDenseIsoViTError(str(error)) from error
     _fill_biases(weights, fields)
     gates = {block.gate_is_first for stage in stages for block in stage}
-    return Match(fields, weights, found, evidence.notes, gates.pop() if len(gates) == 1 else None)
+    parts = {f"stages.{i}.blocks.{j}": b.qkv_parts for i, stage in enumerate(stages) for j, b in enumerate(stage)}
+    return Match(fields, weights, found, evidence.notes, parts, gates.pop() if len(gates) == 1 else None)
 
 
 def _fill_biases(weights: dict[str, Tensor], fields: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .dense_iso_config import ACTIVATION_NAMES, CHOICES, HeadLayer
+from .dense_iso_rows import QKV_LAYOUTS, SHUFFLES
 from .errors import ModelLoadError
 
 METADATA_KEY = "dense_iso_vit"
@@ -71,9 +72,9 @@ OPTIONS: dict[str, Option] = {
         "attention heads of every stage; published ones for published widths, else width / 32",
     ),
     "qkv_layout": Option(
-        _one_of("3hd", "h3d"),
+        _one_of(*QKV_LAYOUTS),
         "3hd",
-        "rows of a fused qkv: all q, all k, all v (3hd) or q, k, v of every head (h3d)",
+        "rows of a fused qkv, from the slowest index to the fastest: q, k and v (3), heads (h), place in a head (d)",
     ),
     "gated_half": Option(_one_of(*CHOICES["gated_half"]), "second", "half of GDFN that goes through GELU"),
     "swap_paths": Option(_boolean, False, "the first depthwise convolution works on the second half"),
@@ -85,6 +86,9 @@ OPTIONS: dict[str, Option] = {
         "all",
         "where: after all convolutions but the last, before the first PixelShuffle (fusion), after every PixelShuffle "
         "(shuffle), after every PixelShuffle but the last (between)",
+    ),
+    "shuffles": Option(
+        _one_of(*SHUFFLES), "once", "an enlargement by 4, 8 or 16 after one convolution: one PixelShuffle or twos in a row"
     ),
     "stage_norm_routing": Option(
         _one_of(*CHOICES["stage_norm_routing"]), "both", "who sees a stage's normalised output: both or head"

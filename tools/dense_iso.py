@@ -30,6 +30,7 @@ from torch import Tensor
 from arch.dense_iso_config import ACTIVATIONS, VALUE_RANGES, DenseIsoViTConfig
 from arch.dense_iso_load import Recognised, recognise
 from arch.dense_iso_options import METADATA_KEY, PLACES
+from arch.dense_iso_rows import QKV_LAYOUTS
 from arch.dense_iso_vit import DenseIsoViT
 from arch.errors import ModelLoadError
 from arch.files import read_checkpoint, read_sidecar
@@ -166,7 +167,8 @@ def _candidates(config: DenseIsoViTConfig) -> dict[str, list[dict[str, Any]]]:
         "swap_paths": [{"swap_paths": True}, {"swap_paths": True, "gated_half": "first"}],
         "value_range": [{"value_range": name} for name in VALUE_RANGES],
         "heads": [{"heads": h} for h in (*fitting, *equal) if tuple(h) != config.heads],
-        "qkv_layout": [{"qkv_layout": "h3d"}],
+        "qkv_layout": [{"qkv_layout": layout} for layout in QKV_LAYOUTS[1:]],
+        "shuffles": [{"shuffles": "twos"}],
         "head_activation": [
             {"head_activation": name, "head_activation_place": place}
             for name in ACTIVATIONS

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import nn
 
-from . import layouts, libraries, plans, restoration, sizes, storage, transformers
+from . import layouts, libraries, orders, plans, restoration, sizes, storage, transformers
 from .random_author import RandomAuthor as RandomAuthor
 
 
@@ -68,6 +68,12 @@ VARIANTS = {
     "sequence first": (storage.SequenceFirst, {"heads": 4}),
     "odd names": (storage.OddNames, {"heads": 2}),
     "plain residual": (storage.PlainResidual, {"heads": 2, "value_range": "-1..1", "residual": "image", "skip": "bicubic", "head_activation_place": "shuffle"}),
+    "q, k, v innermost, four shuffles": (orders.four_shuffles, {"heads": 2, "qkv_layout": "hd3", "shuffles": "twos"}),
+    "heads innermost, two and two shuffles": (orders.two_and_two_shuffles, {"heads": 2, "qkv_layout": "d3h", "shuffles": "twos"}),
+    "q, kv head by head": (lambda: orders.with_attention(orders.KeyValuePerHead), {"heads": 2, "qkv_layout": "h3d"}),
+    "vk": (lambda: orders.with_attention(orders.ValueKey), {"heads": 2}),
+    "kvq": (lambda: orders.with_attention(orders.KeyValueQuery), {"heads": 2}),
+    "list of q, k, v": (lambda: orders.with_attention(orders.ListOfThree), {"heads": 2}),
     "published, first reading": (published_first, {}),
     "published, second reading": (published_second, {}),
 }  # fmt: skip
