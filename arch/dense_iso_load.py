@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .dense_iso_answers import complete, fill_norm_biases
+from .dense_iso_beside import network_beside_others
 from .dense_iso_config import DenseIsoViTConfig
 from .dense_iso_evidence import AmbiguousCheckpointError
 from .dense_iso_match import Asked, Match, match
@@ -137,11 +138,20 @@ def _match(state_dict: Mapping[str, Any], answers: Answers) -> Match:
             if not config.position_embedding:
                 del fields["window"]
             return Match(fields, without_wrapper(state_dict), [], notes)
-    checkpoint = read_checkpoint(state_dict, notes, container=answers["container"], prefix=answers["prefix"])
-    if answers["order"] != "auto":
-        checkpoint = Checkpoint(checkpoint.layers, answers["order"] == "file")
     asked = Asked(**{field.name: answers[field.name] for field in dataclasses.fields(Asked)})
-    return match(checkpoint, notes, asked)
+
+    def read(prefix: str | None, notes: Notes) -> Match:
+        checkpoint = read_checkpoint(state_dict, notes, container=answers["container"], prefix=prefix)
+        if answers["order"] != "auto":
+            checkpoint = Checkpoint(checkpoint.layers, answers["order"] == "file")
+        return match(checkpoint, notes, asked)
+
+    try:
+        return read(answers["prefix"], notes)
+    except ModelLoadError as refused:
+        if answers["prefix"] is not None or isinstance(refused, AmbiguousCheckpointError):
+            raise
+        return network_beside_others(state_dict, answers["container"], read, refused)
 
 
 def _text(value: Any) -> str:

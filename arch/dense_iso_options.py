@@ -88,7 +88,9 @@ OPTIONS: dict[str, Option] = {
         "(shuffle), after every PixelShuffle but the last (between)",
     ),
     "shuffles": Option(
-        _one_of(*SHUFFLES), "once", "an enlargement by 4, 8 or 16 after one convolution: one PixelShuffle or twos in a row"
+        _one_of(*SHUFFLES),
+        "once",
+        "an enlargement by 4, 8 or 16 after one convolution: PixelShuffle once, or by twos several times",
     ),
     "stage_norm_routing": Option(
         _one_of(*CHOICES["stage_norm_routing"]), "both", "who sees a stage's normalised output: both or head"

@@ -127,6 +127,13 @@ def read_checkpoint(
     return Checkpoint(layers, _keeps_definition_order(layers, paths))
 
 
+def parts(source: Mapping, container: str | None) -> list[str]:
+    """Starts of the names of a file's tensors, up to the first component in which they differ: usable as a prefix."""
+    paths = [_path(key) for key in _find_state_dict(source, Notes(), container)]
+    shared = len(common_prefix(paths))
+    return list(dict.fromkeys(".".join(path[: shared + 1]) for path in paths if path[-1] not in BOOKKEEPING))
+
+
 def _path(key: str) -> tuple[str, ...]:
     return tuple(part for part in key.split(".") if part != "_orig_mod")
 
@@ -185,8 +192,9 @@ def _choose_copy(
     groups: dict[str, dict[str, tuple[str, ...]]] = {}
     for key, path in paths.items():
         groups.setdefault(path[0], {})[key] = path[1:]
-    if len(groups) != 2:
+    if len(groups) != 2 or any(() in group.values() for group in groups.values()):
         return paths
+    groups = {name: _strip(group) for name, group in groups.items()}
     (first, _), (second, _) = groups.items()
     weights = [{path for key, path in group.items() if tensors[key].is_floating_point()} for group in groups.values()]
     if weights[0] != weights[1] or len(weights[0]) < FEWEST_TENSORS:
@@ -205,8 +213,11 @@ _ROLES = {"w": "weight", "b": "bias", "g": "weight", "scale": "weight", "shift":
 
 def _layers(paths: dict[str, tuple[str, ...]], tensors: Mapping[str, Tensor]) -> list[Layer]:
     parts: dict[tuple[str, ...], dict[str, tuple[int, str]]] = {}
+    parents = {path[:end] for path in paths.values() for end in range(len(path) - 1)}
     for index, (key, path) in enumerate(paths.items()):
         module, role = _module_and_role(path)
+        if module in parents and path[-1] in ("beta", "gamma"):  # scales of a block's branches, as in NAFNet: no norm
+            module, role = path, "weight"
         if role in parts.get(module, {}):
             module, role = path, "weight"
         parts.setdefault(module, {})[role] = (index, key)

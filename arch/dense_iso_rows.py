@@ -1,4 +1,4 @@
-"""Rows of a weight that others store in another order: queries, keys and values, and what a PixelShuffle takes apart."""
+"""Rows of a weight in the order of others: queries, keys and values, and what a PixelShuffle takes apart."""
 
 from __future__ import annotations
 

@@ -86,6 +86,33 @@ WRAPPINGS = {
         **{"online_model." + k: v * 0 for k, v in s.items()},
         **{"ema_model." + k: v for k, v in s.items()},
     },
+    "two copies, one wrapped": lambda s: {
+        "state_dict": {
+            **{"net." + k: v * 0 for k, v in s.items()},
+            **{"net_ema.module." + k: v for k, v in s.items()},
+        }
+    },
+    "beside a loss": lambda s: {
+        "state_dict": {**{"loss.vgg." + k: v for k, v in OTHER.items()}, **{"net_g." + k: v for k, v in s.items()}},
+        "hyper_parameters": {"lr": 1e-4},
+    },
+    "beside a discriminator and metrics": lambda s: {
+        **{"G." + k: v for k, v in s.items()},
+        **{"D." + k: v for k, v in OTHER.items()},
+        "val_psnr.total": torch.tensor(3.0),
+    },
+    "beside its average and a discriminator": lambda s: {
+        **{"model." + k: v * 0 if v.is_floating_point() else v for k, v in s.items()},
+        **{"ema_model.module." + k: v for k, v in s.items()},
+        **{"discriminator." + k: v for k, v in OTHER.items()},
+    },
+}
+OTHER = {  # of a discriminator with spectral normalisation
+    "0.weight": torch.ones(4, 3, 3, 3),
+    "0.bias": torch.ones(4),
+    "2.weight_orig": torch.ones(8, 4, 3, 3),
+    "2.weight_u": torch.ones(8),
+    "2.weight_v": torch.ones(36),
 }
 
 
@@ -257,10 +284,21 @@ def test_refusals_say_what_and_how(make, message: str) -> None:
 def test_prefix_option_leaves_other_networks_out() -> None:
     module, options = build("timm")
     state_dict = {"net." + key: tensor for key, tensor in module.state_dict().items()}
-    state_dict["loss.conv.weight"] = torch.zeros(4, 3, 3, 3)
-    with pytest.raises(ModelLoadError):
+    state_dict["second.conv.weight"] = torch.zeros(4, 3, 3, 3)
+    with pytest.raises(
+        ModelLoadError, match=r"under 'net' are a Dense-Iso-ViT.* prefix='net', and leaves out 'second'"
+    ):
         recognise(state_dict, options=options)
     error, _ = difference(state_dict, module, {**options, "prefix": "net."})
+    assert error < 1e-5
+
+
+def test_of_two_networks_that_no_word_tells_apart_none_is_taken() -> None:
+    module, options = build("timm")
+    state_dict = {f"{name}.{key}": tensor for name in ("one", "two") for key, tensor in module.state_dict().items()}
+    with pytest.raises(ModelLoadError, match="under 'one' or 'two' are a Dense-Iso-ViT: the option prefix"):
+        recognise(state_dict, options=options)
+    error, _ = difference(state_dict, module, {**options, "prefix": "two"})
     assert error < 1e-5
 
 

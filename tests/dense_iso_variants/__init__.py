@@ -74,6 +74,7 @@ VARIANTS = {
     "vk": (lambda: orders.with_attention(orders.ValueKey), {"heads": 2}),
     "kvq": (lambda: orders.with_attention(orders.KeyValueQuery), {"heads": 2}),
     "list of q, k, v": (lambda: orders.with_attention(orders.ListOfThree), {"heads": 2}),
+    "NAFNet's scales": (lambda: orders.Net(orders.ScaledBlock, orders.one_shuffle()), {"heads": 2}),
     "published, first reading": (published_first, {}),
     "published, second reading": (published_second, {}),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Dense-Iso-ViT with rows in another order: queries, keys and values, and PixelShuffles without convolutions between."""
+"""Dense-Iso-ViT with rows in another order: queries, keys and values, and PixelShuffles in a row."""
 
 # pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
 # pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
@@ -130,3 +130,31 @@ class ListOfThree(nn.Module):
 
 def with_attention(attention):
     return Net(lambda c: Block(c, attention), one_shuffle())
+
+
+# the scales of both branches bare in the block, named as NAFNet does: like the weight and bias of a norm
+class ScaledBlock(Block):
+    def __init__(self, c):
+        super().__init__(c, ListOfThree)
+        self.beta, self.gamma = nn.Parameter(torch.zeros(1, c, 1, 1)), nn.Parameter(torch.zeros(1, c, 1, 1))
+
+    def forward(self, t):
+        t = t + to_tokens(self.beta * to_map(self.attn(self.norm_before_attn(t))))
+        return t + to_tokens(self.gamma * to_map(self.ffn(self.norm_after_attn(t))))
+
+
+# every stage under a name of its own and in a list: torch.save and safetensors' dictionaries hold its tensors twice
+class TwiceRegistered(Net):
+    def __init__(self):
+        super().__init__(lambda c: Block(c, ListOfThree), one_shuffle())
+        self.stages = nn.ModuleList([self.level1, self.level2])
+
+
+# parameters used as x @ W: their shapes are those of nn.Linear
+class BareMatrices(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.W_q, self.W_k, self.W_v, self.W_o = (nn.Parameter(torch.randn(c, c)) for _ in range(4))
+
+    def forward(self, t):
+        return softmax_attention(t @ self.W_q, t @ self.W_k, t @ self.W_v, 2) @ self.W_o
