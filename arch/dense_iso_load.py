@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from .dense_iso_answers import complete, fill_norm_biases
-from .dense_iso_beside import network_beside_others
+from .dense_iso_beside import match_stored, network_beside_others
 from .dense_iso_config import DenseIsoViTConfig
 from .dense_iso_evidence import AmbiguousCheckpointError
-from .dense_iso_match import Asked, Match, match
+from .dense_iso_match import Asked, Match
 from .dense_iso_options import Answers, settle
 from .dense_iso_read import Checkpoint, Notes, read_checkpoint
 from .dense_iso_vit import check_shapes, infer_config, without_wrapper
@@ -140,14 +140,14 @@ def _match(state_dict: Mapping[str, Any], answers: Answers) -> Match:
             return Match(fields, without_wrapper(state_dict), [], notes)
     asked = Asked(**{field.name: answers[field.name] for field in dataclasses.fields(Asked)})
 
-    def read(prefix: str | None, notes: Notes) -> Match:
-        checkpoint = read_checkpoint(state_dict, notes, container=answers["container"], prefix=prefix)
+    def read(container: str | None, prefix: str | None, notes: Notes) -> Match:
+        checkpoint = read_checkpoint(state_dict, notes, container=container, prefix=prefix)
         if answers["order"] != "auto":
             checkpoint = Checkpoint(checkpoint.layers, answers["order"] == "file")
-        return match(checkpoint, notes, asked)
+        return match_stored(checkpoint, notes, asked)
 
     try:
-        return read(answers["prefix"], notes)
+        return read(answers["container"], answers["prefix"], notes)
     except ModelLoadError as refused:
         if answers["prefix"] is not None or isinstance(refused, AmbiguousCheckpointError):
             raise

@@ -64,6 +64,7 @@ class Asked:
     transitions: Sequence[int] | None = None
     stage_norms: Sequence[int] | None = None
     position_layout: str = "auto"
+    matrices: str = "out_in"
 
 
 def match(checkpoint: Checkpoint, notes: Notes, asked: Asked) -> Match:

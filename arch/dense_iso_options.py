@@ -127,6 +127,11 @@ OPTIONS: dict[str, Option] = {
         "auto",
         "what to trust for the order of equal layers: the file's or the names'",
     ),
+    "matrices": Option(
+        _one_of("out_in", "in_out"),
+        "out_in",
+        "parameters used as x @ W have the shape (in, out); square ones do not tell",
+    ),
     "container": Option(str, None, "dictionary of the file that holds the weights"),
     "prefix": Option(str, None, "start of the names of this network's tensors, where the file holds others too"),
 }

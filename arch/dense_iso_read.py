@@ -78,6 +78,12 @@ class Layer:
         return self.weight.flatten(1)
 
     @property
+    def bare_matrix(self) -> bool:
+        """A matrix that no module's name calls its weight may be used as x @ W, with the shape (in, out)."""
+        is_matrix = self.kind == "linear" and self.weight.ndim == 2
+        return is_matrix and not any(key.endswith("weight") for key in self.keys)
+
+    @property
     def name(self) -> str:
         return ".".join(self.path)
 
@@ -127,7 +133,7 @@ def read_checkpoint(
     return Checkpoint(layers, _keeps_definition_order(layers, paths))
 
 
-def parts(source: Mapping, container: str | None) -> list[str]:
+def prefixes(source: Mapping, container: str | None) -> list[str]:
     """Starts of the names of a file's tensors, up to the first component in which they differ: usable as a prefix."""
     paths = [_path(key) for key in _find_state_dict(source, Notes(), container)]
     shared = len(common_prefix(paths))
@@ -142,7 +148,26 @@ def _sample(tensors: Mapping) -> str:
     return ", ".join(list(tensors)[:3])
 
 
+def containers(source: Mapping) -> list[str]:
+    """Names of all state dicts in a file, those first that are taken first."""
+    return list(_state_dicts(source))
+
+
 def _find_state_dict(source: Mapping, notes: Notes, container: str | None) -> dict[str, Tensor]:
+    found = _state_dicts(source)
+    if container is None:
+        chosen: str | None = next(iter(found))
+    else:
+        chosen = container if container in found else next((n for n in found if n.split("/")[-1] == container), None)
+    if chosen is None:
+        raise ModelLoadError(f"no container {container!r}; there are {sorted(found)}")
+    if len(found) > 1:
+        others = ", ".join(sorted(set(found) - {chosen}))
+        notes.chosen.append(f"weights of {chosen!r} taken, not of {others} (option container)")
+    return found[chosen]
+
+
+def _state_dicts(source: Mapping) -> dict[str, dict[str, Tensor]]:
     found: dict[str, dict[str, Tensor]] = {}
 
     def search(mapping: Mapping, name: str, depth: int) -> None:
@@ -164,16 +189,7 @@ def _find_state_dict(source: Mapping, notes: Notes, container: str | None) -> di
         parts = name.split("/")
         return min((CONTAINERS.index(part) for part in parts if part in CONTAINERS), default=len(CONTAINERS))
 
-    if container is not None:
-        chosen = container if container in found else next((n for n in found if n.split("/")[-1] == container), None)
-        if chosen is None:
-            raise ModelLoadError(f"no container {container!r}; there are {sorted(found)}")
-    else:
-        chosen = min(found, key=preference)
-    if len(found) > 1:
-        others = ", ".join(sorted(set(found) - {chosen}))
-        notes.chosen.append(f"weights of {chosen!r} taken, not of {others} (option container)")
-    return found[chosen]
+    return {name: found[name] for name in sorted(found, key=preference)}
 
 
 def _strip(paths: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:

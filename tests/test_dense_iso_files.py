@@ -235,8 +235,8 @@ def nameless(state_dict: StateDict) -> StateDict:
 
 
 FILE_OPTIONS = {  # option: variant, what the file holds, value
-    "container": ("timm", lambda s: {"old": {**s, "extra": torch.zeros(8)}, "mine": s}, "mine"),
-    "prefix": ("timm", lambda s: {"loss.0.weight": torch.zeros(4, 3, 3), **{"n." + k: v for k, v in s.items()}}, "n."),
+    "container": ("timm", lambda s: {"old": {k: v / 2 for k, v in s.items()}, "mine": s}, "mine"),
+    "prefix": ("timm", lambda s: {"more.0.weight": torch.zeros(4, 3, 3), **{"n." + k: v for k, v in s.items()}}, "n."),
     "depths": ("no transitions, x8", one_list, "2,2"),
     "order": ("timm", nameless, "file"),
 }
@@ -251,7 +251,10 @@ def test_options_about_the_file_reach_the_loader(option: str, tmp_path: Path) ->
     model = load_model(tmp_path / "model.pth", **options, **parse_options(f"{option}={value}"))
     assert difference(model, module) < 1e-5
     assert not any(tag.startswith("guessed") for tag in model.tags)
-    if option != "depths":  # which are even here, and so guessed
+    if option == "container":  # without it the first one is taken, and said to be
+        model = load_model(tmp_path / "model.pth", **options)
+        assert difference(model, module) > 1e-3 and any("option container" in tag for tag in model.tags)
+    elif option != "depths":  # which are even here, and so guessed
         with pytest.raises(ModelLoadError):
             load_model(tmp_path / "model.pth", **options)
 

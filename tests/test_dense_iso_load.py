@@ -11,7 +11,8 @@ from collections import Counter
 
 import pytest
 import torch
-from dense_iso_variants import VARIANTS, build
+from dense_iso_variants import VARIANTS, build, randomise
+from dense_iso_variants.orders import TwiceRegistered
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -295,10 +296,22 @@ def test_prefix_option_leaves_other_networks_out() -> None:
 
 def test_of_two_networks_that_no_word_tells_apart_none_is_taken() -> None:
     module, options = build("timm")
-    state_dict = {f"{name}.{key}": tensor for name in ("one", "two") for key, tensor in module.state_dict().items()}
+    state_dict = {"one." + key: tensor / 2 for key, tensor in module.state_dict().items()}
+    state_dict |= {"two." + key: tensor for key, tensor in module.state_dict().items()}
     with pytest.raises(ModelLoadError, match="under 'one' or 'two' are a Dense-Iso-ViT: the option prefix"):
         recognise(state_dict, options=options)
     error, _ = difference(state_dict, module, {**options, "prefix": "two"})
+    assert error < 1e-5
+
+
+@pytest.mark.parametrize("order", ["definition", "name"])
+def test_stages_under_two_names_are_read_once(order: str) -> None:
+    torch.manual_seed(0)
+    module = TwiceRegistered().eval()
+    randomise(module)
+    recognised = recognise(ORDERS[order](module.state_dict()), options={"heads": 2})
+    assert any("there twice taken once" in remark for remark in recognised.remarks())
+    error, _ = difference(ORDERS[order](module.state_dict()), module, {"heads": 2})
     assert error < 1e-5
 
 

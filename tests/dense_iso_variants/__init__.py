@@ -75,6 +75,8 @@ VARIANTS = {
     "kvq": (lambda: orders.with_attention(orders.KeyValueQuery), {"heads": 2}),
     "list of q, k, v": (lambda: orders.with_attention(orders.ListOfThree), {"heads": 2}),
     "NAFNet's scales": (lambda: orders.Net(orders.ScaledBlock, orders.one_shuffle()), {"heads": 2}),
+    "x @ W": (lambda: orders.with_attention(orders.BareMatrices), {"heads": 2, "matrices": "in_out"}),
+    "x @ W, fused": (lambda: orders.with_attention(orders.BareFused), {"heads": 2}),
     "published, first reading": (published_first, {}),
     "published, second reading": (published_second, {}),
 }  # fmt: skip

@@ -158,3 +158,12 @@ class BareMatrices(nn.Module):
 
     def forward(self, t):
         return softmax_attention(t @ self.W_q, t @ self.W_k, t @ self.W_v, 2) @ self.W_o
+
+
+class BareFused(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.W_qkv, self.W_o = nn.Parameter(torch.randn(c, 3 * c)), nn.Parameter(torch.randn(c, c))
+
+    def forward(self, t):
+        return softmax_attention(*(t @ self.W_qkv).chunk(3, -1), 2) @ self.W_o
