@@ -123,6 +123,8 @@ def parse_block(group: Sequence[Layer], root: Path, evidence: Evidence) -> Block
         vectors = two_branches(vectors, parts.attention, feed_forward, len(root), evidence, "layer scale 1/2")
     expand = _gate_last(parts.expand, evidence, "the two halves of g_proj")[0]
     depthwise, gate_is_first = _gate_last(depthwise, evidence, "path_1/path_2")
+    if evidence.use_names and _crossed(expand, depthwise, len(root)):
+        depthwise, gate_is_first = depthwise[::-1], None if gate_is_first is None else not gate_is_first
     if [e.path[-1] for e in (*parts.expand, *depthwise, parts.contract)] == RESTORMER:
         gate_is_first = True  # where these names come from, the first half is gated
     roles = {
@@ -319,6 +321,15 @@ def _gate_last(layers: list[Layer], evidence: Evidence, what: str) -> tuple[list
         return ordered, ordered[0] is gate
     evidence.notes.guessed.add(what)
     return sorted(layers, key=lambda layer: (layer is gate, natural_key(layer.path))), False
+
+
+def _crossed(expand: list[Layer], depthwise: list[Layer], root: int) -> bool:
+    """Whether the names pair the first half's linear layer with the second half's convolution."""
+    if len(expand) != 2 or len(depthwise) != 2:
+        return False
+    spoken = [set(words(layer.path[root:])) for layer in (*expand, *depthwise)]
+    straight = len(spoken[0] & spoken[2]) + len(spoken[1] & spoken[3])
+    return straight < len(spoken[0] & spoken[3]) + len(spoken[1] & spoken[2])
 
 
 def _weights(roles: dict[str, list[Layer]], width: int, hidden: int) -> dict[str, Tensor]:

@@ -168,6 +168,7 @@ def order_blocks(blocks: list[Labelled], evidence: Evidence) -> list[Labelled]:
         if numbered is not None:
             if evidence.definition_order and not _numbers_are_places(blocks, numbered):
                 evidence.notes.guessed.add("order of the blocks by the numbers in names, against that of the file")
+                evidence.definition_order = False  # nor is it a ground for anything between them
             return [by_label[label] for label in numbered]
         by_width: dict[int, list[Path]] = {}
         for entry in blocks:

@@ -77,6 +77,8 @@ VARIANTS = {
     "NAFNet's scales": (lambda: orders.Net(orders.ScaledBlock, orders.one_shuffle()), {"heads": 2}),
     "x @ W": (lambda: orders.with_attention(orders.BareMatrices), {"heads": 2, "matrices": "in_out"}),
     "x @ W, fused": (lambda: orders.with_attention(orders.BareFused), {"heads": 2}),
+    "last first": (orders.LastFirst, {"heads": 2}),
+    "gate, up, down": (lambda: orders.Net(orders.GateUpDownBlock, orders.one_shuffle()), {"heads": 2}),
     "published, first reading": (published_first, {}),
     "published, second reading": (published_second, {}),
 }  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .parts import LN, ReadmeGDFN, bilinear, softmax_attention, to_map, to_tokens
+from .parts import LN, ReadmeGDFN, bilinear, depthwise, softmax_attention, to_map, to_tokens
 
 
 class Net(nn.Module):
@@ -167,3 +167,40 @@ class BareFused(nn.Module):
 
     def forward(self, t):
         return softmax_attention(*(t @ self.W_qkv).chunk(3, -1), 2) @ self.W_o
+
+
+# equal widths, everything defined from the last to the first: numbers contradict the order of the file
+class LastFirst(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = one_shuffle()
+        self.head[0] = nn.Conv2d(24, 8, 1)
+        self.project_b, self.project_a = nn.Linear(8, 8), nn.Linear(8, 8)
+        for name in ("third", "second", "first"):
+            setattr(self, name + "_stage", nn.ModuleList([Block(8, ListOfThree)]))
+        self.pos = nn.Parameter(torch.randn(1, 16, 8))
+        self.to_patches = nn.Conv2d(3, 8, 4, 4)
+
+    def forward(self, x):
+        a = self.first_stage[0](to_tokens(self.to_patches(x)) + self.pos)
+        b = self.second_stage[0](self.project_a(a))
+        c = self.third_stage[0](self.project_b(b))
+        return self.head(to_map(torch.cat([a, b, c], -1))) + bilinear(x, 4)
+
+
+# LLaMA's names for the two halves, whose depthwise convolutions are defined the other way round
+class GateUpDown(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.gate_proj, self.up_proj, self.down_proj = nn.Linear(c, 2 * c), nn.Linear(c, 2 * c), nn.Linear(2 * c, c)
+        self.conv_up, self.conv_gate = depthwise(2 * c), depthwise(2 * c)
+
+    def forward(self, t):
+        gate, up = self.conv_gate(to_map(self.gate_proj(t))), self.conv_up(to_map(self.up_proj(t)))
+        return self.down_proj(to_tokens(F.gelu(gate) * up))
+
+
+class GateUpDownBlock(Block):
+    def __init__(self, c):
+        super().__init__(c, ListOfThree)
+        self.ffn = GateUpDown(c)
