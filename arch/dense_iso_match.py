@@ -121,6 +121,8 @@ def _assemble(stages: list[list[Block]], patch: Layer | None, rest: list[Layer],
     if patch.shape[0] != dims[0] or patch.shape[2] != patch.shape[3]:
         raise NotDenseIsoViTError(f"patch embedding {patch} does not make tokens of the first stage's width {dims[0]}")
     colours, used_layers = take_colours(rest, evidence)
+    if used_layers:
+        evidence.notes.chosen.append(f"colours shifted or scaled as {', '.join(e.name for e in used_layers)} say")
     open_layers = _without(rest, used_layers)
     positions = position_embedding(open_layers, dims[0], asked.position_layout, evidence, certain=True)
     open_layers = _without(open_layers, positions[0] if positions else [])

@@ -388,6 +388,11 @@ def test_source_is_left_alone() -> None:
     assert all(torch.equal(state_dict[key], before[key]) for key in before)
 
 
+def test_colours_of_the_file_are_remarked_on() -> None:
+    state_dict = {**build("timm")[0].state_dict(), "mean": torch.full((1, 3, 1, 1), 0.5)}
+    assert "colours shifted or scaled as mean say" in recognise(state_dict).remarks()
+
+
 def test_error_names_the_tensors() -> None:
     state_dict = near_miss("extra vector")
     with pytest.raises(ModelLoadError) as caught:
