@@ -26,6 +26,8 @@ from torch import Tensor
 
 TAPS = 3
 LEAST_CHANNELS = 64  # below, the transforms cost more than the products save
+LEAST_PAIRS = {torch.bfloat16: 2**17}
+"""Channels times outputs: where products are quick the transforms weigh more, and they cost precision."""
 TOKENS = 2**11
 """Outputs computed at a time, so that what lies between the transforms stays in a CPU's cache."""
 
@@ -68,10 +70,10 @@ def _transforms(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def suits(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether a convolution with such a weight (O, C, k, k) is faster this way: on a CPU, with many channels."""
+    """Whether a convolution with such a weight (O, C, k, k) is quicker this way: on a CPU, with many channels."""
     outputs, channels, *kernel = shape
-    wide = kernel == [TAPS, TAPS] and min(outputs, channels) >= LEAST_CHANNELS
-    return wide and device.type == "cpu" and dtype in ALGORITHMS
+    wide = min(outputs, channels) >= LEAST_CHANNELS and outputs * channels >= LEAST_PAIRS.get(dtype, 0)
+    return wide and kernel == [TAPS, TAPS] and device.type == "cpu" and dtype in ALGORITHMS
 
 
 def working_values(channels: int, outputs: int, dtype: torch.dtype) -> int:

@@ -75,15 +75,15 @@ def attention(ratio: Ratio, windows: int = 16, heads: int = 6) -> None:
 
 def convolutions(ratio: Ratio, side: int = 128) -> None:
     """3x3 convolutions of a picture of ``side`` x ``side`` tokens."""
-    for channels in (96, 180):
-        image = torch.randn(1, channels, side, side).contiguous(memory_format=torch.channels_last)
-        weight = (torch.randn(channels, channels, 3, 3) / 30).contiguous(memory_format=torch.channels_last)
+    for dtype, channels in ((torch.float32, 96), (torch.float32, 180), (torch.bfloat16, 96), (torch.bfloat16, 180)):
+        image = torch.randn(1, channels, side, side).to(dtype).contiguous(memory_format=torch.channels_last)
+        weight = torch.randn(channels, channels, 3, 3).to(dtype).contiguous(memory_format=torch.channels_last) / 30
         transformed = winograd.transform_weight(weight)
         gain = ratio(
             lambda i=image, w=weight: F.conv2d(i, w, padding=1),
             lambda i=image, t=transformed: winograd.convolve(i, t, (1, 1, 1, 1)),
         )
-        print(f"  {channels} channels: direct / Winograd {gain:.2f}")
+        print(f"  {dtype}, {channels} channels: direct / Winograd {gain:.2f}")
 
 
 def rounding(dtype: torch.dtype, channels: int = 96) -> float:
@@ -126,9 +126,12 @@ def main(
 
     with torch.inference_mode():
         print(machine())
-        for title, measure in (("Products", products), ("Attention", attention), ("Convolutions", convolutions)):
-            print(f"{title}, float32")
-            measure(ratio)
+        print("Products, float32")
+        products(ratio)
+        print("Attention, float32")
+        attention(ratio)
+        print("Convolutions")
+        convolutions(ratio)
         print("Rounding of Winograd's convolution over the direct one's, RMS")
         for dtype in (torch.float32, torch.bfloat16):
             print(f"  {dtype}, F({ALGORITHMS[dtype].tile}x{ALGORITHMS[dtype].tile}, 3x3): {rounding(dtype):.1f}")

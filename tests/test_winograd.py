@@ -83,10 +83,16 @@ def test_convolutions_choose_for_themselves(dtype: torch.dtype, outputs: int) ->
         rows_of(1, 1, outputs),
     )
     convolution = Convolution.of(weight.to(dtype), bias.flatten().to(dtype))
-    assert (convolution.transformed is not None) == (outputs == 64)
+    assert (convolution.transformed is not None) == (outputs == 64 and dtype == torch.float32)
     wanted = expected(rows, weight, 1, 0) + bias
     got = convolution(rows.to(dtype), True, False)
     assert (got - wanted).abs().max() <= (1e-5 if dtype == torch.float32 else 0.1)
+
+
+def test_half_precision_transforms_only_wide_convolutions() -> None:
+    assert winograd.suits((768, 192, 3, 3), torch.bfloat16, CPU)
+    assert not winograd.suits((192, 192, 3, 3), torch.bfloat16, CPU)
+    assert winograd.suits((192, 192, 3, 3), torch.float32, CPU)
 
 
 @pytest.mark.parametrize("internal", [True, False])
