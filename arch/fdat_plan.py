@@ -195,7 +195,7 @@ class Plan:
         windows, qkv, logits = dim, 3 * padded, heads * config.window_size**2
         if not attends_by_products(self.dtype, self.device):
             return windows + qkv + padded
-        return windows + max(2 * qkv, qkv + 2 * logits)
+        return windows + logits + max(2 * qkv, qkv + 2 * logits + padded)  # first the bias of all windows
 
     @property
     def tail_row_bytes(self) -> int:
