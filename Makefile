@@ -42,6 +42,7 @@ FIGURES := runs/benchmarks
 bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.fdat speed --presets tiny medium large --json $(FIGURES)/fdat-speed.json
 	$(BIN)/python -m benchmarks.fdat speed --sizes 768x1024 --tiles --repeats 3 --json $(FIGURES)/fdat-tiles.json
+	$(BIN)/python -m benchmarks.fdat speed --presets tiny medium --dtype bfloat16 --json $(FIGURES)/fdat-speed-bf16.json
 	$(BIN)/python -m benchmarks.fdat exactness --json $(FIGURES)/fdat-exactness.json
 	$(BIN)/python -m benchmarks.fdat memory --sizes 256x256 512x512 512x768 --tiles --json $(FIGURES)/fdat-memory.json
 	$(BIN)/python -m benchmarks.fdat memory --presets tiny medium large --drop-output \

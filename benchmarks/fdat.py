@@ -150,11 +150,14 @@ def speed_case(preset: str, height: int, width: int, arguments: argparse.Namespa
     seconds = {name: statistics.median(values) for name, values in runs.items()}
     row: dict = {"preset": preset, "size": f"{height}x{width}"}
     row |= {f"{name} s": round(value, 3) for name, value in seconds.items()}
-    row |= {
-        f"{name}/engine": round(value / seconds["engine"], 2) for name, value in seconds.items() if name != "engine"
-    }
+    half = arguments.dtype if dtype != torch.float32 else None
+    for name, value in seconds.items():
+        if name == half:
+            row[f"engine/{name}"] = round(seconds["engine"] / value, 2)
+        elif name != "engine":
+            row[f"{name}/engine"] = round(value / seconds["engine"], 2)
     row["spread"] = {name: spread(values) for name, values in runs.items()}
-    rate_reached = engine_flops(model, height, width) / seconds["engine" if dtype == torch.float32 else arguments.dtype]
+    rate_reached = engine_flops(model, height, width) / seconds[half or "engine"]
     return row | {"GFLOP/s": round(rate_reached / 1e9, 1), "share of matrix rate": round(rate_reached / rate, 3)}
 
 
