@@ -12,7 +12,7 @@ from .dense_iso_colours import Colours
 from .dense_iso_config import PRELU, PUBLISHED_HEADS, RGB, VALUE_RANGES, DenseIsoViTConfig, HeadLayer
 from .dense_iso_match import Match
 from .dense_iso_options import Answers, activations
-from .dense_iso_rows import is_power_of_two, qkv_rows, shuffle_rows
+from .dense_iso_rows import qkv_rows, shuffle_rows, splits_in_twos
 from .dense_iso_slopes import place_slopes
 from .errors import ModelLoadError
 
@@ -112,7 +112,7 @@ def _settle_head(found: Match, fields: dict[str, Any], weights: dict[str, Tensor
 
 
 def _settle_shuffles(found: Match, head: tuple[HeadLayer, ...], weights: dict[str, Tensor], answer) -> None:
-    doubtful = [i for i, layer in enumerate(head) if found.found and is_power_of_two(layer.shuffle)]
+    doubtful = [i for i, layer in enumerate(head) if found.found and splits_in_twos(layer.shuffle)]
     if not doubtful or answer("shuffles") == "once":
         return
     for i in doubtful:

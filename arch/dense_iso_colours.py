@@ -47,6 +47,21 @@ def patch_convolution(layers: Sequence[Layer]) -> Layer | None:
     return found[0] if found else None
 
 
+def patch_linears(layers: Sequence[Layer]) -> list[Layer]:
+    """The linear layers (or 1x1 convolutions) that could be over the pixels of a patch, by their inputs.
+
+    Raises:
+        NoResemblanceError: there is none.
+    """
+    found = [e for e in layers if e.kind == "linear" and _patch_side(e.shape[1]) > 1]
+    if not found:
+        raise NoResemblanceError(
+            f"0 convolutions from {RGB} channels and no linear layer from {RGB} * p * p pixels, expected the patch "
+            "embedding"
+        )
+    return found
+
+
 def patch_linear(layers: Sequence[Layer], width: int, evidence: Evidence) -> Layer:
     """The linear layer (or 1x1 convolution) over the pixels of a patch, as a convolution with its rows (3, p, p).
 
@@ -54,7 +69,7 @@ def patch_linear(layers: Sequence[Layer], width: int, evidence: Evidence) -> Lay
         NoResemblanceError: there is none.
         AmbiguousCheckpointError: there are several, and neither names nor order tell.
     """
-    found = [e for e in layers if e.kind == "linear" and e.shape[0] == width and _patch_side(e.shape[1]) > 1]
+    found = [e for e in patch_linears(layers) if e.shape[0] == width]
     if not found:
         raise NoResemblanceError(
             f"0 convolutions from {RGB} channels and no linear layer from {RGB} * p * p pixels to {width}, expected "

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .dense_iso_block import Block
 from .dense_iso_chain import solve_chain
-from .dense_iso_colours import Colours, patch_convolution, patch_linear, take_colours
+from .dense_iso_colours import Colours, patch_convolution, patch_linear, patch_linears, take_colours
 from .dense_iso_config import DenseIsoViTConfig, HeadLayer
 from .dense_iso_evidence import Evidence, NoResemblanceError, NotDenseIsoViTError
 from .dense_iso_find import find_blocks, order_blocks
@@ -83,6 +83,8 @@ def match(checkpoint: Checkpoint, notes: Notes, asked: Asked) -> Match:
     if sum(layer.kind == "depthwise" for layer in layers) == 0:
         raise NoResemblanceError("no depthwise 3x3 convolution, so no GDFN")
     patch = patch_convolution(layers)
+    if patch is None:
+        patch_linears(layers)  # the search for blocks takes long, and is in vain where there is none
     evidence = Evidence([layer.path for layer in layers], checkpoint.definition_order)
     labelled = find_blocks([layer for layer in layers if layer is not patch], evidence)
     labelled = order_blocks(labelled, evidence)

@@ -31,7 +31,7 @@ def qkv_rows(rows: Tensor, parts: Sequence[str], layout: str, heads: int) -> Ten
     return torch.cat([found[letter] for letter in "qkv"])
 
 
-def is_power_of_two(factor: int) -> bool:
+def splits_in_twos(factor: int) -> bool:
     """Whether PixelShuffle(factor) could be several PixelShuffle(2) in a row."""
     return factor > 2 and factor & (factor - 1) == 0
 

@@ -44,6 +44,17 @@ def difference(model: ImageModelDescriptor, module: nn.Module) -> float:
     return float((found - expected).abs().max() / expected.abs().max().clamp_min(1))
 
 
+EXACT: dict[str, ImageModelDescriptor] = {}
+"""By the variant's name: a network that another kind of file gave, and whose output was compared."""
+
+
+def is_known_to_be_exact(name: str, model: ImageModelDescriptor) -> bool:
+    if name not in EXACT or EXACT[name].model.network.config != model.model.network.config:
+        return False
+    known, found = EXACT[name].model.state_dict(), model.model.state_dict()
+    return known.keys() == found.keys() and all(torch.equal(known[key], found[key]) for key in known)
+
+
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("name", [name for name in VARIANTS if not name.startswith("published")])
 def test_file_is_read_exactly(name: str, file: str, tmp_path: Path) -> None:
@@ -58,17 +69,6 @@ def test_file_is_read_exactly(name: str, file: str, tmp_path: Path) -> None:
     if not is_known_to_be_exact(name, model):
         assert difference(model, module) < 1e-5
         EXACT[name] = model
-
-
-EXACT: dict[str, ImageModelDescriptor] = {}
-"""By the variant's name: a network that another kind of file gave, and whose output was compared."""
-
-
-def is_known_to_be_exact(name: str, model: ImageModelDescriptor) -> bool:
-    if name not in EXACT or EXACT[name].model.network.config != model.model.network.config:
-        return False
-    known, found = EXACT[name].model.state_dict(), model.model.state_dict()
-    return known.keys() == found.keys() and all(torch.equal(known[key], found[key]) for key in known)
 
 
 @pytest.mark.parametrize("name", [name for name in VARIANTS if name.startswith("published")])
