@@ -75,6 +75,15 @@ def plain_rows(figures: Figures) -> str:
     return markdown(figures["rows"])
 
 
+def fdat_exactness(figures: Figures) -> str:
+    """The rows of `benchmarks.fdat exactness`, and what their columns are."""
+    return (
+        "Random weights with strong gates. float64 and float32: largest difference of the engine from the plain\n"
+        "network in float64, in the output's units; bfloat16 and float16: PSNR to the engine in float32, for the\n"
+        f"range of its output.\n\n{plain_rows(figures)}"
+    )
+
+
 def dense_iso_speed(figures: Figures) -> str:
     """The columns of `benchmarks.dense_iso`."""
     half = figures["half"]
@@ -108,15 +117,6 @@ def dense_iso_train(figures: Figures) -> str:
     return (
         f"Bilinear {figures['bilinear']:.2f} dB, bicubic {figures['bicubic']:.2f} dB; "
         f"{figures['cpu_seconds']:.0f} s of CPU time. Parameters {checks}.\n\n{markdown(rows)}"
-    )
-
-
-def fdat_exactness(figures: Figures) -> str:
-    """The rows of `benchmarks.fdat exactness`, and what their columns are."""
-    return (
-        "Random weights with strong gates. float64 and float32: largest difference of the engine from the plain\n"
-        "network in float64, in the output's units; bfloat16 and float16: PSNR to the engine in float32, for the\n"
-        f"range of its output.\n\n{plain_rows(figures)}"
     )
 
 

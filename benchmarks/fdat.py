@@ -175,9 +175,8 @@ def exactness(arguments: argparse.Namespace) -> list[dict]:
     """Largest difference from the network in float64, in the output's units; half precision's PSNR to float32."""
     rows = []
     for preset, (height, width) in cases(arguments):
-        own = PRESETS[preset].upsampler_type
-        few = height * width >= MANY_PIXELS
-        for upsampler in arguments.upsamplers or ([own] if few else UPSAMPLER_TYPES):
+        usual = [PRESETS[preset].upsampler_type] if height * width >= MANY_PIXELS else UPSAMPLER_TYPES
+        for upsampler in arguments.upsamplers or usual:
             row = {"preset": preset, "upsampler": upsampler, "size": f"{height}x{width}"}
             rows.append(row | exactness_case(preset, upsampler, height, width))
             print_table(rows[-1:], header=len(rows) == 1)

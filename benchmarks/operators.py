@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,7 @@ from cpu_torchvision import make_torchvision_importable
 make_torchvision_importable()
 
 from arch import winograd  # noqa: E402
+from arch.fdat_sweeps import window_attention  # noqa: E402
 from arch.fdat_weights import HEAD_MULTIPLE  # noqa: E402
 from arch.products import Product, linear  # noqa: E402
 from arch.winograd import ALGORITHMS, Algorithm  # noqa: E402
@@ -51,25 +52,37 @@ def products(ratio: Ratio) -> None:
         print(f"  {tokens:5d} tokens: 1x1 convolution / packed {gain:.2f}")
 
 
+class Attention:
+    """What `window_attention` takes of a block and of a map, but with queries, keys and values at hand."""
+
+    def __init__(self, windows: int, heads: int, width: int) -> None:
+        self.heads, self.scale = heads, 0.2
+        self.rows = torch.randn(windows, 64, 3 * heads * width)
+
+    def qkv(self, windows: Tensor) -> Tensor:
+        """(windows, 64, 3 * heads * width), whatever the windows are."""
+        return self.rows
+
+    def projection(self, attended: Tensor) -> Tensor:
+        """The same."""
+        return attended
+
+    def run(self, bias: Tensor) -> Tensor:
+        """(windows, 64, heads * width), by the way that the shape of the bias stands for."""
+        either: Any = self
+        return window_attention(either, either, bias, self.rows)
+
+
 def attention(ratio: Ratio, windows: int = 16, heads: int = 6) -> None:
-    """Attention in some windows of 8x8, from the product's output on, as `arch.fdat_sweeps.window_attention` has it."""
-    bias = torch.randn(1, heads, 64, 64)
-    each = bias.expand(windows, -1, -1, -1).flatten(0, 1)
-
-    def by_products(qkv: Tensor) -> Tensor:
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).contiguous().flatten(1, 2)  # (windows * heads, 64, c)
-        return torch.bmm(torch.baddbmm(each, q, k.mT, alpha=0.2).softmax(-1), v)
-
-    def by_torch(qkv: Tensor) -> Tensor:
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (windows, heads, 64, c)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=0.2)
-
+    """The engine's attention in some windows of 8x8, between its two products."""
+    by_torch = torch.randn(1, heads, 64, 64)
+    by_products = by_torch.expand(windows, -1, -1, -1).flatten(0, 1)
     padded = 30 + -30 % HEAD_MULTIPLE
-    narrow, wide = (torch.randn(windows, 64, 3, heads, width) for width in (30, padded))
-    gain = ratio(lambda: by_torch(wide), lambda: by_products(wide))
+    narrow, wide = (Attention(windows, heads, width) for width in (30, padded))
+    gain = ratio(lambda: wide.run(by_torch), lambda: wide.run(by_products))
     print(f"  heads of {padded}: scaled_dot_product_attention / batched products {gain:.2f}")
-    for name, work in (("batched products", by_products), ("scaled_dot_product_attention", by_torch)):
-        gain = ratio(lambda work=work: work(narrow), lambda work=work: work(wide))
+    for name, bias in (("batched products", by_products), ("scaled_dot_product_attention", by_torch)):
+        gain = ratio(lambda bias=bias: narrow.run(bias), lambda bias=bias: wide.run(bias))
         print(f"  {name}: heads of 30 / padded to {padded} {gain:.2f}")
 
 
