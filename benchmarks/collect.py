@@ -226,6 +226,13 @@ SECTIONS: dict[tuple[str, str], tuple[str, Table, Plot | None]] = {
     ("upscale", "upscale"): ("Tiles, memory requirements, previews", upscale, None),
 }
 """(module, what it measured) -> title, table, plot."""
+VARIANTS = {
+    " --tiles": ", and its tiles",
+    " --dtype bfloat16": ", in bfloat16",
+    " --drop-output": " and the plan",
+    " --map-dtype float16": " with maps in float16",
+}
+"""Options that make another section of the same kind -> what they add to its title."""
 
 
 def section(file: Path, images: Path) -> str:
@@ -240,6 +247,7 @@ def section(file: Path, images: Path) -> str:
             f"{file} holds no figures of a benchmark known here ({known}); write it with --json"
         ) from error
     shown = re.sub(r" --json \S+", "", figures["command"])
+    title += "".join(more for option, more in VARIANTS.items() if option in shown)
     lines = [f"## {title}", f"```sh\n{shown}\n```", table(figures)]
     if plot is not None and (len(figures["rows"]) > 1 or "spread" in figures["rows"][0]):  # one point is no plot
         picture = images / f"{file.stem}.png"
