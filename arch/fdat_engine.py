@@ -76,7 +76,8 @@ class ExactEngine:
             image: (B, num_in_ch, H, W) in [0, 1], on any device.
             plan: from `plan`, for this size.
             write: called as ``write(top, rows)`` with the finished output rows in order: ``rows`` (B, num_out_ch, h,
-                W * scale), unclamped, in the plan's precision and on its device; ``top`` counts output rows.
+                W * scale), unclamped, on the plan's device, in its precision, or float32 for bfloat16; ``top`` counts
+                output rows.
             progress: called as ``progress(done, total)`` after every band of every sweep; may raise to interrupt.
 
         Raises:
@@ -139,7 +140,7 @@ class ExactEngine:
         """The map of one image (C, H, W) that the tail reads: the features, or what the sampling layer samples."""
         config = self.model.config
         image = F.pixel_unshuffle(pad_to_multiple(image[None], config.unshuffle), config.unshuffle)[0]
-        image = image.to(plan.device, plan.dtype)
+        image = image.to(plan.device, residual_dtype(plan.dtype))
         branch = self._new_map(plan, config.embed_dim)
         if sampler is None:
             features = branch

@@ -5,7 +5,7 @@
 Memory on the device, beyond the weights:
     maps: trunk and one branch per image of the batch, H x W x C; ``dysample`` and ``lda`` put one map H x W x mid_dim
         per image beside them. They may live in host memory instead, all but that of ``dysample``.
-    image: one image of the batch, in the run's precision.
+    image: one image of the batch, in the residual's precision.
     workspace: what a band needs at the worst moment of a block or of the tail, proportional to band height and width.
 """
 
@@ -19,7 +19,7 @@ import torch
 from . import winograd
 from .fdat import FDATConfig
 from .fdat_upsampler import LDA_GROUPS, LDA_REDUCTION, upscale_steps
-from .fdat_weights import HEAD_MULTIPLE, attends_by_products
+from .fdat_weights import HEAD_MULTIPLE, attends_by_products, output_dtype, residual_dtype
 from .onednn import has_internal_operators
 
 PREFERRED_TOKENS = {"cpu": 2**14, "cuda": 2**18}
@@ -129,15 +129,15 @@ class Plan:
     @property
     def sampled_bytes(self) -> int:
         """Of the maps that must be where ``dysample`` reads them."""
-        exact = bytes_of(torch.promote_types(self.dtype, torch.float32))
+        exact = bytes_of(residual_dtype(self.dtype))
         return self.batch * self.rows * self.columns * self.config.mid_dim * exact if self.sampler == "dysample" else 0
 
     @property
     def resident_bytes(self) -> int:
         """Of what stays on the device for the whole run."""
         maps = 0 if self.host_maps else self.map_bytes
-        image = self.rows * self.columns * self.config.num_in_ch * self.config.unshuffle**2 * bytes_of(self.dtype)
-        return maps + image + self.sampled_bytes
+        channels, exact = self.config.num_in_ch * self.config.unshuffle**2, residual_dtype(self.dtype)
+        return maps + self.rows * self.columns * channels * bytes_of(exact) + self.sampled_bytes
 
     @property
     def workspace(self) -> int:
@@ -161,7 +161,7 @@ class Plan:
         config = self.config
         width = -(-self.columns // config.window_size) * config.window_size
         tokens = (min(self.band, self.rows) + 2) * width
-        run, residual = bytes_of(self.dtype), bytes_of(torch.promote_types(self.dtype, torch.float32))
+        run, residual = bytes_of(self.dtype), bytes_of(residual_dtype(self.dtype))
         dim, hidden = config.embed_dim * tokens, config.ffn_dim * tokens
         converted = run != residual
         loaded = dim * residual if self.host_maps or bytes_of(self.map_dtype) != residual else 0
@@ -201,9 +201,12 @@ class Plan:
     def tail_row_bytes(self) -> int:
         """Bytes that the tail needs for each row of the feature map."""
         config, run = self.config, bytes_of(self.dtype)
-        residual = bytes_of(torch.promote_types(self.dtype, torch.float32))
-        out = config.num_out_ch * config.upsampler_scale**2
-        worst = max(widths_of_tail(config)) * run
+        residual = bytes_of(residual_dtype(self.dtype))
+        out = config.num_out_ch * config.upsampler_scale**2 * bytes_of(output_dtype(self.dtype))
+        *widths, final = widths_of_tail(config)
+        converted = output_dtype(self.dtype) != self.dtype  # of which the original is there, too
+        final *= bytes_of(output_dtype(self.dtype)) + (run if converted else 0)
+        worst = max(final, *(values * run for values in widths), 0)
         if self.sampler == "dysample":
             groups_grid = 4 * 2 * config.upsampler_scale**2
             worst = 3 * groups_grid * residual + 2 * config.mid_dim * config.upsampler_scale**2 * residual
@@ -212,7 +215,7 @@ class Plan:
             query = config.mid_dim // LDA_REDUCTION
             worst = (3 * config.mid_dim + 3 * query + 2 * LDA_GROUPS * (2 * taps + 4)) * residual
             worst *= config.upsampler_scale**2
-        return self.columns * (worst + config.embed_dim * residual + (self.batch + 1) * out * run)
+        return self.columns * (worst + config.embed_dim * residual + (self.batch + 1) * out)
 
     def smaller(self) -> Plan | None:
         """What to try after running out of memory: half the band, then maps in host memory; None at the floor."""

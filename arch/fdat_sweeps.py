@@ -101,7 +101,7 @@ class Sweeps:
         return self._convolve(self.weights.first, rows, start, stop)
 
     def _convolve(self, convolution: Convolution, rows: Tensor, start: int, stop: int) -> Tensor:
-        rows = convolution(rows.to(self.weights.dtype), start == 0, stop == self.height)
+        rows = convolution(rows.to(convolution.weight.dtype), start == 0, stop == self.height)
         return rows.to(self.residual)
 
     def shallow(self, image: Tensor, statistic: Statistic) -> None:

@@ -101,7 +101,13 @@ def transposed_stage(layer: nn.ConvTranspose2d) -> Stage:
 
 
 def layer_stage(layer: nn.Module) -> Stage:
-    """The stage that equals one layer of an upsampler."""
+    """The stage that equals one layer of an upsampler, in the precision of the layer's parameters."""
+    stage = _layer_stage(layer)
+    dtype = next((parameter.dtype for parameter in layer.parameters()), None)
+    return stage if dtype is None else lambda rows, last: stage(rows.to(dtype), last)
+
+
+def _layer_stage(layer: nn.Module) -> Stage:
     if isinstance(layer, nn.Conv2d):
         return convolution_stage(layer.weight, layer.bias)
     if isinstance(layer, nn.ConvTranspose2d):

@@ -28,6 +28,11 @@ def residual_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def output_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Of the upsampler's last layer and of the image: bfloat16 holds fewer bits than a picture's eight."""
+    return torch.float32 if dtype == torch.bfloat16 else dtype
+
+
 def statistics_dtype(device: torch.device) -> torch.dtype:
     """Of sums over bands and of C x C algebra: float64 where the device has it."""
     return torch.float32 if device.type == "mps" else torch.float64
@@ -135,10 +140,11 @@ class Weights:
     """All of an FDAT, in one precision on one device.
 
     Attributes:
-        first: the convolution of the (unshuffled) image.
+        first: the convolution of the (unshuffled) image, in the residual's precision: it costs little, and the image's
+            own rounding would be in everything that follows.
         groups: the blocks and the closing convolution of each group.
         after: the convolution behind the groups.
-        upsampler: a copy of the upsampler's layers, from which the tail is built.
+        upsampler: a copy of the upsampler's layers, from which the tail is built; the last one in `output_dtype`.
     """
 
     dtype: torch.dtype
@@ -201,7 +207,7 @@ def _pack_block(block: nn.Module, dtype: torch.dtype, device: torch.device) -> S
 
 
 def _pack(model: FDAT, dtype: torch.dtype, device: torch.device) -> Weights:
-    def convolution(module: nn.Module) -> Convolution:
+    def convolution(module: nn.Module, dtype: torch.dtype = dtype) -> Convolution:
         assert isinstance(module, nn.Conv2d)
         bias = None if module.bias is None else module.bias.to(device, dtype)
         return Convolution.of(module.weight.to(device, dtype), bias)
@@ -214,11 +220,18 @@ def _pack(model: FDAT, dtype: torch.dtype, device: torch.device) -> Weights:
     return Weights(
         dtype=dtype,
         device=device,
-        first=convolution(first),
+        first=convolution(first, residual_dtype(dtype)),
         groups=[group(module) for module in model.groups],
         after=convolution(model.conv_after),
-        upsampler=[copy.deepcopy(layer).to(device, dtype).requires_grad_(False) for layer in model.upsampler],
+        upsampler=_upsampler(model, dtype, device),
     )
+
+
+def _upsampler(model: FDAT, dtype: torch.dtype, device: torch.device) -> list[nn.Module]:
+    layers = [copy.deepcopy(layer).to(device, dtype).requires_grad_(False) for layer in model.upsampler]
+    last = max(index for index, layer in enumerate(layers) if list(layer.parameters()))
+    layers[last] = copy.deepcopy(model.upsampler[last]).to(device, output_dtype(dtype)).requires_grad_(False)
+    return layers
 
 
 _packed: WeakKeyDictionary[FDAT, dict[tuple[torch.dtype, torch.device], tuple[object, Weights]]] = WeakKeyDictionary()
