@@ -29,9 +29,9 @@ ROOT = Path(__file__).resolve().parent.parent
 HEAD = """# Benchmarks
 
 Written by `python -m benchmarks.collect runs/benchmarks` from the figures of the commands below; `make bench` runs all
-of it. Medians; noise is the range from the quickest to the slowest run. Contestants take turns in one process, so
-ratios hold better than seconds do. FDAT's sizes are height x width of the input in pixels; its networks have random
-weights.
+of it (with two threads, and the training on `samples`). Medians; noise is the range from the quickest to the slowest
+run. Contestants take turns in one process, so ratios hold better than seconds do. FDAT's sizes are height x width of
+the input in pixels; its networks have random weights.
 """
 NO_GPU = """## On a GPU
 

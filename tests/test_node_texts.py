@@ -79,9 +79,15 @@ def test_help_pages(node: str, language: str) -> None:
     page = ROOT / "web" / "docs" / (f"{node}.md" if language == "en" else f"{node}/{language}.md")
     text = page.read_text("utf-8")
     assert text.startswith("# ")
-    rows = {name for names in re.findall(r"^\| ([\w, ]+) \|", text, re.MULTILINE) for name in names.split(", ")}
+    rows = [name for cell in re.findall(r"^\| (\w[^|]*) \|", text, re.MULTILINE) for name in cell.split(", ")]
     wanted = {*NODES[node]["inputs"], *(output["name"] for output in NODES[node]["outputs"].values())}
-    assert sorted(wanted - rows) == [], f"{page.relative_to(ROOT)} does not explain these"
+    explained = {name.split(" (")[0] for name in rows}
+    assert sorted(wanted - explained) == [], f"{page.relative_to(ROOT)} does not explain these"
+    shown = translation(language)
+    for name in NODES[node]["inputs"]:
+        label = shown[f"{node}.inputs.{name}.name"].removesuffix(f" ({name})")
+        row = name if label.casefold() == name else f"{name} ({label})"
+        assert row in rows, f"{page.relative_to(ROOT)} lacks {row!r}: the node shows {label!r}"
 
 
 def test_no_help_page_is_stale() -> None:

@@ -41,6 +41,7 @@ await fetch(`${address}/settings`, {
   body: JSON.stringify({
     "Comfy.TutorialCompleted": true,
     "Comfy.Minimap.Visible": false,
+    "Comfy.RightSidePanel.IsOpen": false, // a run with --help-page leaves it open
     "Comfy.Workflow.NamedValuesRestore": true,
     ...Object.fromEntries(options.setting.map(parseSetting)),
   }),

@@ -347,12 +347,16 @@ def _outcome(entry: dict[str, Any]) -> Outcome:
 
 
 def main() -> None:
-    """`python server.py FILE...`: serve this pack's nodes with these checkpoints and pictures."""
+    """`python server.py FILE...`: serve this pack's nodes with these checkpoints and pictures.
+
+    The checkout's `input/example.png`, which the example workflows load, is always there.
+    """
     checkout = find_checkout()
     with tempfile.TemporaryDirectory() as folder:
         host = Host(checkout, find_python(checkout), Path(folder))
-        for file in map(Path, sys.argv[1:]):
-            target = host.base / "input" if file.suffix in (".png", ".jpg", ".webp") else host.models
+        example = checkout / "input" / "example.png"
+        for file in [*([example] if example.is_file() else []), *map(Path, sys.argv[1:])]:
+            target = host.base / "input" if file.suffix in (".png", ".jpg", ".jpeg", ".webp") else host.models
             shutil.copy(file, target)
         with host as client:
             print(f"ComfyUI {host.version} at {client.address}; Enter ends it", flush=True)
