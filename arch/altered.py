@@ -1,4 +1,4 @@
-"""Whether a network still computes what its class says, so that an engine may read its weights in place of calling it."""
+"""Whether a network still computes what its class says, so that engines may read its weights in place of calling it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _OWN_CODE = ("torch.nn.", f"{__name__.rpartition('.')[0]}.")
 
 
 def is_hooked(module: nn.Module) -> bool:
-    """Whether somebody made this module (not those inside) do something else: by hooks, or by a ``forward`` of its own."""
+    """Whether this module (not those inside) was made to do something else, by hooks or by a ``forward`` of its own."""
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
 
