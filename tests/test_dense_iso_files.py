@@ -226,6 +226,7 @@ def test_typed_options_come_before_sidecar_before_metadata(tmp_path: Path) -> No
         ({}, {"dense_iso_vit": "{broken"}, "not JSON"),
         ({}, {"head_activation": "sigmoidal"}, "head_activation"),
         ({"container": "elsewhere"}, {}, "elsewhere"),
+        ({"window": 128}, {}, r"sidecar window=128 contradicts the tensors, which say 16"),
     ],
 )
 def test_what_is_wrong_beside_the_weights_is_said(tmp_path: Path, sidecar: dict, metadata: dict, message: str) -> None:
