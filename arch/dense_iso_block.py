@@ -201,18 +201,31 @@ def _linears(linears: list[Layer], depthwise: list[Layer], width: int, hidden: i
         score += sum(count(e, IN_WORDS) - count(e, OUT_WORDS) for e in parts.expand)
         return score + sum(count(e, attention_words) - count(e, FEED_FORWARD_WORDS) for e in parts.attention)
 
+    def fairly_spoken(parts: _Linears) -> int:
+        """As `spoken`, but attention may call its projection "out" as well."""
+
+        def direction(layer: Layer) -> int:
+            found = set(words(layer.path[len(root) :])) if evidence.use_names else set()
+            return bool(found & OUT_WORDS) - bool(found & IN_WORDS)
+
+        return spoken(parts) + sum(map(direction, parts.attention))
+
     def in_order(parts: _Linears) -> int:
         """How far the GDFN's layers stand from just before and just after its depthwise convolutions."""
         first, last = depthwise[0].index, depthwise[-1].index
         between = [abs(e.index - first) + 100 * (e.index > first) for e in parts.expand]
         return -sum(between) - abs(parts.contract.index - last) - 100 * (parts.contract.index < last)
 
-    best = _best(_best(fitting, apart), spoken)
+    best = _best(_best(fitting, apart), fairly_spoken)
     if len(best) > 1 and not _same_layers(best):
-        if not evidence.definition_order:
-            raise evidence.ambiguous(linears, "attention and GDFN")
-        evidence.notes.by_file_order.add("attention/GDFN")
-        best = _best(best, in_order)
+        if evidence.definition_order:
+            evidence.notes.by_file_order.add("attention/GDFN")
+            best = _best(best, in_order)
+        else:
+            best = _best(best, spoken)
+            if not _same_layers(best):
+                raise evidence.ambiguous(linears, "attention and GDFN")
+            evidence.notes.guessed.add("the output called out is the GDFN's, not attention's")
     return best[0]
 
 

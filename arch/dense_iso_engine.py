@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import winograd
+from .altered import is_altered
 from .autocast import without_autocast
 from .dense_iso_config import ACTIVATIONS, RGB, VALUE_RANGES, DenseIsoViTConfig, HeadLayer
 from .dense_iso_fold import RADIUS, FoldedHead, Span, fold_head
@@ -124,8 +125,12 @@ class InferenceDenseIsoViT(DenseIsoViT):
         self._prepared: Prepared | None = None
         self.register_load_state_dict_post_hook(_weights_changed)
 
+    def _as_written(self) -> bool:
+        """Whether the plain network has to run: for gradients, or because it was altered."""
+        return self.training or torch.is_grad_enabled() or is_altered(self)
+
     def forward(self, x: Tensor) -> Tensor:
-        if self.training or torch.is_grad_enabled():
+        if self._as_written():
             return super().forward(x)
         end = self.config.window * self.config.scale
         return self.part(x, (0, end), (0, end))
@@ -137,8 +142,8 @@ class InferenceDenseIsoViT(DenseIsoViT):
             x: windows, as for `DenseIsoViT.forward`.
             rows, columns: first output pixel and one past the last.
         """
-        if self.training or torch.is_grad_enabled():
-            return super().forward(x)[:, :, slice(*rows), slice(*columns)]
+        if self._as_written():
+            return self(x)[:, :, slice(*rows), slice(*columns)]
         self.check_input(x)
         with without_autocast(x.device):
             return self._part(x, rows, columns)
@@ -152,7 +157,7 @@ class InferenceDenseIsoViT(DenseIsoViT):
 
     def run_stage(self, stage: Stage, x: Tensor) -> Tensor:
         """As `DenseIsoViT.run_stage`, tokens (B, N, C) of one stage, with packed weights where blocks allow it."""
-        if self.training or torch.is_grad_enabled():
+        if self.training or torch.is_grad_enabled() or is_altered(stage):
             return super().run_stage(stage, x)
         packed = self._prepare().blocks
         for block in stage.blocks:

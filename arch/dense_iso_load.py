@@ -74,6 +74,12 @@ def recognise(
         raise ModelLoadError(f"weights are quantised or packed: {quantised[:3]}; floating-point ones were expected")
     weights = {name: tensor.detach().to(torch.float32) for name, tensor in found.weights.items()}
     config, settled = complete(found, answers, weights)
+    for name in ("window", "depths"):  # what names and shapes told
+        if not answers.assumed(name) and answers[name] != getattr(config, name):
+            raise ModelLoadError(
+                f"{answers.sources[name]} {name}={answers[name]} contradicts the tensors, which say "
+                f"{getattr(config, name)}; leave it out"
+            )
     check_shapes(config, weights)
     broken = [name for name, tensor in weights.items() if not tensor.is_meta and not tensor.isfinite().all()]
     if broken:

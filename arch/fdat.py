@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from spandrel import Architecture, ImageModelDescriptor, ModelTiling, SizeRequirements, StateDict
 from torch import Tensor, nn
 
+from .altered import is_altered
 from .errors import ModelLoadError
 from .fdat_upsampler import Upsampler, check_upsampler, infer_upsampler
 from .tile_contract import TileContract
@@ -339,9 +340,15 @@ class FDAT(nn.Module):
 
     @property
     def exact_engine(self) -> ExactEngine:
-        """The whole-image result in bounded memory; ordinary tiles change it."""
+        """The whole-image result in bounded memory; ordinary tiles change it.
+
+        Raises:
+            AttributeError: hooks or wrapped layers make the network another one, which the engine would not see.
+        """
         from .fdat_engine import ExactEngine  # it imports this file
 
+        if is_altered(self):
+            raise AttributeError("an altered network has no exact engine; run the network itself")
         return ExactEngine(self)
 
     def train(self, mode: bool = True) -> FDAT:

@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .altered import is_hooked
 from .tile_contract import TileContract
 
 if TYPE_CHECKING:
@@ -153,13 +154,20 @@ class WindowedUpscaler(nn.Module):
     @property
     def tile_contract(self) -> TileContract:
         """For engines that tile by themselves: the network and the only size that it takes."""
-        return TileContract(size=self.window, overlap=self.overlap, alignment=self.alignment, network=self.network)
+        network = self if is_hooked(self) else self.network
+        return TileContract(size=self.window, overlap=self.overlap, alignment=self.alignment, network=network)
 
     @property
     def exact_engine(self) -> WindowEngine:
-        """The same result band by band, in bounded memory, with progress after every batch of windows."""
+        """The same result band by band, in bounded memory, with progress after every batch of windows.
+
+        Raises:
+            AttributeError: hooks change the result of the whole image, which bands would not pass through.
+        """
         from .window_engine import WindowEngine  # it imports this file
 
+        if is_hooked(self):
+            raise AttributeError("a hooked upscaler has no exact engine; run the upscaler itself")
         return WindowEngine(self)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import importlib
 import weakref
@@ -71,3 +72,37 @@ def test_everything_else_is_returned_unchanged() -> None:
     assert adopt(ours) is ours
     other = ModelLoader().load_from_state_dict(dict(SPAN(num_in_ch=3, num_out_ch=3, feature_channels=8).state_dict()))
     assert adopt(other) is other
+
+
+@pytest.mark.parametrize("change", ["in place", "load_state_dict", "replaced"])
+def test_weights_that_change_afterwards_are_seen(change: str) -> None:
+    theirs = foreign()
+    first = adopt(theirs)
+    weight = theirs.model.conv_after.weight
+    with torch.no_grad():
+        if change == "in place":
+            weight.neg_()
+        elif change == "load_state_dict":
+            other = randomise(copy.deepcopy(theirs.model), seed=1)
+            theirs.model.load_state_dict(other.state_dict())
+        else:
+            theirs.model.conv_after.weight = torch.nn.Parameter(weight * 2)
+    image = torch.rand(1, 3, 17, 12)
+    with torch.inference_mode():
+        assert (adopt(theirs)(image) - theirs(image)).abs().max() <= 1e-5
+    assert adopt(theirs) is adopt(theirs) is not first
+
+
+@pytest.mark.parametrize("change", ["hook", "hook inside", "forward", "img_range"])
+def test_a_model_that_is_more_than_its_tensors_runs_by_its_own_code(change: str) -> None:
+    theirs = foreign()
+    model = theirs.model
+    if change == "hook":
+        model.register_forward_hook(lambda module, inputs, output: output / 2)
+    elif change == "hook inside":
+        model.conv_after.register_forward_pre_hook(lambda module, inputs: (inputs[0] / 2,))
+    elif change == "forward":
+        model.forward = lambda x: SpandrelFDAT.forward(model, x) / 2
+    else:
+        model.img_range = 255.0
+    assert adopt(theirs) is theirs

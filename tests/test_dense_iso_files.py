@@ -11,6 +11,7 @@ import numpy
 import pytest
 import torch
 from dense_iso_variants import VARIANTS, RandomAuthor, build, randomise
+from dense_iso_variants.orders import Net, OneLevel, one_shuffle
 from safetensors.torch import load, load_file, save, save_file
 from spandrel import ImageModelDescriptor
 from torch import Tensor, nn
@@ -69,6 +70,17 @@ def test_file_is_read_exactly(name: str, file: str, tmp_path: Path) -> None:
     if not is_known_to_be_exact(name, model):
         assert difference(model, module) < 1e-5
         EXACT[name] = model
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_an_output_called_out_may_be_attentions(file: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = Net(OneLevel, one_shuffle()).eval()
+    randomise(module)
+    FILES[file](dict(module.state_dict()), tmp_path / file)
+    model = load_model(tmp_path / file, heads=2)
+    assert any("attention" in tag for tag in model.tags)
+    assert (difference(model, module) < 1e-5) == (file == "definition.pth")
 
 
 @pytest.mark.parametrize("name", [name for name in VARIANTS if name.startswith("published")])
@@ -214,6 +226,7 @@ def test_typed_options_come_before_sidecar_before_metadata(tmp_path: Path) -> No
         ({}, {"dense_iso_vit": "{broken"}, "not JSON"),
         ({}, {"head_activation": "sigmoidal"}, "head_activation"),
         ({"container": "elsewhere"}, {}, "elsewhere"),
+        ({"window": 128}, {}, r"sidecar window=128 contradicts the tensors, which say 16"),
     ],
 )
 def test_what_is_wrong_beside_the_weights_is_said(tmp_path: Path, sidecar: dict, metadata: dict, message: str) -> None:

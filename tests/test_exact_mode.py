@@ -136,3 +136,50 @@ def test_half_precision_is_close_and_leaves_the_model_alone(name: str, precision
     error = (result - whole(model, image)).pow(2).mean().sqrt()
     assert error <= (0.03 if precision == "bf16" else 0.005)
     assert model.dtype == torch.float32
+
+
+class ScaledLinear(torch.nn.Linear):
+    """As adapters write them: a layer in the place of another, of its shape and weights."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input) / 2
+
+
+def wrap(layer: torch.nn.Module) -> None:
+    layer.__class__ = ScaledLinear
+
+
+def hook(layer: torch.nn.Module) -> None:
+    layer.register_forward_hook(lambda module, inputs, output: output / 2)
+
+
+def replace_forward(layer: torch.nn.Module) -> None:
+    plain = layer.forward
+    layer.forward = lambda *inputs: plain(*inputs) / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "change"),
+    [
+        ("fdat", "", hook),
+        ("fdat", "", replace_forward),
+        ("fdat", "groups.0.conv", hook),
+        ("fdat", "groups.0.blocks.0.attn.qkv", wrap),
+        ("dense_iso", "", hook),
+        ("dense_iso", "network", hook),
+        ("dense_iso", "network", replace_forward),
+        ("dense_iso", "network.head.0", hook),
+        ("dense_iso", "network.stages.0.blocks.0.attention.qkv", wrap),
+    ],
+)
+@pytest.mark.parametrize("mode", ["auto", "tile"])
+def test_what_was_added_to_a_network_counts(name: str, part: str, change, mode: str) -> None:
+    model = MODELS[name]()
+    image = picture(64, 64)
+    before = upscale_image(model, image, mode=mode)
+    change(model.model.get_submodule(part))
+    with torch.inference_mode():
+        expected = model.model(image.permute(0, 3, 1, 2)).clamp(0, 1).permute(0, 2, 3, 1)
+    result = upscale_image(model, image, mode=mode)
+    assert (result - expected).abs().max() <= 1e-5
+    assert (result - before).abs().max() >= 1e-3

@@ -13,6 +13,7 @@ import torch
 from fake_models import Nearest, descriptor, enlarged, nearest, picture
 from spandrel import ModelTiling
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from upscale import OutOfMemoryError, Target, upscale_image
 from upscale.placement import DirectPlacement, is_out_of_memory
@@ -394,6 +395,33 @@ def test_tiles_shrink_to_the_free_memory() -> None:
     assert 32 * 32 < largest * (3 + 2 * 3 * 4 + 4) * 4 <= 1.5 * free
 
 
+class FailingProduct(TorchDispatchMode):
+    """Runs out of memory at one of the products of tensors that come after the model's first call."""
+
+    def __init__(self, number: int, calls: list) -> None:
+        super().__init__()
+        self.number, self.calls, self.count = number, calls, 0
+        calls.clear()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if func is torch.ops.aten.mul.Tensor and self.calls:
+            self.count += 1
+            if self.count == self.number:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return func(*args, **(kwargs or {}))
+
+
+def test_running_out_of_memory_while_blending_loses_nothing() -> None:
+    model, image = nearest(2), picture(40, 30)
+    products = FailingProduct(0, model.model.calls)
+    with products:
+        expected = upscale_image(model, image, tile=24, overlap=8)
+    assert products.count >= 8
+    for number in range(1, products.count + 1):
+        with FailingProduct(number, model.model.calls):
+            assert torch.equal(upscale_image(model, image, tile=24, overlap=8), expected)
+
+
 def test_copies_keep_nothing_of_the_host() -> None:
     model = nearest(2)
     model.patcher = object()
@@ -537,6 +565,7 @@ def test_bad_images(image, message: str) -> None:
         ({"target": (20, 20)}, "the target is a tuple; a factor, a text or a Target"),
         ({"target": "large"}, "is not understood"),
         ({"tile": 16.0}, "whole number"),
+        ({"device": "meta"}, "device 'meta' holds no values"),
     ],
     ids=lambda v: str(v),
 )

@@ -47,6 +47,8 @@ class DirectPlacement:
         if device is None:
             device = "cuda" if torch.cuda.is_available() else model.device
         self.device = torch.device(device)
+        if self.device.type == "meta":  # moving weights there loses them
+            raise ValueError("device 'meta' holds no values; name one that computes, as 'cpu' or 'cuda'")
         self._model = model
         self._copies: dict[torch.dtype, ImageModelDescriptor] = {}
 

@@ -156,18 +156,19 @@ class TiledUpscaler:
                     into.copy_(one.collect(part.to("cpu")).permute(1, 2, 0))
                 else:
                     row, column = grid.index(index)
-                    weights = row_weights[row][:, None] * column_weights[column]
-                    into[rows, columns] += self._weigh(part, weights[: part.shape[-2], : part.shape[-1]], one)
+                    weights = row_weights[row][: part.shape[-2]], column_weights[column][: part.shape[-1]]
+                    into[rows, columns] += self._weigh(part, *weights, one)
                 if mark:
                     mark(rows, columns)
             position += len(numbers)
             self.tick(len(numbers))
 
-    def _weigh(self, tile: Tensor, weights: Tensor, one: ChannelPass) -> Tensor:
-        """The pass's channels of a tile times its weights, (h, w, C) on the CPU."""
+    def _weigh(self, tile: Tensor, rows: Tensor, columns: Tensor, one: ChannelPass) -> Tensor:
+        """The pass's channels of a tile times the weights of its rows and columns, (h, w, C) on the CPU."""
 
         def weigh(tile: Tensor) -> Tensor:
-            return (one.collect(tile) * weights.to(tile.device)).permute(1, 2, 0).to("cpu")
+            weights = rows.to(tile.device)[:, None] * columns.to(tile.device)
+            return (one.collect(tile) * weights).permute(1, 2, 0).to("cpu")
 
         try:
             return weigh(tile)

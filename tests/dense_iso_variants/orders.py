@@ -204,3 +204,17 @@ class GateUpDownBlock(Block):
     def __init__(self, c):
         super().__init__(c, ListOfThree)
         self.ffn = GateUpDown(c)
+
+
+# one block without modules inside, hidden as wide as the tokens: attention's "out" has the shape of the GDFN's "ffout"
+class OneLevel(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        self.norm1, self.qkv, self.out = LN(c), nn.Linear(c, 3 * c), nn.Linear(c, c)
+        self.norm2, self.ffin = LN(c), nn.Linear(c, 2 * c)
+        self.dw1, self.dw2, self.ffout = depthwise(c), depthwise(c), nn.Linear(c, c)
+
+    def forward(self, t):
+        t = t + self.out(softmax_attention(*self.qkv(self.norm1(t)).chunk(3, -1), 2))
+        a, b = to_map(self.ffin(self.norm2(t))).chunk(2, 1)
+        return t + self.ffout(to_tokens(self.dw1(a) * F.gelu(self.dw2(b))))
