@@ -369,6 +369,15 @@ def test_a_video_that_is_cut_off_before_its_index(tmp_path: Path) -> None:
         VideoFile(tmp_path / "in.mp4")
 
 
+@pytest.mark.parametrize("share", [1, 3])
+def test_a_video_that_is_cut_off_in_the_middle_is_told(tmp_path: Path, caplog, share: int) -> None:
+    write_clip(tmp_path / "in.mkv", Clip(codec="ffv1", audio=()))
+    data = (tmp_path / "in.mkv").read_bytes()
+    (tmp_path / "in.mkv").write_bytes(data[: len(data) // share])
+    upscale(tmp_path / "in.mkv", tmp_path / "out.mp4")
+    assert ("where its header says" in caplog.text) == (share > 1)
+
+
 def test_broken_packets_cost_their_frames_alone(tmp_path: Path, caplog) -> None:
     write_clip(tmp_path / "in.mkv", Clip(codec="ffv1", audio=()))
     data = bytearray((tmp_path / "in.mkv").read_bytes())

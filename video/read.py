@@ -24,6 +24,7 @@ MAX_PIXELS = 200_000_000
 """Largest frame that is decoded if the caller does not say otherwise."""
 _UNKNOWN_RATE = Fraction(25)
 _TAIL = 1  # second by which other streams may lag behind the video
+_LEAST_MISSING = 0.5  # seconds before the end that a header announces: less may be rounding
 _SAMPLE = 2**20  # bytes of the beginning and the end that a file is known by
 _HDR = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "DOVI_METADATA")
 
@@ -101,6 +102,7 @@ class VideoFile:
             logger.warning("%s: %d packets could not be decoded; their frames are left out", self, self._broken)
         if repaired:
             logger.warning("%s: timestamps that did not grow were moved", self)
+        self._warn_if_cut_off()
 
     def packets(self) -> Iterator[av.Packet]:
         """Packets of the streams that are copied, from the start of the part that is read."""
@@ -136,7 +138,7 @@ class VideoFile:
                 f"it claims {context.width}x{context.height} pixels; the limit is {max_pixels / 1e6:g} million "
                 "(raise it with --max-megapixels where the file can be trusted)"
             )
-        self._broken = 0
+        self._broken, self._reached = 0, Fraction(0)
         frames = (item for item, _ in self._items(container, stream, []) if isinstance(item, av.VideoFrame))
         first = next(frames, None)
         if first is None and self._start:
@@ -182,6 +184,8 @@ class VideoFile:
             container.seek(int(self._start * av.time_base))
         for packet in container.demux(stream, *others):
             time = packet.dts * packet.time_base if packet.dts is not None else Fraction(0)
+            if packet.pts is not None:
+                self._reached = max(self._reached, (packet.pts + (packet.duration or 0)) * packet.time_base)
             if ended and (not others or time > end + _TAIL):
                 return
             if packet.stream.index != stream.index:
@@ -212,6 +216,16 @@ class VideoFile:
         packet.pts = (packet.dts if packet.pts is None else packet.pts) - ticks
         packet.dts -= ticks
         return True
+
+    def _warn_if_cut_off(self) -> None:
+        """Where the whole file was read: compare the end of its packets with the end that its header announces."""
+        if self._start or self._end is not None or not self._container.duration:
+            return
+        announced = Fraction(self._container.duration + (self._container.start_time or 0), av.time_base)
+        if announced - self._reached > _LEAST_MISSING:
+            logger.warning(
+                "%s ends after %.1f seconds where its header says %.1f; it is cut off", self, self._reached, announced
+            )
 
     def _warn(self, first: av.VideoFrame) -> None:
         if first.interlaced_frame:
