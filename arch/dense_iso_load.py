@@ -134,7 +134,8 @@ def report(recognised: Recognised) -> None:
 
 def _match(state_dict: Mapping[str, Any], answers: Answers) -> Match:
     notes = Notes()
-    if isinstance(state_dict, Mapping) and all(isinstance(value, Tensor) for value in state_dict.values()):
+    named = isinstance(state_dict, Mapping) and all(isinstance(key, str) for key in state_dict)
+    if named and all(isinstance(value, Tensor) for value in state_dict.values()):
         try:
             config = infer_config(state_dict)
         except ModelLoadError:

@@ -183,7 +183,8 @@ def _state_dicts(source: Mapping) -> dict[str, dict[str, Tensor]]:
         raise ModelLoadError(f"a checkpoint is a dictionary of tensors, found {type(source).__name__}")
     search(source, "", 0)
     if not found:
-        raise ModelLoadError(f"no dictionary with at least {FEWEST_TENSORS} tensors; top level: {list(source)[:8]}")
+        top = list(source)[:8]
+        raise ModelLoadError(f"no dictionary with at least {FEWEST_TENSORS} named tensors; top level: {top}")
 
     def preference(name: str) -> int:
         parts = name.split("/")

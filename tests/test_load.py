@@ -254,6 +254,7 @@ BAD_TENSORS = [
     (lambda sd: {}, "holds no tensors"),
     (lambda sd: {1: 2, 3: {4: 5}}, "holds no tensors"),
     (lambda sd: {"a": torch.zeros(3)}, "Found 1 tensor, starting"),
+    (lambda sd: {number: torch.zeros(3, 3) for number in range(20)}, "no dictionary with at least 12 named tensors"),
 ]
 
 
