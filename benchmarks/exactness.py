@@ -48,6 +48,11 @@ Upscale = Callable[[Tensor], Tensor]
 """(1, H, W, C) -> (1, H * scale, W * scale, C), both in [0, 1]."""
 
 
+def levels(difference: float) -> str:
+    """Two digits, and all of them in front of the point."""
+    return f"{difference:.0f}" if difference >= 10 else f"{difference:.2g}"
+
+
 @dataclass
 class Comparison:
     """One method against a reference and the truth, over all pictures seen."""
@@ -61,7 +66,7 @@ class Comparison:
         finite = [value for value in self.to_reference if np.isfinite(value)]
         mean, least = (f"{f(finite):.1f}" if finite else "equal" for f in (np.mean, np.min))
         return (
-            f"| {name} | {len(self.to_reference)} | {mean} | {least} | {self.largest:.2g} | "
+            f"| {name} | {len(self.to_reference)} | {mean} | {least} | {levels(self.largest)} | "
             f"{np.mean(self.gain):+.3f} | {np.min(self.gain):+.3f} | "
             f"{sum(gain > 0 for gain in self.gain)} |"
         )
@@ -254,7 +259,7 @@ def large(
         result, seconds = timed(upscale)
         decibels, largest = difference(result, reference)
         against = to_truth(result, truth, scale)
-        lines.append(f"| {name} | {decibels:.1f} | {largest:.2g} | {against:.3f} | {seconds} |")
+        lines.append(f"| {name} | {decibels:.1f} | {levels(largest)} | {against:.3f} | {seconds} |")
         print(lines[-1], flush=True)
         del result
     report(page, section, lines)
