@@ -1,4 +1,4 @@
-"""Real files of checkpoints by other authors through `load_model`: as written, sorted by name, and as safetensors."""
+"""Real files of checkpoints by other authors through `load_model`: as written, and as safetensors (by name, by hash)."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ StateDict = dict[str, Tensor]
 
 FILES = {
     "definition.pth": torch.save,
-    "sorted.pth": lambda state_dict, path: torch.save(dict(sorted(state_dict.items())), path),
     "by_name.safetensors": lambda state_dict, path: save_file(contiguous(state_dict), path),
     "by_hash.pth": lambda state_dict, path: torch.save(load(save(contiguous(state_dict))), path),
 }
-UNREADABLE = {"odd names": ("sorted.pth", "by_name.safetensors", "by_hash.pth")}  # names that say nothing, order gone
+UNREADABLE = {"odd names": ("by_name.safetensors", "by_hash.pth")}  # names that say nothing, order gone
 
 
 def contiguous(state_dict: StateDict) -> StateDict:
