@@ -1,4 +1,4 @@
-"""Real files of checkpoints by other authors through `load_model`: as written, and as safetensors (by name, by hash)."""
+"""Real files of checkpoints by other authors through `load_model`: as written, and as safetensors in both orders."""
 
 from __future__ import annotations
 
