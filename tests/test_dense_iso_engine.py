@@ -247,7 +247,9 @@ def test_blocks_packed_for_onednn(changes: dict, dtype: torch.dtype, tolerance: 
     assert float((out - expected).abs().max() / expected.abs().max()) <= tolerance
 
 
-@pytest.mark.parametrize("change", ["wrapped layer", "hook", "fused optimiser", "autocast", "compiled"])
+@pytest.mark.parametrize(
+    "change", ["wrapped layer", "hook", "fused optimiser", "autocast", pytest.param("compiled", marks=pytest.mark.slow)]
+)
 def test_what_packed_blocks_must_not_miss(change: str) -> None:
     plain, engine = (network.float() for network in pair("linear"))
     image, called = torch.rand(1, 3, 16, 16), []
