@@ -5,6 +5,8 @@
 - The head is computed only where its output is kept: going backwards, every layer is asked for the cells that the
   next one reads, and no others (`_plan`).
 - The widest layers run in bands of rows, which needs half of the memory and is faster on CPUs.
+- Tokens of several windows go through the stages together, which spreads what every operator costs to begin; so does
+  what the head does on their grid before it enlarges. Behind that a CPU takes one window at a time.
 - Everything keeps the layout of tokens, channels last, in which a PixelShuffle copies runs if the channels of the
   convolution before it are in the right order; GDFN's two depthwise paths are one convolution.
 
@@ -14,6 +16,7 @@ In training, and where gradients are recorded, the plain network runs.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -28,6 +31,9 @@ from .dense_iso_fold import RADIUS, FoldedHead, Span, fold_head
 from .dense_iso_tokens import PackedBlock
 from .dense_iso_vit import GDFN, Block, DenseIsoViT, Stage
 from .onednn import convolve_gelu, has_internal_operators
+
+Place = tuple[Span, Span]
+"""Output pixels of a window: rows and columns, each first and one past the last."""
 
 BAND = 128  # output rows: what the widest layers work in stays below what the allocator maps anew each time
 
@@ -136,7 +142,7 @@ class InferenceDenseIsoViT(DenseIsoViT):
         return self.part(x, (0, end), (0, end))
 
     def part(self, x: Tensor, rows: Span, columns: Span) -> Tensor:
-        """Some output pixels of a window: (B, 3, window, window) -> (B, 3, rows, columns).
+        """Some output pixels of windows, the same of all: (B, 3, window, window) -> (B, 3, rows, columns).
 
         Args:
             x: windows, as for `DenseIsoViT.forward`.
@@ -144,16 +150,41 @@ class InferenceDenseIsoViT(DenseIsoViT):
         """
         if self._as_written():
             return self(x)[:, :, slice(*rows), slice(*columns)]
+        parts = self.parts(x, [(rows, columns)] * x.shape[0])
+        return torch.stack(parts) if parts else self.skip(x)[:, :, slice(*rows), slice(*columns)]
+
+    def parts(self, x: Tensor, places: Sequence[Place]) -> list[Tensor]:
+        """Some output pixels of each window: (B, 3, window, window) -> B times (3, rows, columns).
+
+        Args:
+            x: windows, as for `DenseIsoViT.forward`.
+            places: rows and columns of each, as for `part`; equal ones are best neighbours.
+        """
+        if self._as_written():
+            return [y[:, slice(*rows), slice(*columns)] for y, (rows, columns) in zip(self(x), places, strict=True)]
         self.check_input(x)
         with without_autocast(x.device):
-            return self._part(x, rows, columns)
+            return [y for group in self._parts(x, places) for y in group]
 
-    def _part(self, x: Tensor, rows: Span, columns: Span) -> Tensor:
+    def _parts(self, x: Tensor, places: Sequence[Place]) -> Iterator[Tensor]:
         gain, offset = VALUE_RANGES[self.config.value_range]
         x = x if gain == 1 else x * gain + offset
-        skip = self.skip(x)[:, :, slice(*rows), slice(*columns)]
-        x = self._head(self.features(x), rows, columns) + skip
-        return x if gain == 1 else (x - offset) / gain
+        cells = self._on_token_grid(self.features(x).contiguous(memory_format=torch.channels_last))
+        first = 0
+        for (rows, columns), equal in itertools.groupby(places):
+            count = len(list(equal))
+            step = self.head_batch(count, x.device)
+            for start in range(first, first + count, step):
+                chosen = slice(start, min(start + step, first + count))
+                y = self._head(cells[chosen], rows, columns)
+                y = y + self.skip(x[chosen])[:, :, slice(*rows), slice(*columns)]
+                yield y if gain == 1 else (y - offset) / gain
+            first += count
+
+    @staticmethod
+    def head_batch(batch: int, device: torch.device) -> int:
+        """Of so many windows those that go through the enlarging part of the head together."""
+        return min(batch, 1) if device.type == "cpu" else batch
 
     def run_stage(self, stage: Stage, x: Tensor) -> Tensor:
         """As `DenseIsoViT.run_stage`, tokens (B, N, C) of one stage, with packed weights where blocks allow it."""
@@ -182,10 +213,15 @@ class InferenceDenseIsoViT(DenseIsoViT):
         tokens, image = config.grid**2, RGB * (config.window * config.scale) ** 2
         hidden_maps = 3 if has_internal_operators(dtype, device) else 5
         blocks = max(3 * width + hidden_maps * hidden for width, hidden in zip(config.dims, config.hidden))
-        largest = max(tokens * (sum(config.dims) + blocks), 2 * image)
-        held, side, channels = 0, config.grid, sum(config.dims)
+        together = self.head_batch(batch, device)
+        stages, largest = batch * tokens * (sum(config.dims) + blocks), 2 * batch * image  # in the end all are joined
+        cells_held, held, side, channels = 0, 0, config.grid, sum(config.dims)
         folded, tiles = self._prepare().folded, 0
+        start = self._enlarging_from(folded)
         for i, (layer, convolution) in enumerate(zip(config.head, self._convolutions)):
+            if i == start:
+                cells_held = batch * (tokens * channels + image)  # of all windows, and results, while some go on
+            windows = batch if i < start else together
             fold_here = folded is not None and i == folded.start
             out = RGB * folded.factor**2 if folded is not None and fold_here else layer.channels
             rows = side
@@ -195,24 +231,40 @@ class InferenceDenseIsoViT(DenseIsoViT):
                 rows = min(side, BAND * side // (config.window * config.scale) + 2)
             cells = rows * side
             if not fold_here and winograd.suits(convolution.weight.shape, dtype, device):
-                largest = max(largest, held + cells * (channels + out))
+                needed = held + cells * (channels + out)
                 tiles = max(tiles, winograd.working_values(channels, out, dtype))
+            elif folded is not None and fold_here:
+                needed = held + cells * (folded.patch_values(dtype, device) + 2 * channels + 2 * out)
             else:
-                largest = max(largest, held + cells * max(2 * channels + out, (1 + fold_here) * channels + 2 * out))
+                needed = held + cells * max(2 * channels + out, channels + 2 * out)
+            largest = max(largest, cells_held + windows * needed)
             if fold_here:
                 break
             side, channels = side * layer.shuffle, layer.channels // layer.shuffle**2
-        kept = RGB * config.window**2 + image  # the input and the skip
-        return torch.empty((), dtype=dtype).element_size() * (batch * (largest + kept) + tiles)
+        inputs = batch * RGB * config.window**2
+        return torch.empty((), dtype=dtype).element_size() * (max(stages, largest + tiles) + inputs)
+
+    def _on_token_grid(self, x: Tensor) -> Tensor:
+        """What the head does before it enlarges, on all cells: (B, sum(dims), grid, grid) -> (B, C, grid, grid)."""
+        whole = 0, self.config.grid
+        folded = self._prepare().folded
+        for layer in self._prepare().layers[: self._enlarging_from(folded)]:
+            step = Step(whole, whole, (layer.radius, layer.radius))
+            x = layer(x, (whole, whole), step, step)
+        return x
+
+    def _enlarging_from(self, folded: FoldedHead | None) -> int:
+        """The first step of the head that is folded or shuffles."""
+        steps = len(self.config.head) if folded is None else folded.start
+        return next((i for i in range(steps) if self.config.head[i].shuffle > 1), steps)
 
     def _head(self, x: Tensor, rows: Span, columns: Span) -> Tensor:
-        """(B, sum(dims), grid, grid) -> (B, 3, rows, columns), the widest layers in bands of rows."""
+        """`_on_token_grid`'s (B, C, grid, grid) -> (B, 3, rows, columns), the widest layers in bands of rows."""
         folded = self._prepare().folded
         horizontal = list(enumerate(self._plan(folded, columns)))
-        split = self._banded_from(folded)
+        start, split = self._enlarging_from(folded), self._banded_from(folded)
         covered = (0, self.config.grid), (0, self.config.grid)
-        x = x.contiguous(memory_format=torch.channels_last)
-        x, covered = self._run(x, covered, self._plan(folded, rows), horizontal[:split], folded)
+        x, covered = self._run(x, covered, self._plan(folded, rows), horizontal[start:split], folded)
         count = -(-(rows[1] - rows[0]) // BAND) if split < len(horizontal) else 1
         edges = [rows[0] + (rows[1] - rows[0]) * i // count for i in range(count + 1)]
         bands = []

@@ -9,6 +9,10 @@ of the grid: one convolution. Composed from the end, layer by layer:
 At a border the layers pad with zeros where the composition would go on. With kernels up to 3x3 only the outermost
 cells notice, so K has three variants along each axis: first cell, inner cells, last cell. One rule makes the
 difference, in `_before_shuffle`: taps that would read beyond the border are left out.
+
+Where the grid is small and each of its cells has many outputs, a kernel is larger than what it is applied to, and an
+operator that brings a kernel into the layout it likes spends more time on that than on its work. Such a convolution is
+a product of patches with a weight that is packed once.
 """
 
 from __future__ import annotations
@@ -22,11 +26,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .dense_iso_config import RGB, HeadLayer
+from .onednn import has_internal_operators
+from .products import Product
 
 RADIUS = 2  # of the composed kernels
 SIDE = 2 * RADIUS + 1
 FIRST, INNER, LAST = range(3)
 TAPS = ((RADIUS, SIDE), (0, SIDE), (0, RADIUS + 1))  # of the variants, those that can lie inside the image
+
+MANY_OUTPUTS = 128
+"""Per cell: from here on patches are worth their memory, which is `SIDE` ** 2 times that of the cells."""
 
 Span = tuple[int, int]  # first cell and one past the last
 Variants = list[list[Tensor]]  # 3 x 3: first, inner and last row by first, inner and last column
@@ -42,6 +51,7 @@ class FoldedHead:
         factor: output pixels per cell and axis.
         kernels: (RGB * factor**2, C, rows, columns) without the taps beyond a border.
         biases: (RGB * factor**2,).
+        products: the same as products of patches (cells, rows * columns * C), where that is quicker; else none.
     """
 
     start: int
@@ -49,6 +59,7 @@ class FoldedHead:
     factor: int
     kernels: Variants
     biases: Variants
+    products: list[list[Product]]
 
     def __call__(self, x: Tensor, covered: tuple[Span, Span], wanted: tuple[Span, Span]) -> Tensor:
         """The output of some cells.
@@ -85,7 +96,23 @@ class FoldedHead:
             slices.append(slice(inside[0] - covered[axis][0], inside[1] - covered[axis][0]))
             padding = [inside[0] - first, stop - inside[1], *padding]
         patch = F.pad(x[:, :, slices[0], slices[1]], padding)
-        return F.conv2d(patch, self.kernels[variant[0]][variant[1]], self.biases[variant[0]][variant[1]])
+        kernel = self.kernels[variant[0]][variant[1]]
+        if self._by_products(x.dtype, x.device):
+            return _multiply_patches(patch, kernel.shape[2:], self.products[variant[0]][variant[1]])
+        return F.conv2d(patch, kernel, self.biases[variant[0]][variant[1]])
+
+    def patch_values(self, dtype: torch.dtype, device: torch.device) -> int:
+        """Numbers that are kept for each cell at work beside its input and output."""
+        return SIDE**2 * self.kernels[INNER][INNER].shape[1] if self._by_products(dtype, device) else 0
+
+    def _by_products(self, dtype: torch.dtype, device: torch.device) -> bool:
+        return bool(self.products) and has_internal_operators(dtype, device)
+
+
+def _multiply_patches(x: Tensor, taps: Sequence[int], product: Product) -> Tensor:
+    """A convolution as a product of the pixels under the kernel: (B, C, h, w) -> (B, O, h', w')."""
+    patches = x.permute(0, 2, 3, 1).unfold(1, taps[0], 1).unfold(2, taps[1], 1)  # (B, h', w', C, rows, columns)
+    return product(patches.permute(0, 1, 2, 4, 5, 3).flatten(3)).permute(0, 3, 1, 2)
 
 
 def fold_head(convolutions: Sequence[nn.Conv2d], layers: Sequence[HeadLayer], grid: int) -> FoldedHead | None:
@@ -122,7 +149,13 @@ def fold_head(convolutions: Sequence[nn.Conv2d], layers: Sequence[HeadLayer], gr
         ]
         for v in range(3)
     ]
-    return FoldedHead(start, sides[start], sides[-1] // sides[start], trimmed, biases)
+    factor = sides[-1] // sides[start]
+    products = []
+    if RGB * factor**2 >= MANY_OUTPUTS and has_internal_operators(dtype, convolutions[start].weight.device):
+        products = [
+            [Product.of(k.permute(0, 2, 3, 1).flatten(1), b) for k, b in zip(*rows)] for rows in zip(trimmed, biases)
+        ]
+    return FoldedHead(start, sides[start], factor, trimmed, biases, products)
 
 
 def _foldable(layers: Sequence[HeadLayer], sides: Sequence[int]) -> list[int]:

@@ -45,8 +45,7 @@ class WindowPlan:
             plan_axis(length, self.model.window, self.model.overlap, self.model.scale)
             for length in (self.height, self.width)
         )
-        groups = self.model.equal_places(self.images, horizontal)
-        return len(vertical) * sum(math.ceil(len(places) / self.batch) for places in groups)
+        return len(vertical) * math.ceil(self.images * len(horizontal) / self.batch)
 
     @property
     def memory_required(self) -> int:

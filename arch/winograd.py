@@ -69,9 +69,18 @@ def _transforms(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return torch.kron(data, data).to(dtype), torch.kron(result, result).to(dtype)
 
 
+@cache
+def has_matrix_unit() -> bool:
+    """Whether the CPU has AMX: products in bfloat16 cost so little there that it is the transforms that cost."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16", False))
+
+
 def suits(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> bool:
     """Whether a convolution with such a weight (O, C, k, k) is quicker this way: on a CPU, with many channels."""
     outputs, channels, *kernel = shape
+    if dtype == torch.bfloat16 and has_matrix_unit():
+        return False
     wide = min(outputs, channels) >= LEAST_CHANNELS and outputs * channels >= LEAST_PAIRS.get(dtype, 0)
     return wide and kernel == [TAPS, TAPS] and device.type == "cpu" and dtype in ALGORITHMS
 
@@ -116,39 +125,43 @@ def convolve(
     result = image.new_empty(image.shape[0], height * shuffle, width * shuffle, transformed.shape[2] // shuffle**2)
     down, across = -(-height // tile), -(-width // tile)
     step = max(1, TOKENS // max(1, across * tile**2))  # rows of tiles
-    for rows, into in zip(image.permute(0, 2, 3, 1), result):  # (h, w, C) and (height * r, width * r, O / r**2)
+    together = max(1, step // max(1, down))  # images
+    for rows, into in zip(image.permute(0, 2, 3, 1).split(together), result.split(together)):  # (b, h, w, C)
         for top in range(0, down, step) if width > 0 else ():
             start, stop = top * tile, min(height, (top + step) * tile)  # the padded rows start .. stop + 2 are seen
             needed = -(-(stop - start) // tile) * tile + TAPS - 1
             missing = max(0, above - start)
-            seen = rows[max(0, start - above) : max(0, stop + TAPS - 1 - above)]
-            sides = (0, 0, left, across * tile + TAPS - 1 - left - rows.shape[1])
-            padded = F.pad(seen, (*sides, missing, needed - missing - seen.shape[0]))
-            outputs = finish(_convolve_tiles(padded, transformed))  # (down, across, tile**2, O)
-            _place(outputs.unflatten(3, (shuffle, shuffle, -1)), into[start * shuffle : stop * shuffle])
+            seen = rows[:, max(0, start - above) : max(0, stop + TAPS - 1 - above)]
+            sides = (0, 0, left, across * tile + TAPS - 1 - left - rows.shape[2])
+            padded = F.pad(seen, (*sides, missing, needed - missing - seen.shape[1]))
+            outputs = finish(_convolve_tiles(padded, transformed))  # (b, down, across, tile**2, O)
+            outputs = outputs.unflatten(4, (shuffle, shuffle, -1))
+            for tiles, target in zip(outputs, into):
+                _place(tiles, target[start * shuffle : stop * shuffle])
     return result.permute(0, 3, 1, 2)
 
 
 def _convolve_tiles(rows: Tensor, transformed: Tensor) -> Tensor:
-    """(down * tile + 2, across * tile + 2, C) -> (down, across, tile**2, O)."""
+    """(B, down * tile + 2, across * tile + 2, C) -> (B, down, across, tile**2, O)."""
     algorithm = ALGORITHMS[rows.dtype]
     data_transform, result_transform = _transforms(rows.dtype)
     places, tile = algorithm.places**2, algorithm.tile**2
-    tiles = rows.unfold(0, algorithm.places, algorithm.tile).unfold(1, algorithm.places, algorithm.tile)
-    down, across, channels = tiles.shape[:3]  # of (down, across, C, places, places)
+    tiles = rows.unfold(1, algorithm.places, algorithm.tile).unfold(2, algorithm.places, algorithm.tile)
+    images, down, across, channels = tiles.shape[:4]  # of (B, down, across, C, places, places)
+    shape = images, down, across
     if rows.dtype == torch.bfloat16:  # whose batched products would copy what is transposed
-        tiles = tiles.permute(3, 4, 0, 1, 2).reshape(places, -1)
+        tiles = tiles.permute(4, 5, 0, 1, 2, 3).reshape(places, -1)
         data = torch.mm(data_transform, tiles).view(places, -1, channels)  # (places**2, tiles, C)
         del tiles
         products = torch.bmm(data, transformed)  # (places**2, tiles, O)
         del data
-        return torch.mm(result_transform, products.flatten(1)).view(tile, down, across, -1).permute(1, 2, 0, 3)
-    tiles = tiles.permute(0, 1, 3, 4, 2).reshape(-1, places, channels)
+        return torch.mm(result_transform, products.flatten(1)).view(tile, *shape, -1).permute(1, 2, 3, 0, 4)
+    tiles = tiles.permute(0, 1, 2, 4, 5, 3).reshape(-1, places, channels)
     data = torch.matmul(data_transform, tiles)  # (tiles, places**2, C)
     del tiles
     products = torch.bmm(data.transpose(0, 1), transformed)  # (places**2, tiles, O)
     del data
-    return torch.matmul(result_transform, products.transpose(0, 1)).view(down, across, tile, -1)
+    return torch.matmul(result_transform, products.transpose(0, 1)).view(*shape, tile, -1)
 
 
 def _place(outputs: Tensor, into: Tensor) -> None:

@@ -148,6 +148,33 @@ def test_parts_equal_crops(head: str, part: tuple[tuple[int, int], tuple[int, in
         torch.testing.assert_close(engine.part(image, *part), expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("head", HEADS)
+def test_every_window_has_a_part_of_its_own(head: str) -> None:
+    plain, engine = pair(head, value_range="-1..1")
+    image = torch.rand(4, 3, 16, 16, dtype=torch.float64)
+    places = [((0, 48), (0, 40)), ((0, 48), (0, 40)), ((9, 40), (24, 48)), ((9, 40), (3, 4))]
+    with torch.inference_mode():
+        expected, parts = plain(image), engine.parts(image, places)
+    assert len(parts) == len(places)
+    for whole, part, (rows, columns) in zip(expected, parts, places):
+        torch.testing.assert_close(part, whole[:, slice(*rows), slice(*columns)], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("internal", [True, False])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
+def test_folded_heads_by_products_of_patches(dtype: torch.dtype, tolerance: float, internal: bool) -> None:
+    """``internal`` False: by convolutions."""
+    plain, engine = pair("linear")
+    image = torch.rand(3, 3, 16, 16, dtype=torch.float64)
+    with torch.inference_mode(), torch.backends.mkldnn.flags(enabled=internal):
+        if internal and not has_internal_operators(dtype, image.device):
+            pytest.skip("this build of torch, or this processor, has no oneDNN for it")
+        expected, out = plain(image), engine.to(dtype)(image.to(dtype))
+        folded = engine._prepare().folded
+    assert folded is not None and bool(folded.products) == internal
+    assert float((out - expected).pow(2).mean().sqrt() / expected.std()) <= tolerance
+
+
 @pytest.mark.parametrize("rows", [1, 7, 32])
 @pytest.mark.parametrize(
     "head", ["activations everywhere", "one convolution", "5x5 tail", "refinement before the tail"]

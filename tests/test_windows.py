@@ -84,15 +84,21 @@ def test_position_free_network_equals_the_whole_image(size: tuple[int, int]) -> 
 
 def test_windows_are_batched_across_images() -> None:
     network = Nearest()
-    wrap(network, 3, batch=3)(torch.rand(4, 3, 40, 16))  # 3 windows in each of four images, of three kinds
+    wrap(network, 3, batch=3)(torch.rand(4, 3, 40, 16))  # 3 windows below each other in each of four images
     assert [shape[0] for shape in network.shapes] == [3, 1, 3, 1, 3, 1]
+
+
+def test_windows_are_batched_within_a_row() -> None:
+    network = Nearest()
+    wrap(network, 3, batch=4)(torch.rand(2, 3, 16, 40))  # 3 windows beside each other, of three kinds, in two images
+    assert [shape[0] for shape in network.shapes] == [4, 2]
 
 
 def test_only_kept_pixels_are_asked_for() -> None:
     class Parts(Nearest):
-        def part(self, x: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
-            asked.append((rows, columns))
-            return self(x)[:, :, slice(*rows), slice(*columns)]
+        def parts(self, x: Tensor, places: list[tuple[tuple[int, int], tuple[int, int]]]) -> list[Tensor]:
+            asked.extend(places)
+            return [y[:, slice(*rows), slice(*columns)] for y, (rows, columns) in zip(self(x), places)]
 
     asked: list[tuple[tuple[int, int], tuple[int, int]]] = []
     image = torch.rand(1, 3, 28, 10, dtype=torch.float64)  # two windows of 16, overlapping by 4

@@ -54,6 +54,15 @@ def test_winograd_finishes_and_shuffles(
     assert (got - wanted).abs().max() <= tolerance
 
 
+@pytest.mark.parametrize("tokens", [1, 100, 700, 5000])
+def test_winograd_takes_small_images_together(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "TOKENS", tokens)
+    image = rows_of(5 * 16, 18, 64).view(5, 16, 18, 64).permute(0, 3, 1, 2)
+    weight = rows_of(72, 64, 9).view(72, 64, 3, 3)
+    got = winograd.convolve(image, winograd.transform_weight(weight), (1, 0, 0, 1))
+    assert (got - F.conv2d(F.pad(image, (1, 0, 0, 1)), weight)).abs().max() <= 1e-10
+
+
 def test_winograd_of_too_few_rows_is_empty() -> None:
     transformed = winograd.transform_weight(torch.ones(64, 64, 3, 3))
     assert winograd.convolve(torch.ones(1, 64, 1, 9), transformed, (1, 1, 1, 0)).shape == (1, 64, 0, 9)
@@ -89,8 +98,10 @@ def test_convolutions_choose_for_themselves(dtype: torch.dtype, outputs: int) ->
     assert (got - wanted).abs().max() <= (1e-5 if dtype == torch.float32 else 0.1)
 
 
-def test_half_precision_transforms_only_wide_convolutions() -> None:
-    assert winograd.suits((768, 192, 3, 3), torch.bfloat16, CPU)
+@pytest.mark.parametrize("matrix_unit", [True, False])
+def test_half_precision_transforms_only_wide_convolutions(matrix_unit: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "has_matrix_unit", lambda: matrix_unit)
+    assert winograd.suits((768, 192, 3, 3), torch.bfloat16, CPU) == (not matrix_unit)
     assert not winograd.suits((192, 192, 3, 3), torch.bfloat16, CPU)
     assert winograd.suits((192, 192, 3, 3), torch.float32, CPU)
 
