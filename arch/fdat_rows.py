@@ -98,7 +98,8 @@ class Halo:
 def to_windows(rows: Tensor, size: int) -> Tensor:
     """(h, W, C) -> (windows, size * size, C); windows that reach over the edge are filled with zero tokens."""
     height, width, dim = rows.shape
-    rows = F.pad(rows, (0, 0, 0, -width % size, 0, -height % size))
+    if width % size or height % size:
+        rows = F.pad(rows, (0, 0, 0, -width % size, 0, -height % size))
     windows = rows.unflatten(1, (-1, size)).unflatten(0, (-1, size)).transpose(1, 2)  # (down, across, size, size, C)
     return windows.reshape(-1, size * size, dim)
 

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from .fdat_rows import Seam, gelu_depthwise_band
 from .fdat_weights import ChannelWeights, SpatialWeights, residual_dtype
-from .products import Product
+from .products import AddedProduct, Product
 
 NORMALIZE_EPS = 1e-12  # of F.normalize
 
@@ -47,7 +47,7 @@ class SpatialMap:
 class ChannelMap:
     """Channel attention of one image as a linear map of its tokens, and AIM's spatial gate of that map's output."""
 
-    attention: Product  # (C, C)
+    attention: AddedProduct  # (C, C)
     gate_weight: Tensor  # (1, C)
     gate_bias: Tensor  # (1,)
 
@@ -121,7 +121,7 @@ class GramStatistic(Statistic):
         weight, bias, gate_weight, gate_bias = (
             t.to(block.dtype) for t in (weight, bias, block.token_gate @ weight, block.token_gate @ bias)
         )
-        return ChannelMap(Product.of(weight, bias), gate_weight, gate_bias)
+        return ChannelMap(AddedProduct.of(weight, bias), gate_weight, gate_bias)
 
 
 class NoStatistic(Statistic):

@@ -133,7 +133,7 @@ class Sweeps:
             del hidden
             while pieces:
                 mixed = convolve_band(*pieces.pop(0), block.mix, groups=block.mix.shape[0])
-                room[finished : finished + mixed.shape[0]] += block.contract(mixed)
+                block.contract(room[finished : finished + mixed.shape[0]], mixed)
                 finished += mixed.shape[0]
                 del mixed
             output = room[:finished]  # rows [start - 1, stop - 1), from 0 if top, to the end if last
@@ -167,7 +167,7 @@ class Sweeps:
             done = place.stop
             del mixed, piece
         if isinstance(folded, ChannelMap):
-            y += folded.attention(own)
+            folded.attention(y, own)
         else:
             assert isinstance(block, SpatialWeights), "its map is of its kind"
             add_window_attention_(y, block, folded, own)

@@ -10,6 +10,7 @@ Two layers are computed differently from how they are written, with equal result
         linear functions of the four pixels that meet there, so it is a 2x2 convolution to 4 * O channels and a pixel
         shuffle.
     LeakyReLU behind a nearest-neighbour enlargement goes in front of it.
+GELU behind a wide transposed convolution is taken into it.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from torch import Tensor, nn
 
 from .fdat_rows import Halo, Seam, as_image, as_rows, convolve, convolve_band, repeat_rows, shuffle_rows
 from .fdat_upsampler import DySample, LDAUpsample, PixelAttention
+from .onednn import transposed_gelu
 from .products import linear
 
 Stage = Callable[[Tensor, bool], Tensor]
 
-FEW_OUTPUTS = 8  # below, a strided transposed convolution leaves most of the machine idle
+FEW_OUTPUTS = 8  # up to here, a strided transposed convolution leaves most of the machine idle
 
 
 def convolution_stage(weight: Tensor, bias: Tensor | None) -> Stage:
@@ -81,21 +83,29 @@ def corner_stage(weight: Tensor, bias: Tensor) -> Stage:
 
 
 def transposed_stage(layer: nn.ConvTranspose2d) -> Stage:
-    """ConvTranspose2d with (kernel, stride, padding) (3, 3, 0) or (4, 2, 1)."""
+    """ConvTranspose2d to few outputs with (kernel, stride, padding) (3, 3, 0) or (4, 2, 1)."""
     weight, bias = layer.weight, layer.get_parameter("bias")
     if layer.stride == (3, 3):  # no overlap: a linear map of each pixel
         matrix, spread = weight.flatten(1).T.contiguous(), bias.repeat_interleave(9)  # (9 * O, C)
         return lambda rows, last: shuffle_rows(linear(rows, matrix, spread), 3)
-    if weight.shape[1] <= FEW_OUTPUTS:
-        return corner_stage(weight, bias)
-    halo = Halo()
+    return corner_stage(weight, bias)
+
+
+def is_wide(layer: nn.Module) -> bool:
+    """Whether it is a transposed convolution that is quicker as it stands than at corners."""
+    return isinstance(layer, nn.ConvTranspose2d) and layer.stride == (2, 2) and layer.out_channels > FEW_OUTPUTS
+
+
+def transposed_gelu_stage(layer: nn.ConvTranspose2d) -> Stage:
+    """ConvTranspose2d with (kernel, stride, padding) (4, 2, 1), and GELU."""
+    weight, bias, halo = layer.weight, layer.get_parameter("bias"), Halo()
 
     def stage(rows: Tensor, last: bool) -> Tensor:
         extended = halo.extend(rows, last)
         if extended.shape[0] < 3:
             return rows.new_empty(0, 2 * rows.shape[1], weight.shape[1])
         # padding 3 instead of 1 leaves out the two output rows that each row of the halo would give
-        return as_rows(F.conv_transpose2d(as_image(extended), weight, bias, stride=2, padding=(3, 1)))
+        return as_rows(transposed_gelu(as_image(extended), weight, bias, (3, 1)))
 
     return stage
 
@@ -112,6 +122,10 @@ def _layer_stage(layer: nn.Module) -> Stage:
         return convolution_stage(layer.weight, layer.bias)
     if isinstance(layer, nn.ConvTranspose2d):
         return transposed_stage(layer)
+    if isinstance(layer, nn.Sequential):  # from `build_stages`
+        wide = layer[0]
+        assert isinstance(wide, nn.ConvTranspose2d)
+        return transposed_gelu_stage(wide)
     if isinstance(layer, nn.PixelShuffle):
         return lambda rows, last: shuffle_rows(rows, layer.upscale_factor)
     if isinstance(layer, nn.Upsample):
@@ -142,7 +156,9 @@ def build_stages(layers: Sequence[nn.Module]) -> list[Stage]:
     for index in range(len(ordered) - 1):
         if isinstance(ordered[index], nn.Upsample) and isinstance(ordered[index + 1], nn.LeakyReLU):
             ordered[index : index + 2] = ordered[index + 1], ordered[index]
-    return [layer_stage(layer) for layer in ordered]
+        elif is_wide(ordered[index]) and isinstance(ordered[index + 1], nn.GELU):
+            ordered[index : index + 2] = [nn.Sequential(*ordered[index : index + 2]), nn.Identity()]
+    return [layer_stage(layer) for layer in ordered if not isinstance(layer, nn.Identity)]
 
 
 def run_stages(stages: Sequence[Stage], rows: Tensor, last: bool) -> Tensor:

@@ -1,4 +1,5 @@
-"""oneDNN's operators that take GELU into a product or a convolution, and public ones where they are missing.
+"""oneDNN's operators that take GELU into a product or a convolution, or a product into a sum; and public ones where
+they are missing.
 
 The former are internal to torch: those of its own compiler.
 """
@@ -21,7 +22,9 @@ def has_internal_operators(dtype: torch.dtype, device: torch.device) -> bool:
 
 @cache
 def _computes(dtype: torch.dtype) -> bool:
-    names = "_convolution_pointwise", "_linear_pointwise", "_reorder_linear_weight", "_is_mkldnn_bf16_supported"
+    convolutions = "_convolution_pointwise", "_convolution_pointwise_", "_convolution_transpose_pointwise"
+    packing = "_reorder_convolution_weight", "_reorder_linear_weight"
+    names = *convolutions, *packing, "_linear_pointwise", "_is_mkldnn_bf16_supported"
     if not torch.backends.mkldnn.is_available() or not all(hasattr(torch.ops.mkldnn, name) for name in names):
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -33,4 +36,32 @@ def convolve_gelu(image: Tensor, weight: Tensor, bias: Tensor | None, padding: t
         return F.gelu(F.conv2d(image, weight, bias, padding=padding, groups=groups))
     return torch.ops.mkldnn._convolution_pointwise(
         image, weight, bias, list(padding), [1, 1], [1, 1], groups, "gelu", [], "none"
+    )
+
+
+def transposed_gelu(image: Tensor, weight: Tensor, bias: Tensor, padding: tuple[int, int]) -> Tensor:
+    """gelu of a transposed convolution of stride 2: (B, C, H, W), channels last -> (B, O, h, w)."""
+    if not has_internal_operators(image.dtype, image.device):
+        return F.gelu(F.conv_transpose2d(image, weight, bias, stride=2, padding=padding))
+    return torch.ops.mkldnn._convolution_transpose_pointwise(
+        image, weight, bias, list(padding), [0, 0], [2, 2], [1, 1], 1, "gelu", [], "none"
+    )
+
+
+TYPICAL_ROWS = 64, 256
+"""Rows and columns for which weights of 1x1 convolutions are packed; in float32 others go as quickly."""
+
+
+def pack_pointwise(weight: Tensor) -> Tensor:
+    """The weight (O, C) of a product as that of a 1x1 convolution, for `add_convolution_`."""
+    kernel = weight.detach()[:, :, None, None].contiguous(memory_format=torch.channels_last)
+    size = [1, weight.shape[1], *TYPICAL_ROWS]
+    return torch.ops.mkldnn._reorder_convolution_weight(kernel, [0, 0], [1, 1], [1, 1], 1, size)
+
+
+def add_convolution_(rows: Tensor, x: Tensor, packed: Tensor, bias: Tensor | None) -> None:
+    """rows (h, W, O) += 1x1 convolution of x (h, W, C), with a weight from `pack_pointwise`."""
+    into, image = (tensor[None].permute(0, 3, 1, 2) for tensor in (rows, x))
+    torch.ops.mkldnn._convolution_pointwise_.binary(
+        into, image, packed, bias, [0, 0], [1, 1], [1, 1], 1, "add", 1.0, None, [], None
     )

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .onednn import has_internal_operators
+from .onednn import add_convolution_, has_internal_operators, pack_pointwise
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -56,3 +56,27 @@ class Product:
         if self.packed is None:
             return F.gelu(linear(x, self.weight, self.bias))
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "gelu", [], "none")
+
+
+@dataclass(frozen=True)
+class AddedProduct:
+    """A product of rows that is added to other rows, in float32 on a CPU without a pass of its own for the sum."""
+
+    product: Product  # (O, C)
+    packed: Tensor | None  # what oneDNN makes of the weight of a 1x1 convolution; None: the sum is an operator
+
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor | None = None) -> AddedProduct:
+        """From weight (O, C) and bias (O,)."""
+        if weight.dtype == torch.float32 and has_internal_operators(weight.dtype, weight.device):
+            return cls(Product(weight, bias, None), pack_pointwise(weight))
+        return cls(Product.of(weight, bias), None)
+
+    def __call__(self, rows: Tensor, x: Tensor) -> None:
+        """rows (h, W, O) += product of x (h, W, C); both lie without gaps, and ``rows`` may be of higher precision."""
+        if not x.numel():
+            return
+        if self.packed is None:
+            rows += self.product(x)
+        else:
+            add_convolution_(rows, x, self.packed, self.product.bias)

@@ -24,6 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .processor import has_matrix_unit
+
 TAPS = 3
 LEAST_CHANNELS = 64  # below, the transforms cost more than the products save
 LEAST_PAIRS = {torch.bfloat16: 2**17}
@@ -67,13 +69,6 @@ def _transforms(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The transforms of data (places**2, places**2) and of results (tile**2, places**2) in both dimensions."""
     result, _, data = ALGORITHMS[dtype].matrices()
     return torch.kron(data, data).to(dtype), torch.kron(result, result).to(dtype)
-
-
-@cache
-def has_matrix_unit() -> bool:
-    """Whether the CPU has AMX: products in bfloat16 cost so little there that it is the transforms that cost."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("amx_bf16", False))
 
 
 def suits(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> bool:

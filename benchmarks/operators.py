@@ -29,7 +29,7 @@ make_torchvision_importable()
 from arch import winograd  # noqa: E402
 from arch.fdat_sweeps import window_attention  # noqa: E402
 from arch.fdat_weights import HEAD_MULTIPLE  # noqa: E402
-from arch.products import Product, linear  # noqa: E402
+from arch.products import AddedProduct, Product, linear  # noqa: E402
 from arch.winograd import ALGORITHMS, Algorithm  # noqa: E402
 from benchmarks.measure import interleaved, machine, median_ratio  # noqa: E402
 
@@ -71,6 +71,16 @@ class Attention:
         """(windows, 64, heads * width), by the way that the shape of the bias stands for."""
         either: Any = self
         return window_attention(either, either, bias, self.rows)
+
+
+def sums(ratio: Ratio, height: int = 64, width: int = 256) -> None:
+    """Products that are added to rows, in the shapes of tiny and medium."""
+    for channels, outputs in ((96, 96), (144, 96), (240, 120)):
+        weight, bias = torch.randn(outputs, channels), torch.randn(outputs)
+        x, rows = torch.randn(height, width, channels), torch.zeros(height, width, outputs)
+        product, added = Product.of(weight, bias), AddedProduct.of(weight, bias)
+        gain = ratio(lambda r=rows, x=x, p=product: r.add_(p(x)), lambda r=rows, x=x, a=added: a(r, x))
+        print(f"  {channels} to {outputs}: product and sum / product into the sum {gain:.2f}")
 
 
 def attention(ratio: Ratio, windows: int = 16, heads: int = 6) -> None:
@@ -141,6 +151,8 @@ def main(
         print(machine())
         print("Products, float32")
         products(ratio)
+        print("Sums of products, float32")
+        sums(ratio)
         print("Attention, float32")
         attention(ratio)
         print("Convolutions")

@@ -249,6 +249,7 @@ def test_gradients_take_the_plain_path() -> None:
     torch.testing.assert_close(part, plain(image)[:, :, 3:20], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("intel", [True, False])
 @pytest.mark.parametrize("internal", [True, False])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2**-5)])
 @pytest.mark.parametrize(
@@ -260,8 +261,11 @@ def test_gradients_take_the_plain_path() -> None:
         {"g_proj_bias": False, "path_bias": False, "out_proj_bias": False},
     ],
 )
-def test_blocks_packed_for_onednn(changes: dict, dtype: torch.dtype, tolerance: float, internal: bool) -> None:
+def test_blocks_packed_for_onednn(
+    changes: dict, dtype: torch.dtype, tolerance: float, internal: bool, intel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Against the plain blocks in float64; ``internal`` False: by public operators alone."""
+    monkeypatch.setattr("arch.dense_iso_tokens.is_intel", lambda: intel)
     plain, engine = pair("linear", **changes)
     x = torch.randn(2, 16, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     stage = engine.to(dtype).stages[0]

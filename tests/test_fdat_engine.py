@@ -12,7 +12,8 @@ from arch import fdat_engine
 from arch.fdat import FDAT, PRESETS, FDATConfig
 from arch.fdat_maps import HostMap
 from arch.fdat_statistics import GramStatistic
-from arch.fdat_weights import packed_weights
+from arch.fdat_weights import packed_weights, residual_dtype
+from arch.products import AddedProduct
 
 SIZES = [(1, 16, 24), (2, 29, 21), (1, 1, 9), (1, 40, 5), (1, 9, 1)]
 
@@ -126,6 +127,40 @@ def test_fp32_by_public_operators_alone() -> None:
     assert (got - expected).abs().max() <= 5e-5 * expected.abs().max().clamp(1)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 5e-5), (torch.bfloat16, 0.1)])
+@pytest.mark.parametrize("intel", [True, False])
+def test_attention_is_the_same_on_every_processor(
+    intel: bool, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the fused operator, and by two products and a softmax."""
+    monkeypatch.setattr("arch.fdat_weights.is_intel", lambda: intel)
+    model, image = random_fdat(small("transpose+conv", 4)), picture(2, 3, 19, 30)
+    expected = whole(model, image)
+    got = run(model.to(dtype) if dtype == torch.float64 else model, image.to(residual_dtype(dtype)), dtype)
+    assert (got - expected).abs().max() <= tolerance * expected.abs().max().clamp(1)
+
+
+@pytest.mark.parametrize("internal", [True, False])
+@pytest.mark.parametrize(
+    ("rows_dtype", "dtype", "tolerance"),
+    [(torch.float32,) * 2 + (1e-5,), (torch.float32, torch.bfloat16, 0.05), (torch.float64,) * 2 + (1e-12,)],
+)
+def test_products_added_in_place(rows_dtype: torch.dtype, dtype: torch.dtype, tolerance: float, internal: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight, bias = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((12, 20), (12,)))
+    weight, bias = (weight / 20**0.5).to(dtype), bias.to(dtype)
+    with torch.backends.mkldnn.flags(enabled=internal):
+        added = AddedProduct.of(weight, bias)
+        assert (added.packed is not None) == (internal and dtype == torch.float32)
+        for height, width in ((5, 7), (1, 40), (1, 1), (3, 1), (0, 9)):
+            whole_map = torch.randn(height + 2, width, 12, generator=generator).to(rows_dtype)
+            x = torch.randn(height, width, 20, generator=generator).to(dtype)
+            expected = whole_map.double()
+            expected[1 : height + 1] += x.double() @ weight.double().T + bias.double()
+            added(whole_map[1 : height + 1], x)
+            assert torch.allclose(whole_map.double(), expected, rtol=0, atol=tolerance)
+
+
 @pytest.mark.parametrize("change", ["fused optimiser", "autocast"])
 def test_what_packed_weights_must_not_miss(change: str) -> None:
     model, image = random_fdat(small("pixelshuffle", 2)), picture(1, 3, 17, 20).float()
@@ -214,7 +249,7 @@ def test_gram_matrix_of_tokens_with_an_offset() -> None:
     statistic = GramStatistic(block)
     for start in range(0, len(rows), 8):
         statistic.feed(rows[start : start + 8], start + 8 == len(rows))
-    error = (statistic.result().attention.weight - expected).abs().max() / expected.abs().max()
+    error = (statistic.result().attention.product.weight - expected).abs().max() / expected.abs().max()
     single = tokens.float()
     naive = (fold(single.T @ single) - expected).abs().max() / expected.abs().max()
     assert error <= 1e-5 < naive
