@@ -9,8 +9,11 @@ import torch
 
 @cache
 def _capabilities() -> dict[str, object]:
-    """As torch names them; none where it is too old to."""
-    return dict(getattr(torch.cpu, "get_capabilities", dict)())
+    """As torch names them; none where it is too old to, or can't tell."""
+    try:
+        return dict(torch.cpu.get_capabilities())
+    except (AttributeError, RuntimeError):
+        return {}
 
 
 def has_matrix_unit() -> bool:
