@@ -22,12 +22,12 @@ from .fdat_upsampler import LDA_GROUPS, LDA_REDUCTION, upscale_steps
 from .fdat_weights import HEAD_MULTIPLE, attends_by_products, output_dtype, residual_dtype
 from .onednn import has_internal_operators
 
-PREFERRED_TOKENS = 2**18
-"""Tokens in a band: enough to fill a device and to make the halo, and what an operator costs to begin, small."""
+PREFERRED_TOKENS = {"cpu": 2**14, "cuda": 2**18}
+"""Tokens in a band: enough to fill the device and to make the halo, and what an operator costs to begin, small."""
 
 PREFERRED_VALUES = 9 * 2**18
-"""On a CPU the hidden values in a band: of tensors much larger than 9 MiB the system clears the pages again and again,
-which costs large a third of its speed."""
+"""On a CPU at most as many hidden values in a band: of tensors much larger than 9 MiB the system clears the pages again
+and again, which costs large a third of its speed."""
 
 HEAP_SHARE = 0.6
 """What a process's heap holds beside the live tensors of a band, as a share of them: pieces that were freed and fit
@@ -292,7 +292,9 @@ def make_plan(
         raise ValueError(f"FDAT: band is {band}; it must be at least 1 row, or None")
     least = smallest_band(config.window_size)
     if band is None:
-        tokens = PREFERRED_VALUES // config.ffn_dim if device.type == "cpu" else PREFERRED_TOKENS
+        tokens = PREFERRED_TOKENS.get(device.type, PREFERRED_TOKENS["cuda"])
+        if device.type == "cpu":
+            tokens = min(tokens, PREFERRED_VALUES // config.ffn_dim)
         band = tokens // -(-width // config.unshuffle)
     plan = Plan(
         config=config,
