@@ -163,6 +163,8 @@ class InferenceDenseIsoViT(DenseIsoViT):
         if self._as_written():
             return [y[:, slice(*rows), slice(*columns)] for y, (rows, columns) in zip(self(x), places, strict=True)]
         self.check_input(x)
+        if len(places) != x.shape[0]:
+            raise ValueError(f"{x.shape[0]} windows need as many places, found {len(places)}")
         with without_autocast(x.device):
             return [y for group in self._parts(x, places) for y in group]
 

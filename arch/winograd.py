@@ -122,7 +122,7 @@ def convolve(
     step = max(1, TOKENS // max(1, across * tile**2))  # rows of tiles
     together = max(1, step // max(1, down))  # images
     for rows, into in zip(image.permute(0, 2, 3, 1).split(together), result.split(together)):  # (b, h, w, C)
-        for top in range(0, down, step) if width > 0 else ():
+        for top in range(0, down, step) if into.numel() else ():  # an empty batch is one empty group
             start, stop = top * tile, min(height, (top + step) * tile)  # the padded rows start .. stop + 2 are seen
             needed = -(-(stop - start) // tile) * tile + TAPS - 1
             missing = max(0, above - start)

@@ -156,6 +156,8 @@ def test_every_window_has_a_part_of_its_own(head: str) -> None:
     with torch.inference_mode():
         expected, parts = plain(image), engine.parts(image, places)
     assert len(parts) == len(places)
+    with pytest.raises(ValueError, match="4 windows need as many places, found 3"), torch.inference_mode():
+        engine.parts(image, places[:3])
     for whole, part, (rows, columns) in zip(expected, parts, places):
         torch.testing.assert_close(part, whole[:, slice(*rows), slice(*columns)], rtol=0, atol=1e-10)
 

@@ -63,6 +63,12 @@ def test_winograd_takes_small_images_together(tokens: int, monkeypatch: pytest.M
     assert (got - F.conv2d(F.pad(image, (1, 0, 0, 1)), weight)).abs().max() <= 1e-10
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_winograd_of_an_empty_batch_is_empty(dtype: torch.dtype) -> None:
+    transformed = winograd.transform_weight(torch.ones(64, 64, 3, 3, dtype=dtype))
+    assert winograd.convolve(torch.ones(0, 64, 8, 9, dtype=dtype), transformed, (1, 1, 1, 1)).shape == (0, 64, 8, 9)
+
+
 def test_winograd_of_too_few_rows_is_empty() -> None:
     transformed = winograd.transform_weight(torch.ones(64, 64, 3, 3))
     assert winograd.convolve(torch.ones(1, 64, 1, 9), transformed, (1, 1, 1, 0)).shape == (1, 64, 0, 9)
