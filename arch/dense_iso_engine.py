@@ -31,9 +31,7 @@ from .dense_iso_fold import RADIUS, FoldedHead, Span, fold_head
 from .dense_iso_tokens import PackedBlock
 from .dense_iso_vit import GDFN, Block, DenseIsoViT, Stage
 from .onednn import convolve_gelu, has_internal_operators
-
-Place = tuple[Span, Span]
-"""Output pixels of a window: rows and columns, each first and one past the last."""
+from .windows import Place, cut_places
 
 BAND = 128  # output rows: what the widest layers work in stays below what the allocator maps anew each time
 
@@ -148,8 +146,6 @@ class InferenceDenseIsoViT(DenseIsoViT):
             x: windows, as for `DenseIsoViT.forward`.
             rows, columns: first output pixel and one past the last.
         """
-        if self._as_written():
-            return self(x)[:, :, slice(*rows), slice(*columns)]
         parts = self.parts(x, [(rows, columns)] * x.shape[0])
         return torch.stack(parts) if parts else self.skip(x)[:, :, slice(*rows), slice(*columns)]
 
@@ -160,25 +156,26 @@ class InferenceDenseIsoViT(DenseIsoViT):
             x: windows, as for `DenseIsoViT.forward`.
             places: rows and columns of each, as for `part`; equal ones are best neighbours.
         """
-        if self._as_written():
-            return [y[:, slice(*rows), slice(*columns)] for y, (rows, columns) in zip(self(x), places, strict=True)]
         self.check_input(x)
         if len(places) != x.shape[0]:
             raise ValueError(f"{x.shape[0]} windows need as many places, found {len(places)}")
+        if self._as_written():
+            return cut_places(self(x), places)
         with without_autocast(x.device):
             return [y for group in self._parts(x, places) for y in group]
 
     def _parts(self, x: Tensor, places: Sequence[Place]) -> Iterator[Tensor]:
         gain, offset = VALUE_RANGES[self.config.value_range]
         x = x if gain == 1 else x * gain + offset
-        cells = self._on_token_grid(self.features(x).contiguous(memory_format=torch.channels_last))
+        prepared = self._prepare()
+        cells = self._on_token_grid(self.features(x).contiguous(memory_format=torch.channels_last), prepared)
         first = 0
         for (rows, columns), equal in itertools.groupby(places):
             count = len(list(equal))
             step = self.head_batch(count, x.device)
             for start in range(first, first + count, step):
                 chosen = slice(start, min(start + step, first + count))
-                y = self._head(cells[chosen], rows, columns)
+                y = self._head(cells[chosen], rows, columns, prepared)
                 y = y + self.skip(x[chosen])[:, :, slice(*rows), slice(*columns)]
                 yield y if gain == 1 else (y - offset) / gain
             first += count
@@ -246,11 +243,10 @@ class InferenceDenseIsoViT(DenseIsoViT):
         inputs = batch * RGB * config.window**2
         return torch.empty((), dtype=dtype).element_size() * (max(stages, largest + tiles) + inputs)
 
-    def _on_token_grid(self, x: Tensor) -> Tensor:
+    def _on_token_grid(self, x: Tensor, prepared: Prepared) -> Tensor:
         """What the head does before it enlarges, on all cells: (B, sum(dims), grid, grid) -> (B, C, grid, grid)."""
         whole = 0, self.config.grid
-        folded = self._prepare().folded
-        for layer in self._prepare().layers[: self._enlarging_from(folded)]:
+        for layer in prepared.layers[: self._enlarging_from(prepared.folded)]:
             step = Step(whole, whole, (layer.radius, layer.radius))
             x = layer(x, (whole, whole), step, step)
         return x
@@ -260,18 +256,18 @@ class InferenceDenseIsoViT(DenseIsoViT):
         steps = len(self.config.head) if folded is None else folded.start
         return next((i for i in range(steps) if self.config.head[i].shuffle > 1), steps)
 
-    def _head(self, x: Tensor, rows: Span, columns: Span) -> Tensor:
+    def _head(self, x: Tensor, rows: Span, columns: Span, prepared: Prepared) -> Tensor:
         """`_on_token_grid`'s (B, C, grid, grid) -> (B, 3, rows, columns), the widest layers in bands of rows."""
-        folded = self._prepare().folded
+        folded = prepared.folded
         horizontal = list(enumerate(self._plan(folded, columns)))
         start, split = self._enlarging_from(folded), self._banded_from(folded)
         covered = (0, self.config.grid), (0, self.config.grid)
-        x, covered = self._run(x, covered, self._plan(folded, rows), horizontal[start:split], folded)
+        x, covered = self._run(x, covered, self._plan(folded, rows), horizontal[start:split], prepared)
         count = -(-(rows[1] - rows[0]) // BAND) if split < len(horizontal) else 1
         edges = [rows[0] + (rows[1] - rows[0]) * i // count for i in range(count + 1)]
         bands = []
         for band in itertools.pairwise(edges):
-            out, reached = self._run(x, covered, self._plan(folded, band), horizontal[split:], folded)
+            out, reached = self._run(x, covered, self._plan(folded, band), horizontal[split:], prepared)
             bands.append(out[:, :, _shifted(band, reached[0]), _shifted(columns, reached[1])])
         return torch.cat(bands, dim=2) if count > 1 else bands[0]
 
@@ -281,15 +277,16 @@ class InferenceDenseIsoViT(DenseIsoViT):
         covered: tuple[Span, Span],
         vertical: list[Step],
         horizontal: list[tuple[int, Step]],
-        folded: FoldedHead | None,
+        prepared: Prepared,
     ) -> tuple[Tensor, tuple[Span, Span]]:
         """Some steps of the head: the result, and the rows and columns of its grid that it covers."""
+        folded = prepared.folded
         for i, h in horizontal:
             v = vertical[i]
             if folded is not None and i == folded.start:
                 x, factor = folded(x, covered, (v.cells, h.cells)), folded.factor
             else:
-                layer = self._prepare().layers[i]
+                layer = prepared.layers[i]
                 x, factor = layer(x, covered, v, h), layer.shuffle
             covered = (v.cells[0] * factor, v.cells[1] * factor), (h.cells[0] * factor, h.cells[1] * factor)
         return x, covered

@@ -5,7 +5,6 @@ What one call of the wrapper gives for the whole image, a band of windows at a t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -23,7 +22,7 @@ class WindowPlan:
         images, height, width: of the input, in pixels.
         batch: windows per call of the network.
         dtype, device: where and in what the network runs.
-        steps: batches of windows, which is how often progress is told.
+        steps: windows, for each of which progress is told.
         memory_required: bytes on the device beside the weights: the network's, and those of the rows at work.
         host_memory_required: nothing is kept on the host.
     """
@@ -40,12 +39,12 @@ class WindowPlan:
 
     @property
     def steps(self) -> int:
-        """Calls of ``progress``: one per batch of windows."""
+        """Calls of ``progress``: one per window, whatever the batch."""
         vertical, horizontal = (
             plan_axis(length, self.model.window, self.model.overlap, self.model.scale)
             for length in (self.height, self.width)
         )
-        return len(vertical) * math.ceil(self.images * len(horizontal) / self.batch)
+        return len(vertical) * len(horizontal) * self.images
 
     @property
     def memory_required(self) -> int:
@@ -109,7 +108,7 @@ class WindowEngine:
             image: (B, C, H, W) in [0, 1], on any device.
             plan: from `plan`, for this size.
             write: called as ``write(top, rows)`` with finished rows (B, C, h, W * scale) in order, unclamped.
-            progress: called as ``progress(done, total)`` after every batch of windows; may raise to interrupt.
+            progress: called as ``progress(done, total)`` for every window, after its batch; may raise to interrupt.
         """
         done, total = 0, plan.steps
 

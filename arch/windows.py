@@ -35,6 +35,9 @@ CPU_BATCH = 4
 DEVICE_BATCH = 16
 """Windows per forward: on a CPU enough to spread what operators cost to begin, while a layer stays in its cache."""
 
+Place = tuple[tuple[int, int], tuple[int, int]]
+"""Output pixels of a window: rows and columns, each first and one past the last."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -112,6 +115,11 @@ def reflect(length: int, padded: int) -> Tensor:
     return torch.minimum(positions, 2 * (length - 1) - positions)
 
 
+def cut_places(windows: Tensor, places: Sequence[Place]) -> list[Tensor]:
+    """The output pixels at the place of each window: (N, C, h, w) -> N times (C, rows, columns)."""
+    return [y[:, slice(*rows), slice(*columns)] for y, (rows, columns) in zip(windows, places, strict=True)]
+
+
 class WindowedUpscaler(nn.Module):
     """Runs a network for ``window`` x ``window`` pixels on images of any size.
 
@@ -160,7 +168,7 @@ class WindowedUpscaler(nn.Module):
 
     @property
     def exact_engine(self) -> WindowEngine:
-        """The same result band by band, in bounded memory, with progress after every batch of windows.
+        """The same result band by band, in bounded memory, with progress for every window.
 
         Raises:
             AttributeError: hooks change the result of the whole image, which bands would not pass through.
@@ -181,7 +189,7 @@ class WindowedUpscaler(nn.Module):
         Args:
             x: (B, C, H, W).
             batch: windows per call of the network.
-            tick: called after every batch.
+            tick: called for every window, after its batch.
         """
         if x.ndim != 4 or 0 in x.shape:
             raise ValueError(f"expected an image batch (B, C, H, W) without empty sides, found {tuple(x.shape)}")
@@ -191,22 +199,19 @@ class WindowedUpscaler(nn.Module):
             rows, columns = (reflect(length, max(length, self.window)) for length in (height, width))
             x = x[:, :, rows.to(x.device)[:, None], columns.to(x.device)]
         dtype = torch.promote_types(x.dtype, torch.float32)
-        places = self.places(images, horizontal)
+        places = [(image, column) for column in horizontal for image in range(images)]  # equally kept ones together
         top, unfinished = 0, x.new_zeros(images, channels, 0, width * self.scale, dtype=dtype)
         for row, following in zip_longest(vertical, vertical[1:]):
             new = row.target + len(row.weights) - top - unfinished.shape[2]
             unfinished = F.pad(unfinished, (0, 0, 0, new))
             for first in range(0, len(places), batch):
-                self._add_windows(unfinished, x, row, row.target - top, places[first : first + batch])
-                tick()
+                chosen = places[first : first + batch]
+                self._add_windows(unfinished, x, row, row.target - top, chosen)
+                for _ in chosen:
+                    tick()
             finished = following.target - top if following else unfinished.shape[2]
             yield unfinished[:, :, :finished]
             top, unfinished = top + finished, unfinished[:, :, finished:]
-
-    @staticmethod
-    def places(images: int, horizontal: list[Window]) -> list[tuple[int, Window]]:
-        """All (image, column), neighbours where the same part of the window is kept."""
-        return [(image, column) for column in horizontal for image in range(images)]
 
     def _add_windows(self, rows: Tensor, x: Tensor, row: Window, top: int, places: list[tuple[int, Window]]) -> None:
         """Add the weighted results of one row of windows to ``rows`` from its row ``top`` on."""
@@ -218,9 +223,7 @@ class WindowedUpscaler(nn.Module):
             bottom, right = top + len(row.weights), column.target + len(column.weights)
             rows[i, :, top:bottom, column.target : right] += result * weights
 
-    def _parts(self, windows: Tensor, kept: list[tuple[tuple[int, int], tuple[int, int]]]) -> Sequence[Tensor]:
+    def _parts(self, windows: Tensor, kept: Sequence[Place]) -> Sequence[Tensor]:
         """The kept output pixels of each window."""
         parts = getattr(self.network, "parts", None)
-        if parts is not None:
-            return parts(windows, kept)
-        return [y[:, slice(*rows), slice(*columns)] for y, (rows, columns) in zip(self.network(windows), kept)]
+        return cut_places(self.network(windows), kept) if parts is None else parts(windows, kept)
