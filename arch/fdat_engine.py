@@ -23,6 +23,7 @@ from .fdat_sweeps import Sweeps
 from .fdat_tail import build_stages, run_stages, split_at_sampler
 from .fdat_upsampler import DySample, LDAUpsample
 from .fdat_weights import Weights, packed_weights, release_packed, residual_dtype
+from .heap import keep_freed_memory
 
 
 class ExactEngine:
@@ -89,6 +90,8 @@ class ExactEngine:
             raise ValueError(
                 f"FDAT: the image is {tuple(image.shape)}, the plan is for {expected}; plan for the image's size"
             )
+        if plan.device.type == "cpu":
+            keep_freed_memory()
         with without_autocast(plan.device):
             self._run(image, plan, write, progress)
 

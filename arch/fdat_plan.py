@@ -22,16 +22,16 @@ from .fdat_upsampler import LDA_GROUPS, LDA_REDUCTION, upscale_steps
 from .fdat_weights import HEAD_MULTIPLE, attends_by_products, output_dtype, residual_dtype
 from .onednn import has_internal_operators
 
-PREFERRED_TOKENS = {"cpu": 2**14, "cuda": 2**18}
+PREFERRED_TOKENS = {"cpu": 2**15, "cuda": 2**18}
 """Tokens in a band: enough to fill the device and to make the halo, and what an operator costs to begin, small."""
 
-PREFERRED_VALUES = 9 * 2**18
-"""On a CPU at most as many hidden values in a band: of tensors much larger than 9 MiB the system clears the pages again
-and again, which costs large a third of its speed."""
+PREFERRED_VALUES = 5 * 2**20
+"""On a CPU at most as many hidden values in a band: 20 MiB, which the heap keeps when they are freed (see heap.py). Of
+tensors that it does not keep the system clears the pages again and again, which takes as long as all the rest."""
 
-HEAP_SHARE = 0.6
+HEAP_SHARE = 0.4
 """What a process's heap holds beside the live tensors of a band, as a share of them: pieces that were freed and fit
-nothing since. Measured on Linux by ``python -m benchmarks.fdat memory``: 0.4 to 0.8."""
+nothing since. Measured on Linux by ``python -m benchmarks.fdat memory``: 0.1 to 0.6."""
 
 ATTENTION_TOKENS = 2**11
 """Tokens whose q, k and v a CPU computes at a time, so that they are still in its cache when attention reads them."""

@@ -161,9 +161,10 @@ class Sweeps:
         for piece in seam.pieces(normed if top else normed[1:], last):
             mixed = gelu_depthwise_band(*piece, block.depthwise)
             place = slice(done, done + mixed.shape[0])
-            if gate is not None:
-                mixed.mul_(gate[place])
-            torch.add(rows[place], mixed, out=y[place])
+            if gate is None:
+                torch.add(rows[place], mixed, out=y[place])
+            else:
+                torch.addcmul(rows[place], mixed, gate[place], out=y[place])
             done = place.stop
             del mixed, piece
         if isinstance(folded, ChannelMap):
