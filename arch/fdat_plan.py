@@ -25,11 +25,11 @@ from .onednn import has_internal_operators
 PREFERRED_TOKENS = {"cpu": 2**15, "cuda": 2**18}
 """Tokens in a band: enough to fill the device and to make the halo, and what an operator costs to begin, small."""
 
-PREFERRED_VALUES = 5 * 2**20
-"""On a CPU at most as many hidden values in a band: 20 MiB, which the heap keeps when they are freed (see heap.py). Of
+PREFERRED_VALUES = 3 * 2**20
+"""On a CPU at most as many hidden values in a band: 12 MiB, which the heap keeps when they are freed (see heap.py). Of
 tensors that it does not keep the system clears the pages again and again, which takes as long as all the rest."""
 
-HEAP_SHARE = 0.4
+HEAP_SHARE = 0.5
 """What a process's heap holds beside the live tensors of a band, as a share of them: pieces that were freed and fit
 nothing since. Measured on Linux by ``python -m benchmarks.fdat memory``: 0.1 to 0.6."""
 
@@ -295,7 +295,7 @@ def make_plan(
         tokens = PREFERRED_TOKENS.get(device.type, PREFERRED_TOKENS["cuda"])
         if device.type == "cpu":
             tokens = min(tokens, PREFERRED_VALUES // config.ffn_dim)
-        band = tokens // -(-width // config.unshuffle)
+        band = tokens // -(-width // config.unshuffle) // least * least or least
     plan = Plan(
         config=config,
         batch=batch,
@@ -305,7 +305,7 @@ def make_plan(
         device=device,
         map_dtype=map_dtype or torch.promote_types(dtype, torch.float32),
         map_device=map_device or device,
-        band=max(1, math.ceil(band / least)) * least,
+        band=math.ceil(band / least) * least,
     )
     while available is not None and plan.memory_required > available and (smaller := plan.smaller()) is not None:
         plan = smaller

@@ -7,7 +7,7 @@ from functools import cache
 import torch
 
 LARGEST_KEPT = 3 * 2**23
-"""24 MiB: more than any tensor of a band. glibc gives freed blocks of more than 32 MiB back in any case."""
+"""24 MiB: more than any tensor of a band of FDAT's. glibc gives freed blocks of more than 32 MiB back in any case."""
 
 
 @cache
