@@ -25,13 +25,13 @@ from .onednn import has_internal_operators
 PREFERRED_TOKENS = {"cpu": 2**15, "cuda": 2**18}
 """Tokens in a band: enough to fill the device and to make the halo, and what an operator costs to begin, small."""
 
-PREFERRED_VALUES = 3 * 2**20
-"""On a CPU at most as many hidden values in a band: 12 MiB, which the heap keeps when they are freed (see heap.py). Of
-tensors that it does not keep the system clears the pages again and again, which takes as long as all the rest."""
+PREFERRED_VALUES = 11 * 2**18
+"""On a CPU about as many values in the largest tensor of a band: 11 MiB, which the heap keeps when they are freed (see
+heap.py). Of what it does not keep the system clears the pages again and again, which takes as long as all the rest."""
 
 HEAP_SHARE = 0.5
 """What a process's heap holds beside the live tensors of a band, as a share of them: pieces that were freed and fit
-nothing since. Measured on Linux by ``python -m benchmarks.fdat memory``: 0.1 to 0.6."""
+nothing since. Measured on Linux by ``python -m benchmarks.fdat memory``: 0.2 to 0.9."""
 
 ATTENTION_TOKENS = 2**11
 """Tokens whose q, k and v a CPU computes at a time, so that they are still in its cache when attention reads them."""
@@ -294,8 +294,9 @@ def make_plan(
     if band is None:
         tokens = PREFERRED_TOKENS.get(device.type, PREFERRED_TOKENS["cuda"])
         if device.type == "cpu":
-            tokens = min(tokens, PREFERRED_VALUES // config.ffn_dim)
-        band = tokens // -(-width // config.unshuffle) // least * least or least
+            tokens = min(tokens, PREFERRED_VALUES // max(config.ffn_dim, config.embed_dim))
+        columns = -(-width // config.unshuffle)
+        band = max(1, round(tokens / columns / least)) * least
     plan = Plan(
         config=config,
         batch=batch,

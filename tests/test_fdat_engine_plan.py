@@ -17,7 +17,6 @@ from arch.fdat import PRESETS, FDATConfig
 from arch.fdat_maps import FeatureMap
 from arch.fdat_plan import make_plan
 from arch.fdat_weights import packed_weights
-from arch.heap import keep_freed_memory
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -62,10 +61,15 @@ def live_peak(config: FDATConfig, height: int, width: int, dtype: torch.dtype, *
     plan = model.exact_engine.plan(1, height, width, dtype=dtype, device="cpu", **options)
     image = torch.rand(1, 3, height, width)
     packed_weights(model, dtype, CPU)
-    keep_freed_memory()  # once in a process, by a block that is never written to
     with torch.inference_mode(), LiveBytes() as live:
         model.exact_engine.run(image, plan, lambda top, rows: None)
     return live.peak, plan.resident_bytes + plan.workspace
+
+
+@pytest.fixture(autouse=True)
+def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The block that settles the heap is never written to, so it takes no memory: it is not counted."""
+    monkeypatch.setattr(fdat_engine, "keep_freed_memory", lambda: None)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -101,6 +105,27 @@ def test_smaller_plans_end_at_a_floor(device: str) -> None:
         assert plans[-1].host_memory_required == 512 * 768 * 2 * 96 * 4
         assert plans[-1].memory_required < 0.1 * required[-2]
     assert [p.band for p in plans] == bands and [p.host_maps for p in plans] == hosted
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "width", "band"),
+    [
+        ("tiny", {}, 256, 80),
+        ("medium", {}, 256, 48),
+        ("large", {}, 256, 32),
+        ("large", {}, 600, 16),
+        ("large", {}, 4000, 8),  # one row of windows is the least
+        ("tiny", {"window_size": 64}, 4000, 64),
+        ("tiny", {"ffn_expansion_ratio": 0.25}, 256, 120),  # C is wider than the hidden width
+        ("tiny", {"unshuffle_mod": True, "scale": 2}, 512, 80),
+    ],
+)
+def test_bands_on_a_cpu_by_bytes(preset: str, changes: dict, width: int, band: int) -> None:
+    config = replace(PRESETS[preset], **changes)
+    plan = make_plan(config, 1, 256, width, dtype=torch.float32, device=CPU)
+    assert plan.band == band
+    widest = max(config.ffn_dim, config.embed_dim) * plan.columns * 4
+    assert band * widest <= 16 * MIB or band == config.window_size  # within what the heap keeps
 
 
 def test_available_memory_decides() -> None:
