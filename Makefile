@@ -40,9 +40,10 @@ check: test
 # Measures everything that docs/benchmarks.md shows and writes that page: on an otherwise idle machine, an hour.
 FIGURES := runs/benchmarks
 bench: $(VENV)/installed-test
-	$(BIN)/python -m benchmarks.fdat speed --presets tiny medium large --json $(FIGURES)/fdat-speed.json
-	$(BIN)/python -m benchmarks.fdat speed --sizes 768x1024 --tiles --repeats 3 --json $(FIGURES)/fdat-tiles.json
-	$(BIN)/python -m benchmarks.fdat speed --presets tiny medium --dtype bfloat16 --json $(FIGURES)/fdat-speed-bf16.json
+	$(BIN)/python -m benchmarks.fdat speed --presets tiny medium large --rounds 11 --json $(FIGURES)/fdat-speed.json
+	$(BIN)/python -m benchmarks.fdat speed --sizes 768x1024 --tiles --json $(FIGURES)/fdat-tiles.json
+	$(BIN)/python -m benchmarks.fdat speed --presets tiny medium --dtype bfloat16 --rounds 11 \
+		--json $(FIGURES)/fdat-speed-bf16.json
 	$(BIN)/python -m benchmarks.fdat exactness --json $(FIGURES)/fdat-exactness.json
 	$(BIN)/python -m benchmarks.fdat memory --sizes 256x256 512x512 512x768 --tiles --json $(FIGURES)/fdat-memory.json
 	$(BIN)/python -m benchmarks.fdat memory --presets tiny medium large --drop-output \

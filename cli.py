@@ -125,7 +125,7 @@ def main(
     ] = 200,
     mode: Annotated[
         Literal["auto", "exact", "tile", "whole"],
-        RunOption(help="exact: as from one piece, in bands (FDAT); auto: exact where the model can, else tiles."),
+        RunOption(help="exact: as from one piece (FDAT, Dense-Iso-ViT); auto: exact where the model can, else tiles."),
     ] = "auto",
     tile: Annotated[int | None, RunOption(min=8, help="Tile size in input pixels; else by free memory.")] = None,
     overlap: Annotated[int | None, RunOption(min=0, help="Of tiles, in input pixels; else the model's.")] = None,

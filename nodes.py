@@ -114,8 +114,9 @@ class UpscaleImage(io.ComfyNode):
                     optional=True,
                     options=list(MODES),
                     default="auto",
-                    tooltip="auto: exact for models that can do it (FDAT), tiles for others. exact: the whole-image "
-                    "result in bounded memory. tile: overlapping tiles. whole: one call for the whole picture.",
+                    tooltip="auto: exact for models that can do it (FDAT, Dense-Iso-ViT), tiles for others. exact: the "
+                    "whole-image result in bounded memory. tile: overlapping tiles. whole: one call for the whole "
+                    "picture.",
                 ),
                 io.String.Input(
                     "target",

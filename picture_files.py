@@ -98,14 +98,14 @@ def _pictures(text: str, output: Path, recursive: bool, ending: str) -> Iterator
     else:
         raise PlanError(f"{text}: no such file or folder, and no pattern with * or ?")
 
-    real_base, real_output = base.resolve(), output.resolve()
+    real_base, real_output = Path(os.path.realpath(base)), Path(os.path.realpath(output))
     count = 0
     for path in paths:
         if (format_of_name(path) is None and not is_video(path)) or path.name.endswith(_UNFINISHED):
             continue
         if real_output == real_base and ending and path.stem.endswith(ending):
             continue
-        if real_base in real_output.parents and real_output in path.resolve().parents:
+        if real_base in real_output.parents and real_output in Path(os.path.realpath(path)).parents:
             continue
         count += 1
         yield path, path.parent.relative_to(base)

@@ -10,6 +10,7 @@ from spandrel import ImageModelDescriptor
 from torch import nn
 
 from .altered import is_hooked
+from .defaults import usual_defaults
 from .errors import ModelLoadError
 from .fdat import FDAT, FDATArch
 
@@ -42,7 +43,7 @@ def adopt(descriptor: ImageModelDescriptor) -> ImageModelDescriptor:
         try:
             if not architecture.detect(state_dict):
                 return descriptor
-            with torch.inference_mode(False):  # inference tensors don't count their changes
+            with torch.inference_mode(False), usual_defaults():  # inference tensors don't count their changes
                 adopted = architecture.load(state_dict).to(descriptor.device, descriptor.dtype)
         except (ModelLoadError, RuntimeError, KeyError, ValueError) as error:
             logger.info("running %s by its own code: %s", type(model).__name__, error)

@@ -282,7 +282,9 @@ def infer_upsampler(
     Raises:
         ModelLoadError: no known upsampler fits, or the scale can't be told.
     """
-    meta = state_dict["MetaUpsample"].tolist() if "MetaUpsample" in state_dict else None
+    meta = None
+    if "MetaUpsample" in state_dict:  # a checkpoint that was cast as a whole has it in half precision
+        meta = [round(number) for number in state_dict["MetaUpsample"].flatten().tolist()]
     if meta is not None and (len(meta) != 7 or not 0 <= meta[1] < len(UPSAMPLER_TYPES)):
         raise ModelLoadError(f"FDAT: upsampler.MetaUpsample holds {meta}; expected 7 numbers, the second below 8")
     meta_type = UPSAMPLER_TYPES[meta[1]] if meta else None

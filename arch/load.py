@@ -16,6 +16,7 @@ from spandrel import (
 )
 from torch import Tensor
 
+from .defaults import usual_defaults
 from .dense_iso_evidence import NoResemblanceError
 from .dense_iso_load import refusal
 from .dense_iso_options import OPTIONS
@@ -46,9 +47,12 @@ def load_model(source: str | Path | Mapping[str, Any], **options: Any) -> ImageM
     Raises:
         ModelLoadError: the file can't be read, isn't an image model, is damaged, or an option doesn't apply.
     """
+    if not isinstance(source, Mapping | str | Path):
+        raise ModelLoadError(f"a {type(source).__name__} is no model; the path of a checkpoint or a state dict is")
     name = "state dict" if isinstance(source, Mapping) else Path(source).name
     try:
-        with torch.inference_mode(False):  # hosts load in inference mode; its tensors don't count their changes
+        # hosts load in inference mode; its tensors don't count their changes
+        with torch.inference_mode(False), usual_defaults():
             content, metadata = (dict(source), {}) if isinstance(source, Mapping) else read_checkpoint(source)
             descriptor = _load(content, metadata, source, options)
     except UnsupportedModelError as error:

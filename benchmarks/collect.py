@@ -56,8 +56,8 @@ def noise(row: Row, unit: str = " s") -> dict[str, str]:
 
 
 def without_spread(row: Row) -> Row:
-    """The row's columns without the ranges that the plots and `noise` show."""
-    return {key: value for key, value in row.items() if key != "spread"}
+    """The row's columns without the ranges that the plots and `noise` show, and without the single rounds."""
+    return {key: value for key, value in row.items() if key not in ("spread", "rounds")}
 
 
 def fdat_speed(figures: Figures) -> str:

@@ -9,8 +9,10 @@
     python -m benchmarks.fdat parameters
 
 The reference is spandrel's class on the whole image with the same weights, in the same process; runs of all
-contestants alternate, and each figure is the median of ``--repeats`` (5). Sizes are height x width in input pixels.
-Prints a table and, as the last line, the same as JSON.
+contestants alternate, and each figure is the median of ``--repeats`` (5). Where neighbours share the machine, more
+``--rounds`` are run, and the figures are of those in which it was most idle, by nothing but the rate of matrix products
+that is measured before and after every run; the median of all rounds stands beside them. Sizes are height x width in
+input pixels. Prints a table and, as the last line, the same as JSON.
 """
 
 from __future__ import annotations
@@ -38,9 +40,10 @@ from arch.fdat import FDAT, PRESETS, FDATConfig  # noqa: E402
 from arch.fdat_upsampler import UPSAMPLER_TYPES  # noqa: E402
 from arch.heap import keep_freed_memory  # noqa: E402
 from arch.products import Product  # noqa: E402
-from benchmarks.measure import MIB, interleaved, machine, peak_above_base, spread, write_figures  # noqa: E402
+from benchmarks.measure import MIB, interleaved, interleaved_beside, machine, peak_above_base, spread, write_figures  # noqa: E402
 
 TILE, OVERLAP = 512, 32
+UNPRINTED = "spread", "rounds"
 MANY_PIXELS = 10_000
 """Of an input that is compared with the preset's own upsampler only, where none are named: float64 takes its time."""
 
@@ -119,12 +122,17 @@ def tiled(network: nn.Module, image: Tensor, scale: int) -> Tensor:
     return output / weights
 
 
-def product_rate(dtype: torch.dtype, clock: Callable[[], float]) -> float:
-    """FLOP/s of a (8192, 512) x (512, 512) matrix product, as the engine computes its products."""
+def product_rate(dtype: torch.dtype, clock: Callable[[], float]) -> Callable[[], float]:
+    """Measures FLOP/s of a (8192, 512) x (512, 512) matrix product, as the engine computes its products."""
     x, product = torch.randn(8, 1024, 512, dtype=dtype), Product.of(torch.randn(512, 512, dtype=dtype))
-    keep_freed_memory()  # or the pages of the result would be part of it
-    seconds = interleaved({"product": lambda: product(x)}, 25, clock)["product"]
-    return 2 * x.numel() * 512 / statistics.median(seconds)
+
+    def measure() -> float:
+        keep_freed_memory()  # or the pages of the result would be part of it
+        return (
+            2 * x.numel() * 512 / statistics.median(interleaved({"product": lambda: product(x)}, 7, clock)["product"])
+        )
+
+    return measure
 
 
 def engine_flops(model: FDAT, height: int, width: int) -> int:
@@ -135,7 +143,7 @@ def engine_flops(model: FDAT, height: int, width: int) -> int:
     return counter.get_total_flops()
 
 
-def speed_case(preset: str, height: int, width: int, arguments: argparse.Namespace, rate: float) -> dict:
+def speed_case(preset: str, height: int, width: int, arguments: argparse.Namespace) -> dict:
     """Times of all contestants on one size, their ratios to the engine, and its share of the matrix rate."""
     dtype = getattr(torch, arguments.dtype)
     model = strong_gates(PRESETS[preset])
@@ -144,31 +152,45 @@ def speed_case(preset: str, height: int, width: int, arguments: argparse.Namespa
         "reference": lambda: reference(image),
         "engine": lambda: engine_run(model, image, torch.float32),
     }
-    if dtype != torch.float32:
-        contestants[arguments.dtype] = lambda: engine_run(model, image, dtype)
+    half = arguments.dtype if dtype != torch.float32 else None
+    if half:
+        contestants[half] = lambda: engine_run(model, image, dtype)
     if arguments.tiles:
         contestants["tiles"] = lambda: tiled(reference, image, model.config.scale)
-    runs = interleaved(contestants, arguments.repeats, clock_of(arguments))
+    rounds = max(arguments.rounds, arguments.repeats)
+    rate_now = product_rate(dtype, clock_of(arguments))
+    of_all_rounds, rates = interleaved_beside(contestants, rounds, rate_now, clock_of(arguments))
+    most_idle = sorted(range(rounds), key=lambda round_: rates[round_])[-arguments.repeats :]
+    runs = {name: [values[round_] for round_ in most_idle] for name, values in of_all_rounds.items()}
     seconds = {name: statistics.median(values) for name, values in runs.items()}
+
     row: dict = {"preset": preset, "size": f"{height}x{width}"}
     row |= {f"{name} s": round(value, 3) for name, value in seconds.items()}
-    half = arguments.dtype if dtype != torch.float32 else None
-    for name, value in seconds.items():
-        if name == half:
-            row[f"engine/{name}"] = round(seconds["engine"] / value, 2)
-        elif name != "engine":
-            row[f"{name}/engine"] = round(value / seconds["engine"], 2)
+    row |= ratios(seconds, half)
+    if rounds > arguments.repeats:
+        medians = {name: statistics.median(values) for name, values in of_all_rounds.items()}
+        row |= {f"{name}, all {rounds} rounds": value for name, value in ratios(medians, half).items()}
     row["spread"] = {name: spread(values) for name, values in runs.items()}
-    rate_reached = engine_flops(model, height, width) / seconds[half or "engine"]
-    return row | {"GFLOP/s": round(rate_reached / 1e9, 1), "share of matrix rate": round(rate_reached / rate, 3)}
+    row["rounds"] = of_all_rounds | {"matrix GFLOP/s": [round(rate / 1e9) for rate in rates]}
+    reached = engine_flops(model, height, width) / seconds[half or "engine"]
+    rate = statistics.median(rates[round_] for round_ in most_idle)
+    return row | {"GFLOP/s": round(reached / 1e9, 1), "share of matrix rate": round(reached / rate, 3)}
+
+
+def ratios(seconds: dict[str, float], half: str | None) -> dict[str, float]:
+    """Every contestant's seconds to the engine's; the engine's to its own in half precision."""
+    engine = seconds["engine"]
+    row = {
+        f"{name}/engine": round(value / engine, 2) for name, value in seconds.items() if name not in ("engine", half)
+    }
+    return row | ({f"engine/{half}": round(engine / seconds[half], 2)} if half else {})
 
 
 def speed(arguments: argparse.Namespace) -> list[dict]:
     """Seconds of spandrel's network, the engine, and others on demand."""
-    rate = product_rate(getattr(torch, arguments.dtype), clock_of(arguments))
     rows = []
     for preset, (height, width) in cases(arguments):
-        rows.append(speed_case(preset, height, width, arguments, rate))
+        rows.append(speed_case(preset, height, width, arguments))
         print_table(rows[-1:], header=len(rows) == 1)
     return rows
 
@@ -295,7 +317,7 @@ def cases(arguments: argparse.Namespace) -> list[tuple[str, tuple[int, int]]]:
 def print_table(rows: list[dict], header: bool) -> None:
     """Print rows under their names, in columns as wide as the names."""
     least = {"upsampler": max(map(len, UPSAMPLER_TYPES))}
-    widths = {key: max(len(key), least.get(key, 10)) for row in rows for key in row if key != "spread"}
+    widths = {key: max(len(key), least.get(key, 10)) for row in rows for key in row if key not in UNPRINTED}
     if header:
         print("  ".join(f"{key:>{width}}" for key, width in widths.items()), flush=True)
     for row in rows:
@@ -339,6 +361,7 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=0, help="speed: of these, the most idle --repeats count [all]")
     parser.add_argument("--json", type=Path, dest="json_file", help="also write the figures to this file")
     parser.add_argument("--cpu-time", action="store_true", help="CPU time in place of wall-clock time (one thread)")
     arguments = parser.parse_args()

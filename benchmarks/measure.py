@@ -67,14 +67,29 @@ def interleaved(
     works: dict[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, list[float]]:
     """Seconds of every work by ``clock``, run in turn ``repeats`` times after one warm-up."""
+    return interleaved_beside(works, repeats, lambda: 0.0, clock)[0]
+
+
+def interleaved_beside(
+    works: dict[str, Callable[[], object]],
+    repeats: int,
+    probe: Callable[[], float],
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[dict[str, list[float]], list[float]]:
+    """Seconds of every work, and per round the least value of ``probe``, which is called before and after each work."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
+    least = []
     for round_ in range(repeats + 1):
+        probed = [probe()]
         for name, work in works.items():
             started = clock()
             work()
             if round_:
                 seconds[name].append(clock() - started)
-    return seconds
+            probed.append(probe())
+        if round_:
+            least.append(min(probed))
+    return seconds, least
 
 
 def spread(values: list[float]) -> list[float]:

@@ -89,27 +89,3 @@ def test_turning_back_undoes_the_turn(number: int, rows: int) -> None:
     total = torch.ones_like(x)
     member.add_to(total, member.apply(x), rows)
     assert torch.equal(total, x + 1)
-
-
-@pytest.mark.parametrize("options", [{"ensemble": 2}, {"target": "1.5x"}, {"seamless": "both"}], ids=str)
-def test_defaults_of_the_host_have_no_say_in_buffers(options: dict) -> None:
-    model, image = stencil(2), picture(20, 30)
-    expected = upscale_image(model, image, **options)
-    torch.set_default_dtype(torch.float16)
-    try:
-        result = upscale_image(model, image, **options)
-    finally:
-        torch.set_default_dtype(torch.float32)
-    assert result.dtype == torch.float32
-    torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
-
-
-def test_default_device_of_the_host_takes_no_member_away() -> None:
-    model, image = load_model(random_fdat(small("pixelshuffledirect", 2)).state_dict()), picture(20, 30)
-    expected = upscale_image(model, image, ensemble=2, mode="exact")
-    torch.set_default_device("meta")
-    try:
-        result = upscale_image(model, image, ensemble=2, mode="exact")
-    finally:
-        torch.set_default_device(None)
-    torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)

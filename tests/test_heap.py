@@ -20,7 +20,7 @@ torch.set_num_threads(1)
 torch.set_default_device("meta")  # a host may
 keep_freed_memory()
 counts = []
-for _ in range(6):
+for _ in range(10):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     tensors = [torch.ones(2**24, dtype=torch.uint8, device="cpu") for _ in range(2)]
     del tensors
@@ -36,4 +36,5 @@ def test_freed_tensors_are_used_again_without_page_faults() -> None:
     largest, first, *others = map(int, run.stdout.split())
     pages = 2 * 2**24 // 4096
     assert largest > 2**24 and first > pages / 2  # the first two come from the system
-    assert max(others[1:]) < pages / 100  # without it every round has as many as the first
+    # the heap may grow once more, by where small blocks lie in it; without it every round has as many as the first
+    assert max(others[-5:]) < pages / 100

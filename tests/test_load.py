@@ -77,6 +77,14 @@ def test_half_precision_files_load_in_float32(state_dict, dtype: torch.dtype) ->
     assert torch.equal(weight, state_dict["conv_after.weight"].to(dtype).float())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_files_cast_with_the_upsamplers_numbers(dtype: torch.dtype) -> None:
+    """lda's scale is told by those numbers alone."""
+    cast = {k: v.to(dtype) for k, v in random_fdat(small("lda", 4)).state_dict().items()}
+    assert cast["upsampler.MetaUpsample"].is_floating_point()
+    assert load_model(cast).scale == 4
+
+
 def test_options(state_dict) -> None:
     bare = {k: v for k, v in random_fdat(small("lda", 2)).state_dict().items() if k != "upsampler.MetaUpsample"}
     with pytest.raises(ModelLoadError, match="pass the option scale="):

@@ -566,6 +566,9 @@ def test_bad_images(image, message: str) -> None:
         ({"target": "large"}, "is not understood"),
         ({"tile": 16.0}, "whole number"),
         ({"device": "meta"}, "device 'meta' holds no values"),
+        ({"output_device": "meta"}, "device 'meta' holds no values"),
+        ({"device": "gpu"}, "device 'gpu' can't be used here"),
+        ({"device": "xla:0"}, "device 'xla:0' can't be used here"),
     ],
     ids=lambda v: str(v),
 )

@@ -17,7 +17,7 @@ from .geometry import round_up
 from .mask import Masks, Region
 from .network import OutOfMemoryError, Runner, TileTraits
 from .options import Options
-from .placement import DirectPlacement, training_mode_kept
+from .placement import DirectPlacement, checked_device, cpu_by_default, training_mode_kept
 from .precision import resolve_precision
 from .preview import Monitor
 from .protocol import Placement, Preview, Progress
@@ -59,9 +59,9 @@ def upscale_image(
         model: a spandrel descriptor of 1, 3 or 4 channels, of any architecture. It comes back as it was: weights,
             dtype, device and mode, also after an error.
         image: (B, H, W, C) floating point in [0, 1]; C = 1 (grey), 3 (RGB) or 4 (RGBA); any device.
-        mode: "exact" is the whole-image result band by band, for networks that offer it (FDAT); "tile" overlapping
-            tiles blended; "whole" one call for the whole frame; "auto" exact where it is offered and no mask given,
-            else tiles.
+        mode: "exact" is the whole-image result band by band, for networks that offer it (FDAT, Dense-Iso-ViT);
+            "tile" overlapping tiles blended; "whole" one call for the whole frame; "auto" exact where it is offered
+            and no mask given, else tiles.
         tile: largest side of a tile in input pixels; None: from the model and the free memory. Like ``overlap`` and
             ``batch`` it is for mode "tile" (and "auto" where that means tiles).
         overlap: smallest overlap of tiles in input pixels; None: 32, less for small tiles, or what the model asks for.
@@ -120,12 +120,12 @@ def upscale_image(
         masks = None
     upscaler = FrameUpscaler(options, model.scale, model.input_channels, height, width, margins)
     # outside inference mode, so that callers get no inference tensor
-    result = _allocate(upscaler, frames, channels, dtype, torch.device(output_device))
+    result = _allocate(upscaler, frames, channels, dtype, checked_device(output_device))
     _check_finite(image)
     repeated = _repeated_frames(image, masks)
 
     owned = DirectPlacement(model, device) if placement is None else nullcontext(placement)
-    with torch.inference_mode(), training_mode_kept(model), owned as where, ExitStack() as cleanup:
+    with torch.inference_mode(), cpu_by_default(), training_mode_kept(model), owned as where, ExitStack() as cleanup:
         runner = Runner(model, resolve_precision(precision, model, where.auto_dtype(model)), where)
         monitor = Monitor(progress, preview)
 

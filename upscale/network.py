@@ -29,7 +29,7 @@ def not_finite(model: ImageModelDescriptor) -> ValueError:
     """The error for a model that makes NaN or infinity even in float32."""
     return ValueError(
         f"{model.architecture.name} made NaN or infinite values in float32; the checkpoint is damaged or does not fit "
-        "its architecture: try another one"
+        "its architecture: try another one, if the picture's values are near [0, 1] at all"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 
 import psutil
@@ -25,6 +25,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in OUT_OF_MEMORY)
 
 
+def cpu_by_default() -> AbstractContextManager[object]:
+    """Has new tensors on the CPU where nothing else is said, whatever device the host has set for them."""
+    return nullcontext() if torch.empty(0).device.type == "cpu" else torch.device("cpu")
+
+
 @contextmanager
 def training_mode_kept(model: ImageModelDescriptor) -> Iterator[None]:
     """Give every submodule its training flag back in the end: running a descriptor puts its model into eval mode."""
@@ -34,6 +39,18 @@ def training_mode_kept(model: ImageModelDescriptor) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def checked_device(device: torch.device | str) -> torch.device:
+    """The device of that name; ValueError where it is not here or computes nothing."""
+    try:
+        found = torch.empty(0, device=device).device
+    except Exception as error:  # of several types: an assertion where torch was built without CUDA
+        reason = " ".join(str(error).split("\n")[0].split())
+        raise ValueError(f"device {str(device)!r} can't be used here ({reason}); 'cpu' always can") from error
+    if found.type == "meta":  # moving weights there loses them
+        raise ValueError("device 'meta' holds no values; name one that computes, as 'cpu' or 'cuda'")
+    return found
 
 
 class DirectPlacement:
@@ -46,9 +63,7 @@ class DirectPlacement:
     def __init__(self, model: ImageModelDescriptor, device: torch.device | str | None = None) -> None:
         if device is None:
             device = "cuda" if torch.cuda.is_available() else model.device
-        self.device = torch.device(device)
-        if self.device.type == "meta":  # moving weights there loses them
-            raise ValueError("device 'meta' holds no values; name one that computes, as 'cpu' or 'cuda'")
+        self.device = checked_device(device)
         self._model = model
         self._copies: dict[torch.dtype, ImageModelDescriptor] = {}
 

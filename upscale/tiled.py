@@ -210,7 +210,7 @@ class TiledUpscaler:
         height, width = tile.shape[-2:]
         grid = plan_grid(height, width, self.largest, min(self.settings.overlap, self.largest // 4), alignment)
         row_weights, column_weights = axis_weights(grid.rows, scale), axis_weights(grid.columns, scale)
-        result = torch.zeros(model.output_channels, height * scale, width * scale)
+        result = torch.zeros(model.output_channels, height * scale, width * scale, dtype=torch.float32)
         for number in range(len(grid)):
             rows, columns = grid.window(number)
             row, column = grid.index(number)
