@@ -33,8 +33,9 @@ HEAP_SHARE = 0.5
 """What a process's heap holds beside the live tensors of a band, as a share of them: pieces that were freed and fit
 nothing since. Measured on Linux by ``python -m benchmarks.fdat memory``: 0.2 to 0.9."""
 
-ATTENTION_TOKENS = 2**11
-"""Tokens whose q, k and v a CPU computes at a time, so that they are still in its cache when attention reads them."""
+ATTENTION_TOKENS = {"products": 2**11, "sdpa": 2**12}
+"""Tokens whose q, k and v a CPU computes at a time, so that they are still in its cache when attention reads them, by
+the way in which it attends: with ``scaled_dot_product_attention`` twice as many are 3 to 5 % quicker."""
 
 
 def split_rows(height: int, band: int) -> list[tuple[int, int]]:
@@ -47,11 +48,14 @@ def smallest_band(window: int) -> int:
     return -(-3 // window) * window
 
 
-def attention_tile(height: int, width: int, window: int, device: torch.device) -> tuple[int, int]:
+def attention_tile(height: int, width: int, window: int, dtype: torch.dtype, device: torch.device) -> tuple[int, int]:
     """Rows and columns of whole windows that are attended to at a time."""
     if device.type != "cpu":
         return height, width
-    return window, min(width, max(1, ATTENTION_TOKENS // window**2) * window)
+    tokens = ATTENTION_TOKENS["products" if attends_by_products(dtype, device) else "sdpa"]
+    across = -(-width // window)
+    down = max(1, tokens // (window**2 * across))
+    return min(height, down * window), min(width, max(1, tokens // window**2) * window)
 
 
 def bytes_of(dtype: torch.dtype) -> int:
@@ -174,7 +178,7 @@ class Plan:
         outside = dim * residual if loaded else 0  # y, where it can't be computed in the map
         # n on its way into the run's precision; n and gelu(depthwise(n)); n and some windows at a time
         normed = dim * (run + residual) if converted else dim * run
-        down, across = attention_tile(min(self.band, self.rows), width, config.window_size, self.device)
+        down, across = attention_tile(min(self.band, self.rows), width, config.window_size, self.dtype, self.device)
         attention = max(normed, 2 * dim * run, dim * run + down * across * self._attention_values * run)
         # n; the hidden rows before and behind the depthwise convolution, and GELU where it is an operator of its own
         fused = has_internal_operators(self.dtype, self.device)

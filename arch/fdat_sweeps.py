@@ -48,8 +48,8 @@ def window_attention(block: SpatialWeights, folded: SpatialMap, bias: Tensor, wi
 def add_window_attention_(y: Tensor, block: SpatialWeights, folded: SpatialMap, normed: Tensor) -> None:
     """y (h, W, C) += attention(``normed``, likewise), some windows at a time."""
     size, (height, width, _) = block.window, y.shape
-    down, across = attention_tile(height, width, size, y.device)
-    bias = block.bias_of_windows(-(-min(down, height) // size) * -(-min(across, width) // size))
+    down, across = attention_tile(height, width, size, normed.dtype, y.device)
+    bias = block.bias_of_windows(-(-down // size) * -(-across // size))
     for row in range(0, height, down):
         for column in range(0, width, across):
             place = slice(row, row + down), slice(column, column + across)
