@@ -30,8 +30,10 @@ HEAD = """# Benchmarks
 
 Written by `python -m benchmarks.collect runs/benchmarks` from the figures of the commands below; `make bench` runs all
 of it (with two threads, and the training on `samples`). Medians; noise is the range from the quickest to the slowest
-run. Contestants take turns in one process, so ratios hold better than seconds do. FDAT's sizes are height x width of
-the input in pixels; its networks have random weights.
+run. Contestants take turns in one process, so ratios hold better than seconds do. Where more rounds are run than count
+(`--rounds`), the figures are of those in which the machine was most idle, by the rate of matrix products before and
+after every run; the ratio in all of them stands beside. FDAT's sizes are height x width of the input in pixels; its
+networks have random weights.
 """
 NO_GPU = """## On a GPU
 
