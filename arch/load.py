@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ COMPILED_PREFIXES = ("_orig_mod.", "module.")
 QUANTISED_TYPES = (torch.int8, torch.uint8, torch.int16)  # of weights; indices have larger ones
 
 
-def load_model(source: str | Path | Mapping[str, Any], **options: Any) -> ImageModelDescriptor:
+def load_model(source: str | PathLike[str] | Mapping[str, Any], **options: Any) -> ImageModelDescriptor:
     """Load an upscaling or restoration model of FDAT, Dense-Iso-ViT or any architecture that spandrel knows.
 
     Args:
@@ -47,9 +48,10 @@ def load_model(source: str | Path | Mapping[str, Any], **options: Any) -> ImageM
     Raises:
         ModelLoadError: the file can't be read, isn't an image model, is damaged, or an option doesn't apply.
     """
-    if not isinstance(source, Mapping | str | Path):
-        raise ModelLoadError(f"a {type(source).__name__} is no model; the path of a checkpoint or a state dict is")
-    name = "state dict" if isinstance(source, Mapping) else Path(source).name
+    if not isinstance(source, Mapping | str | PathLike):
+        raise ModelLoadError(f"found a {type(source).__name__}; the path of a checkpoint or a state dict was expected")
+    source = source if isinstance(source, Mapping) else Path(source)
+    name = source.name if isinstance(source, Path) else "state dict"
     try:
         # hosts load in inference mode; its tensors don't count their changes
         with torch.inference_mode(False), usual_defaults():
@@ -76,7 +78,7 @@ def load_model(source: str | Path | Mapping[str, Any], **options: Any) -> ImageM
 
 
 def _load(
-    content: dict[str, Any], metadata: dict[str, str], source: str | Path | Mapping[str, Any], options: dict[str, Any]
+    content: dict[str, Any], metadata: dict[str, str], source: Path | Mapping[str, Any], options: dict[str, Any]
 ) -> ModelDescriptor:
     sidecar, unreadable = {}, None
     try:

@@ -229,6 +229,12 @@ BAD_FILES = [
 ]
 
 
+@pytest.mark.parametrize("source", [None, 3, ["model.pth"], b"model.pth"], ids=str)
+def test_what_is_neither_a_path_nor_a_state_dict(source) -> None:
+    with pytest.raises(ModelLoadError, match=f"found a {type(source).__name__}; the path of a checkpoint"):
+        load_model(source)
+
+
 @pytest.mark.parametrize(("case", "message"), BAD_FILES)
 @pytest.mark.filterwarnings("ignore")
 def test_bad_files(tmp_path: Path, state_dict, case: str, message: str) -> None:
