@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from weakref import WeakKeyDictionary
 
-import torch
 from spandrel import ImageModelDescriptor
 from torch import nn
 
@@ -43,7 +42,7 @@ def adopt(descriptor: ImageModelDescriptor) -> ImageModelDescriptor:
         try:
             if not architecture.detect(state_dict):
                 return descriptor
-            with torch.inference_mode(False), usual_defaults():  # inference tensors don't count their changes
+            with usual_defaults():
                 adopted = architecture.load(state_dict).to(descriptor.device, descriptor.dtype)
         except (ModelLoadError, RuntimeError, KeyError, ValueError) as error:
             logger.info("running %s by its own code: %s", type(model).__name__, error)

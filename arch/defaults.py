@@ -10,9 +10,10 @@ import torch
 
 @contextmanager
 def usual_defaults() -> Iterator[None]:
-    """On the CPU and in float32, whatever device and precision the host has set for new tensors."""
+    """On the CPU, in float32 and no inference tensors (whose changes are not counted), whatever the host has set."""
     dtype = torch.get_default_dtype()
-    with nullcontext() if torch.empty(0).device.type == "cpu" else torch.device("cpu"):
+    on_cpu = nullcontext() if torch.empty(0).device.type == "cpu" else torch.device("cpu")
+    with torch.inference_mode(False), on_cpu:
         try:
             torch.set_default_dtype(torch.float32)
             yield

@@ -300,7 +300,7 @@ def make_plan(
         if device.type == "cpu":
             tokens = min(tokens, PREFERRED_VALUES // max(config.ffn_dim, config.embed_dim))
         columns = -(-width // config.unshuffle)
-        band = max(1, round(tokens / columns / least)) * least
+        band = round(tokens / columns / least) * least
     plan = Plan(
         config=config,
         batch=batch,
@@ -310,7 +310,7 @@ def make_plan(
         device=device,
         map_dtype=map_dtype or torch.promote_types(dtype, torch.float32),
         map_device=map_device or device,
-        band=math.ceil(band / least) * least,
+        band=max(1, math.ceil(band / least)) * least,
     )
     while available is not None and plan.memory_required > available and (smaller := plan.smaller()) is not None:
         plan = smaller

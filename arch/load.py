@@ -53,8 +53,7 @@ def load_model(source: str | PathLike[str] | Mapping[str, Any], **options: Any) 
     source = source if isinstance(source, Mapping) else Path(source)
     name = source.name if isinstance(source, Path) else "state dict"
     try:
-        # hosts load in inference mode; its tensors don't count their changes
-        with torch.inference_mode(False), usual_defaults():
+        with usual_defaults():
             content, metadata = (dict(source), {}) if isinstance(source, Mapping) else read_checkpoint(source)
             descriptor = _load(content, metadata, source, options)
     except UnsupportedModelError as error:

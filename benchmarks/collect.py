@@ -23,7 +23,7 @@ import matplotlib.pyplot as plt
 import typer
 from matplotlib.axes import Axes
 
-from benchmarks.measure import MIB
+from benchmarks.measure import MIB, UNPRINTED
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = """# Benchmarks
@@ -59,7 +59,7 @@ def noise(row: Row, unit: str = " s") -> dict[str, str]:
 
 def without_spread(row: Row) -> Row:
     """The row's columns without the ranges that the plots and `noise` show, and without the single rounds."""
-    return {key: value for key, value in row.items() if key not in ("spread", "rounds")}
+    return {key: value for key, value in row.items() if key not in UNPRINTED}
 
 
 def fdat_speed(figures: Figures) -> str:

@@ -40,10 +40,18 @@ from arch.fdat import FDAT, PRESETS, FDATConfig  # noqa: E402
 from arch.fdat_upsampler import UPSAMPLER_TYPES  # noqa: E402
 from arch.heap import keep_freed_memory  # noqa: E402
 from arch.products import Product  # noqa: E402
-from benchmarks.measure import MIB, interleaved, interleaved_beside, machine, peak_above_base, spread, write_figures  # noqa: E402
+from benchmarks.measure import (  # noqa: E402
+    MIB,
+    UNPRINTED,
+    interleaved,
+    interleaved_beside,
+    machine,
+    peak_above_base,
+    spread,
+    write_figures,
+)
 
 TILE, OVERLAP = 512, 32
-UNPRINTED = "spread", "rounds"
 MANY_PIXELS = 10_000
 """Of an input that is compared with the preset's own upsampler only, where none are named: float64 takes its time."""
 

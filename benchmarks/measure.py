@@ -19,6 +19,9 @@ from benchmarks.page import command
 
 MIB = 2**20
 
+UNPRINTED = "spread", "rounds"
+"""What a row of figures holds beside the columns of its table."""
+
 
 def machine() -> str:
     """Processor, cores, threads and versions, for the head of a table."""

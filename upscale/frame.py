@@ -148,5 +148,5 @@ class FrameUpscaler:
         """Room for one enlarged frame, kept from frame to frame."""
         shape = height * self.scale, width * self.scale, channels
         if name not in self._buffers:
-            self._buffers[name] = torch.empty(math.prod(shape), dtype=torch.float32, device="cpu")
+            self._buffers[name] = torch.empty(math.prod(shape), dtype=torch.float32)
         return self._buffers[name].view(shape)
