@@ -4,7 +4,7 @@ from .adopt import adopt
 from .errors import ModelLoadError
 from .info import describe
 from .load import load_model
-from .option_text import parse_options
+from .options import parse_options
 from .registry import install
 
 __all__ = ["ModelLoadError", "adopt", "describe", "install", "load_model", "parse_options"]

@@ -11,7 +11,7 @@ from torch import nn
 from .altered import is_hooked
 from .defaults import usual_defaults
 from .errors import ModelLoadError
-from .fdat import FDAT, FDATArch
+from .fdat.network import FDAT, FDATArch
 
 logger = logging.getLogger(__name__)
 

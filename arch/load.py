@@ -18,12 +18,12 @@ from spandrel import (
 from torch import Tensor
 
 from .defaults import usual_defaults
-from .dense_iso_evidence import NoResemblanceError
-from .dense_iso_load import refusal
-from .dense_iso_options import OPTIONS
-from .dense_iso_vit import DenseIsoViTArch
+from .dense_iso.network import DenseIsoViTArch
+from .dense_iso.reading.evidence import NoResemblanceError
+from .dense_iso.reading.options import OPTIONS
+from .dense_iso.reading.recognise import refusal
 from .errors import ModelLoadError
-from .fdat import FDATArch
+from .fdat.network import FDATArch
 from .files import read_checkpoint, read_sidecar
 from .info import remember_file
 from .registry import extended_registry
@@ -39,8 +39,9 @@ def load_model(source: str | PathLike[str] | Mapping[str, Any], **options: Any) 
     Args:
         source: path of a .safetensors, .pth, .pt or .ckpt file, or a state dict (left as it is).
         options: what the tensors can't tell, for this package's architectures only. FDAT: ``scale``. Dense-Iso-ViT:
-            those of `arch.dense_iso_options`, which a JSON file of the checkpoint's name beside it and the metadata of
-            a safetensors file may hold too; in this order of precedence. Text does, as `parse_options` gives it.
+            those of `arch.dense_iso.reading.options`, which a JSON file of the checkpoint's name beside it and the
+            metadata of a safetensors file may hold too; in this order of precedence. Text does, as `parse_options`
+            gives it.
 
     Returns:
         The model on the CPU in float32 and eval mode: ``descriptor(image)`` takes (1, C, H, W) in [0, 1].

@@ -1,5 +1,5 @@
 """Speed, memory and quality, each figure by a command."""
 
-from cpu_torchvision import make_torchvision_importable
+from fdat_dense_iso.cpu_torchvision import make_torchvision_importable
 
 make_torchvision_importable()

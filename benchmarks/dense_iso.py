@@ -25,17 +25,17 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from cpu_torchvision import make_torchvision_importable
+from fdat_dense_iso.cpu_torchvision import make_torchvision_importable
 
 make_torchvision_importable()
 
-from arch.dense_iso_config import DenseIsoViTConfig, HeadLayer, pixel_shuffle_head  # noqa: E402
-from arch.dense_iso_engine import InferenceDenseIsoViT  # noqa: E402
-from arch.dense_iso_options import activations  # noqa: E402
-from arch.dense_iso_vit import DenseIsoViT  # noqa: E402
-from arch.windows import WindowedUpscaler  # noqa: E402
 from benchmarks.measure import spread, write_figures  # noqa: E402
 from benchmarks.overfit import narrow_network, overfit, read_patches  # noqa: E402
+from fdat_dense_iso.arch.dense_iso.config import DenseIsoViTConfig, HeadLayer, pixel_shuffle_head  # noqa: E402
+from fdat_dense_iso.arch.dense_iso.engine.run import InferenceDenseIsoViT  # noqa: E402
+from fdat_dense_iso.arch.dense_iso.network import DenseIsoViT  # noqa: E402
+from fdat_dense_iso.arch.dense_iso.reading.options import activations  # noqa: E402
+from fdat_dense_iso.arch.windowed.network import WindowedUpscaler  # noqa: E402
 
 app = typer.Typer(add_completion=False, help=__doc__)
 console = Console(width=140)

@@ -26,14 +26,14 @@ from PIL import Image, ImageDraw
 from spandrel import ImageModelDescriptor
 from torch import Tensor
 
-from arch import load_model
-from arch.fdat import FDAT
 from benchmarks.local_statistics import with_local_statistics
 from benchmarks.page import command, write_section
 from benchmarks.quality import SUFFIXES, read_picture
+from fdat_dense_iso.arch import load_model
+from fdat_dense_iso.arch.fdat.network import FDAT
+from fdat_dense_iso.upscale import upscale_image
 from tools.bicubic import imresize
 from tools.metrics import luma, modcrop
-from upscale import upscale_image
 
 TILES = "64,128,256,512"
 LOCAL_WINDOWS = "48,72,96,128,192,256"

@@ -27,7 +27,7 @@ from dataclasses import fields, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from cpu_torchvision import make_torchvision_importable
+from fdat_dense_iso.cpu_torchvision import make_torchvision_importable
 
 make_torchvision_importable()
 
@@ -36,10 +36,6 @@ from spandrel.architectures.FDAT import FDAT as SpandrelFDAT  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from arch.fdat import FDAT, PRESETS, FDATConfig  # noqa: E402
-from arch.fdat_upsampler import UPSAMPLER_TYPES  # noqa: E402
-from arch.heap import keep_freed_memory  # noqa: E402
-from arch.products import Product  # noqa: E402
 from benchmarks.measure import (  # noqa: E402
     MIB,
     UNPRINTED,
@@ -50,6 +46,10 @@ from benchmarks.measure import (  # noqa: E402
     spread,
     write_figures,
 )
+from fdat_dense_iso.arch.fdat.network import FDAT, PRESETS, FDATConfig  # noqa: E402
+from fdat_dense_iso.arch.fdat.upsampler import UPSAMPLER_TYPES  # noqa: E402
+from fdat_dense_iso.arch.kernels.heap import keep_freed_memory  # noqa: E402
+from fdat_dense_iso.arch.kernels.products import Product  # noqa: E402
 
 TILE, OVERLAP = 512, 32
 MANY_PIXELS = 10_000

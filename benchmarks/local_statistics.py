@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from arch.fdat import AIM, FDAT, ChannelAttention, convolve_tokens
+from fdat_dense_iso.arch.fdat.network import AIM, FDAT, ChannelAttention, convolve_tokens
 
 
 def starts(length: int, window: int) -> list[int]:

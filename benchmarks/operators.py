@@ -22,16 +22,16 @@ import torch.nn.functional as F
 import typer
 from torch import Tensor
 
-from cpu_torchvision import make_torchvision_importable
+from fdat_dense_iso.cpu_torchvision import make_torchvision_importable
 
 make_torchvision_importable()
 
-from arch import winograd  # noqa: E402
-from arch.fdat_sweeps import window_attention  # noqa: E402
-from arch.fdat_weights import HEAD_MULTIPLE  # noqa: E402
-from arch.products import AddedProduct, Product, linear  # noqa: E402
-from arch.winograd import ALGORITHMS, Algorithm  # noqa: E402
 from benchmarks.measure import interleaved, machine, median_ratio  # noqa: E402
+from fdat_dense_iso.arch.fdat.engine.sweeps import window_attention  # noqa: E402
+from fdat_dense_iso.arch.fdat.engine.weights import HEAD_MULTIPLE  # noqa: E402
+from fdat_dense_iso.arch.kernels import winograd  # noqa: E402
+from fdat_dense_iso.arch.kernels.products import AddedProduct, Product, linear  # noqa: E402
+from fdat_dense_iso.arch.kernels.winograd import ALGORITHMS, Algorithm  # noqa: E402
 
 Ratio = Callable[[Callable[[], object], Callable[[], object]], float]
 """(slower, quicker) -> ratio of their times."""

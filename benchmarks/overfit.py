@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from arch.dense_iso_config import DenseIsoViTConfig, pixel_shuffle_head
-from arch.dense_iso_vit import DenseIsoViT
+from fdat_dense_iso.arch.dense_iso.config import DenseIsoViTConfig, pixel_shuffle_head
+from fdat_dense_iso.arch.dense_iso.network import DenseIsoViT
 
 PEAK_RATE = 1e-3
 WARMUP = 0.1

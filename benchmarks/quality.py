@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from spandrel import ImageModelDescriptor
 
-from arch import load_model
 from benchmarks.page import command, write_section
+from fdat_dense_iso.arch import load_model
+from fdat_dense_iso.upscale import upscale_image
 from tools.bicubic import imresize
 from tools.metadata import add_metadata, read_metadata
 from tools.metrics import evaluate, evaluate_rgb, load_lpips, modcrop
-from upscale import upscale_image
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 SCORES = "scores_psnr_ssim_y"

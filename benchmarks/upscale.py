@@ -27,13 +27,13 @@ import typer
 from PIL import Image
 from spandrel import ImageModelDescriptor
 
-from arch import load_model
-from arch.fdat import FDAT, PRESETS
 from benchmarks.measure import MIB, interleaved, machine, median_ratio, peak_above_base, spread, write_figures
-from upscale import upscale_image
-from upscale.network import Runner
-from upscale.placement import DirectPlacement
-from upscale.throttle import Throttle
+from fdat_dense_iso.arch import load_model
+from fdat_dense_iso.arch.fdat.network import FDAT, PRESETS
+from fdat_dense_iso.upscale import upscale_image
+from fdat_dense_iso.upscale.placement import DirectPlacement
+from fdat_dense_iso.upscale.runner import Runner
+from fdat_dense_iso.upscale.throttle import Throttle
 
 ALLOWANCE = 64 * MIB
 

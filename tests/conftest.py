@@ -1,4 +1,4 @@
-"""Makes the repository root importable (`arch`, `upscale`) and spandrel importable beside a CPU torch."""
+"""Makes the repository importable as `fdat_dense_iso`, and spandrel importable beside a CPU torch."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import os
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
-from cpu_torchvision import make_torchvision_importable  # noqa: E402
+from fdat_dense_iso.cpu_torchvision import make_torchvision_importable
 
 make_torchvision_importable()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.helpers.paths import ROOT
 
 # Fails as the CUDA torchvision does beside a CPU torch: on its first use of an operator that nobody defined, when a
 # sub-module is in sys.modules already.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from node_schemas import node_schemas
-from workflow_files import ACTIVE, FOLDER, WORKFLOWS, api_graph, read_workflow
+
+from tests.helpers.node_schemas import node_schemas
+from tests.helpers.workflow_files import ACTIVE, FOLDER, WORKFLOWS, api_graph, read_workflow
 
 SCHEMAS = {schema.node_id: schema for schema in node_schemas()}
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.helpers.paths import ROOT
+
 HOST_MODULES = {"comfy", "folder_paths", "comfy_api", "comfy_extras", "nodes", "server", "execution"}
 
 # file or folder -> the pack's own modules that it may import
@@ -15,17 +16,14 @@ ALLOWED = {
     "arch": {"arch"},
     "upscale": {"upscale"},
     "video": {"video"},
+    "picture": {"picture"},
+    "command": {"command", "arch", "upscale", "video", "picture", "cpu_torchvision"},
     "host.py": {"upscale"},
     "nodes.py": {"arch", "upscale", "host", "nodes_video"},
     "nodes_video.py": {"arch", "upscale", "video", "host", "nodes"},
     "__init__.py": {"nodes"},
-    "cli.py": {"cli_console", "cli_model", "cli_video", "picture", "picture_files"},
-    "cli_model.py": {"arch", "upscale", "cli_console", "cpu_torchvision", "picture"},
-    "cli_console.py": set(),
-    "cli_video.py": {"cli_console", "picture_files", "video"},
-    "picture.py": {"picture_exif"},
-    "picture_exif.py": set(),
-    "picture_files.py": {"picture"},
+    "cli.py": {"fdat_dense_iso"},
+    "fdat_dense_iso.py": set(),
     "cpu_torchvision.py": set(),
 }
 MAY_IMPORT_HOST = {

@@ -7,7 +7,8 @@ import re
 from typing import Any
 
 import pytest
-from node_schemas import ROOT, node_schemas, texts
+
+from tests.helpers.node_schemas import ROOT, node_schemas, texts
 
 LANGUAGES = ("en", "de", "ja", "zh")
 SCHEMAS = node_schemas()

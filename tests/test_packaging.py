@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.helpers.paths import ROOT
+
 DEVELOPMENT = {"tests", "benchmarks", "tools", "samples", "assets", "runs", "demo"}
 
 
@@ -73,6 +74,7 @@ def test_every_import_of_the_pack_is_in_it(pack: Path, shipped: list[str]) -> No
                 modules = [base.joinpath(*(node.module or alias.name).split(".")) for alias in node.names]
             elif isinstance(node, ast.Import | ast.ImportFrom):
                 names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+                names = [found.removeprefix("fdat_dense_iso.") for found in names]
                 modules = [pack.joinpath(*n.split(".")) for n in names if n.split(".")[0] in own]
             else:
                 continue
@@ -96,7 +98,8 @@ def test_files_that_pages_show_are_there(pack: Path, page: str) -> None:
 def test_works_where_nothing_else_is(pack: Path) -> None:
     """Python, engine and command line of the installed files alone, with the bundled checkpoint."""
     code = (
-        "import cli, cpu_torchvision; cpu_torchvision.make_torchvision_importable(); import torch, arch, upscale; "
+        "from fdat_dense_iso import command, cpu_torchvision; cpu_torchvision.make_torchvision_importable(); "
+        "import torch; from fdat_dense_iso import arch, upscale; "
         "from pathlib import Path; model = arch.load_model(next(Path('models').glob('*.safetensors'))); "
         "result = upscale.upscale_image(model, torch.rand(1, 9, 11, 3)); "
         "print(arch.__file__, *result.shape, model.scale)"

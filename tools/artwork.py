@@ -17,10 +17,10 @@ import torch
 import typer
 from PIL import Image, ImageDraw, ImageFont
 
-from arch import load_model
+from fdat_dense_iso.arch import load_model
+from fdat_dense_iso.upscale import upscale_image
 from tools.bicubic import imresize
 from tools.metrics import modcrop
-from upscale import upscale_image
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "models" / "fdat_demo_x2.safetensors"

@@ -18,10 +18,10 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.progress import Progress
 
-from arch import load_model
+from fdat_dense_iso.arch import load_model
+from fdat_dense_iso.upscale import upscale_image
 from tools.bicubic import imresize
 from tools.metrics import evaluate, modcrop
-from upscale import upscale_image
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "models" / "fdat_demo_x2.safetensors"

@@ -27,14 +27,14 @@ from rich.table import Table
 from safetensors.torch import save_file
 from torch import Tensor
 
-from arch.dense_iso_config import ACTIVATIONS, VALUE_RANGES, DenseIsoViTConfig
-from arch.dense_iso_load import Recognised, recognise
-from arch.dense_iso_options import METADATA_KEY, PLACES
-from arch.dense_iso_rows import QKV_LAYOUTS
-from arch.dense_iso_vit import DenseIsoViT
-from arch.errors import ModelLoadError
-from arch.files import read_checkpoint, read_sidecar
-from arch.option_text import parse_options
+from fdat_dense_iso.arch.dense_iso.config import ACTIVATIONS, VALUE_RANGES, DenseIsoViTConfig
+from fdat_dense_iso.arch.dense_iso.network import DenseIsoViT
+from fdat_dense_iso.arch.dense_iso.reading.options import METADATA_KEY, PLACES
+from fdat_dense_iso.arch.dense_iso.reading.recognise import Recognised, recognise
+from fdat_dense_iso.arch.dense_iso.reading.rows import QKV_LAYOUTS
+from fdat_dense_iso.arch.errors import ModelLoadError
+from fdat_dense_iso.arch.files import read_checkpoint, read_sidecar
+from fdat_dense_iso.arch.options import parse_options
 
 console = Console()
 CROPS = 4  # windows of the picture that are compared

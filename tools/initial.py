@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from arch.dense_iso_vit import Block, DenseIsoViT, Transition
-from arch.fdat import FDAT
+from fdat_dense_iso.arch.dense_iso.network import Block, DenseIsoViT, Transition
+from fdat_dense_iso.arch.fdat.network import FDAT
 from tools.bicubic import cubic_kernel
 
 RGB = 3

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from torch import nn
 
-from arch.dense_iso_config import RGB, DenseIsoViTConfig, HeadLayer
-from arch.dense_iso_vit import DenseIsoViT
-from arch.fdat import FDAT, FDATConfig
+from fdat_dense_iso.arch.dense_iso.config import RGB, DenseIsoViTConfig, HeadLayer
+from fdat_dense_iso.arch.dense_iso.network import DenseIsoViT
+from fdat_dense_iso.arch.fdat.network import FDAT, FDATConfig
 from tools.dense_iso import answers_of
 from tools.initial import dense_iso_as_bicubic, fdat_as_bicubic
 

@@ -3,9 +3,9 @@
 from .colour import COLOUR_FIXES
 from .ensemble import ENSEMBLES
 from .image import upscale_image
-from .network import OutOfMemoryError
 from .options import ALPHA_MODES, MODES
 from .precision import PRECISIONS
+from .runner import OutOfMemoryError
 from .seamless import SEAMLESS
 from .target import Target, parse_target
 

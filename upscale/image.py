@@ -12,19 +12,19 @@ from spandrel import ImageModelDescriptor
 from torch import Tensor
 
 from .channels import PlaneUpscaler
+from .exact import ExactUpscaler
 from .frame import FrameUpscaler
 from .geometry import round_up
 from .mask import Masks, Region
-from .network import OutOfMemoryError, Runner, TileTraits
 from .options import Options
 from .placement import DirectPlacement, checked_device, cpu_by_default, training_mode_kept
 from .precision import resolve_precision
 from .preview import Monitor
 from .protocol import Placement, Preview, Progress
+from .runner import OutOfMemoryError, Runner, TileTraits
 from .seamless import LEAST_MARGIN, Margins
 from .target import Target, as_target
 from .tiled import TiledUpscaler, TileSettings
-from .whole import ExactUpscaler
 
 logger = logging.getLogger(__name__)
 

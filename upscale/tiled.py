@@ -10,10 +10,10 @@ import torch
 from spandrel import ImageModelDescriptor, ModelTiling
 from torch import Tensor
 
-from .blend import axis_weights
+from .blending import axis_weights
 from .channels import ChannelPass, Mark
 from .geometry import TileGrid, plan_grid, round_up
-from .network import OutOfMemoryError, Runner, TileTraits, first_line
+from .runner import OutOfMemoryError, Runner, TileTraits, first_line
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ import numpy
 import pytest
 import torch
 from safetensors.torch import save_file
-from server import Client, Host, HostUnavailable, find_checkout, find_python
+
+from tests.comfyui.server import Client, Host, HostUnavailable, find_checkout, find_python
 
 
 @pytest.fixture(scope="session")
@@ -67,8 +68,8 @@ def fdat(client: Client) -> str:
 @pytest.fixture(scope="session")
 def dense_iso(client: Client) -> str:
     """The file name of a small x4 Dense-Iso-ViT with random weights, in this project's naming."""
-    from arch.dense_iso_config import DenseIsoViTConfig, pixel_shuffle_head
-    from arch.dense_iso_vit import DenseIsoViT
+    from fdat_dense_iso.arch.dense_iso.config import DenseIsoViTConfig, pixel_shuffle_head
+    from fdat_dense_iso.arch.dense_iso.network import DenseIsoViT
 
     torch.manual_seed(0)
     head = pixel_shuffle_head(fusion_width=16, widths=(16, 16, 16, 16))

@@ -8,13 +8,22 @@ import numpy
 import pytest
 import torch
 from safetensors.torch import save_file
-from server import Client, Graph, PromptRejected
-from test_workflows import CORE_LOADER, CORE_UPSCALER, LOADER, UPSCALER, assert_same, graph, saved, to_tensor
 
-from arch import load_model
-from arch.dense_iso_config import DenseIsoViTConfig, pixel_shuffle_head
-from arch.dense_iso_vit import DenseIsoViT
-from upscale import upscale_image
+from fdat_dense_iso.arch import load_model
+from fdat_dense_iso.arch.dense_iso.config import DenseIsoViTConfig, pixel_shuffle_head
+from fdat_dense_iso.arch.dense_iso.network import DenseIsoViT
+from fdat_dense_iso.upscale import upscale_image
+from tests.comfyui.server import Client, Graph, PromptRejected
+from tests.comfyui.test_workflows import (
+    CORE_LOADER,
+    CORE_UPSCALER,
+    LOADER,
+    UPSCALER,
+    assert_same,
+    graph,
+    saved,
+    to_tensor,
+)
 
 pytestmark = pytest.mark.comfyui
 

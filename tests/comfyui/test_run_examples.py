@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy
 import pytest
 from PIL import Image
-from server import PACK, PACK_NAME, Client
-from workflow_files import ACTIVE, WORKFLOWS, api_graph, read_workflow
+
+from tests.comfyui.server import PACK, PACK_NAME, Client
+from tests.helpers.workflow_files import ACTIVE, WORKFLOWS, api_graph, read_workflow
 
 pytestmark = pytest.mark.comfyui
 

@@ -7,10 +7,10 @@ import json
 
 import numpy
 import pytest
-from server import PACK, PACK_NAME, Client, Graph
-from test_workflows import CORE_LOADER, LOADER, UPSCALER, graph, saved
 
-from arch import describe, load_model
+from fdat_dense_iso.arch import describe, load_model
+from tests.comfyui.server import PACK, PACK_NAME, Client, Graph
+from tests.comfyui.test_workflows import CORE_LOADER, LOADER, UPSCALER, graph, saved
 
 pytestmark = pytest.mark.comfyui
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import numpy
 import pytest
-from server import PACK_NAME, Client, Graph, Outcome, PromptRejected
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.comfyui.server import PACK_NAME, Client, Graph, Outcome, PromptRejected
+
 pytest.importorskip("av")
-from fake_models import save_nearest
-from video_cases import TURNED, Clip, Probe, probe, write_clip
+from tests.helpers.fake_models import save_nearest
+from tests.helpers.video_cases import TURNED, Clip, Probe, probe, write_clip
 
 pytestmark = pytest.mark.comfyui
 

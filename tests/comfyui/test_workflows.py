@@ -10,12 +10,12 @@ import numpy
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from server import PACK, PACK_NAME, Client, Graph, Outcome, PromptRejected
 from spandrel import ImageModelDescriptor, ModelLoader
 
-from arch import load_model
-from upscale import parse_target, upscale_image
-from upscale.resize import resize
+from fdat_dense_iso.arch import load_model
+from fdat_dense_iso.upscale import parse_target, upscale_image
+from fdat_dense_iso.upscale.resize import resize
+from tests.comfyui.server import PACK, PACK_NAME, Client, Graph, Outcome, PromptRejected
 
 pytestmark = pytest.mark.comfyui
 

@@ -1,0 +1,1 @@
+"""Dense-Iso-ViT: the network, its checkpoints, and how it runs quickly on windows."""

@@ -1,0 +1,1 @@
+"""Dense-Iso-ViT for inference: the same output with less work."""

@@ -1,0 +1,1 @@
+"""Recognises a Dense-Iso-ViT in checkpoints of unknown naming."""

@@ -1,0 +1,201 @@
+"""Answers to what tensors can't tell, put into the configuration and, where they concern layouts, into the weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import ModelLoadError
+from ..config import PRELU, PUBLISHED_HEADS, RGB, VALUE_RANGES, DenseIsoViTConfig, HeadLayer
+from .colours import Colours
+from .match import Match
+from .options import Answers, activations
+from .rows import qkv_rows, shuffle_rows, splits_in_twos
+from .slopes import place_slopes
+
+Settled = list[tuple[str, Any, str]]
+
+
+def complete(found: Match, answers: Answers, weights: dict[str, Tensor]) -> tuple[DenseIsoViTConfig, Settled]:
+    """The whole configuration, and (name, value, source) of every answer that matters for this network.
+
+    Args:
+        found: the recognised network.
+        answers: to everything.
+        weights: its tensors, float32; changed in place to what the configuration describes.
+
+    Raises:
+        ModelLoadError: an answer that is impossible for this network.
+    """
+    fields = dict(found.fields)
+    settled: Settled = []
+
+    def answer(name: str, value: Any = None) -> Any:
+        settled.append((name, answers[name] if value is None else value, answers.sources[name]))
+        return settled[-1][1]
+
+    by_name = None if found.gate_is_first is None else ("first" if found.gate_is_first else "second")
+    fields["gated_half"] = answer("gated_half", by_name if answers.assumed("gated_half") else None)
+    _settle_norms(found, fields, weights, answers, answer)
+    fields["norm_eps"] = answer("norm_eps")
+    fields["skip"] = answer("skip")
+    if fields["skip"] in ("bilinear", "bicubic"):
+        fields["align_corners"] = answer("align_corners")
+    if any(fields["stage_norms"][:-1]):
+        fields["stage_norm_routing"] = answer("stage_norm_routing")
+    if not fields["position_embedding"]:
+        fields["window"] = answer("window")
+    _settle_head(found, fields, weights, answers, answer)
+    _settle_patch(found, weights, answers, answer)
+    _settle_colours(found, fields, weights, answers, answer)
+    fields["heads"] = answers["heads"] or ()
+    if len(fields["heads"]) == 1:
+        fields["heads"] *= len(fields["dims"])
+    try:
+        config = DenseIsoViTConfig(**fields)
+    except ValueError as error:
+        raise ModelLoadError(str(error)) from error
+    answer("heads", config.heads)
+    if answers.assumed("heads") and not set(config.dims) <= set(PUBLISHED_HEADS):
+        found.notes.guessed.add("heads, so that a head is about 32 wide")
+    _settle_qkv(found, weights, config, answers, answer)
+    if found.found and answer("swap_paths"):
+        _swap_paths(weights)
+    return config, settled
+
+
+def _settle_norms(found: Match, fields: dict[str, Any], weights: dict[str, Tensor], answers: Answers, answer) -> None:
+    if not has_bare_norms(weights):
+        if answers["norm"] == "rms":
+            raise ModelLoadError("option norm=rms: the norms in this file have biases, which RMSNorm has not")
+        return
+    fields["norm"] = answer("norm", "rms" if found.norm_is_rms and answers.assumed("norm") else None)
+    if fields["norm"] == "layer":
+        fill_norm_biases(weights)
+        if answers.assumed("norm"):
+            found.notes.guessed.add("norms without bias are LayerNorms, not RMSNorms (option norm)")
+
+
+def has_bare_norms(weights: dict[str, Tensor]) -> bool:
+    """Whether no norm has a bias."""
+    return not any(name.endswith(".bias") for name in weights if _of_norm(name))
+
+
+def fill_norm_biases(weights: dict[str, Tensor]) -> None:
+    """A LayerNorm without bias is one whose bias is zero."""
+    for name in [name for name in weights if _of_norm(name) and name.endswith(".weight")]:
+        weights.setdefault(name.removesuffix("weight") + "bias", torch.zeros_like(weights[name]))
+
+
+def _of_norm(name: str) -> bool:
+    return "norm" in name.split(".")[-2:][0]
+
+
+def _settle_head(found: Match, fields: dict[str, Any], weights: dict[str, Tensor], answers: Answers, answer) -> None:
+    head = fields["head"]
+    if any(layer.activation == PRELU for layer in head):  # in this project's naming
+        return
+    names, place = answers["head_activation"], answers["head_activation_place"]
+    per_layer = activations(head, names, place)
+    if found.slopes is not None:
+        per_layer, slopes = place_slopes(found.slopes, head, per_layer, place, found.notes.guessed)
+        weights |= {f"slopes.{i}.weight": tensor.to(torch.float32).clone() for i, tensor in slopes.items()}
+    elif PRELU in per_layer:
+        raise ModelLoadError("option head_activation names prelu, but the file holds no slopes for the head")
+    fields["head"] = tuple(dataclasses.replace(layer, activation=name) for layer, name in zip(head, per_layer))
+    _settle_shuffles(found, fields["head"], weights, answer)
+    if len(per_layer) > 1:
+        answer("head_activation", per_layer if any(name != "none" for name in per_layer) else "none")
+
+
+def _settle_shuffles(found: Match, head: tuple[HeadLayer, ...], weights: dict[str, Tensor], answer) -> None:
+    doubtful = [i for i, layer in enumerate(head) if found.found and splits_in_twos(layer.shuffle)]
+    if not doubtful or answer("shuffles") == "once":
+        return
+    for i in doubtful:
+        for name in (f"head.{i}.weight", f"head.{i}.bias", f"slopes.{i}.weight"):
+            if name in weights:
+                weights[name] = shuffle_rows(weights[name], head[i].shuffle)
+
+
+def _settle_patch(found: Match, weights: dict[str, Tensor], answers: Answers, answer) -> None:
+    if found.patch_kind == "conv":
+        return
+    default = "hwc" if found.patch_kind == "linear" else "chw"
+    if answers.assumed("patch_layout"):
+        found.notes.guessed.add(f"pixels of a patch in the order {default} (option patch_layout)")
+    if answer("patch_layout", answers["patch_layout"] or default) == "hwc":
+        weight = weights["patch_embedding.weight"]
+        width, side = weight.shape[0], weight.shape[2]
+        weights["patch_embedding.weight"] = weight.reshape(width, side, side, RGB).permute(0, 3, 1, 2).contiguous()
+
+
+def _settle_colours(found: Match, fields: dict[str, Any], weights: dict[str, Tensor], answers: Answers, answer) -> None:
+    """The value range, and everything else that is done to colours: into the first and the last convolution."""
+    colours = found.colours
+    value_range = answers["value_range"]
+    if colours is not None and answers.assumed("value_range") and float(colours.mean.max()) > 1:
+        value_range = "0..255"
+        found.notes.guessed.add("value range 0..255, by the mean of the colours in the file")
+    fields["value_range"] = answer("value_range", value_range)
+    gain, offset = VALUE_RANGES[value_range]
+    mean = torch.zeros(RGB) if colours is None else colours.mean.float()
+    deviation = torch.ones(RGB) if colours is None else colours.deviation.float()
+    changed = gain != 1 or bool((deviation != 1).any())
+    of_image = changed and answer("residual") == "image"
+    scale = torch.full((RGB,), gain) if of_image else deviation
+    shift = torch.zeros(RGB)
+    if fields["skip"] == "none":
+        shift = torch.full((RGB,), offset) if of_image else mean
+    if colours is not None:
+        _enter_normalised(weights, fields, Colours(mean, deviation))
+    if bool((scale != 1).any() or (shift != 0).any()):
+        _leave_scaled(weights, fields, scale, shift)
+
+
+def _enter_normalised(weights: dict[str, Tensor], fields: dict[str, Any], colours: Colours) -> None:
+    """W (x - mean) / std + b as one convolution: the patch embedding never meets a border."""
+    weight = weights["patch_embedding.weight"] / colours.deviation[:, None, None]
+    bias = weights.get("patch_embedding.bias", weight.new_zeros(weight.shape[0]))
+    weights["patch_embedding.weight"] = weight
+    weights["patch_embedding.bias"] = bias - (weight.sum((2, 3)) * colours.mean).sum(1)
+    fields["patch_bias"] = True
+
+
+def _leave_scaled(weights: dict[str, Tensor], fields: dict[str, Any], scale: Tensor, shift: Tensor) -> None:
+    """The last convolution with its colours multiplied by ``scale`` and moved by ``shift``."""
+    last = len(fields["head"]) - 1
+    layer = fields["head"][last]
+    if layer.activation not in ("none", "relu", PRELU) or (bool(shift.any()) and layer.activation != "none"):
+        raise ModelLoadError(
+            f"the head ends in {layer.activation}, and colours are scaled behind it: this network can't do both"
+        )
+    rows = layer.shuffle**2  # PixelShuffle takes neighbouring channels for one colour
+    scale, shift = scale.repeat_interleave(rows), shift.repeat_interleave(rows)
+    name = f"head.{last}."
+    weights[name + "weight"] = weights[name + "weight"] * scale[:, None, None, None]
+    bias = weights.get(name + "bias", torch.zeros_like(scale)) * scale + shift
+    if name + "bias" in weights or bool(shift.any()):
+        weights[name + "bias"] = bias
+        fields["head"] = (*fields["head"][:last], dataclasses.replace(layer, bias=True))
+
+
+def _settle_qkv(found: Match, weights: dict[str, Tensor], config: DenseIsoViTConfig, answers: Answers, answer) -> None:
+    """Rows of queries, keys and values in this project's order. No layout is assumed where each has its own layer."""
+    fused = any(len(parts) < 3 for parts in found.qkv_parts.values())
+    layout = answer("qkv_layout") if fused else answers["qkv_layout"]
+    for block, parts in found.qkv_parts.items():
+        for name in (f"{block}.attention.qkv.weight", f"{block}.attention.qkv.bias"):
+            if name in weights and (layout != "3hd" or "".join(parts) != "qkv"):
+                heads = config.heads[int(block.split(".")[1])]
+                weights[name] = qkv_rows(weights[name], parts, layout, heads)
+
+
+def _swap_paths(weights: dict[str, Tensor]) -> None:
+    """The first depthwise convolution takes the second half: exchange the two."""
+    for name in [name for name in weights if ".gdfn.path_1." in name]:
+        other = name.replace("path_1", "path_2")
+        weights[name], weights[other] = weights[other], weights[name]

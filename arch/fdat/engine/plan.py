@@ -1,0 +1,318 @@
+"""How an exact run of an FDAT is cut into bands, and how much memory that takes.
+
+    plan (this file) -> sweeps over the blocks (sweeps.py) -> tail (tail.py, sampling.py)
+
+Memory on the device, beyond the weights:
+    maps: trunk and one branch per image of the batch, H x W x C; ``dysample`` and ``lda`` put one map H x W x mid_dim
+        per image beside them. They may live in host memory instead, all but that of ``dysample``.
+    image: one image of the batch, in the residual's precision.
+    workspace: what a band needs at the worst moment of a block or of the tail, proportional to band height and width.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+from ...kernels import winograd
+from ...kernels.onednn import has_internal_operators
+from ..network import FDATConfig
+from ..upsampler import LDA_GROUPS, LDA_REDUCTION, upscale_steps
+from .weights import HEAD_MULTIPLE, attends_by_products, output_dtype, residual_dtype
+
+PREFERRED_TOKENS = {"cpu": 2**15, "cuda": 2**18}
+"""Tokens in a band: enough to fill the device and to make the halo, and what an operator costs to begin, small."""
+
+PREFERRED_VALUES = 11 * 2**18
+"""On a CPU about as many values in the largest tensor of a band: 11 MiB, which the heap keeps when
+they are freed (see kernels/heap.py). Of what it does not keep the system clears the pages again and
+again, which takes as long as all the rest."""
+
+HEAP_SHARE = 0.5
+"""What a process's heap holds beside the live tensors of a band, as a share of them: pieces that were freed and fit
+nothing since. Measured on Linux by ``python -m benchmarks.fdat memory``: 0.2 to 0.9."""
+
+ATTENTION_TOKENS = {"products": 2**11, "sdpa": 2**12}
+"""Tokens whose q, k and v a CPU computes at a time, so that they are still in its cache when attention reads them, by
+the way in which it attends: with ``scaled_dot_product_attention`` twice as many are 3 to 5 % quicker."""
+
+
+def split_rows(height: int, band: int) -> list[tuple[int, int]]:
+    """Bands [start, stop) of ``band`` rows, the last one with what is left."""
+    return [(start, min(start + band, height)) for start in range(0, height, band)]
+
+
+def smallest_band(window: int) -> int:
+    """Rows of whole windows, at least three: what a band hands to the next, two rows, lags one row behind."""
+    return -(-3 // window) * window
+
+
+def attention_tile(height: int, width: int, window: int, dtype: torch.dtype, device: torch.device) -> tuple[int, int]:
+    """Rows and columns of whole windows that are attended to at a time."""
+    if device.type != "cpu":
+        return height, width
+    tokens = ATTENTION_TOKENS["products" if attends_by_products(dtype, device) else "sdpa"]
+    across = -(-width // window)
+    down = max(1, tokens // (window**2 * across))
+    return min(height, down * window), min(width, max(1, tokens // window**2) * window)
+
+
+def bytes_of(dtype: torch.dtype) -> int:
+    """Bytes per value."""
+    return torch.empty((), dtype=dtype).element_size()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One way to run ``batch`` images of ``height`` x ``width`` pixels.
+
+    Attributes:
+        config: the network.
+        batch, height, width: the images.
+        dtype: of the arithmetic; residual and statistics are at least float32.
+        device: where it runs.
+        map_dtype: of the feature maps.
+        map_device: where the feature maps live: ``device``, or the CPU to stream them from there.
+        band: rows of the feature map in a band, a multiple of the window (and of `smallest_band`).
+    """
+
+    config: FDATConfig
+    batch: int
+    height: int
+    width: int
+    dtype: torch.dtype
+    device: torch.device
+    map_dtype: torch.dtype
+    map_device: torch.device
+    band: int
+
+    @property
+    def rows(self) -> int:
+        """Height of the feature maps."""
+        return -(-self.height // self.config.unshuffle)
+
+    @property
+    def columns(self) -> int:
+        """Width of the feature maps."""
+        return -(-self.width // self.config.unshuffle)
+
+    @property
+    def host_maps(self) -> bool:
+        """Whether the maps live in host memory and are streamed."""
+        return self.map_device.type != self.device.type
+
+    @property
+    def sampler(self) -> str | None:
+        """The upsampler if it samples the features at learnt positions."""
+        kind = self.config.upsampler_type
+        return kind if kind in ("dysample", "lda") and self.config.upsampler_scale > 1 else None
+
+    @property
+    def tail_band(self) -> int:
+        """Rows of the feature map that the tail takes at a time: as many as fit the sweeps' workspace, at least one."""
+        return max(1, min(self.band, self.sweep_workspace // self.tail_row_bytes))
+
+    @property
+    def bands(self) -> int:
+        """Number of bands of every sweep."""
+        return -(-self.rows // self.band)
+
+    @property
+    def steps(self) -> int:
+        """Calls of ``progress``: one per band of every sweep, and one per band of the tail."""
+        blocks = self.config.num_groups * len(self.config.blocks_per_group)
+        sweeps = 1 + blocks + self.config.num_groups + 1
+        return self.batch * sweeps * self.bands + -(-self.rows // self.tail_band)
+
+    @property
+    def map_bytes(self) -> int:
+        """Of the maps that may live in host memory."""
+        tokens = self.rows * self.columns
+        dims = (self.batch + 1) * self.config.embed_dim
+        if self.sampler == "lda":
+            dims += self.batch * self.config.mid_dim
+        return tokens * dims * bytes_of(self.map_dtype)
+
+    @property
+    def sampled_bytes(self) -> int:
+        """Of the maps that must be where ``dysample`` reads them."""
+        exact = bytes_of(residual_dtype(self.dtype))
+        return self.batch * self.rows * self.columns * self.config.mid_dim * exact if self.sampler == "dysample" else 0
+
+    @property
+    def resident_bytes(self) -> int:
+        """Of what stays on the device for the whole run."""
+        maps = 0 if self.host_maps else self.map_bytes
+        channels, exact = self.config.num_in_ch * self.config.unshuffle**2, residual_dtype(self.dtype)
+        return maps + self.rows * self.columns * channels * bytes_of(exact) + self.sampled_bytes
+
+    @property
+    def workspace(self) -> int:
+        """Bytes of the tensors that a band needs at its worst moment, in a sweep or in the tail."""
+        return max(self.sweep_workspace, self.tail_row_bytes * (self.tail_band + 1))
+
+    @property
+    def memory_required(self) -> int:
+        """Bytes on the device, beyond the weights and what ``write`` keeps."""
+        heap = HEAP_SHARE if self.device.type == "cpu" else 0
+        return self.resident_bytes + round(self.workspace * (1 + heap))
+
+    @property
+    def host_memory_required(self) -> int:
+        """Bytes in (pinned) host memory."""
+        return self.map_bytes if self.host_maps else 0
+
+    @property
+    def sweep_workspace(self) -> int:
+        """Bytes that a band of a block's sweep needs at its worst moment."""
+        config = self.config
+        width = -(-self.columns // config.window_size) * config.window_size
+        tokens = (min(self.band, self.rows) + 2) * width
+        run, residual = bytes_of(self.dtype), bytes_of(residual_dtype(self.dtype))
+        dim, hidden = config.embed_dim * tokens, config.ffn_dim * tokens
+        converted = run != residual
+        loaded = dim * residual if self.host_maps or bytes_of(self.map_dtype) != residual else 0
+        if self.host_maps:
+            loaded += 2 * dim * bytes_of(self.map_dtype)  # the band at work and the one on its way
+        outside = dim * residual if loaded else 0  # y, where it can't be computed in the map
+        # n on its way into the run's precision; n and gelu(depthwise(n)); n and some windows at a time
+        normed = dim * (run + residual) if converted else dim * run
+        down, across = attention_tile(min(self.band, self.rows), width, config.window_size, self.dtype, self.device)
+        attention = max(normed, 2 * dim * run, dim * run + down * across * self._attention_values * run)
+        # n; the hidden rows before and behind the depthwise convolution, and GELU where it is an operator of its own
+        fused = has_internal_operators(self.dtype, self.device)
+        feed_forward = max(normed, 2 * hidden * run, (dim + 2 * hidden) * run if converted and not fused else 0)
+        # n of the next block, and gelu(depthwise(n))
+        statistic = max(normed, 2 * dim * run)
+        # the output of a convolution; and that of the first one, or the tiles that Winograd's transforms lie between
+        convolution = dim * residual + dim * (residual + (run if converted else 0))
+        if winograd.suits((config.embed_dim, config.embed_dim, 3, 3), self.dtype, self.device):
+            tiles = winograd.working_values(config.embed_dim, config.embed_dim, self.dtype) * run
+            convolution = max(convolution, dim * residual + tiles)
+        # rows that wait for the next band: of y, and two of what every depthwise convolution reads
+        carried = self.columns * (3 * config.embed_dim + 2 * config.ffn_dim) * residual
+        return carried + loaded + outside + max(attention, feed_forward, statistic, convolution)
+
+    @property
+    def _attention_values(self) -> int:
+        """Numbers that window attention keeps for each of the tokens it works on at a time."""
+        config = self.config
+        dim, heads = config.embed_dim, config.num_heads
+        padded = heads * (-(-dim // heads // HEAD_MULTIPLE) * HEAD_MULTIPLE)
+        windows, qkv, logits = dim, 3 * padded, heads * config.window_size**2
+        if not attends_by_products(self.dtype, self.device):
+            return windows + qkv + padded
+        return windows + logits + max(2 * qkv, qkv + 2 * logits + padded)  # first the bias of all windows
+
+    @property
+    def tail_row_bytes(self) -> int:
+        """Bytes that the tail needs for each row of the feature map."""
+        config, run = self.config, bytes_of(self.dtype)
+        residual = bytes_of(residual_dtype(self.dtype))
+        out = config.num_out_ch * config.upsampler_scale**2 * bytes_of(output_dtype(self.dtype))
+        *widths, final = widths_of_tail(config)
+        converted = output_dtype(self.dtype) != self.dtype  # of which the original is there, too
+        final *= bytes_of(output_dtype(self.dtype)) + (run if converted else 0)
+        worst = max(final, *(values * run for values in widths), 0)
+        if self.sampler == "dysample":
+            groups_grid = 4 * 2 * config.upsampler_scale**2
+            worst = 3 * groups_grid * residual + 2 * config.mid_dim * config.upsampler_scale**2 * residual
+        elif self.sampler == "lda":
+            taps = 9
+            query = config.mid_dim // LDA_REDUCTION
+            worst = (3 * config.mid_dim + 3 * query + 2 * LDA_GROUPS * (2 * taps + 4)) * residual
+            worst *= config.upsampler_scale**2
+        return self.columns * (worst + config.embed_dim * residual + (self.batch + 1) * out)
+
+    def smaller(self) -> Plan | None:
+        """What to try after running out of memory: half the band, then maps in host memory; None at the floor."""
+        least = smallest_band(self.config.window_size)
+        if min(self.band, self.rows) > least:
+            half = min(self.band, self.rows) // 2
+            return replace(self, band=max(least, half // least * least))
+        if not self.host_maps and self.device.type != "cpu":
+            return replace(self, map_device=torch.device("cpu"))
+        return None
+
+
+def widths_of_tail(config: FDATConfig) -> list[int]:
+    """For each layer of an upsampler the values per feature pixel that it holds: input (with halo), output."""
+    dim, mid, out, scale = config.embed_dim, config.mid_dim, config.num_out_ch, config.upsampler_scale
+    kind = config.upsampler_type
+    if scale == 1 or kind in ("conv", "pixelshuffledirect"):
+        return [2 * dim + 2 * out * scale**2]
+    if kind == "transpose+conv":
+        direct = {2: 2 * dim + 2 * out * 4, 3: dim + 2 * out * 9, 4: 2 * dim + 4 * dim}
+        last = {2: 0, 3: 0, 4: 2 * 4 * dim + 16 * out}
+        return [direct[scale], last[scale], 3 * out * scale**2]
+    widths, area = [], 1
+    for index, step in enumerate(upscale_steps(scale)):
+        before, area = area, area * step**2
+        if kind == "pixelshuffle":
+            widths += [3 * dim, before * 2 * mid + area * mid, 2 * area * mid]
+        elif kind == "nearest+conv":
+            widths += [before * 3 * dim, before * dim + area * dim]
+        else:  # pa_up
+            entering = dim if index == 0 else mid
+            widths += [before * entering + area * entering, area * (2 * entering + mid), area * 3 * mid]
+    final = mid if kind in ("pixelshuffle", "pa_up") else dim
+    return [*widths, area * ((3 if kind == "nearest+conv" else 2) * final + out)]
+
+
+def make_plan(
+    config: FDATConfig,
+    batch: int,
+    height: int,
+    width: int,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    available: int | None = None,
+    band: int | None = None,
+    map_dtype: torch.dtype | None = None,
+    map_device: torch.device | None = None,
+) -> Plan:
+    """The fastest plan that takes no more than ``available`` bytes of the device, else the smallest that there is.
+
+    Args:
+        config: the network.
+        batch, height, width: the images, in pixels.
+        dtype: of the arithmetic.
+        device: where it runs.
+        available: bytes; None for no limit.
+        band: rows of the feature map in a band, rounded up to whole windows; None: by the device.
+        map_dtype: of the feature maps; None: the residual's precision (float32, or float64 in float64).
+        map_device: where the feature maps live; None: the device, and the CPU where it can't hold them.
+
+    Raises:
+        ValueError: an image without pixels, or a band without rows.
+    """
+    if min(batch, height, width) < 1:
+        raise ValueError(
+            f"FDAT: a batch of {batch} images of {height} x {width} pixels has no pixels; pass at least one"
+        )
+    if band is not None and band < 1:
+        raise ValueError(f"FDAT: band is {band}; it must be at least 1 row, or None")
+    least = smallest_band(config.window_size)
+    if band is None:
+        tokens = PREFERRED_TOKENS.get(device.type, PREFERRED_TOKENS["cuda"])
+        if device.type == "cpu":
+            tokens = min(tokens, PREFERRED_VALUES // max(config.ffn_dim, config.embed_dim))
+        columns = -(-width // config.unshuffle)
+        band = round(tokens / columns / least) * least
+    plan = Plan(
+        config=config,
+        batch=batch,
+        height=height,
+        width=width,
+        dtype=dtype,
+        device=device,
+        map_dtype=map_dtype or torch.promote_types(dtype, torch.float32),
+        map_device=map_device or device,
+        band=max(1, math.ceil(band / least)) * least,
+    )
+    while available is not None and plan.memory_required > available and (smaller := plan.smaller()) is not None:
+        plan = smaller
+    return plan

@@ -1,0 +1,140 @@
+"""The two statistics that FDAT takes over the whole image, and the small matrices that they turn into.
+
+With n the normalised tokens (N, C) of a block:
+
+Channel attention. Its logits are q^T k, normalised by the column norms of q = n Wq^T and k = n Wk^T. There is no bias,
+so with the token Gram matrix S = n^T n (C, C)
+
+    q^T k = Wq S Wk^T        |q_i|^2 = (Wq S Wq^T)_ii        |k_j|^2 = (Wk S Wk^T)_jj
+
+and attention, values and projection are one linear map of the tokens: proj(A v) = n (Wp A Wv)^T + bp. A block costs a
+Gram matrix and one C x C product per token, and no q, k or v exist.
+
+S must not be summed in float32 as it stands: where the tokens share a large offset (mean / deviation = 100), the
+deviation drowns. So the tokens are summed less a pilot p, the mean of the first band, and S is put together in float64:
+
+    n = d + p:   S = d^T d + p (1^T d) + (1^T d)^T p^T + N p p^T
+
+AIM's channel gate. It is a function of the mean over tokens of gelu(depthwise(n)); the gate scales the rows of the
+window attention's projection.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import NoReturn
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...kernels.products import AddedProduct, Product
+from .rows import Seam, gelu_depthwise_band
+from .weights import ChannelWeights, SpatialWeights, residual_dtype
+
+NORMALIZE_EPS = 1e-12  # of F.normalize
+
+
+@dataclass(frozen=True)
+class SpatialMap:
+    """Window attention's projection with AIM's channel gate folded in, for one image."""
+
+    projection: Product  # (C, P)
+
+
+@dataclass(frozen=True)
+class ChannelMap:
+    """Channel attention of one image as a linear map of its tokens, and AIM's spatial gate of that map's output."""
+
+    attention: AddedProduct  # (C, C)
+    gate_weight: Tensor  # (1, C)
+    gate_bias: Tensor  # (1,)
+
+
+class Statistic(ABC):
+    """What the sweep over the block before takes for a block, from the rows that it writes."""
+
+    @abstractmethod
+    def feed(self, rows: Tensor, last: bool) -> None:
+        """Take the next rows (h, W, C) of the feature map."""
+
+    @abstractmethod
+    def result(self) -> SpatialMap | ChannelMap:
+        """The small matrices of the block, once all rows have been fed."""
+
+
+class GateStatistic(Statistic):
+    """Sums gelu(depthwise(n)) over the image; gives a spatial block's `SpatialMap`."""
+
+    def __init__(self, block: SpatialWeights) -> None:
+        self.block = block
+        self.seam = Seam()
+        self.count = 0
+        self.total = torch.zeros_like(block.projection_bias)  # (C,)
+
+    def feed(self, rows: Tensor, last: bool) -> None:
+        self.count += rows.shape[0] * rows.shape[1]
+        for piece in self.seam.pieces(self.block.norm1(rows), last):
+            mixed = gelu_depthwise_band(*piece, self.block.depthwise)
+            self.total += mixed.sum((0, 1), dtype=residual_dtype(mixed.dtype))
+
+    def result(self) -> SpatialMap:
+        block, mean = self.block, self.total / self.count
+        gate = torch.sigmoid(block.gate_up @ F.gelu(block.gate_down @ mean))  # (C,)
+        weight, bias = gate[:, None] * block.projection, gate * block.projection_bias
+        return SpatialMap(Product.of(weight.to(block.dtype), bias.to(block.dtype)))
+
+
+class GramStatistic(Statistic):
+    """Sums n^T n over the image, centred by a pilot; gives a channel block's `ChannelMap`."""
+
+    def __init__(self, block: ChannelWeights) -> None:
+        self.block = block
+        self.count = 0
+        self.pilot: Tensor | None = None  # (C,): p, the mean of the first rows
+        self.total = torch.zeros_like(block.projection_bias)  # (C,): 1^T d
+        self.gram = torch.zeros_like(block.projection)  # (C, C): d^T d
+
+    def feed(self, rows: Tensor, last: bool) -> None:
+        norm = self.block.norm1
+        if self.pilot is None:
+            self.pilot = norm.less(None)(rows).mean((0, 1))
+        tokens = norm.less(self.pilot)(rows).flatten(0, 1)  # (N, C): d, in the residual's precision
+        self.gram += tokens.T @ tokens
+        self.total += tokens.sum(0)
+        self.count += tokens.shape[0]
+
+    def result(self) -> ChannelMap:
+        block, heads = self.block, self.block.heads
+        assert self.pilot is not None, "rows come before the result"
+        pilot = self.pilot.to(self.gram.dtype)
+        cross = torch.outer(pilot, self.total)
+        gram = self.gram + cross + cross.T + self.count * torch.outer(pilot, pilot)  # (C, C): S
+        query, key, value = block.query @ gram, block.key @ gram, block.value.unflatten(0, (heads, -1))
+        query_norm, key_norm = ((s * w).sum(1).clamp_min(0).sqrt() for s, w in ((query, block.query), (key, block.key)))
+        query = (query / query_norm.clamp_min(NORMALIZE_EPS)[:, None]).unflatten(0, (heads, -1))  # (heads, c, C)
+        key = (block.key / key_norm.clamp_min(NORMALIZE_EPS)[:, None]).unflatten(0, (heads, -1))  # (heads, c, C)
+        attention = (query @ key.mT * block.temperature).softmax(-1)  # (heads, c, c)
+        weight = block.projection @ (attention @ value).flatten(0, 1)  # (C, C)
+        bias = block.projection_bias
+        weight, bias, gate_weight, gate_bias = (
+            t.to(block.dtype) for t in (weight, bias, block.token_gate @ weight, block.token_gate @ bias)
+        )
+        return ChannelMap(AddedProduct.of(weight, bias), gate_weight, gate_bias)
+
+
+class NoStatistic(Statistic):
+    """Behind the last block of a group: its convolution needs none."""
+
+    def feed(self, rows: Tensor, last: bool) -> None: ...
+
+    def result(self) -> NoReturn:
+        raise AssertionError("no block follows")
+
+
+def statistic_of(block: SpatialWeights | ChannelWeights | None) -> Statistic:
+    """What a block must know of the whole image, not yet fed; None, behind the last block, needs nothing."""
+    if block is None:
+        return NoStatistic()
+    return GateStatistic(block) if isinstance(block, SpatialWeights) else GramStatistic(block)

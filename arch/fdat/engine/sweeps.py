@@ -1,0 +1,192 @@
+"""The blocks of an FDAT, each swept over the whole image in bands of rows before the next one begins.
+
+    trunk <- first(image)
+    for each group:   branch <- blocks(trunk);   trunk <- trunk + conv(branch)
+    features <- after(trunk) + first(image)
+
+Trunk and branch are the only full-size maps. A sweep reads each row once and writes it once; the branch is updated in
+place. The statistic over the whole image that a block needs is taken by the sweep before it, from the rows it writes.
+
+In a block's sweep, the attention half turns band [a, b) of the source into y, where the branch has its rows. The
+feed-forward half has a 3x3 depthwise convolution, so it lags one row and finishes [a - 1, b - 1) in place; row b - 1
+waits as y for the next band. Of the source a band reads [a, b + 1): the rows above that the attention half's depthwise
+convolution needs have been overwritten by then, and are kept, normalised, by a `Seam`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .maps import FeatureMap, HostMap
+from .plan import attention_tile, split_rows
+from .rows import Seam, add_windows_, convolve_band, gelu_depthwise_band, to_windows
+from .statistics import ChannelMap, SpatialMap, Statistic, statistic_of
+from .weights import ChannelWeights, Convolution, SpatialWeights, Weights, residual_dtype
+
+
+def window_attention(block: SpatialWeights, folded: SpatialMap, bias: Tensor, windows: Tensor) -> Tensor:
+    """Gated and projected attention in normalised windows (windows, window**2, C), same shape.
+
+    ``bias`` is `SpatialWeights.bias_of_windows`, for as many windows or more.
+    """
+    qkv = block.qkv(windows).unflatten(-1, (3, block.heads, -1))  # (windows, s*s, 3, heads, c)
+    if bias.ndim == 4:
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (windows, heads, s*s, c)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=block.scale)
+    else:
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).contiguous().flatten(1, 2)  # (windows * heads, s*s, c)
+        del qkv
+        logits = torch.baddbmm(bias[: q.shape[0]], q, k.mT, alpha=block.scale)  # (windows * heads, s*s, s*s)
+        attended = torch.bmm(logits.softmax(-1), v).unflatten(0, (-1, block.heads))
+    return folded.projection(attended.transpose(1, 2).flatten(2))
+
+
+def add_window_attention_(y: Tensor, block: SpatialWeights, folded: SpatialMap, normed: Tensor) -> None:
+    """y (h, W, C) += attention(``normed``, likewise), some windows at a time."""
+    size, (height, width, _) = block.window, y.shape
+    down, across = attention_tile(height, width, size, normed.dtype, y.device)
+    bias = block.bias_of_windows(-(-down // size) * -(-across // size))
+    for row in range(0, height, down):
+        for column in range(0, width, across):
+            place = slice(row, row + down), slice(column, column + across)
+            attended = window_attention(block, folded, bias, to_windows(normed[place], size))
+            add_windows_(y[place], attended.to(y.dtype), size)
+
+
+class Sweeps:
+    """The passes over one image; ``tick`` is called after every band of every pass."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        trunk: FeatureMap | HostMap,
+        branch: FeatureMap | HostMap,
+        height: int,
+        band: int,
+        tick: Callable[[], None],
+    ) -> None:
+        self.weights = weights
+        self.trunk, self.branch = trunk, branch
+        self.height = height
+        self.bands = split_rows(height, band)
+        self.with_row_below = [(start, min(height, stop + 1)) for start, stop in self.bands]
+        self.with_halo = [(max(0, start - 1), below) for start, below in self.with_row_below]
+        self.residual = residual_dtype(weights.dtype)
+        self.tick = tick
+
+    def run(self, image: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Image (C, H, W), unshuffled and on the device -> ``(start, rows)`` of the upsampler's features."""
+        groups = self.weights.groups
+        opening = [blocks[0] for blocks, _ in groups]  # the block whose statistic a group's convolution takes
+        statistic = statistic_of(opening[0])
+        self.shallow(image, statistic)
+        for (blocks, convolution), next_group in zip(groups, [*opening[1:], None]):
+            source = self.trunk
+            for block, next_block in zip(blocks, [*blocks[1:], None]):
+                folded, statistic = statistic.result(), statistic_of(next_block)
+                self.block(block, folded, source, statistic)
+                source = self.branch
+            statistic = statistic_of(next_group)
+            self.close_group(convolution, statistic)
+        yield from self.deep_features(image)
+
+    def first_rows(self, image: Tensor, start: int, stop: int) -> Tensor:
+        """Rows [start, stop) of conv_first(image), in the residual's precision."""
+        above, below = max(0, start - 1), min(self.height, stop + 1)
+        rows = image[:, above:below].permute(1, 2, 0).contiguous()
+        return self._convolve(self.weights.first, rows, start, stop)
+
+    def _convolve(self, convolution: Convolution, rows: Tensor, start: int, stop: int) -> Tensor:
+        rows = convolution(rows.to(convolution.weight.dtype), start == 0, stop == self.height)
+        return rows.to(self.residual)
+
+    def shallow(self, image: Tensor, statistic: Statistic) -> None:
+        """trunk <- first(image)"""
+        for start, stop in self.bands:
+            output = self.trunk.room(start, stop, self.residual)[start - stop :]
+            output.copy_(self.first_rows(image, start, stop))
+            self.trunk.write(start, output)
+            statistic.feed(output, stop == self.height)
+            self.tick()
+
+    def block(
+        self,
+        block: SpatialWeights | ChannelWeights,
+        folded: SpatialMap | ChannelMap,
+        source: FeatureMap | HostMap,
+        statistic: Statistic,
+    ) -> None:
+        """branch <- block(source)"""
+        before, behind = Seam(), Seam()
+        for (start, stop), rows in zip(self.bands, source.read(self.with_row_below, self.residual)):
+            top, last = start == 0, stop == self.height
+            room = self.branch.room(start, stop, self.residual)
+            y = room[start - stop :]
+            self.attend(block, folded, rows, y, before, top, last)
+            del rows
+            hidden = block.expand.gelu(block.norm2(y))
+            pieces, finished = behind.pieces(hidden, last), 0
+            del hidden
+            while pieces:
+                mixed = convolve_band(*pieces.pop(0), block.mix, groups=block.mix.shape[0])
+                block.contract(room[finished : finished + mixed.shape[0]], mixed)
+                finished += mixed.shape[0]
+                del mixed
+            output = room[:finished]  # rows [start - 1, stop - 1), from 0 if top, to the end if last
+            self.branch.write(start - int(not top), output)
+            statistic.feed(output, last)
+            del output, room, y  # not while the next band is computed
+            self.tick()
+
+    @staticmethod
+    def attend(
+        block: SpatialWeights | ChannelWeights,
+        folded: SpatialMap | ChannelMap,
+        rows: Tensor,
+        y: Tensor,
+        seam: Seam,
+        top: bool,
+        last: bool,
+    ) -> None:
+        """y <- x + AIM(attention(n), gelu(depthwise(n))), n = norm(x), for rows x with one below; y may lie on x."""
+        normed, done = block.norm1(rows), 0
+        own = normed[: y.shape[0]]
+        gate = None
+        if isinstance(folded, ChannelMap):
+            gate = torch.sigmoid(F.linear(own, folded.gate_weight, folded.gate_bias))  # (h, W, 1)
+        for piece in seam.pieces(normed if top else normed[1:], last):
+            mixed = gelu_depthwise_band(*piece, block.depthwise)
+            place = slice(done, done + mixed.shape[0])
+            if gate is None:
+                torch.add(rows[place], mixed, out=y[place])
+            else:
+                torch.addcmul(rows[place], mixed, gate[place], out=y[place])
+            done = place.stop
+            del mixed, piece
+        if isinstance(folded, ChannelMap):
+            folded.attention(y, own)
+        else:
+            assert isinstance(block, SpatialWeights), "its map is of its kind"
+            add_window_attention_(y, block, folded, own)
+
+    def close_group(self, convolution: Convolution, statistic: Statistic) -> None:
+        """trunk <- trunk + conv(branch)"""
+        branch = self.branch.read(self.with_halo, self.residual)
+        trunk = self.trunk.read(self.bands, self.residual)
+        for (start, stop), rows, skip in zip(self.bands, branch, trunk):
+            output = self.trunk.room(start, stop, self.residual)[start - stop :]
+            torch.add(skip, self._convolve(convolution, rows, start, stop), out=output)
+            self.trunk.write(start, output)
+            statistic.feed(output, stop == self.height)
+            self.tick()
+
+    def deep_features(self, image: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """after(trunk) + first(image)"""
+        for (start, stop), rows in zip(self.bands, self.trunk.read(self.with_halo, self.residual)):
+            features = self._convolve(self.weights.after, rows, start, stop).add_(self.first_rows(image, start, stop))
+            yield start, features
+            self.tick()

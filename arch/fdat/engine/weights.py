@@ -1,0 +1,265 @@
+"""The weights of an FDAT as its engine uses them: in the precision and on the device of a run, packed once.
+
+Weights of the operators that touch every token are in the run's ``dtype``; LayerNorm and everything that small matrices
+are made of (see statistics.py) stay in the precision of residual and statistics.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...kernels import winograd
+from ...kernels.processor import is_intel
+from ...kernels.products import AddedProduct, Product
+from ..network import FDAT, Block, ResidualGroup, WindowAttention
+from .rows import as_image, as_rows, convolve_band
+
+HEAD_MULTIPLE = 16
+"""Attention kernels are fastest where heads are as wide as this, or a multiple: 32 costs a third less than 30."""
+
+
+def residual_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Of the residual stream and of sums within a band: float32, or float64 in a float64 run."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def output_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Of the upsampler's last layer and of the image: bfloat16 holds fewer bits than a picture's eight."""
+    return torch.float32 if dtype == torch.bfloat16 else dtype
+
+
+def statistics_dtype(device: torch.device) -> torch.dtype:
+    """Of sums over bands and of C x C algebra: float64 where the device has it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+@dataclass(frozen=True)
+class Norm:
+    """LayerNorm over the last dimension, from the residual's precision into ``dtype``."""
+
+    weight: Tensor
+    bias: Tensor
+    eps: float
+    dtype: torch.dtype
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps).to(self.dtype)
+
+    def less(self, offset: Tensor | None) -> Norm:
+        """The same norm less a constant (C,), in the residual's precision."""
+        bias = self.bias if offset is None else self.bias - offset
+        return Norm(self.weight, bias, self.eps, self.weight.dtype)
+
+
+@dataclass(frozen=True)
+class BlockWeights:
+    """One block; the comments give shapes."""
+
+    heads: int
+    dim: int
+    dtype: torch.dtype
+    norm1: Norm
+    norm2: Norm
+    depthwise: Tensor  # (C, 1, 3, 3)
+    expand: Product  # (hidden, C)
+    mix: Tensor  # (hidden, 1, 3, 3)
+    contract: AddedProduct  # (C, hidden)
+    projection: Tensor  # (C, C), spatial (C, P), statistics' precision, as everything below
+    projection_bias: Tensor  # (C,)
+
+
+def attends_by_products(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether two batched products and a softmax are quicker than ``scaled_dot_product_attention``.
+
+    By a third on CPUs of AMD; on those of Intel the latter is quicker by a fifth.
+    """
+    return device.type == "cpu" and dtype != torch.float16 and not is_intel()
+
+
+@dataclass(frozen=True)
+class SpatialWeights(BlockWeights):
+    """A block with window attention; its channel gate needs the image's mean."""
+
+    window: int
+    scale: float  # of the logits
+    qkv: Product  # (3P, C); P: C with every head padded
+    position_bias: Tensor  # (1, heads, window**2, window**2), in the run's dtype
+    gate_down: Tensor  # (C // reduction, C)
+    gate_up: Tensor  # (C, C // reduction)
+
+    def bias_of_windows(self, windows: int) -> Tensor:
+        """The position bias as `window_attention` takes it, for at most so many windows at a time.
+
+        By two batched products and a softmax: (windows * heads, window**2, window**2). Else (1, heads, ...).
+        """
+        bias = self.position_bias
+        return bias.expand(windows, -1, -1, -1).flatten(0, 1) if attends_by_products(bias.dtype, bias.device) else bias
+
+
+@dataclass(frozen=True)
+class ChannelWeights(BlockWeights):
+    """A block with channel attention, whose matrices are folded once its Gram matrix is known."""
+
+    query: Tensor  # (C, C)
+    key: Tensor  # (C, C)
+    value: Tensor  # (C, C)
+    temperature: Tensor  # (heads, 1, 1)
+    token_gate: Tensor  # (1, C)
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A dense 3x3 convolution of rows, as it is computed."""
+
+    weight: Tensor  # (O, C, 3, 3), channels last
+    bias: Tensor | None  # (O,)
+    transformed: Tensor | None  # see kernels/winograd.py; None: computed as it stands
+
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor | None) -> Convolution:
+        """From weight (O, C, 3, 3) and bias (O,), transformed where Winograd is faster."""
+        suits = winograd.suits(weight.shape, weight.dtype, weight.device)
+        transformed = winograd.transform_weight(weight) if suits else None
+        return cls(weight.contiguous(memory_format=torch.channels_last), bias, transformed)
+
+    def __call__(self, rows: Tensor, top: bool, bottom: bool) -> Tensor:
+        """As `convolve_band`: (h + 2, W, C) -> (h, W, O), at the image's top and bottom without the halo row there."""
+        if self.transformed is None:
+            return convolve_band(rows, top, bottom, self.weight, self.bias)
+        padding = 1, 1, int(top), int(bottom)
+        return as_rows(winograd.convolve(as_image(rows), self.transformed, padding, self._with_bias))
+
+    def _with_bias(self, outputs: Tensor) -> Tensor:
+        return outputs if self.bias is None else outputs.add_(self.bias)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """All of an FDAT, in one precision on one device.
+
+    Attributes:
+        first: the convolution of the (unshuffled) image, in the residual's precision: it costs little, and the image's
+            own rounding would be in everything that follows.
+        groups: the blocks and the closing convolution of each group.
+        after: the convolution behind the groups.
+        upsampler: a copy of the upsampler's layers, from which the tail is built; the last one in `output_dtype`.
+    """
+
+    dtype: torch.dtype
+    device: torch.device
+    first: Convolution
+    groups: list[tuple[list[SpatialWeights | ChannelWeights], Convolution]]
+    after: Convolution
+    upsampler: list[nn.Module]
+
+
+def pad_heads(weight: Tensor, heads: int) -> Tensor:
+    """(..., heads * c, C) -> (..., P, C): zeros make every head a multiple of `HEAD_MULTIPLE` wide."""
+    split = weight.unflatten(-2, (heads, -1))
+    return F.pad(split, (0, 0, 0, -split.shape[-2] % HEAD_MULTIPLE)).flatten(-3, -2)
+
+
+def _pack_block(block: nn.Module, dtype: torch.dtype, device: torch.device) -> SpatialWeights | ChannelWeights:
+    assert isinstance(block, Block)
+    residual, exact = residual_dtype(dtype), statistics_dtype(device)
+
+    def norm(module: nn.LayerNorm) -> Norm:
+        return Norm(module.weight.to(device, residual), module.bias.to(device, residual), module.eps, dtype)
+
+    attention = block.attn
+    dim = attention.proj.in_features
+    shared = {
+        "heads": attention.num_heads,
+        "dim": dim,
+        "dtype": dtype,
+        "norm1": norm(block.n1),
+        "norm2": norm(block.n2),
+        "depthwise": block.conv[0].get_parameter("weight").to(device, dtype),
+        "expand": Product.of(block.ffn.fc1.weight.to(device, dtype)),
+        "mix": block.ffn.smix.weight.to(device, dtype),
+        "contract": AddedProduct.of(block.ffn.fc2.weight.to(device, dtype)),
+        "projection": attention.proj.weight.to(device, exact),
+        "projection_bias": attention.proj.bias.to(device, exact),
+    }
+    if isinstance(attention, WindowAttention):
+        shared["projection"] = pad_heads(shared["projection"].T, attention.num_heads).T
+        qkv = pad_heads(attention.qkv.weight.to(device, dtype).unflatten(0, (3, -1)), attention.num_heads)
+        return SpatialWeights(
+            **shared,
+            window=attention.window_size,
+            scale=(dim // attention.num_heads) ** -0.5,
+            qkv=Product.of(qkv.flatten(0, 1)),
+            position_bias=attention.bias.detach().to(device, dtype)[None],
+            gate_down=block.inter.cg[1].get_parameter("weight").to(device, exact).flatten(1),
+            gate_up=block.inter.cg[3].get_parameter("weight").to(device, exact).flatten(1),
+        )
+    query, key, value = attention.qkv.weight.to(device, exact).view(3, dim, dim)
+    return ChannelWeights(
+        **shared,
+        query=query,
+        key=key,
+        value=value,
+        temperature=attention.temp.to(device, exact),
+        token_gate=block.inter.sg[0].get_parameter("weight").to(device, exact).flatten(1),
+    )
+
+
+def _pack(model: FDAT, dtype: torch.dtype, device: torch.device) -> Weights:
+    def convolution(module: nn.Module, dtype: torch.dtype = dtype) -> Convolution:
+        assert isinstance(module, nn.Conv2d)
+        bias = None if module.bias is None else module.bias.to(device, dtype)
+        return Convolution.of(module.weight.to(device, dtype), bias)
+
+    def group(module: nn.Module) -> tuple[list[SpatialWeights | ChannelWeights], Convolution]:
+        assert isinstance(module, ResidualGroup)
+        return [_pack_block(block, dtype, device) for block in module.blocks], convolution(module.conv)
+
+    first = model.conv_first[1] if isinstance(model.conv_first, nn.Sequential) else model.conv_first
+    return Weights(
+        dtype=dtype,
+        device=device,
+        first=convolution(first, residual_dtype(dtype)),
+        groups=[group(module) for module in model.groups],
+        after=convolution(model.conv_after),
+        upsampler=_upsampler(model, dtype, device),
+    )
+
+
+def _upsampler(model: FDAT, dtype: torch.dtype, device: torch.device) -> list[nn.Module]:
+    layers = [copy.deepcopy(layer).to(device, dtype).requires_grad_(False) for layer in model.upsampler]
+    last = max(index for index, layer in enumerate(layers) if list(layer.parameters()))
+    layers[last] = copy.deepcopy(model.upsampler[last]).to(device, output_dtype(dtype)).requires_grad_(False)
+    return layers
+
+
+_packed: WeakKeyDictionary[FDAT, dict[tuple[torch.dtype, torch.device], tuple[object, Weights]]] = WeakKeyDictionary()
+
+
+def packed_weights(model: FDAT, dtype: torch.dtype, device: torch.device) -> Weights:
+    """The model's weights for a run, packed again only where they were moved, replaced or written to since."""
+    tensors = [*model.parameters(), *model.buffers()]
+    state = [(t.data_ptr(), t.dtype, 0 if t.is_inference() else t._version) for t in tensors]
+    by_target = _packed.setdefault(model, {})
+    known = by_target.get((dtype, device))
+    if known is None or known[0] != state:
+        by_target.clear()  # one packing at a time is kept
+        by_target[dtype, device] = known = (state, _pack(model, dtype, device))
+    return known[1]
+
+
+def forget_packed(model: FDAT) -> None:
+    """Pack the weights of a model anew at its next run, for when they were written to without a trace."""
+    _packed.pop(model, None)
+
+
+def release_packed(model: FDAT) -> None:
+    """Forget the packed weights of a model, unless they are on the CPU."""
+    kept = {target: packed for target, packed in _packed.get(model, {}).items() if target[1].type == "cpu"}
+    if model in _packed:
+        _packed[model] = kept

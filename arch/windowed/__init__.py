@@ -1,0 +1,1 @@
+"""Networks that take windows of one size, on images of any size."""

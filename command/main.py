@@ -1,0 +1,301 @@
+"""Upscales pictures and videos: `python cli.py INPUT... OUTPUT --model MODEL`. docs/cli.md describes it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+INSTALL = "python -m pip install -r requirements.txt -r requirements-cli.txt"
+DONE, FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130  # exit codes
+
+try:
+    import typer
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from .console import error_console, interruptible, messages_on, printable, reason, show
+    from .model import Upscaler, UsageError, describe_model, load_upscaler, read_mask
+    from .video import (
+        Crf,
+        PixelFormat,
+        Resume,
+        VideoCodec,
+        VideoFormat,
+        VideoOptions,
+        settings_of,
+        upscale_video_file,
+    )
+except ModuleNotFoundError as error:
+    sys.stderr.write(f"error: the command line needs the package {error.name}; install it with: {INSTALL}\n")
+    sys.exit(UNUSABLE)
+
+if TYPE_CHECKING:
+    from ..picture.files import Job
+
+HELP = """
+Upscale pictures and videos with FDAT, Dense-Iso-ViT or any other model that spandrel loads.
+
+INPUT is a picture, a video, a folder or a pattern in quotes ('photos/**/*.jpg'); there may be several. \
+PNG, JPEG, WebP and TIFF are read and written: 8 and 16 bit, grey and colour, with alpha, ICC profile, \
+EXIF and XMP. Videos are written as MP4, MOV, MKV or WebM, with sound, timestamps and colours kept.
+
+OUTPUT is a file where INPUT is one file and OUTPUT ends in .png, .jpg, .webp, .tif, .mp4, .mov, .mkv or \
+.webm. Otherwise it is \
+a folder, made where it is missing: a result has the name of its input (see --name, --suffix, --format) \
+and keeps its place below the input folder. Existing files are skipped without --overwrite; an input is \
+never replaced.
+
+Exit codes: 0 all done or skipped; 1 a file failed, or the one OUTPUT exists; 2 wrong usage, or the \
+model cannot be loaded; 130 interrupted with Ctrl-C.
+"""
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+FileOption = partial(typer.Option, rich_help_panel="Files")
+RunOption = partial(typer.Option, rich_help_panel="Upscaling")
+
+
+class OutputExistsError(ValueError):
+    """The one OUTPUT exists and may not be replaced."""
+
+
+def show_version(asked: bool) -> None:
+    """Print this pack's version and those that results depend on, and end, where ``--version`` asks for it."""
+    if not asked:
+        return
+    project = Path(__file__).parent.with_name("pyproject.toml").read_text("utf-8")
+    version = re.search(r'^version\s*=\s*"([^"]+)"', project, re.MULTILINE)
+    parts = [f"fdat-dense-iso {version.group(1) if version else 'of unknown version'}"]
+    for package in ("torch", "spandrel", "pyvips", "av"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            parts.append(f"{package} {metadata.version(package)}")
+    typer.echo(", ".join(parts))
+    raise typer.Exit
+
+
+def show_info(model: Path | None) -> None:
+    """Print what a checkpoint is, and end, where ``--info`` names one."""
+    if model is None:
+        return
+    console = error_console()
+    with messages_on(console, debug=False):
+        try:
+            text = describe_model(model)
+        except UsageError as error:
+            show(console, "error", str(error))
+            raise typer.Exit(UNUSABLE) from error
+    typer.echo(text)
+    raise typer.Exit
+
+
+@app.command(help=HELP, no_args_is_help=True)
+def main(
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Pictures, videos, folders, quoted patterns.")],
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="A file or a folder.")],
+    model: Annotated[Path, typer.Option("--model", "-m", help="Checkpoint: .safetensors, .pth, .pt, .ckpt.")],
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target", "-t", help="Not the model's scale: 1.5x, 50%, 1920x1080, 1920x, x1080, 'fit 1920x1080', 2.5mp."
+        ),
+    ] = None,
+    recursive: Annotated[bool, FileOption("--recursive", "-r", help="Folders with all that is below them.")] = False,
+    overwrite: Annotated[bool, FileOption("--overwrite", help="Replace results that exist.")] = False,
+    file_format: Annotated[
+        Literal["same", "png", "jpg", "webp", "tif"],
+        FileOption("--format", "-f", help="Format of the results in a folder; same: that of the input."),
+    ] = "same",
+    quality: Annotated[
+        int | None, FileOption(min=1, max=100, help="Of JPEG (else 95) and of WebP (else lossless).")
+    ] = None,
+    suffix: Annotated[str, FileOption(help="Added to the names in a folder: _x2.")] = "",
+    name: Annotated[
+        str, FileOption(help="Names in a folder, made of {stem} and {ext} of the input and {model}.")
+    ] = "{stem}",
+    max_megapixels: Annotated[
+        float, FileOption(min=0, help="Refuse larger inputs: a small file can unpack to a huge picture.")
+    ] = 200,
+    mode: Annotated[
+        Literal["auto", "exact", "tile", "whole"],
+        RunOption(help="exact: as from one piece (FDAT, Dense-Iso-ViT); auto: exact where the model can, else tiles."),
+    ] = "auto",
+    tile: Annotated[int | None, RunOption(min=8, help="Tile size in input pixels; else by free memory.")] = None,
+    overlap: Annotated[int | None, RunOption(min=0, help="Of tiles, in input pixels; else the model's.")] = None,
+    batch: Annotated[int | None, RunOption(min=1, help="Tiles at once; else by free memory.")] = None,
+    precision: Annotated[
+        Literal["auto", "fp32", "fp16", "bf16"], RunOption(help="auto: what device and model do well.")
+    ] = "auto",
+    alpha: Annotated[
+        Literal["model", "resize"], RunOption(help="Upscale transparency by the model or resize it.")
+    ] = "model",
+    seamless: Annotated[
+        Literal["none", "horizontal", "vertical", "both"], RunOption(help="Textures: opposite borders meet.")
+    ] = "none",
+    mask: Annotated[
+        Path | None, RunOption(help="Grey picture: the model where it is white, plain resampling where it is black.")
+    ] = None,
+    ensemble: Annotated[
+        Literal[1, 2, 4, 8], RunOption(help="Mean over so many flips and turns, as many times slower.")
+    ] = 1,
+    colour_fix: Annotated[
+        Literal["none", "average", "wavelet"], RunOption(help="Take broad colour from the input.")
+    ] = "none",
+    video_format: VideoFormat = "same",
+    video_codec: VideoCodec = "auto",
+    crf: Crf = None,
+    pixel_format: PixelFormat = "auto",
+    resume: Resume = False,
+    device: Annotated[str, RunOption(help="cpu, cuda, cuda:1, mps; auto: a GPU where there is one.")] = "auto",
+    model_option: Annotated[
+        list[str] | None,
+        RunOption(metavar="NAME=VALUE", help="What a checkpoint does not tell: heads=6,8,6,8; repeatable."),
+    ] = None,
+    threads: Annotated[int | None, RunOption(min=1, help="CPU threads; else torch decides.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Warnings and errors only.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Tracebacks and all log messages.")] = False,
+    info: Annotated[
+        Path | None,
+        typer.Option("--info", metavar="MODEL", callback=show_info, is_eager=True, help="Say what a checkpoint is."),
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show versions.")
+    ] = False,
+) -> None:
+    console = error_console()
+    naming = {"file_format": file_format, "name": name, "suffix": suffix, "model": model.stem}
+    naming["video_format"] = video_format
+    video = VideoOptions(codec=video_codec, crf=crf, pixel_format=pixel_format, resume=resume)
+    tiling = {"mode": mode, "tile": tile, "overlap": overlap, "batch": batch}
+    files = FileOptions(quality=quality, overwrite=overwrite, max_pixels=round(max_megapixels * 1e6), video=video)
+    with messages_on(console, debug), interruptible() as check_interrupt:
+        try:
+            if tile is not None and overlap is not None and overlap >= tile:
+                raise UsageError(f"--overlap {overlap} leaves nothing of a tile of {tile}; make it smaller than --tile")
+            jobs = plan(inputs, output, recursive=recursive, **naming)
+            skipped = {job for job in jobs if not overwrite and os.path.exists(job.target)}
+            waiting = [job for job in jobs if job not in skipped]
+            if skipped and len(inputs) == 1 and os.path.isfile(inputs[0]):
+                raise OutputExistsError(f"{jobs[0].target} exists; --overwrite replaces it")
+            for job in sorted(skipped) if not quiet else ():
+                show(console, "skipped", f"{job.target} exists; --overwrite replaces it")
+            failed = 0
+            if waiting:
+                options = tiling | {"precision": precision, "alpha": alpha, "seamless": seamless}
+                options |= {"ensemble": ensemble, "colour_fix": colour_fix, "mask": read_mask(mask, files.max_pixels)}
+                upscaler = load_upscaler(model, model_option or [], target, device, threads, options)
+                failed = upscale_files(waiting, upscaler, files, console, check_interrupt, quiet=quiet, debug=debug)
+            if len(jobs) > 1 and not quiet:
+                done = len(waiting) - failed
+                show(console, "finished", f"{done} done, {len(skipped)} skipped, {failed} failed")
+            code = FAILED if failed else DONE
+        except KeyboardInterrupt:
+            show(console, "interrupted", "the results written so far are complete")
+            code = INTERRUPTED
+        except Exception as error:
+            show(console, "error", reason(error))
+            if debug:
+                console.print_exception()
+            code = UNUSABLE if isinstance(error, UsageError) else FAILED
+    raise typer.Exit(code)
+
+
+def plan(inputs: list[str], output: str, **options: Any) -> list[Job]:
+    """`picture_files.plan_jobs`, with its errors as UsageError."""
+    try:
+        from ..picture.files import PlanError, is_video, plan_jobs
+    except (ImportError, OSError) as error:  # pyvips, or libvips below it
+        raise UsageError(f"{reason(error)}; install it with: {INSTALL}") from error
+    try:
+        jobs = plan_jobs(inputs, output, **options)
+    except PlanError as error:
+        raise UsageError(str(error)) from error
+    if any(is_video(job.target) for job in jobs) and not importlib.util.find_spec("av"):
+        raise UsageError(f"videos need the package av; install it with: {INSTALL}")
+    return jobs
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileOptions:
+    """How files are read and written, for every one alike."""
+
+    quality: int | None
+    overwrite: bool
+    max_pixels: int
+    video: VideoOptions
+
+
+def upscale_files(
+    jobs: list[Job],
+    upscaler: Upscaler,
+    files: FileOptions,
+    console: Console,
+    check_interrupt: Callable[[], None],
+    *,
+    quiet: bool,
+    debug: bool,
+) -> int:
+    """Upscale one picture after the other, reporting each; how many failed."""
+    failed = 0
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),
+    )
+    with contextlib.nullcontext() if quiet or not console.is_terminal else bar:
+        task = bar.add_task("", total=len(jobs))
+        for index, job in enumerate(jobs):
+            check_interrupt()
+            bar.update(task, description=printable(job.source.name), completed=index)
+
+            def progress(done: int, total: int, index: int = index) -> None:
+                check_interrupt()
+                bar.update(task, completed=index + done / total)
+
+            try:
+                line = upscale_file(job, upscaler, files, progress, console)
+            except Exception as error:
+                failed += 1
+                show(console, "error", f"{job.source}: {reason(error)}")
+                if debug:
+                    console.print_exception()
+                continue
+            if not quiet:
+                typer.echo(line)
+    return failed
+
+
+def upscale_file(
+    job: Job, upscaler: Upscaler, files: FileOptions, progress: Callable[[int, int], None], console: Console
+) -> str:
+    """Upscale one picture or video; the line that says what was done."""
+    from ..picture.files import is_video
+
+    if is_video(job.target):
+        settings = settings_of(upscaler.model, upscaler.frame_options)
+        limits = {"overwrite": files.overwrite, "max_pixels": files.max_pixels}
+        with upscaler.frames() as upscale:
+            return upscale_video_file(job, upscale, upscaler.size, settings, files.video, progress, console, **limits)
+    from ..picture.vips import check_writable, read_picture, write_picture
+
+    picture = read_picture(job.source, max_pixels=files.max_pixels)
+    height, width, _ = picture.pixels.shape
+    new_height, new_width = upscaler.size(height, width)
+    check_writable(job.target, width=new_width, height=new_height)
+    write_picture(upscaler(picture, progress), job.target, quality=files.quality, overwrite=files.overwrite)
+    return printable(f"{job.source} -> {job.target} ({width}x{height} -> {new_width}x{new_height})")
+
+
+if __name__ == "__main__":
+    app()

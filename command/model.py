@@ -1,0 +1,164 @@
+"""The command line's model: loaded, described, and run on pictures and frames.
+
+The one place beside nodes.py that joins `arch` (loads the model) and `upscale` (runs it). Both import torch,
+which is slow, so nothing of that is imported before it is needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .console import reason
+
+if TYPE_CHECKING:
+    from spandrel import ImageModelDescriptor
+    from torch import Tensor
+
+    from ..picture.vips import Picture
+    from ..upscale import Target
+
+
+class UsageError(ValueError):
+    """What was asked for cannot be done; no picture has been touched."""
+
+
+def read_mask(path: Path | None, max_pixels: int) -> Any:
+    """(H, W) float32 in [0, 1]: the mean of a picture's colours, where it is transparent 0."""
+    if path is None:
+        return None
+    from ..picture.vips import read_picture
+
+    try:
+        pixels = read_picture(path, max_pixels=max_pixels).pixels
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--mask {path}: {reason(error)}") from error
+    return pixels[..., :3].mean(-1) * (pixels[..., 3] if pixels.shape[-1] == 4 else 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upscaler:
+    """A loaded model with the options that it runs with."""
+
+    model: Path
+    descriptor: ImageModelDescriptor
+    options: dict[str, Any]
+    target: Target | None
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the result."""
+        if self.target is None:
+            return height * self.descriptor.scale, width * self.descriptor.scale
+        return self.target.size(height, width)
+
+    @property
+    def frame_options(self) -> dict[str, Any]:
+        """What the pixels depend on, beside the model."""
+        return {name: value for name, value in self.options.items() if name != "device"} | {"target": self.target}
+
+    @contextlib.contextmanager
+    def frames(self) -> Iterator[Callable[[Tensor, Callable[[int, int], None]], Tensor]]:
+        """A function for frame after frame, (1, H, W, 3); the model stays on its device in between."""
+        from ..upscale import upscale_image
+        from ..upscale.placement import DirectPlacement
+
+        with DirectPlacement(self.descriptor, self.options["device"]) as placement:
+
+            def upscale(frames: Tensor, progress: Callable[[int, int], None]) -> Tensor:
+                options = self.frame_options | {"placement": placement, "progress": progress}
+                return upscale_image(self.descriptor, frames, **options)
+
+            yield upscale
+
+    def __call__(self, picture: Picture, progress: Callable[[int, int], None]) -> Picture:
+        import torch
+
+        from ..upscale import upscale_image
+
+        image = torch.from_numpy(picture.pixels)[None]  # (1, H, W, C)
+        result = upscale_image(self.descriptor, image, target=self.target, progress=progress, **self.options)
+        return replace(picture, pixels=result[0].numpy())
+
+
+def import_engine() -> None:
+    """Import torch and what builds on it, which ``--help`` does without. Raises UsageError where it is missing."""
+    try:
+        from ..cpu_torchvision import make_torchvision_importable
+
+        make_torchvision_importable()
+        from .. import (
+            arch,  # noqa: F401
+            upscale,  # noqa: F401
+        )
+    except ModuleNotFoundError as error:
+        raise UsageError(f"the package {error.name} is missing; the README says how to install it") from error
+
+
+def load_descriptor(model: Path, model_options: list[str] | None = None) -> ImageModelDescriptor:
+    """`arch.load_model` with options as ``name=value``; its errors as UsageError."""
+    import_engine()
+    from ..arch import load_model, parse_options
+
+    try:
+        known = parse_options(model_options or [])
+    except ValueError as error:
+        raise UsageError(f"--model-option: {error}") from error
+    try:
+        return load_model(model, **known)
+    except ValueError as error:
+        raise UsageError(reason(error)) from error
+    except OSError as error:
+        raise UsageError(f"{model}: {reason(error)}") from error
+
+
+def describe_model(model: Path) -> str:
+    """What ``--info`` prints. Raises UsageError."""
+    descriptor = load_descriptor(model)
+    from ..arch import describe
+
+    return describe(descriptor)
+
+
+def load_upscaler(
+    model: Path,
+    model_options: list[str],
+    target: str | None,
+    device: str,
+    threads: int | None,
+    options: dict[str, Any],
+) -> Upscaler:
+    """Check everything that needs no picture, load the model, and return what upscales one. Raises UsageError."""
+    import_engine()
+    import torch
+
+    from ..upscale import parse_target
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        parsed_target = None if target is None else parse_target(target)
+    except ValueError as error:
+        raise UsageError(f"--target: {error}") from error
+    descriptor = load_descriptor(model, model_options)
+    try:
+        descriptor.to(torch.device(best_device() if device == "auto" else device))
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+        raise UsageError(
+            f"--device {device} is not to be had here: {reason(error)}. Use auto (here {best_device()}), cpu, cuda, "
+            "cuda:1 or mps"
+        ) from error
+    mask = None if options["mask"] is None else torch.from_numpy(options["mask"])
+    options = options | {"mask": mask, "device": descriptor.device}
+    return Upscaler(model=model, descriptor=descriptor, options=options, target=parsed_target)
+
+
+def best_device() -> str:
+    """What ``--device auto`` stands for here."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -1,0 +1,119 @@
+"""`arch.install` on copies of spandrel's real registry, with and without its FDAT, and beside other packs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from spandrel import MAIN_REGISTRY, Architecture, ArchRegistry, ArchSupport, ModelLoader
+from spandrel.architectures.FDAT import FDATArch as SpandrelFDATArch
+
+from fdat_dense_iso.arch import install
+from fdat_dense_iso.arch.dense_iso.network import DenseIsoViTArch
+from fdat_dense_iso.arch.fdat.network import FDAT, FDATArch
+from tests.helpers.fdat_cases import random_fdat
+
+
+def ids(registry: ArchRegistry) -> list[str]:
+    return [support.architecture.id for support in registry]
+
+
+def without(registry: ArchRegistry, *unwanted: str) -> ArchRegistry:
+    """A registry like that of an older spandrel."""
+    result = ArchRegistry()
+    result.add(*(support for support in registry if support.architecture.id not in unwanted))
+    return result
+
+
+@pytest.fixture
+def registry() -> ArchRegistry:
+    return MAIN_REGISTRY.copy()
+
+
+def test_adds_dense_iso_vit_and_keeps_spandrels_fdat(registry: ArchRegistry) -> None:
+    before = list(registry)
+    install(registry)
+    assert ids(registry) == [*(s.architecture.id for s in before), "DenseIsoViT"]
+    assert list(registry)[: len(before)] == before
+    assert isinstance(registry["FDAT"].architecture, SpandrelFDATArch)
+    assert isinstance(registry["DenseIsoViT"].architecture, DenseIsoViTArch)
+
+
+def test_the_order_of_detection_of_others_stays(registry: ArchRegistry) -> None:
+    before = registry.architectures("detection")
+    install(registry)
+    assert [s for s in registry.architectures("detection") if s in before] == before
+
+
+def test_adds_fdat_where_spandrel_has_none() -> None:
+    registry = without(MAIN_REGISTRY, "FDAT")
+    install(registry)
+    assert isinstance(registry["FDAT"].architecture, FDATArch)
+    loaded = ModelLoader(registry=registry).load_from_state_dict(random_fdat().state_dict())
+    assert isinstance(loaded.model, FDAT)
+
+
+def test_is_idempotent(registry: ArchRegistry) -> None:
+    install(registry)
+    first = list(registry)
+    install(registry)
+    assert list(registry) == first
+
+
+def test_main_registry_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert install.__defaults__ == (MAIN_REGISTRY,)
+
+
+class Foreign(Architecture):
+    """Another pack's architecture with an id of ours."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(id=name, detect=lambda state_dict: False)
+
+    def load(self, state_dict):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("name", ["FDAT", "DenseIsoViT"])
+def test_another_pack_was_there_first(name: str) -> None:
+    registry = without(MAIN_REGISTRY, "FDAT")
+    foreign = ArchSupport.from_architecture(Foreign(name))
+    registry.add(foreign)
+    install(registry)
+    assert registry[name] is foreign
+    assert len(set(ids(registry))) == len(ids(registry))
+
+
+def test_an_error_leaves_the_registry_as_it_was(monkeypatch: pytest.MonkeyPatch, registry: ArchRegistry) -> None:
+    from fdat_dense_iso.arch import registry as registry_module
+
+    def circular(architecture: Architecture) -> ArchSupport:
+        other = "DenseIsoViT" if architecture.id != "DenseIsoViT" else "FDAT"
+        return ArchSupport(architecture, architecture.detect, before=(other,))  # type: ignore[arg-type]
+
+    registry = without(MAIN_REGISTRY, "FDAT")
+    before = list(registry)
+
+    class Circular:
+        from_architecture = staticmethod(circular)
+
+    monkeypatch.setattr(registry_module, "ArchSupport", Circular)
+    with pytest.raises(ValueError, match="Circular"):
+        install(registry)
+    assert list(registry) == before
+
+
+def test_core_style_loading_of_both(registry: ArchRegistry) -> None:
+    """What core's loader does: `ModelLoader().load_from_state_dict(...)`, then `.patcher` is set on the result."""
+    from fdat_dense_iso.arch.dense_iso.config import DenseIsoViTConfig, pixel_shuffle_head
+    from fdat_dense_iso.arch.dense_iso.network import DenseIsoViT
+
+    install(registry)
+    loader = ModelLoader(registry=registry)
+    head = pixel_shuffle_head(fusion_width=8, widths=(8, 8, 8, 8))
+    config = DenseIsoViTConfig(dims=(16, 24), depths=(1, 1), heads=(2, 2), hidden=(16, 24), head=head)
+    network = DenseIsoViT(config).eval()
+    dense = loader.load_from_state_dict(network.state_dict()).eval()
+    dense.patcher = object()
+    assert dense.architecture.id == "DenseIsoViT"
+    image = torch.rand(1, 3, 70, 40)
+    assert dense(image).shape == (1, 3, 70 * dense.scale, 40 * dense.scale)

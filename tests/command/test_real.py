@@ -1,0 +1,213 @@
+"""The command with a real model: a small FDAT with random weights."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from tests.helpers.fdat_cases import random_fdat, small
+from tests.helpers.picture_cases import read_picture_file, samples, write_picture_file, write_png
+
+pytest.importorskip("typer")
+pytest.importorskip("pyvips")
+from typer.testing import CliRunner
+
+from fdat_dense_iso.arch import describe, load_model
+from fdat_dense_iso.arch.dense_iso.config import DenseIsoViTConfig, pixel_shuffle_head
+from fdat_dense_iso.arch.dense_iso.network import DenseIsoViT
+from fdat_dense_iso.command import main as cli
+from fdat_dense_iso.upscale import (
+    ALPHA_MODES,
+    COLOUR_FIXES,
+    ENSEMBLES,
+    MODES,
+    PRECISIONS,
+    SEAMLESS,
+    parse_target,
+    upscale_image,
+)
+from tests.helpers.paths import ROOT
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "small.safetensors"
+    safetensors.torch.save_file(random_fdat(small(scale=2)).state_dict(), path)
+    return path
+
+
+def upscaled(checkpoint: Path, values: np.ndarray, **options) -> np.ndarray:
+    """What the Python functions make of (H, W, C) integers, in the same depth."""
+    largest = np.iinfo(values.dtype).max
+    image = torch.from_numpy((values / largest).astype(np.float32))[None]
+    result = upscale_image(load_model(checkpoint), image, device="cpu", **options)[0].double().numpy()
+    return np.floor(result.clip(0, 1) * largest + 0.5).astype(values.dtype)
+
+
+def largest_difference(found: np.ndarray, expected: np.ndarray) -> int:
+    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+    assert len(np.unique(found)) > 20
+    return np.abs(found.astype(int) - expected).max()
+
+
+def test_choices_are_those_of_upscale_image():
+    parameters = inspect.signature(cli.main, eval_str=True).parameters
+    choices_by_name = {
+        "mode": MODES,
+        "alpha": ALPHA_MODES,
+        "precision": PRECISIONS,
+        "seamless": SEAMLESS,
+        "ensemble": ENSEMBLES,
+        "colour_fix": COLOUR_FIXES,
+    }
+    for name, choices in choices_by_name.items():
+        assert get_args(get_args(parameters[name].annotation)[0]) == choices
+    only_python = {"image", "progress", "placement", "preview", "dtype", "output_device"}
+    assert set(inspect.signature(upscale_image).parameters) - set(parameters) == only_python
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"mode": "tile", "tile": 32, "overlap": 8, "batch": 2},
+        {"alpha": "resize", "mode": "whole"},
+        {"seamless": "both", "ensemble": 4, "colour_fix": "wavelet", "target": "fit 70x70"},
+    ],
+    ids=str,
+)
+def test_the_result_is_that_of_the_functions(tmp_path: Path, checkpoint: Path, options: dict):
+    smooth = np.add.outer(np.linspace(0, 0.6, 50), np.linspace(0.1, 0.4, 40))[:, :, None] * [1, 0.8, 0.5, 1]
+    values = {
+        "rgb.png": (smooth[:, :, :3] * 255).astype(np.uint8),
+        "rgba.tif": (smooth * 65535).astype(np.uint16),
+        "grey.png": (smooth[:, :, :1] * 65535).astype(np.uint16),
+    }
+    (tmp_path / "in").mkdir()
+    for name, value in values.items():
+        write_picture_file(tmp_path / "in" / name, value)
+    arguments = [str(tmp_path / "in"), str(tmp_path / "out"), "-m", str(checkpoint), "--device", "cpu"]
+    for name, value in options.items():
+        arguments += [f"--{name.replace('_', '-')}", str(value)]
+    result = CliRunner().invoke(cli.app, arguments)
+    assert (result.exit_code, result.stderr) == (0, "finished: 3 done, 0 skipped, 0 failed\n")
+    for name, value in values.items():
+        assert (
+            largest_difference(read_picture_file(tmp_path / "out" / name), upscaled(checkpoint, value, **options)) <= 1
+        )
+
+
+def test_one_mask_for_pictures_of_any_size(tmp_path: Path, checkpoint: Path):
+    (tmp_path / "in").mkdir()
+    mask = np.zeros((20, 30, 1), np.uint8)
+    mask[2:9, 3:12] = 255
+    write_png(tmp_path / "mask.png", mask)
+    values = {f"{side}.png": samples(3, 8, height=side, width=2 * side) for side in (40, 90)}
+    for name, value in values.items():
+        write_png(tmp_path / "in" / name, value)
+    line = [tmp_path / "in", tmp_path / "out", "-m", checkpoint, "--device", "cpu", "--mask", tmp_path / "mask.png"]
+    assert CliRunner().invoke(cli.app, list(map(str, line))).exit_code == 0
+    for name, value in values.items():
+        expected = upscaled(checkpoint, value, mask=torch.from_numpy(mask[None, ..., 0] / 255))
+        assert largest_difference(read_picture_file(tmp_path / "out" / name), expected) <= 1
+
+
+@pytest.mark.parametrize("option", ["gated_half=first", "heads=4"])
+def test_options_of_the_model(tmp_path: Path, option: str):
+    torch.manual_seed(0)
+    head = pixel_shuffle_head(fusion_width=8, widths=(8, 8, 8, 8))
+    network = DenseIsoViT(DenseIsoViTConfig(window=16, dims=(8,), depths=(1,), heads=(2,), head=head))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim > 1:
+                parameter.copy_(torch.randn_like(parameter) / parameter[0].numel() ** 0.5)
+    checkpoint = tmp_path / "vit.safetensors"
+    safetensors.torch.save_file(network.state_dict(), checkpoint)
+    values = samples(3, 8)
+    write_png(tmp_path / "one.png", values)
+    arguments = [str(tmp_path / "one.png"), str(tmp_path / "two.png"), "-m", str(checkpoint), "--device", "cpu"]
+    result = CliRunner().invoke(cli.app, [*arguments, "--model-option", option])
+    assert result.exit_code == 0, result.stderr
+    image = torch.from_numpy((values / 255).astype(np.float32))[None]
+    name, _, value = option.partition("=")
+    expected, plain = (
+        upscale_image(load_model(checkpoint, **known), image, device="cpu")[0].numpy() for known in ({name: value}, {})
+    )
+    found = read_picture_file(tmp_path / "two.png") / 255
+    assert abs(found - expected).max() <= 1 / 255 and abs(found - plain).max() > 2 / 255
+    result = CliRunner().invoke(cli.app, [*arguments, "--overwrite", "--model-option", "heads=3"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "3 heads do not divide the width 8" in result.stderr
+
+
+def test_checkpoints_that_cannot_be_loaded(tmp_path: Path, checkpoint: Path):
+    write_png(tmp_path / "one.png", samples(3, 8))
+    (tmp_path / "cut.safetensors").write_bytes(checkpoint.read_bytes()[:5000])
+    (tmp_path / "text.pth").write_text("hello")
+    for name in ("cut.safetensors", "text.pth", "none.safetensors", "one.png"):
+        for arguments in ([tmp_path / "one.png", tmp_path / "out", "-m", tmp_path / name], ["--info", tmp_path / name]):
+            result = CliRunner().invoke(cli.app, list(map(str, arguments)))
+            assert (result.exit_code, result.stdout) == (2, "")
+            assert re.fullmatch(rf"error: .*{name}: .+\n", result.stderr)
+
+
+def test_info_needs_no_pictures(checkpoint: Path):
+    result = CliRunner().invoke(cli.app, ["--info", str(checkpoint)])
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == describe(load_model(checkpoint)) + "\n"
+    assert f"File: {checkpoint.name}, " in result.stdout
+    assert CliRunner().invoke(cli.app, ["--info"]).exit_code == 2
+
+
+def test_in_a_process_of_its_own_from_another_folder(tmp_path: Path, checkpoint: Path):
+    write_png(tmp_path / "one.png", samples(3, 8))
+    script = os.path.relpath(ROOT / "cli.py", tmp_path)
+    line = [sys.executable, script, "one.png", "two.webp", "-m", str(checkpoint), "-t", "50x40", "--device", "cpu"]
+    result = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == "one.png -> two.webp (17x13 -> 50x40)\n"
+    expected = upscaled(checkpoint, samples(3, 8), target=parse_target("50x40"))
+    assert largest_difference(read_picture_file(tmp_path / "two.webp"), expected) <= 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c(tmp_path: Path, checkpoint: Path):
+    (tmp_path / "in").mkdir()
+    for number in range(40):
+        write_png(tmp_path / "in" / f"{number}.png", samples(3, 8, height=96, width=96))
+    code = (  # a test run in the background may have inherited that SIGINT is ignored
+        "import runpy, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.argv[0] = sys.path[0] + '/cli.py'\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    code = f"import sys\nsys.path[0] = {str(ROOT)!r}\n{code}"
+    arguments = ["in", "out", "-m", str(checkpoint), "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", code, *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    rest, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (130, "interrupted: the results written so far are complete\n")
+    written = {Path(line.split(" -> ")[1].split(" (")[0]).name for line in (first + rest).splitlines()}
+    assert 1 <= len(written) < 40
+    found = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written <= found and len(found - written) <= 1  # interrupted between writing and saying so
+    assert all(read_picture_file(tmp_path / "out" / name).shape == (192, 192, 3) for name in found)

@@ -1,0 +1,1 @@
+"""What tests share: networks, pictures, videos and checkpoints to test with."""

@@ -1,0 +1,119 @@
+"""The whole-image result of networks that offer it band by band (`protocol.ExactEngine`)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .channels import ChannelPass, Mark
+from .protocol import ExactEngine, ExactPlan
+from .runner import OutOfMemoryError, Runner, first_line, not_finite
+
+logger = logging.getLogger(__name__)
+
+
+class ExactUpscaler:
+    """Runs an exact engine on planes; makes its plans (one for each size) smaller after running out of memory."""
+
+    def __init__(self, runner: Runner, tick: Callable[[int], None]) -> None:
+        self.runner = runner
+        self.tick = tick
+        self._plans: dict[tuple[int, int], ExactPlan] = {}
+        self._steps: dict[tuple[int, int], int] = {}
+
+    def steps(self, height: int, width: int, touched: Tensor | None) -> int:
+        """Ticks of one pass over an image of this size: those of its first plan, whatever is ``touched``."""
+        self._plan(height, width)
+        return self._steps[height, width]
+
+    def _engine(self) -> ExactEngine:
+        return self.runner.ready.model.exact_engine
+
+    def _plan(self, height: int, width: int) -> ExactPlan:
+        """Plan, have that much memory freed beside the model, and plan again for what there really is."""
+        known = self._plans.get((height, width))
+        if known is not None:
+            return known
+        wanted = self._new_plan(height, width, None)
+        self.runner.prepare_bytes(wanted.memory_required)
+        available = self.runner.placement.available()
+        plan = wanted if wanted.memory_required <= available else self._new_plan(height, width, available)
+        self._plans[height, width] = plan
+        self._steps.setdefault((height, width), plan.steps)
+        return plan
+
+    def _new_plan(self, height: int, width: int, available: int | None) -> ExactPlan:
+        engine: ExactEngine = self.runner.original.model.exact_engine
+        dtype, device = self.runner.dtype, self.runner.placement.device
+        return engine.plan(1, height, width, dtype=dtype, device=device, available=available)
+
+    def run(
+        self, plane: Tensor, into: Tensor, one: ChannelPass, touched: Tensor | None = None, mark: Mark | None = None
+    ) -> None:
+        """Upscale all of ``plane`` (Cin, H, W) into ``into`` (H * scale, W * scale, channels of the pass)."""
+        size = plane.shape[-2], plane.shape[-1]
+        self._told = 0
+        while True:
+            plan = self._plan(*size)
+            try:
+                if self._attempt(plane, plan, into, one, mark):
+                    return
+                reason = None
+            except Exception as error:
+                if not self.runner.placement.is_out_of_memory(error):
+                    raise
+                reason = first_line(error)
+            # only here, after the except block, has the traceback let go of the tensors
+            if reason is None:
+                self._fall_back()
+            else:
+                self._plans[size] = self._smaller(plan, reason)
+
+    def _attempt(self, plane: Tensor, plan: ExactPlan, into: Tensor, one: ChannelPass, mark: Mark | None) -> bool:
+        """One run by a plan; False where the result is not finite."""
+        finite: list[Tensor] = []
+        steps = self._steps[plane.shape[-2], plane.shape[-1]]
+
+        def write(top: int, rows: Tensor) -> None:
+            finite.append(rows.isfinite().all())
+            part = one.collect(rows[0].float().clamp_(0, 1))
+            into[top : top + part.shape[-2]] = part.permute(1, 2, 0).to("cpu")
+            if mark:
+                mark(slice(top, top + part.shape[-2]), slice(0, into.shape[1]))
+
+        self._engine().run(plane[None], plan, write, lambda done, total: self._tell(done * steps // total))
+        return all(bool(flag) for flag in finite)
+
+    def _tell(self, done: int) -> None:
+        """Progress in steps of the first plan: later plans count other totals, but what users see only grows.
+
+        Told after every band all the same, since that is when users can interrupt.
+        """
+        step, self._told = max(done - self._told, 0), max(done, self._told)
+        self.tick(step)
+
+    def release(self) -> None:
+        """Let the engine drop what it keeps on the device beside the weights, which no host knows of."""
+        self._engine().release()
+
+    def _fall_back(self) -> None:
+        if self.runner.dtype == torch.float32:
+            raise not_finite(self.runner.original)
+        name = self.runner.original.architecture.name
+        logger.warning("%s made NaN or infinite values in %s; computing again in float32", name, self.runner.dtype)
+        self.runner.dtype = torch.float32
+        self._plans.clear()
+
+    def _smaller(self, plan: ExactPlan, reason: str) -> ExactPlan:
+        self.runner.placement.release_cache()
+        smaller = plan.smaller()
+        if smaller is None:
+            raise OutOfMemoryError(
+                f"out of memory in exact mode with the smallest bands ({reason}); close other programs, unload other "
+                "models, or use mode 'tile'"
+            )
+        logger.warning("out of memory (%s): going on with smaller bands", reason)
+        return smaller
