@@ -32,7 +32,7 @@ def steps() -> dict[str, str]:
 
 @pytest.fixture
 def followed(steps: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The module of the page as ``arch.espcn``, registered as the page says."""
+    """The module of the page as ``fdat_dense_iso.arch.espcn``, registered as the page says."""
     before = set(sys.modules)
     (tmp_path / "espcn.py").write_text(steps["arch/espcn.py"], encoding="utf-8")
     (tmp_path / "test_espcn.py").write_text(steps["tests/test_espcn.py"], encoding="utf-8")
@@ -42,7 +42,7 @@ def followed(steps: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(registry, "ARCHITECTURES", (*registry.ARCHITECTURES, module.ESPCNArch))
     yield module
     for name in set(sys.modules) - before:
-        if name in ("arch.espcn", "test_espcn"):
+        if name in ("fdat_dense_iso.arch.espcn", "test_espcn"):
             del sys.modules[name]
     del arch.espcn  # type: ignore[attr-defined]
 
