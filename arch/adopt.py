@@ -8,23 +8,22 @@ from weakref import WeakKeyDictionary
 from spandrel import ImageModelDescriptor
 from torch import nn
 
-from .altered import is_hooked
 from .defaults import usual_defaults
 from .errors import ModelLoadError
-from .fdat.network import FDAT, FDATArch
+from .fdat.architecture import FDATArch
+from .fdat.network import FDAT
+from .guards import Fingerprint, fingerprint, is_hooked
 
 logger = logging.getLogger(__name__)
 
-State = list[tuple[int, int]]
-
-_adopted: WeakKeyDictionary[nn.Module, tuple[State, ImageModelDescriptor[FDAT]]] = WeakKeyDictionary()
+_adopted: WeakKeyDictionary[nn.Module, tuple[Fingerprint, ImageModelDescriptor[FDAT]]] = WeakKeyDictionary()
 
 
 def adopt(descriptor: ImageModelDescriptor) -> ImageModelDescriptor:
     """Rebuild a foreign FDAT from its state dict, once per model; return every other descriptor as it is.
 
     The result has the tensors' values, precision and device. It is kept as long as the foreign model lives, and built
-    again once weights of that model were written to or replaced.
+    again once weights of that model were written to, replaced, cast or moved.
 
     An architecture of that name whose tensors are no FDAT known here is returned as it is, too, and so is a model that
     computes something else than its tensors say: one with hooks, or with an ``img_range`` other than 1.
@@ -34,7 +33,7 @@ def adopt(descriptor: ImageModelDescriptor) -> ImageModelDescriptor:
         return descriptor
     if getattr(model, "img_range", 1) != 1 or any(map(is_hooked, model.modules())):
         return descriptor
-    state = _state(model)
+    state = fingerprint([*model.parameters(), *model.buffers()])
     known, adopted = _adopted.get(model, (None, None))
     if adopted is None or known != state:
         state_dict = model.state_dict()
@@ -52,8 +51,3 @@ def adopt(descriptor: ImageModelDescriptor) -> ImageModelDescriptor:
     if adopted.device != descriptor.device or adopted.dtype != descriptor.dtype:
         adopted.to(descriptor.device, descriptor.dtype)
     return adopted
-
-
-def _state(model: nn.Module) -> State:
-    """Which weights a model has and how often they were written to; moving them to a device is not writing."""
-    return [(id(weight), 0 if weight.is_inference() else weight._version) for weight in model.parameters()]

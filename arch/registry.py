@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from spandrel import MAIN_REGISTRY, Architecture, ArchRegistry, ArchSupport
 
-from .dense_iso.network import DenseIsoViTArch
-from .fdat.network import FDATArch
+from .dense_iso.architecture import DenseIsoViTArch
+from .fdat.architecture import FDATArch
 
 ARCHITECTURES: tuple[Callable[[], Architecture], ...] = (FDATArch, DenseIsoViTArch)
 """In the order in which they are registered, behind those that a registry has already."""

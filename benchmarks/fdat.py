@@ -46,7 +46,9 @@ from benchmarks.measure import (  # noqa: E402
     spread,
     write_figures,
 )
-from fdat_dense_iso.arch.fdat.network import FDAT, PRESETS, FDATConfig  # noqa: E402
+from fdat_dense_iso.arch.fdat.architecture import InferenceFDAT  # noqa: E402
+from fdat_dense_iso.arch.fdat.config import PRESETS, FDATConfig  # noqa: E402
+from fdat_dense_iso.arch.fdat.network import FDAT  # noqa: E402
 from fdat_dense_iso.arch.fdat.upsampler import UPSAMPLER_TYPES  # noqa: E402
 from fdat_dense_iso.arch.kernels.heap import keep_freed_memory  # noqa: E402
 from fdat_dense_iso.arch.kernels.products import Product  # noqa: E402
@@ -58,7 +60,7 @@ MANY_PIXELS = 10_000
 
 def strong_gates(config: FDATConfig, seed: int = 0) -> FDAT:
     """Random weights of unit gain with strong gates and sharp attention, so that global statistics matter."""
-    model = FDAT(config).eval().requires_grad_(False)
+    model = InferenceFDAT(config).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
@@ -304,7 +306,7 @@ def parameters(arguments: argparse.Namespace) -> list[dict]:
     rows = []
     for preset in arguments.presets:
         with torch.device("meta"):
-            model = FDAT(replace(PRESETS[preset], scale=arguments.scale))
+            model = InferenceFDAT(replace(PRESETS[preset], scale=arguments.scale))
         count = sum(parameter.numel() for parameter in model.parameters())
         about = {"preset": preset, "scale": arguments.scale, "upsampler": model.config.upsampler_type}
         rows.append({**about, "parameters": f"{count:,}"})

@@ -29,7 +29,8 @@ from spandrel import ImageModelDescriptor
 
 from benchmarks.measure import MIB, interleaved, machine, median_ratio, peak_above_base, spread, write_figures
 from fdat_dense_iso.arch import load_model
-from fdat_dense_iso.arch.fdat.network import FDAT, PRESETS
+from fdat_dense_iso.arch.fdat.config import PRESETS
+from fdat_dense_iso.arch.fdat.network import FDAT
 from fdat_dense_iso.upscale import upscale_image
 from fdat_dense_iso.upscale.placement import DirectPlacement
 from fdat_dense_iso.upscale.runner import Runner

@@ -10,7 +10,8 @@ from torch import nn
 
 from fdat_dense_iso.arch.dense_iso.config import RGB, DenseIsoViTConfig, HeadLayer
 from fdat_dense_iso.arch.dense_iso.network import DenseIsoViT
-from fdat_dense_iso.arch.fdat.network import FDAT, FDATConfig
+from fdat_dense_iso.arch.fdat.config import FDATConfig
+from fdat_dense_iso.arch.fdat.network import FDAT
 from tools.dense_iso import answers_of
 from tools.initial import dense_iso_as_bicubic, fdat_as_bicubic
 

@@ -1,4 +1,4 @@
-"""Dense-Iso-ViT: the network, its configuration and its spandrel architecture.
+"""Dense-Iso-ViT: the network, from its blocks to the whole.
 
 Source: README of "Dense-Iso-ViT" by Sathya77 (MIT). Neither code nor checkpoint is public; what that README
 leaves open is a field of `DenseIsoViTConfig`, and the defaults are the reading that gives the published size
@@ -19,19 +19,11 @@ The network takes windows of one size only; `arch.windowed` runs it on images of
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 import torch.nn.functional as F
-from spandrel import Architecture, ImageModelDescriptor, ModelTiling, StateDict
 from torch import Tensor, nn
 
-from ..errors import ModelLoadError
-from ..windowed.network import NETWORK_PREFIX, WindowedUpscaler
-from .config import ACTIVATIONS, PRELU, RGB, VALUE_RANGES, DenseIsoViTConfig, HeadLayer
+from .config import ACTIVATIONS, PRELU, RGB, VALUE_RANGES, DenseIsoViTConfig
 from .start import initialise
 
 
@@ -227,152 +219,3 @@ class DenseIsoViT(nn.Module):
         x = x if gain == 1 else x * gain + offset
         x = self.reconstruct(self.features(x)) + self.skip(x)
         return x if gain == 1 else (x - offset) / gain
-
-
-def without_wrapper(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A new dict, in this project's naming, without the prefix that `WindowedUpscaler` adds."""
-    if all(key.startswith(NETWORK_PREFIX) for key in state_dict):
-        return {key[len(NETWORK_PREFIX) :]: tensor for key, tensor in state_dict.items()}
-    return dict(state_dict)
-
-
-def infer_config(state_dict: Mapping[str, Tensor]) -> DenseIsoViTConfig:
-    """The configuration of a state dict in this project's own naming.
-
-    Not in the tensors, so left at their defaults: heads (`default_heads`), stage_norm_routing, activations of the
-    head (other than PReLU), gated_half, norm_eps, skip, align_corners, value_range; and window without a position
-    embedding.
-
-    Raises:
-        ModelLoadError: a tensor is missing, left over or of a shape that does not fit.
-    """
-    state_dict = without_wrapper(state_dict)
-
-    def indices(pattern: str) -> list[int]:
-        return sorted({int(match[1]) for key in state_dict if (match := re.match(pattern, key))})
-
-    try:
-        patch = state_dict["patch_embedding.weight"]
-        stages = indices(r"stages\.(\d+)\.blocks\.")
-        blocks = [f"stages.{i}.blocks.0." for i in stages]
-        position = state_dict.get("position_embedding")
-        convolutions = [state_dict[f"head.{i}.weight"] for i in indices(r"head\.(\d+)\.weight")]
-        entered = [weight.shape[1] for weight in convolutions[1:]] + [RGB]  # channels after every shuffle
-        patch_size = patch.shape[-1]
-        config = DenseIsoViTConfig(
-            window=64 if position is None else math.isqrt(position.shape[1]) * patch_size,
-            patch_size=patch_size,
-            dims=tuple(state_dict[block + "norm1.weight"].shape[0] for block in blocks),
-            depths=tuple(len(indices(rf"stages\.{i}\.blocks\.(\d+)\.")) for i in stages),
-            hidden=tuple(state_dict[block + "gdfn.path_1.weight"].shape[0] for block in blocks),
-            patch_bias="patch_embedding.bias" in state_dict,
-            qkv_bias=blocks[0] + "attention.qkv.bias" in state_dict,
-            projection=blocks[0] + "attention.projection.weight" in state_dict,
-            projection_bias=blocks[0] + "attention.projection.bias" in state_dict,
-            g_proj_bias=blocks[0] + "gdfn.g_proj.bias" in state_dict,
-            path_bias=blocks[0] + "gdfn.path_1.bias" in state_dict,
-            out_proj_bias=blocks[0] + "gdfn.out_proj.bias" in state_dict,
-            layer_scale=blocks[0] + "layer_scale_1" in state_dict,
-            patch_norm="patch_norm.weight" in state_dict,
-            position_embedding=position is not None,
-            stage_norms=tuple(f"stages.{i}.norm.weight" in state_dict for i in stages),
-            transitions=tuple(f"transitions.{i}.linear.weight" in state_dict for i in stages[:-1]),
-            transition_bias=bool(indices(r"transitions\.(\d+)\.linear\.bias")),
-            transition_norm=next(
-                (place for place in ("before", "after") if indices(rf"transitions\.(\d+)\.norm_{place}\.")),
-                "none",
-            ),
-            fusion_norm="fusion_norm.weight" in state_dict,
-            norm="layer" if blocks[0] + "norm1.bias" in state_dict else "rms",
-            head=tuple(
-                HeadLayer(
-                    channels=weight.shape[0],
-                    kernel=weight.shape[-1],
-                    shuffle=math.isqrt(weight.shape[0] // after),
-                    bias=f"head.{i}.bias" in state_dict,
-                    activation=PRELU if f"slopes.{i}.weight" in state_dict else "none",
-                )
-                for i, (weight, after) in enumerate(zip(convolutions, entered))
-            ),
-        )
-        check_shapes(config, state_dict)
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
-        raise ModelLoadError(f"not a Dense-Iso-ViT in this project's naming: {error}") from error
-    return config
-
-
-def check_shapes(config: DenseIsoViTConfig, state_dict: Mapping[str, Tensor]) -> None:
-    """Raise ModelLoadError unless ``state_dict`` holds exactly the tensors of the configuration's network."""
-    with torch.device("meta"):
-        expected = {key: tuple(tensor.shape) for key, tensor in DenseIsoViT(config).state_dict().items()}
-    found = {key: tuple(tensor.shape) for key, tensor in state_dict.items()}
-    wrong = [
-        f"{key}: found {found.get(key, 'nothing')}, expected {expected.get(key, 'nothing')}"
-        for key in sorted(expected.keys() | found.keys())
-        if expected.get(key) != found.get(key)
-    ]
-    if wrong:
-        raise ModelLoadError("tensors do not fit: " + "; ".join(wrong[:5]) + (" ..." if len(wrong) > 5 else ""))
-
-
-class DenseIsoViTArch(Architecture[WindowedUpscaler]):
-    """Dense-Iso-ViT for spandrel's registries: any spelling of its tensors, see `arch.dense_iso.reading.recognise`."""
-
-    def __init__(self) -> None:
-        from .reading.recognise import is_dense_iso_vit  # builds on this file
-
-        super().__init__(id="DenseIsoViT", name="Dense-Iso-ViT", detect=is_dense_iso_vit)
-
-    def load(
-        self,
-        state_dict: StateDict,
-        *,
-        sidecar: Mapping[str, Any] | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> ImageModelDescriptor[WindowedUpscaler]:
-        """The descriptor, in eval mode; ``tags`` and log say what was assumed.
-
-        Args:
-            state_dict: tensors by name, or dictionaries around them.
-            sidecar: contents of a JSON file beside the checkpoint.
-            metadata: of the safetensors file.
-            options: what tensors can't tell, before sidecar and metadata; see `arch.dense_iso.reading.options`.
-
-        Raises:
-            ModelLoadError: with what was found, what did not fit and which option would settle it.
-        """
-        from .engine.run import InferenceDenseIsoViT
-        from .reading.recognise import recognise, report
-
-        recognised = recognise(state_dict, options=options, sidecar=sidecar, metadata=metadata)
-        report(recognised)
-        config = recognised.config
-        with torch.device("meta"):
-            network = InferenceDenseIsoViT(config)
-        model = WindowedUpscaler(
-            network.to_empty(device="cpu"),
-            window=config.window,
-            scale=config.scale,
-            alignment=config.patch_size,
-            assumptions=recognised.remarks(),
-        )
-        millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-        return ImageModelDescriptor(
-            model.eval(),
-            {NETWORK_PREFIX + name: tensor for name, tensor in recognised.weights.items()},
-            architecture=self,
-            purpose="Restoration" if config.scale == 1 else "SR",
-            tags=[
-                f"{millions:.1f}M",
-                "x".join(map(str, config.dims)),
-                f"{sum(config.depths)} blocks",
-                *model.assumptions,
-            ],
-            supports_half=True,
-            supports_bfloat16=True,
-            scale=config.scale,
-            input_channels=RGB,
-            output_channels=RGB,
-            tiling=ModelTiling.INTERNAL,
-        )

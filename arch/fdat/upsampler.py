@@ -1,4 +1,4 @@
-"""FDAT's eight upsamplers, and how to tell them apart from their tensors.
+"""FDAT's eight upsamplers. How they are told apart from their tensors is in checkpoint.py.
 
 Reference: ``UniUpsampleV3`` in traiNNer-redux (Apache-2.0) and spandrel (MIT), which define the tensor names and
 the ``MetaUpsample`` buffer that checkpoints carry. Written anew here; attribute names are kept for compatibility.
@@ -13,13 +13,10 @@ in at least float32 (in half precision they drift towards the right edge), ``dys
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from ..errors import ModelLoadError
 
 UPSAMPLER_TYPES = (
     "conv",
@@ -247,7 +244,7 @@ class Upsampler(nn.Sequential):
 
     The buffer ``MetaUpsample`` (uint8: version, type, scale, embed_dim, num_out_ch, mid_dim, groups) is what loaders
     recognise an FDAT by. It describes this module, so it is never overwritten from a checkpoint. Widths above 255
-    don't fit uint8 and are stored as 255; `infer_upsampler` takes widths from the weights.
+    don't fit uint8 and are stored as 255; `checkpoint.infer_upsampler` takes widths from the weights.
     """
 
     MetaUpsample: Tensor
@@ -260,94 +257,3 @@ class Upsampler(nn.Sequential):
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:  # type: ignore[no-untyped-def]
         super()._load_from_state_dict({**state_dict, f"{prefix}MetaUpsample": self.MetaUpsample}, prefix, *args)
-
-
-def infer_upsampler(
-    state_dict: Mapping[str, Tensor], embed_dim: int, num_in_ch: int | None, scale: int | None = None
-) -> dict[str, int | str]:
-    """Tell an upsampler from its tensors (keys without the ``upsampler.`` prefix).
-
-    The weights decide; ``MetaUpsample`` settles what they leave open: the scale of ``lda`` and of one-step
-    ``nearest+conv`` and ``pa_up`` (2 or 3), the unused ``mid_dim``, and which name a plain convolution goes by.
-
-    Args:
-        state_dict: the tensors below ``upsampler.``.
-        embed_dim: width of the features.
-        num_in_ch: image channels, the guess for ``num_out_ch`` where it is open; None if unknown.
-        scale: the upsampler's scale where the caller knows it (needed when neither tensors nor meta tell).
-
-    Returns:
-        ``upsampler_type``, ``scale`` (of the upsampler itself), ``num_out_ch``, ``mid_dim``.
-
-    Raises:
-        ModelLoadError: no known upsampler fits, or the scale can't be told.
-    """
-    meta = None
-    if "MetaUpsample" in state_dict:  # a checkpoint that was cast as a whole has it in half precision
-        meta = [round(number) for number in state_dict["MetaUpsample"].flatten().tolist()]
-    if meta is not None and (len(meta) != 7 or not 0 <= meta[1] < len(UPSAMPLER_TYPES)):
-        raise ModelLoadError(f"FDAT: upsampler.MetaUpsample holds {meta}; expected 7 numbers, the second below 8")
-    meta_type = UPSAMPLER_TYPES[meta[1]] if meta else None
-    meta_mid = meta[5] if meta else 64
-    convs = {
-        int(key.split(".")[0]): value.shape
-        for key, value in state_dict.items()
-        if key.endswith(".weight") and key.count(".") == 1 and value.ndim == 4
-    }
-    chain = [convs[index] for index in sorted(convs)]
-
-    def told_scale(kind: str) -> int:
-        found = scale or (meta[2] if meta and meta_type == kind else None)
-        if found is None:
-            raise ModelLoadError(
-                f"FDAT: the scale of upsampler {kind!r} can't be told from its tensors and there is no MetaUpsample; "
-                "pass the option scale="
-            )
-        return found
-
-    def found(kind: str, scale: int, num_out_ch: int, mid_dim: int = meta_mid) -> dict[str, int | str]:
-        return {"upsampler_type": kind, "scale": scale, "num_out_ch": num_out_ch, "mid_dim": mid_dim}
-
-    def suffixed(suffix: str) -> list[torch.Size]:
-        return [value.shape for key, value in state_dict.items() if key.endswith(suffix)]
-
-    if offsets := suffixed(".offset.weight"):
-        steps = math.isqrt(offsets[0][0] // (2 * DYSAMPLE_GROUPS))
-        return found("dysample", steps, suffixed(".end_conv.weight")[0][0], offsets[0][1])
-    if queries := suffixed(".proj_q.weight"):
-        return found("lda", told_scale("lda"), chain[-1][0], queries[0][1])
-    if gates := suffixed(".conv.0.weight"):
-        pa_scale = 2 ** len(gates) if len(gates) > 1 else told_scale("pa_up")
-        return found("pa_up", pa_scale, chain[-1][0], gates[0][0])
-    if sorted(convs) in ([0, 1], [0, 2, 3]):
-        transposed = {(2, 4): 2, (2, 3): 3, (3, 4): 4}.get((len(chain), chain[0][2]))
-        if transposed and chain[-1][0] == chain[-1][1]:
-            return found("transpose+conv", transposed, chain[-1][0])
-    if len(chain) == 1:
-        return _infer_single_conv(chain[0][0], meta, meta_type, num_in_ch, scale, found)
-    if len(chain) > 2 and chain[0][0] == embed_dim == chain[1][0]:
-        return found(
-            "nearest+conv", 2 ** (len(chain) - 2) if len(chain) > 3 else told_scale("nearest+conv"), chain[-1][0]
-        )
-    if len(chain) > 2 and chain[1][0] in (4 * chain[0][0], 9 * chain[0][0]):
-        shuffle = 3 if chain[1][0] == 9 * chain[0][0] else 2 ** (len(chain) - 2)
-        return found("pixelshuffle", shuffle, chain[-1][0], chain[0][0])
-    raise ModelLoadError(
-        f"FDAT: no known upsampler has the weights { ({i: tuple(s) for i, s in sorted(convs.items())}) }; "
-        f"known types: {', '.join(UPSAMPLER_TYPES)}"
-    )
-
-
-def _infer_single_conv(rows, meta, meta_type, num_in_ch, scale, found):  # type: ignore[no-untyped-def]
-    """One 3x3 convolution to ``rows`` channels: ``pixelshuffledirect``, or any type at scale 1."""
-    if meta_type == "pixelshuffledirect":
-        return found("pixelshuffledirect", meta[2], rows // meta[2] ** 2)
-    if meta_type is not None:  # whatever scale a "conv" checkpoint claims, it does not upscale
-        return found(meta_type, 1, rows)
-    if scale is not None and rows % scale**2 == 0:
-        return found("pixelshuffledirect" if scale > 1 else "conv", scale, rows // scale**2)
-    for channels in (num_in_ch, 3, 1, 4):
-        if channels and rows % channels == 0 and math.isqrt(rows // channels) ** 2 == rows // channels:
-            factor = math.isqrt(rows // channels)
-            return found("pixelshuffledirect" if factor > 1 else "conv", factor, channels)
-    raise ModelLoadError(f"FDAT: an upsampler convolution with {rows} outputs is no image and no pixel shuffle of one")

@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..altered import is_hooked
 from ..contract import TileContract
+from ..guards import is_hooked
 
 if TYPE_CHECKING:
     from .engine import WindowEngine

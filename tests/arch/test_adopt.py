@@ -15,7 +15,8 @@ from spandrel.architectures.FDAT import FDAT as SpandrelFDAT
 from spandrel.architectures.SPAN import SPAN
 
 from fdat_dense_iso.arch.adopt import adopt
-from fdat_dense_iso.arch.fdat.network import FDAT, FDATArch
+from fdat_dense_iso.arch.fdat.architecture import FDATArch
+from fdat_dense_iso.arch.fdat.network import FDAT
 from tests.helpers.fdat_cases import randomise, small
 
 

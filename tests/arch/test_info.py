@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from fdat_dense_iso.arch import describe, load_model
 from fdat_dense_iso.arch.dense_iso.config import DenseIsoViTConfig
 from fdat_dense_iso.arch.dense_iso.network import DenseIsoViT
-from fdat_dense_iso.arch.fdat.network import FDAT, PRESETS
+from fdat_dense_iso.arch.fdat.config import PRESETS
+from fdat_dense_iso.arch.fdat.network import FDAT
 from tests.helpers.fdat_cases import SMALL, random_fdat, small
 from tests.helpers.paths import ROOT
 

@@ -8,8 +8,9 @@ from spandrel import MAIN_REGISTRY, Architecture, ArchRegistry, ArchSupport, Mod
 from spandrel.architectures.FDAT import FDATArch as SpandrelFDATArch
 
 from fdat_dense_iso.arch import install
-from fdat_dense_iso.arch.dense_iso.network import DenseIsoViTArch
-from fdat_dense_iso.arch.fdat.network import FDAT, FDATArch
+from fdat_dense_iso.arch.dense_iso.architecture import DenseIsoViTArch
+from fdat_dense_iso.arch.fdat.architecture import FDATArch
+from fdat_dense_iso.arch.fdat.network import FDAT
 from tests.helpers.fdat_cases import random_fdat
 
 

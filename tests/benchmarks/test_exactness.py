@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 
 from benchmarks.exactness import BAND, HEAT_STEPS, Comparison, app, difference, heat, sew, to_truth
 from benchmarks.local_statistics import blend_windows, starts, with_local_statistics
-from fdat_dense_iso.arch.fdat.network import FDAT, FDATConfig
+from fdat_dense_iso.arch.fdat.architecture import InferenceFDAT
+from fdat_dense_iso.arch.fdat.config import FDATConfig
+from fdat_dense_iso.arch.fdat.network import FDAT
 from tests.helpers.paths import ROOT
 from tools.metrics import evaluate
 
@@ -24,7 +26,7 @@ CHECKPOINT = ROOT / "models" / "fdat_demo_x2.safetensors"
 def network() -> FDAT:
     torch.manual_seed(0)
     config = FDATConfig(scale=2, embed_dim=16, num_groups=1, depth_per_group=1, num_heads=2)
-    model = FDAT(config).eval().double()
+    model = InferenceFDAT(config).eval().double()
     with torch.no_grad():
         for parameter in model.parameters():  # strong gates and attention, so that statistics matter
             parameter.add_(torch.randn_like(parameter) * 0.3)

@@ -8,7 +8,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from fdat_dense_iso.arch.fdat.network import FDAT, FDATConfig
+from fdat_dense_iso.arch.fdat.architecture import InferenceFDAT
+from fdat_dense_iso.arch.fdat.config import FDATConfig
+from fdat_dense_iso.arch.fdat.network import FDAT
 
 SMALL = FDATConfig(embed_dim=24, num_groups=2, depth_per_group=1, num_heads=3, mid_dim=16, ffn_expansion_ratio=1.5)
 
@@ -48,4 +50,4 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def random_fdat(config: FDATConfig = SMALL, seed: int = 0) -> FDAT:
-    return randomise(FDAT(config), seed)  # type: ignore[return-value]
+    return randomise(InferenceFDAT(config), seed)  # type: ignore[return-value]

@@ -23,8 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...altered import is_altered
-from ...autocast import without_autocast
+from ...guards import fingerprint, is_altered, without_autocast
 from ...kernels import winograd
 from ...kernels.onednn import convolve_gelu, has_internal_operators
 from ...windowed.network import Place, cut_places
@@ -317,7 +316,7 @@ class InferenceDenseIsoViT(DenseIsoViT):
 
     def _prepare(self) -> Prepared:
         """What is made of the head's weights as they are now."""
-        weights = tuple((p.data_ptr(), p.dtype, 0 if p.is_inference() else p._version) for p in self.parameters())
+        weights = fingerprint(self.parameters())
         if self._prepared is None or self._prepared.weights != weights:
             convolutions = self._convolutions
             folded = fold_head(convolutions, self.config.head, self.config.grid)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ...errors import ModelLoadError
+from ..checkpoint import check_shapes, infer_config, without_wrapper
 from ..config import DenseIsoViTConfig
-from ..network import check_shapes, infer_config, without_wrapper
 from .answers import complete, fill_norm_biases
 from .beside import match_stored, network_beside_others
 from .evidence import AmbiguousCheckpointError

@@ -18,7 +18,7 @@ import torch
 
 from ...kernels import winograd
 from ...kernels.onednn import has_internal_operators
-from ..network import FDATConfig
+from ..config import FDATConfig
 from ..upsampler import LDA_GROUPS, LDA_REDUCTION, upscale_steps
 from .weights import HEAD_MULTIPLE, attends_by_products, output_dtype, residual_dtype
 

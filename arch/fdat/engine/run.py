@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...autocast import without_autocast
+from ...guards import without_autocast
 from ...kernels.heap import keep_freed_memory
 from ..network import FDAT, pad_to_multiple
 from ..upsampler import DySample, LDAUpsample

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...guards import fingerprint
 from ...kernels import winograd
 from ...kernels.processor import is_intel
 from ...kernels.products import AddedProduct, Product
@@ -243,8 +244,7 @@ _packed: WeakKeyDictionary[FDAT, dict[tuple[torch.dtype, torch.device], tuple[ob
 
 def packed_weights(model: FDAT, dtype: torch.dtype, device: torch.device) -> Weights:
     """The model's weights for a run, packed again only where they were moved, replaced or written to since."""
-    tensors = [*model.parameters(), *model.buffers()]
-    state = [(t.data_ptr(), t.dtype, 0 if t.is_inference() else t._version) for t in tensors]
+    state = fingerprint([*model.parameters(), *model.buffers()])
     by_target = _packed.setdefault(model, {})
     known = by_target.get((dtype, device))
     if known is None or known[0] != state:

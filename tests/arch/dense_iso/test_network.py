@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from spandrel import MAIN_REGISTRY, ImageModelDescriptor, ModelTiling
 from torch import Tensor
 
+from fdat_dense_iso.arch.dense_iso.architecture import DenseIsoViTArch
+from fdat_dense_iso.arch.dense_iso.checkpoint import infer_config
 from fdat_dense_iso.arch.dense_iso.config import DenseIsoViTConfig, HeadLayer, pixel_shuffle_head
-from fdat_dense_iso.arch.dense_iso.network import GDFN, Attention, DenseIsoViT, DenseIsoViTArch, infer_config
+from fdat_dense_iso.arch.dense_iso.network import GDFN, Attention, DenseIsoViT
 from fdat_dense_iso.arch.errors import ModelLoadError
 from fdat_dense_iso.arch.windowed.network import plan_axis
 

@@ -10,7 +10,9 @@ from spandrel.architectures.FDAT import FDAT as SpandrelFDAT
 from spandrel.architectures.FDAT import FDATArch as SpandrelFDATArch
 
 from fdat_dense_iso.arch.errors import ModelLoadError
-from fdat_dense_iso.arch.fdat.network import FDAT, PRESETS, FDATArch, FDATConfig, infer_config
+from fdat_dense_iso.arch.fdat.architecture import FDATArch, InferenceFDAT
+from fdat_dense_iso.arch.fdat.checkpoint import infer_config
+from fdat_dense_iso.arch.fdat.config import PRESETS, FDATConfig
 from fdat_dense_iso.arch.fdat.upsampler import UPSAMPLER_TYPES, DySample
 from tests.helpers.fdat_cases import SMALL, UPSAMPLER_SCALES, random_fdat, randomise, small
 
@@ -82,7 +84,7 @@ PARAMETERS = {  # with transpose+conv, by scale; x3 is what traiNNer-redux repor
 )
 def test_parameter_counts(preset: str, scale: int, parameters: int) -> None:
     with torch.device("meta"):
-        model = FDAT(replace(PRESETS[preset], scale=scale))
+        model = InferenceFDAT(replace(PRESETS[preset], scale=scale))
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
@@ -143,7 +145,7 @@ def test_dysample_against_explicit_interpolation(scale: int) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_does_not_drift_to_the_right(upsampler: str, dtype: torch.dtype) -> None:
     """Only the features are rounded: the error at the right edge of a wide image is no larger than on the left."""
-    module = randomise(FDAT(small(upsampler, 2))).upsampler
+    module = randomise(InferenceFDAT(small(upsampler, 2))).upsampler
     x = picture(4, 1024, channels=24, dtype=dtype)
     with torch.inference_mode():
         got = module.to(dtype)(x).double()
@@ -177,7 +179,7 @@ CONFIGS = [
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.embed_dim}-{c.upsampler_type}-x{c.scale}")
 def test_infer_config_round_trip(config: FDATConfig) -> None:
-    inferred = infer_config(FDAT(config).state_dict())
+    inferred = infer_config(InferenceFDAT(config).state_dict())
     assert replace(inferred, drop_path_rate=config.drop_path_rate) == config
 
 
@@ -253,7 +255,7 @@ def test_half_precision_stays_close(dtype: torch.dtype) -> None:
 def test_trains() -> None:
     """Every parameter that the forward pass uses gets a gradient, and a few steps lower the loss."""
     torch.manual_seed(0)
-    model = FDAT(small("pixelshuffledirect", 2)).train()
+    model = InferenceFDAT(small("pixelshuffledirect", 2)).train()
     image = picture(16, 16, batch=4)
     target = torch.nn.functional.interpolate(image, scale_factor=2)
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)

@@ -14,7 +14,9 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from fdat_dense_iso.arch.dense_iso.network import DenseIsoViT, DenseIsoViTArch, infer_config
+from fdat_dense_iso.arch.dense_iso.architecture import DenseIsoViTArch
+from fdat_dense_iso.arch.dense_iso.checkpoint import infer_config
+from fdat_dense_iso.arch.dense_iso.network import DenseIsoViT
 from fdat_dense_iso.arch.dense_iso.reading.evidence import AmbiguousCheckpointError
 from fdat_dense_iso.arch.dense_iso.reading.options import METADATA_KEY
 from fdat_dense_iso.arch.dense_iso.reading.recognise import is_dense_iso_vit, recognise

@@ -11,11 +11,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from fdat_dense_iso.arch.fdat.config import PRESETS, FDATConfig
 from fdat_dense_iso.arch.fdat.engine import run as fdat_engine
 from fdat_dense_iso.arch.fdat.engine.maps import FeatureMap
 from fdat_dense_iso.arch.fdat.engine.plan import make_plan
 from fdat_dense_iso.arch.fdat.engine.weights import packed_weights
-from fdat_dense_iso.arch.fdat.network import PRESETS, FDATConfig
 from tests.helpers.fdat_cases import SMALL, random_fdat, small
 
 CPU = torch.device("cpu")

@@ -7,11 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fdat_dense_iso.arch.fdat.architecture import InferenceFDAT
+from fdat_dense_iso.arch.fdat.config import PRESETS, FDATConfig
 from fdat_dense_iso.arch.fdat.engine import run as fdat_engine
 from fdat_dense_iso.arch.fdat.engine.maps import HostMap
 from fdat_dense_iso.arch.fdat.engine.statistics import GramStatistic
 from fdat_dense_iso.arch.fdat.engine.weights import packed_weights, residual_dtype
-from fdat_dense_iso.arch.fdat.network import FDAT, PRESETS, FDATConfig
+from fdat_dense_iso.arch.fdat.network import FDAT
 from fdat_dense_iso.arch.kernels.products import AddedProduct
 from tests.helpers.fdat_cases import SMALL, UPSAMPLER_SCALES, random_fdat, small
 
@@ -44,7 +46,7 @@ def run(model: FDAT, image: torch.Tensor, dtype: torch.dtype, **options: object)
 
 def whole(model: FDAT, image: torch.Tensor) -> torch.Tensor:
     """The plain network in float64; the model itself is not touched."""
-    twin = FDAT(model.config).double().eval()
+    twin = InferenceFDAT(model.config).double().eval()
     twin.load_state_dict(model.state_dict())
     with torch.inference_mode():
         return twin(image.double())

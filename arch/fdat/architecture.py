@@ -1,0 +1,87 @@
+"""FDAT for spandrel's registries, and the exact engine that a loaded network offers."""
+
+from __future__ import annotations
+
+from spandrel import Architecture, ImageModelDescriptor, ModelTiling, SizeRequirements, StateDict
+
+from ..guards import is_altered
+from .checkpoint import infer_config
+from .config import preset_name
+from .engine.run import ExactEngine
+from .engine.weights import forget_packed
+from .network import FDAT
+
+
+class InferenceFDAT(FDAT):
+    """`FDAT` with an engine that upscales whole images in bounded memory."""
+
+    @property
+    def exact_engine(self) -> ExactEngine:
+        """The whole-image result in bounded memory; ordinary tiles change it.
+
+        Raises:
+            AttributeError: hooks or wrapped layers make the network another one, which the engine
+                would not see.
+        """
+        if is_altered(self):
+            raise AttributeError("an altered network has no exact engine; run the network itself")
+        return ExactEngine(self)
+
+    def train(self, mode: bool = True) -> InferenceFDAT:
+        """As `nn.Module.train`; what was packed is forgotten when the mode changes."""
+        if mode != self.training:  # fused optimisers write to weights without raising their version
+            forget_packed(self)
+        super().train(mode)
+        return self
+
+
+class FDATArch(Architecture[InferenceFDAT]):
+    """Detects and loads FDAT checkpoints, with ``MetaUpsample`` or without."""
+
+    REQUIRED = (
+        "groups.0.blocks.0.n1.weight",
+        "groups.0.blocks.0.inter.cg.1.weight",
+        "groups.0.blocks.0.ffn.fc1.weight",
+        "groups.0.blocks.0.ffn.smix.weight",
+        "conv_after.weight",
+    )
+
+    def __init__(self) -> None:
+        super().__init__(id="FDAT", detect=self._has_fdat_keys)
+
+    @classmethod
+    def _has_fdat_keys(cls, state_dict: StateDict) -> bool:
+        first = "conv_first.weight" in state_dict or "conv_first.1.weight" in state_dict
+        return first and all(key in state_dict for key in cls.REQUIRED)
+
+    def load(self, state_dict: StateDict, *, scale: int | None = None) -> ImageModelDescriptor[InferenceFDAT]:
+        """Build the network that ``state_dict`` describes and load it.
+
+        Args:
+            state_dict: the tensors of an FDAT; not modified.
+            scale: see `infer_config`.
+
+        Raises:
+            ModelLoadError: the configuration can't be told.
+            RuntimeError: tensors are missing, left over or of the wrong shape.
+        """
+        config = infer_config(state_dict, scale=scale)
+        tags = [f"{config.embed_dim}dim", config.upsampler_type]
+        if name := preset_name(config):
+            tags.append(name)
+        if config.unshuffle_mod:
+            tags.append("unshuffle")
+        return ImageModelDescriptor(
+            InferenceFDAT(config),
+            state_dict,
+            architecture=self,
+            purpose="Restoration" if config.scale == 1 else "SR",
+            tags=tags,
+            supports_half=True,
+            supports_bfloat16=True,
+            scale=config.scale,
+            input_channels=config.num_in_ch,
+            output_channels=config.num_out_ch,
+            size_requirements=SizeRequirements(multiple_of=config.unshuffle),
+            tiling=ModelTiling.DISCOURAGED,
+        )
