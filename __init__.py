@@ -1,6 +1,7 @@
 """FDAT & Dense-Iso-ViT Upscale: a ComfyUI node pack.
 
-Everything is imported when the host asks for the nodes, so that importing this package (as test runners do) is free.
+Everything is imported when the host asks for the nodes, so that importing this package (as test
+runners do) is free.
 """
 
 WEB_DIRECTORY = "./web"

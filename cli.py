@@ -1,4 +1,5 @@
-"""Starts the command line: ``python cli.py INPUT... OUTPUT --model MODEL``. docs/cli.md describes it."""
+"""Starts the command line: ``python cli.py INPUT... OUTPUT --model MODEL``. docs/cli.md describes
+it."""
 
 from __future__ import annotations
 

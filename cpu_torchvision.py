@@ -1,11 +1,12 @@
-"""Makes torchvision importable where its compiled operators do not load: a CUDA build beside a CPU torch.
+"""Makes torchvision importable where its compiled operators do not load: a CUDA build beside a CPU
+torch.
 
-spandrel imports torchvision, and torchvision registers shape functions for operators of its own compiled
-library. Where that library does not load, the import ends in "operator torchvision::nms does not exist". The
-operators are never called here, so declaring them is enough.
+spandrel imports torchvision, and torchvision registers shape functions for operators of its own
+compiled library. Where that library does not load, the import ends in "operator torchvision::nms
+does not exist". The operators are never called here, so declaring them is enough.
 
-For the command line, tests, tools and benchmarks only: call it before the first import of spandrel. Inside
-ComfyUI the torchvision of the host is left alone.
+For the command line, tests, tools and benchmarks only: call it before the first import of spandrel.
+Inside ComfyUI the torchvision of the host is left alone.
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ _OPERATORS = {
 }
 _MISSING_OPERATOR = "operator torchvision::nms does not exist"
 
-_declarations: list[object] = []  # a torch.library.Library takes its operators away when it is collected
+_declarations: list[
+    object
+] = []  # a torch.library.Library takes its operators away when it is collected
 
 
 def make_torchvision_importable() -> None:
     """Import torchvision; where it fails for missing operators, declare them and import it again.
 
-    Calling it again does nothing. Every other error of the import (torchvision is not installed, say) is
-    raised as it is.
+    Calling it again does nothing. Every other error of the import (torchvision is not installed,
+    say) is raised as it is.
     """
     try:
         importlib.import_module("torchvision")

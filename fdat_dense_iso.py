@@ -1,4 +1,5 @@
-"""Lets a checkout of this pack be imported under its installed name: ``import fdat_dense_iso.arch``.
+"""Lets a checkout of this pack be imported under its installed name: ``import
+fdat_dense_iso.arch``.
 
 The repository's root is the package, whatever its folder is called: ComfyUI loads it under a name
 of its own, and the wheel installs it as ``fdat_dense_iso``. With the root on ``sys.path``, as for

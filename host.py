@@ -1,4 +1,5 @@
-"""ComfyUI's side: model folders, device memory, progress, interrupts. The only file that imports the host."""
+"""ComfyUI's side: model folders, device memory, progress, interrupts. The only file that imports
+the host."""
 
 from __future__ import annotations
 
@@ -51,27 +52,32 @@ def model_path(name: str) -> str:
 
 
 def file_version(name: str) -> tuple[float, int]:
-    """Changes when the file of that name does, or the JSON file of options beside it; a missing file gives zeros."""
+    """Changes when the file of that name does, or the JSON file of options beside it; a missing
+    file gives zeros."""
     path = Path(folder_paths.get_full_path(MODEL_FOLDER, name) or name)
     states = [file.stat() for file in (path, path.with_suffix(".json")) if file.is_file()]
     return sum(state.st_mtime for state in states), sum(state.st_size for state in states)
 
 
 def image_model(model: object) -> ImageModelDescriptor:
-    """What a graph connected as UPSCALE_MODEL, if it is an image model. Raises ValueError for anything else."""
+    """What a graph connected as UPSCALE_MODEL, if it is an image model. Raises ValueError for
+    anything else."""
     check_model(model)
     return model  # type: ignore[return-value]
 
 
 def attach_patcher(model: ImageModelDescriptor) -> comfy.model_patcher.ModelPatcher:
-    """The patcher by which the host moves the model; made and set as ``model.patcher`` where there is none.
+    """The patcher by which the host moves the model; made and set as ``model.patcher`` where there
+    is none.
 
     Core's loader sets it since about 0.29, and core's upscaler and other packs rely on it.
     """
     patcher = getattr(model, "patcher", None)
     if patcher is None or patcher.model is not model.model:
         patcher = _Patcher(
-            model.model, load_device=management.get_torch_device(), offload_device=management.unet_offload_device()
+            model.model,
+            load_device=management.get_torch_device(),
+            offload_device=management.unet_offload_device(),
         )
         model.patcher = patcher  # type: ignore[attr-defined]
     return patcher
@@ -97,14 +103,20 @@ class HostPlacement:
             return torch.bfloat16
         return torch.float32
 
-    def prepare(self, model: ImageModelDescriptor, dtype: torch.dtype, memory_required: int) -> ImageModelDescriptor:
+    def prepare(
+        self, model: ImageModelDescriptor, dtype: torch.dtype, memory_required: int
+    ) -> ImageModelDescriptor:
         ready = model
         if model.dtype != dtype:
             copies = _copies.setdefault(model.model, {})
             ready = copies[dtype] = copies.get(dtype) or cast_copy(model, dtype)
-        management.load_models_gpu([attach_patcher(ready)], memory_required=memory_required, force_full_load=True)
+        management.load_models_gpu(
+            [attach_patcher(ready)], memory_required=memory_required, force_full_load=True
+        )
         if ready.device != self.device:  # another node moved it by hand, behind the host's back
-            logger.debug("moving %s from %s back to %s", ready.architecture.name, ready.device, self.device)
+            logger.debug(
+                "moving %s from %s back to %s", ready.architecture.name, ready.device, self.device
+            )
             ready.model.to(self.device)
         return ready.eval()
 
@@ -145,13 +157,16 @@ class HostPreview:
         if self._shown is None or not torch.equal(thumbnail, self._shown):
             self._shown = thumbnail.clone()  # the host encodes it in another thread, later
             image = Image.fromarray(self._shown.numpy())
-            largest = args.preview_size if max(image.size) > args.preview_size else None  # it would enlarge, too
+            largest = (
+                args.preview_size if max(image.size) > args.preview_size else None
+            )  # it would enlarge, too
             self._bar.update_absolute(done, total, ("JPEG", image, largest))
         self._throttle.done()
 
 
 def preview() -> HostPreview | None:
-    """Shows pictures while they grow, where the user has live previews on (setting or ``--preview-method``)."""
+    """Shows pictures while they grow, where the user has live previews on (setting or
+    ``--preview-method``)."""
     return None if args.preview_method == LatentPreviewMethod.NoPreviews else HostPreview()
 
 
@@ -159,7 +174,8 @@ OUTPUT_DTYPES = ("auto", "fp32", "fp16")
 
 
 def output(dtype: str) -> dict[str, Any]:
-    """Where and how `upscale_image` makes pictures: as the host keeps them between nodes, or in the ``dtype`` named."""
+    """Where and how `upscale_image` makes pictures: as the host keeps them between nodes, or in the
+    ``dtype`` named."""
     found = {
         "auto": getattr(management, "intermediate_dtype", lambda: torch.float32)(),
         "fp32": torch.float32,
@@ -181,8 +197,11 @@ def temporary_path(suffix: str) -> Path:
 
 
 def keep_file(path: Path, name: str) -> Path:
-    """Move a file into the host's output folder, as NAME_00001_.mp4 or with the next free number; where it is then."""
-    folder, stem, number, _, _ = folder_paths.get_save_image_path(name, folder_paths.get_output_directory())
+    """Move a file into the host's output folder, as NAME_00001_.mp4 or with the next free number;
+    where it is then."""
+    folder, stem, number, _, _ = folder_paths.get_save_image_path(
+        name, folder_paths.get_output_directory()
+    )
     return Path(shutil.move(path, Path(folder) / f"{stem}_{number:05}_{path.suffix}"))
 
 

@@ -27,7 +27,9 @@ logger = logging.getLogger(__name__)
 
 def schema(**fields: Any) -> io.Schema:
     """A schema without the fields that this host's version does not know yet."""
-    return io.Schema(**{name: value for name, value in fields.items() if name in io.Schema.__dataclass_fields__})
+    return io.Schema(
+        **{name: value for name, value in fields.items() if name in io.Schema.__dataclass_fields__}
+    )
 
 
 def _problem(parse: Callable[[str], Any], text: str | None) -> bool | str:
@@ -49,7 +51,13 @@ class LoadUpscaleModel(io.ComfyNode):
             display_name="Load Upscale Model (FDAT, Dense-Iso-ViT)",
             category="loaders",
             description="Loads FDAT, Dense-Iso-ViT and every model that spandrel knows, for any upscale node.",
-            search_aliases=["fdat", "dense-iso-vit", "load upscaler", "super resolution model", "upscale model"],
+            search_aliases=[
+                "fdat",
+                "dense-iso-vit",
+                "load upscaler",
+                "super resolution model",
+                "upscale model",
+            ],
             inputs=[
                 io.Combo.Input(
                     "model_name",
@@ -66,7 +74,8 @@ class LoadUpscaleModel(io.ComfyNode):
             ],
             outputs=[
                 io.UpscaleModel.Output(
-                    display_name="upscale_model", tooltip="For this pack's, ComfyUI's and other packs' upscale nodes."
+                    display_name="upscale_model",
+                    tooltip="For this pack's, ComfyUI's and other packs' upscale nodes.",
                 )
             ],
         )
@@ -107,8 +116,12 @@ class UpscaleImage(io.ComfyNode):
                 "fdat",
             ],
             inputs=[
-                io.UpscaleModel.Input("upscale_model", tooltip="From this pack's, ComfyUI's or another pack's loader."),
-                io.Image.Input("image", tooltip="Grey, RGB or RGBA pictures; batches are done frame by frame."),
+                io.UpscaleModel.Input(
+                    "upscale_model", tooltip="From this pack's, ComfyUI's or another pack's loader."
+                ),
+                io.Image.Input(
+                    "image", tooltip="Grey, RGB or RGBA pictures; batches are done frame by frame."
+                ),
                 io.Combo.Input(
                     "mode",
                     optional=True,
@@ -143,7 +156,12 @@ class UpscaleImage(io.ComfyNode):
                     tooltip="Overlap of tiles in pixels; -1: automatic.",
                 ),
                 io.Int.Input(
-                    "batch", optional=True, default=0, min=0, max=64, tooltip="Tiles per model call; 0: automatic."
+                    "batch",
+                    optional=True,
+                    default=0,
+                    min=0,
+                    max=64,
+                    tooltip="Tiles per model call; 0: automatic.",
                 ),
                 io.Combo.Input(
                     "precision",
@@ -252,10 +270,18 @@ class UpscaleModelInfo(io.ComfyNode):
             display_name="Upscale Model Info",
             category="loaders",
             description="Says what an upscale model is: architecture, scale, parameters, precisions, training data.",
-            search_aliases=["upscale model info", "model metadata", "architecture", "inspect model", "scale"],
+            search_aliases=[
+                "upscale model info",
+                "model metadata",
+                "architecture",
+                "inspect model",
+                "scale",
+            ],
             is_output_node=True,
             inputs=[
-                io.UpscaleModel.Input("upscale_model", tooltip="From any loader; the file is known for this pack's."),
+                io.UpscaleModel.Input(
+                    "upscale_model", tooltip="From any loader; the file is known for this pack's."
+                ),
             ],
             outputs=[io.String.Output(display_name="text", tooltip="What the node shows.")],
         )

@@ -1,4 +1,5 @@
-"""The node for videos: its schema, and a few lines that join it to `video`, `upscale` and the host."""
+"""The node for videos: its schema, and a few lines that join it to `video`, `upscale` and the
+host."""
 
 from __future__ import annotations
 
@@ -24,24 +25,40 @@ from .video import (
 )
 
 VIDEO = io.Video  # hosts without it have no videos
-NOT_FOR_VIDEOS = {"upscale_model", "image", "alpha", "output_dtype"}  # of the inputs of UpscaleImage
+NOT_FOR_VIDEOS = {
+    "upscale_model",
+    "image",
+    "alpha",
+    "output_dtype",
+}  # of the inputs of UpscaleImage
 
 
 class UpscaleVideo(io.ComfyNode):
-    """`upscale_image` on the frames of a video, from file to file, with the inputs of `UpscaleImage`."""
+    """`upscale_image` on the frames of a video, from file to file, with the inputs of
+    `UpscaleImage`."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        options = [one for one in UpscaleImage.define_schema().inputs if one.id not in NOT_FOR_VIDEOS]
+        options = [
+            one for one in UpscaleImage.define_schema().inputs if one.id not in NOT_FOR_VIDEOS
+        ]
         return schema(
             node_id="FDATDenseIsoUpscaleVideo",
             display_name="Upscale Video (Tiled)",
             category="image/video",
             description="Upscales videos of any length frame by frame, in memory that does not grow; keeps the sound.",
-            search_aliases=["upscale video", "video upscaler", "super resolution video", "enlarge video", "4x video"],
+            search_aliases=[
+                "upscale video",
+                "video upscaler",
+                "super resolution video",
+                "enlarge video",
+                "4x video",
+            ],
             hidden=[io.Hidden.unique_id],
             inputs=[
-                io.UpscaleModel.Input("upscale_model", tooltip="From this pack's, ComfyUI's or another pack's loader."),
+                io.UpscaleModel.Input(
+                    "upscale_model", tooltip="From this pack's, ComfyUI's or another pack's loader."
+                ),
                 VIDEO.Input("video", tooltip="Sound, timestamps, colours and rotation are kept."),
                 *options,
                 io.Combo.Input(
@@ -68,7 +85,10 @@ class UpscaleVideo(io.ComfyNode):
                 ),
             ],
             outputs=[
-                VIDEO.Output(display_name="video", tooltip="The upscaled video, a file in ComfyUI's temp folder.")
+                VIDEO.Output(
+                    display_name="video",
+                    tooltip="The upscaled video, a file in ComfyUI's temp folder.",
+                )
             ],
         )
 
@@ -83,7 +103,9 @@ class UpscaleVideo(io.ComfyNode):
         """What comes from other nodes is not known yet, and None."""
         try:
             parse_target(target or "")
-            encoding(codec or "auto", -1 if crf is None else crf, pixel_format or "auto").resolved(8, ".mp4")
+            encoding(codec or "auto", -1 if crf is None else crf, pixel_format or "auto").resolved(
+                8, ".mp4"
+            )
         except ValueError as error:
             return str(error)
         return True
@@ -104,7 +126,11 @@ class UpscaleVideo(io.ComfyNode):
         with source_of(video) as source:
             height, width = source.size
             target = options["target"]
-            size = target.size(height, width) if target else (height * model.scale, width * model.scale)
+            size = (
+                target.size(height, width)
+                if target
+                else (height * model.scale, width * model.scale)
+            )
             job = new_job(source, size=size, encoding=encoding(codec, crf, pixel_format))
             try:
                 job.run(lambda frames, progress: run(frames, progress=progress), host.progress())

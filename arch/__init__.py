@@ -1,4 +1,5 @@
-"""Networks and checkpoints: FDAT, Dense-Iso-ViT, and through spandrel every other architecture it knows."""
+"""Networks and checkpoints: FDAT, Dense-Iso-ViT, and through spandrel every other architecture it
+knows."""
 
 from .adopt import adopt
 from .errors import ModelLoadError

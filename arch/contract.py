@@ -10,7 +10,8 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class TileContract:
-    """Offered as ``model.tile_contract`` (a protocol of attributes: engines read it without importing this).
+    """Offered as ``model.tile_contract`` (a protocol of attributes: engines read it without
+    importing this).
 
     Attributes:
         size: the network takes input tiles of exactly ``size`` x ``size`` pixels; None: any size.

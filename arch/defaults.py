@@ -10,7 +10,8 @@ import torch
 
 @contextmanager
 def usual_defaults() -> Iterator[None]:
-    """On the CPU, in float32 and no inference tensors (whose changes are not counted), whatever the host has set."""
+    """On the CPU, in float32 and no inference tensors (whose changes are not counted), whatever the
+    host has set."""
     dtype = torch.get_default_dtype()
     on_cpu = nullcontext() if torch.empty(0).device.type == "cpu" else torch.device("cpu")
     with torch.inference_mode(False), on_cpu:

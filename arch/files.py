@@ -26,7 +26,8 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Read a checkpoint onto the CPU.
 
     Args:
-        path: a .safetensors file, or a .pth, .pt or .ckpt file that holds nothing but tensors and plain containers.
+        path: a .safetensors file, or a .pth, .pt or .ckpt file that holds nothing but tensors and
+            plain containers.
 
     Returns:
         The content (a state dict, or containers around one) and the metadata of a safetensors file.
@@ -36,9 +37,15 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise ModelLoadError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}; check the path")
+        raise ModelLoadError(
+            f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}; check the path"
+        )
     if path.suffix.lower() not in SUFFIXES:
-        kind = f"the type {path.suffix!r} is not known" if path.suffix else "the name has no type at its end"
+        kind = (
+            f"the type {path.suffix!r} is not known"
+            if path.suffix
+            else "the name has no type at its end"
+        )
         raise ModelLoadError(f"{path.name}: {kind}; use one of {', '.join(SUFFIXES)}")
     if path.stat().st_size == 0:
         raise ModelLoadError(f"{path.name}: the file is empty; download it again")
@@ -46,11 +53,19 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
         head = file.read(64).lstrip()
     if head.startswith((b"version https://git-lfs", b"<!DOCTYPE", b"<html", b"<?xml")):
         kind = "a Git LFS pointer" if head.startswith(b"version") else "a web page"
-        raise ModelLoadError(f"{path.name}: {kind}, not the checkpoint itself; download the file it stands for")
-    content = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else (_read_pickled(path), {})
+        raise ModelLoadError(
+            f"{path.name}: {kind}, not the checkpoint itself; download the file it stands for"
+        )
+    content = (
+        _read_safetensors(path)
+        if path.suffix.lower() == ".safetensors"
+        else (_read_pickled(path), {})
+    )
     if not isinstance(content[0], Mapping):
         found = type(content[0]).__name__
-        raise ModelLoadError(f"{path.name}: holds a {found}, not a state dict; save model.state_dict() instead")
+        raise ModelLoadError(
+            f"{path.name}: holds a {found}, not a state dict; save model.state_dict() instead"
+        )
     return content  # type: ignore[return-value]
 
 
@@ -64,13 +79,19 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{path.name}: not a readable safetensors file ({error}); it is truncated or of another "
             "type: download it again"
         ) from error
-    # safetensors' save_model stores a shared tensor under one name, and the others with that name in the metadata
-    tensors |= {name: tensors[kept] for name, kept in metadata.items() if kept in tensors and name not in tensors}
+    # safetensors' save_model stores a shared tensor under one name, and the others with that name
+    # in the metadata
+    tensors |= {
+        name: tensors[kept]
+        for name, kept in metadata.items()
+        if kept in tensors and name not in tensors
+    }
     return tensors, metadata
 
 
 def _plain_data_allowed() -> AbstractContextManager[None]:
-    """What training programs store beside tensors and is data alone: parsed arguments, numpy's numbers."""
+    """What training programs store beside tensors and is data alone: parsed arguments, numpy's
+    numbers."""
     if torch.__version__ < (2, 6):  # type: ignore[operator]
         return nullcontext()
     number: Any = numpy.float64().__reduce__()[0]
@@ -86,7 +107,9 @@ def _read_pickled(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL (\S+)", str(error))
         reason = (
-            f"holds more than tensors: {wanted[1]}" if wanted else "is truncated, damaged, or holds more than tensors"
+            f"holds more than tensors: {wanted[1]}"
+            if wanted
+            else "is truncated, damaged, or holds more than tensors"
         )
         raise ModelLoadError(
             f"{path.name}: refused, because it {reason}. Nothing in it was run. If you trust its source, convert it to "
@@ -104,7 +127,8 @@ def _read_pickled(path: Path) -> Any:
 
 
 def read_sidecar(checkpoint: str | Path) -> dict[str, Any]:
-    """The options in the JSON file of the checkpoint's name beside it ("model.json"); empty where there is none.
+    """The options in the JSON file of the checkpoint's name beside it ("model.json"); empty where
+    there is none.
 
     Raises:
         ModelLoadError: the file is there and holds no JSON object.
@@ -117,5 +141,7 @@ def read_sidecar(checkpoint: str | Path) -> dict[str, Any]:
     except (ValueError, OSError) as error:
         raise ModelLoadError(f"sidecar {path.name} is not JSON: {error}") from error
     if not isinstance(content, dict):
-        raise ModelLoadError(f"sidecar {path.name} holds a {type(content).__name__}, expected an object of options")
+        raise ModelLoadError(
+            f"sidecar {path.name} holds a {type(content).__name__}, expected an object of options"
+        )
     return content

@@ -37,9 +37,11 @@ def is_hooked(module: nn.Module) -> bool:
 
 
 def is_altered(network: nn.Module) -> bool:
-    """Whether any part of a network is hooked, or of a class of neither PyTorch nor this package."""
+    """Whether any part of a network is hooked, or of a class of neither PyTorch nor this
+    package."""
     return any(
-        is_hooked(module) or not type(module).forward.__module__.startswith(_OWN_CODE) for module in network.modules()
+        is_hooked(module) or not type(module).forward.__module__.startswith(_OWN_CODE)
+        for module in network.modules()
     )
 
 

@@ -1,4 +1,5 @@
-"""What a model is, as text: architecture, scale, channels, parameters, precision, training, and what was assumed."""
+"""What a model is, as text: architecture, scale, channels, parameters, precision, training, and
+what was assumed."""
 
 from __future__ import annotations
 
@@ -49,9 +50,9 @@ def describe(descriptor: ModelBase) -> str:
     """Say what a model is, in lines of ``Name: value``, in English.
 
     Args:
-        descriptor: of any architecture and from any loader. File and training metadata are known for models that
-            `arch.load_model` read from a file. A network may say what its loader assumed in an attribute
-            ``assumptions`` (strings).
+        descriptor: of any architecture and from any loader. File and training metadata are known
+            for models that `arch.load_model` read from a file. A network may say what its loader
+            assumed in an attribute ``assumptions`` (strings).
 
     Raises:
         ValueError: it is no spandrel descriptor.
@@ -65,7 +66,9 @@ def describe(descriptor: ModelBase) -> str:
     assumptions = list(getattr(descriptor.model, "assumptions", ()))
     tags = [tag for tag in descriptor.tags if tag not in assumptions]
     facts = {
-        "File": f"{file.name}, {_mebibytes(file.size)}" if file else "not known (from another loader or a state dict)",
+        "File": f"{file.name}, {_mebibytes(file.size)}"
+        if file
+        else "not known (from another loader or a state dict)",
         "Architecture": descriptor.architecture.name,
         "Purpose": PURPOSES.get(descriptor.purpose, descriptor.purpose),
         "Scale": f"x{descriptor.scale}",
@@ -74,17 +77,23 @@ def describe(descriptor: ModelBase) -> str:
         "Size": _size(descriptor),
         "Precision": _precisions(descriptor),
         "Input": _input(descriptor),
-        "Modes": "exact, tile, whole" if hasattr(descriptor.model, "exact_engine") else "tile, whole",
+        "Modes": "exact, tile, whole"
+        if hasattr(descriptor.model, "exact_engine")
+        else "tile, whole",
         "Tags": ", ".join(tags) or "none",
     }
     lines = [f"{name}: {_printable(value)}" for name, value in facts.items()]
     lines += _listed("Assumed", [_printable(assumption) for assumption in assumptions])
     if file is None:
         return "\n".join([*lines, "Training metadata: not known without the file"])
-    entries = [f"{_printable(name)}: {_shortened(value)}" for name, value in sorted(file.metadata.items())]
+    entries = [
+        f"{_printable(name)}: {_shortened(value)}" for name, value in sorted(file.metadata.items())
+    ]
     if left_out := len(entries[MOST_ENTRIES:]):
         entries = [*entries[:MOST_ENTRIES], f"… {left_out} more"]
-    return "\n".join(lines + (_listed("Training metadata", entries) or ["Training metadata: none in the file"]))
+    return "\n".join(
+        lines + (_listed("Training metadata", entries) or ["Training metadata: none in the file"])
+    )
 
 
 def _listed(title: str, entries: list[str]) -> list[str]:
@@ -107,7 +116,11 @@ def _size(descriptor: ModelBase) -> str:
 
 
 def _precisions(descriptor: ModelBase) -> str:
-    supported = {"fp32": True, "fp16": descriptor.supports_half, "bf16": descriptor.supports_bfloat16}
+    supported = {
+        "fp32": True,
+        "fp16": descriptor.supports_half,
+        "bf16": descriptor.supports_bfloat16,
+    }
     without = [name for name, works in supported.items() if not works]
     text = ", ".join(name for name, works in supported.items() if works)
     return f"{text} (not {', '.join(without)})" if without else text

@@ -33,29 +33,38 @@ COMPILED_PREFIXES = ("_orig_mod.", "module.")
 QUANTISED_TYPES = (torch.int8, torch.uint8, torch.int16)  # of weights; indices have larger ones
 
 
-def load_model(source: str | PathLike[str] | Mapping[str, Any], **options: Any) -> ImageModelDescriptor:
-    """Load an upscaling or restoration model of FDAT, Dense-Iso-ViT or any architecture that spandrel knows.
+def load_model(
+    source: str | PathLike[str] | Mapping[str, Any], **options: Any
+) -> ImageModelDescriptor:
+    """Load an upscaling or restoration model of FDAT, Dense-Iso-ViT or any architecture that
+    spandrel knows.
 
     Args:
         source: path of a .safetensors, .pth, .pt or .ckpt file, or a state dict (left as it is).
-        options: what the tensors can't tell, for this package's architectures only. FDAT: ``scale``. Dense-Iso-ViT:
-            those of `arch.dense_iso.reading.options`, which a JSON file of the checkpoint's name beside it and the
-            metadata of a safetensors file may hold too; in this order of precedence. Text does, as `parse_options`
-            gives it.
+        options: what the tensors can't tell, for this package's architectures only. FDAT:
+            ``scale``. Dense-Iso-ViT: those of `arch.dense_iso.reading.options`, which a JSON file
+            of the checkpoint's name beside it and the metadata of a safetensors file may hold too;
+            in this order of precedence. Text does, as `parse_options` gives it.
 
     Returns:
-        The model on the CPU in float32 and eval mode: ``descriptor(image)`` takes (1, C, H, W) in [0, 1].
+        The model on the CPU in float32 and eval mode: ``descriptor(image)`` takes (1, C, H, W) in
+        [0, 1].
 
     Raises:
-        ModelLoadError: the file can't be read, isn't an image model, is damaged, or an option doesn't apply.
+        ModelLoadError: the file can't be read, isn't an image model, is damaged, or an option
+            doesn't apply.
     """
     if not isinstance(source, Mapping | str | PathLike):
-        raise ModelLoadError(f"found a {type(source).__name__}; the path of a checkpoint or a state dict was expected")
+        raise ModelLoadError(
+            f"found a {type(source).__name__}; the path of a checkpoint or a state dict was expected"
+        )
     source = source if isinstance(source, Mapping) else Path(source)
     name = source.name if isinstance(source, Path) else "state dict"
     try:
         with usual_defaults():
-            content, metadata = (dict(source), {}) if isinstance(source, Mapping) else read_checkpoint(source)
+            content, metadata = (
+                (dict(source), {}) if isinstance(source, Mapping) else read_checkpoint(source)
+            )
             descriptor = _load(content, metadata, source, options)
     except UnsupportedModelError as error:
         raise ModelLoadError(
@@ -63,10 +72,14 @@ def load_model(source: str | PathLike[str] | Mapping[str, Any], **options: Any) 
             f"spandrel's architectures ({', '.join(sorted({a.architecture.id for a in MAIN_REGISTRY} - OWN_IDS))})"
         ) from error
     except ModelLoadError as error:
-        raise error if str(error).startswith(name) else ModelLoadError(f"{name}: {error}") from error
+        raise (
+            error if str(error).startswith(name) else ModelLoadError(f"{name}: {error}")
+        ) from error
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise ModelLoadError(f"{name}: looks like a known architecture but does not fit it: {reason}") from error
+        raise ModelLoadError(
+            f"{name}: looks like a known architecture but does not fit it: {reason}"
+        ) from error
     if not isinstance(descriptor, ImageModelDescriptor):
         raise ModelLoadError(
             f"{name}: {descriptor.architecture.name} is an inpainting model that needs a mask; use a model that takes "
@@ -78,12 +91,17 @@ def load_model(source: str | PathLike[str] | Mapping[str, Any], **options: Any) 
 
 
 def _load(
-    content: dict[str, Any], metadata: dict[str, str], source: Path | Mapping[str, Any], options: dict[str, Any]
+    content: dict[str, Any],
+    metadata: dict[str, str],
+    source: Path | Mapping[str, Any],
+    options: dict[str, Any],
 ) -> ModelDescriptor:
     sidecar, unreadable = {}, None
     try:
         sidecar = {} if isinstance(source, Mapping) else read_sidecar(source)
-    except ModelLoadError as error:  # a file beside another architecture's checkpoint is none of ours
+    except (
+        ModelLoadError
+    ) as error:  # a file beside another architecture's checkpoint is none of ours
         unreadable = error
     known = {name: value for name, value in options.items() if name in OPTIONS}
     refused = refusal(content, options=known, sidecar=sidecar, metadata=metadata)
@@ -96,7 +114,9 @@ def _load(
     fdat = FDATArch()
     if fdat.detect(state_dict):
         if unknown := set(options) - {"scale"}:
-            raise ModelLoadError(f"FDAT has no such option: {', '.join(sorted(unknown))}; it has: scale")
+            raise ModelLoadError(
+                f"FDAT has no such option: {', '.join(sorted(unknown))}; it has: scale"
+            )
         return fdat.load(state_dict, scale=_scale(options.get("scale")))
     if options:
         raise ModelLoadError(
@@ -146,8 +166,13 @@ def _check_tensor(key: str, value: Tensor) -> None:
         raise ModelLoadError(
             f"the tensor {key!r} claims {tuple(value.shape)} but stores less; the checkpoint is damaged"
         )
-    if value.is_floating_point() and not (value.float() if value.element_size() == 1 else value).isfinite().all():
-        raise ModelLoadError(f"the tensor {key!r} holds NaN or infinite values; the checkpoint is damaged")
+    if (
+        value.is_floating_point()
+        and not (value.float() if value.element_size() == 1 else value).isfinite().all()
+    ):
+        raise ModelLoadError(
+            f"the tensor {key!r} holds NaN or infinite values; the checkpoint is damaged"
+        )
 
 
 def _summary(state_dict: dict[str, Tensor]) -> str:

@@ -1,4 +1,5 @@
-"""Options of `load_model` as people type them: the one place where text becomes keyword arguments."""
+"""Options of `load_model` as people type them: the one place where text becomes keyword
+arguments."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ def parse_options(text: str | Iterable[str]) -> dict[str, str]:
     """Keyword arguments for `load_model`.
 
     Args:
-        text: NAME=VALUE, several of them between semicolons or lines, or one in each string of a sequence.
+        text: NAME=VALUE, several of them between semicolons or lines, or one in each string of a
+            sequence.
 
     Returns:
         Values as text, which `load_model` reads.
@@ -31,9 +33,13 @@ def parse_options(text: str | Iterable[str]) -> dict[str, str]:
     for piece in filter(None, (piece.strip() for piece in pieces)):
         name, equals, value = (part.strip() for part in piece.partition("="))
         if not (name and equals and value):
-            raise ModelLoadError(f"{piece!r} is no option; write NAME=VALUE, for example heads=6,8,6,8")
+            raise ModelLoadError(
+                f"{piece!r} is no option; write NAME=VALUE, for example heads=6,8,6,8"
+            )
         if name not in (*OPTIONS, *FDAT_OPTIONS):
-            raise ModelLoadError(f"unknown option {name!r}; Dense-Iso-ViT has {', '.join(OPTIONS)}, FDAT has scale")
+            raise ModelLoadError(
+                f"unknown option {name!r}; Dense-Iso-ViT has {', '.join(OPTIONS)}, FDAT has scale"
+            )
         if name in options:
             raise ModelLoadError(f"the option {name} is given twice: {options[name]} and {value}")
         options[name] = value

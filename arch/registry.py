@@ -1,4 +1,5 @@
-"""This package's architectures, and how they get into spandrel's registry, so that other loaders find them.
+"""This package's architectures, and how they get into spandrel's registry, so that other loaders
+find them.
 
 A new architecture is one entry of `ARCHITECTURES`: docs/adding-an-architecture.md.
 """
@@ -19,8 +20,8 @@ ARCHITECTURES: tuple[Callable[[], Architecture], ...] = (FDATArch, DenseIsoViTAr
 def install(registry: ArchRegistry = MAIN_REGISTRY) -> None:
     """Add Dense-Iso-ViT, and FDAT where the registry has none, to ``registry``.
 
-    Idempotent: an architecture whose id is registered already (by spandrel, by another pack, by an earlier call) is
-    left as it is. Atomic: after an error the registry is what it was.
+    Idempotent: an architecture whose id is registered already (by spandrel, by another pack, by an
+    earlier call) is left as it is. Atomic: after an error the registry is what it was.
     """
     own = [ArchSupport.from_architecture(architecture()) for architecture in ARCHITECTURES]
     registry.add(*own, ignore_duplicates=True)

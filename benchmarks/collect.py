@@ -3,8 +3,8 @@
     python -m benchmarks.fdat speed --json runs/benchmarks/fdat-speed.json      (and others; `make bench` runs all)
     python -m benchmarks.collect runs/benchmarks
 
-One section per file, in the order of their names, each with its command, day, machine and noise. Noise is the range
-from the quickest to the slowest of the repeated runs; the tables show medians.
+One section per file, in the order of their names, each with its command, day, machine and noise.
+Noise is the range from the quickest to the slowest of the repeated runs; the tables show medians.
 """
 
 from __future__ import annotations
@@ -28,16 +28,18 @@ from benchmarks.measure import MIB, UNPRINTED
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = """# Benchmarks
 
-Written by `python -m benchmarks.collect runs/benchmarks` from the figures of the commands below; `make bench` runs all
-of it (with two threads, and the training on `samples`). Medians; noise is the range from the quickest to the slowest
-run. Contestants take turns in one process, so ratios hold better than seconds do. Where more rounds are run than count
-(`--rounds`), the figures are of those in which the machine was most idle, by the rate of matrix products before and
-after every run; the ratio in all of them stands beside. FDAT's sizes are height x width of the input in pixels; its
+Written by `python -m benchmarks.collect runs/benchmarks` from the figures of the commands below;
+`make bench` runs all of it (with two threads, and the training on `samples`). Medians; noise is the
+range from the quickest to the slowest run. Contestants take turns in one process, so ratios hold
+better than seconds do. Where more rounds are run than count (`--rounds`), the figures are of those
+in which the machine was most idle, by the rate of matrix products before and after every run; the
+ratio in all of them stands beside. FDAT's sizes are height x width of the input in pixels; its
 networks have random weights.
 """
 NO_GPU = """## On a GPU
 
-Not yet measured. The commands take a GPU where they name one (`python -m benchmarks.dense_iso speed --device cuda`).
+Not yet measured. The commands take a GPU where they name one (`python -m benchmarks.dense_iso speed
+--device cuda`).
 """
 
 Figures = dict[str, Any]
@@ -47,18 +49,25 @@ Row = dict[str, Any]
 def markdown(rows: list[Row]) -> str:
     """A table with a column for every key, empty where a row has none."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    lines = [columns, ["---"] * len(columns), *([str(row.get(key, "")) for key in columns] for row in rows)]
+    lines = [
+        columns,
+        ["---"] * len(columns),
+        *([str(row.get(key, "")) for key in columns] for row in rows),
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def noise(row: Row, unit: str = " s") -> dict[str, str]:
     """The column of noise of a row that has ``spread``: {contestant: [least, median, largest]}."""
-    ranges = (f"{name} {least:.3g}-{most:.3g}{unit}" for name, (least, _, most) in row["spread"].items())
+    ranges = (
+        f"{name} {least:.3g}-{most:.3g}{unit}" for name, (least, _, most) in row["spread"].items()
+    )
     return {"noise": ", ".join(ranges)}
 
 
 def without_spread(row: Row) -> Row:
-    """The row's columns without the ranges that the plots and `noise` show, and without the single rounds."""
+    """The row's columns without the ranges that the plots and `noise` show, and without the single
+    rounds."""
     return {key: value for key, value in row.items() if key not in UNPRINTED}
 
 
@@ -108,7 +117,8 @@ def dense_iso_speed(figures: Figures) -> str:
 
 
 def dense_iso_train(figures: Figures) -> str:
-    """The curve of `benchmarks.dense_iso train` beside interpolation, and what gradients did not reach."""
+    """The curve of `benchmarks.dense_iso train` beside interpolation, and what gradients did not
+    reach."""
     rows = [{"step": row["step"], "PSNR": f"{row['psnr']:.2f} dB"} for row in figures["curve"]]
     missed = {
         "without a gradient": figures["without_gradient"],
@@ -169,7 +179,11 @@ def bars(axes: Axes, names: list[str], spreads: list[dict[str, list[float]]], un
     contestants = list(dict.fromkeys(name for row in spreads for name in row))
     width = 0.8 / len(contestants)
     for place, contestant in enumerate(contestants):
-        at = [i + (place - (len(contestants) - 1) / 2) * width for i, row in enumerate(spreads) if contestant in row]
+        at = [
+            i + (place - (len(contestants) - 1) / 2) * width
+            for i, row in enumerate(spreads)
+            if contestant in row
+        ]
         values = [row[contestant] for row in spreads if contestant in row]
         errors = [[v[1] - v[0] for v in values], [v[2] - v[1] for v in values]]
         axes.bar(at, [v[1] for v in values], width, yerr=errors, capsize=3, label=contestant)
@@ -193,7 +207,12 @@ def plot_growth(axes: Axes, figures: Figures) -> None:
         values = [row["spread"]["engine"] for row in rows]
         errors = [[v[1] - v[0] for v in values], [v[2] - v[1] for v in values]]
         axes.errorbar(
-            [megapixels(r) for r in rows], [v[1] for v in values], errors, marker="o", capsize=3, label=preset
+            [megapixels(r) for r in rows],
+            [v[1] for v in values],
+            errors,
+            marker="o",
+            capsize=3,
+            label=preset,
         )
     axes.set(xlabel="input, megapixels", ylabel="seconds per megapixel", ylim=(0, None))
     axes.legend()
@@ -204,7 +223,10 @@ def plot_memory(axes: Axes, figures: Figures) -> None:
     for name in dict.fromkeys((row["preset"], row["contestant"]) for row in figures["rows"]):
         rows = [row for row in figures["rows"] if (row["preset"], row["contestant"]) == name]
         axes.plot(
-            [megapixels(row) for row in rows], [row["peak MiB"] for row in rows], marker="o", label=", ".join(name)
+            [megapixels(row) for row in rows],
+            [row["peak MiB"] for row in rows],
+            marker="o",
+            label=", ".join(name),
         )
     axes.set(xlabel="input, megapixels", ylabel="peak, MiB", ylim=(0, None))
     axes.legend()
@@ -220,11 +242,23 @@ Table = Callable[[Figures], str]
 Plot = Callable[[Axes, Figures], None]
 SECTIONS: dict[tuple[str, str], tuple[str, Table, Plot | None]] = {
     ("fdat", "speed"): ("FDAT: the exact engine against the plain network", fdat_speed, plot_speed),
-    ("fdat", "exactness"): ("FDAT: the engine's result against the plain network's", fdat_exactness, None),
+    ("fdat", "exactness"): (
+        "FDAT: the engine's result against the plain network's",
+        fdat_exactness,
+        None,
+    ),
     ("fdat", "memory"): ("FDAT: peak memory", plain_rows, plot_memory),
     ("fdat", "growth"): ("FDAT: how the cost grows with the picture", fdat_growth, plot_growth),
-    ("dense_iso", "speed"): ("Dense-Iso-ViT: the engine against the plain network", dense_iso_speed, plot_speed),
-    ("dense_iso", "train"): ("Dense-Iso-ViT: eight patches learned by heart", dense_iso_train, None),
+    ("dense_iso", "speed"): (
+        "Dense-Iso-ViT: the engine against the plain network",
+        dense_iso_speed,
+        plot_speed,
+    ),
+    ("dense_iso", "train"): (
+        "Dense-Iso-ViT: eight patches learned by heart",
+        dense_iso_train,
+        None,
+    ),
     ("upscale", "upscale"): ("Tiles, memory requirements, previews", upscale, None),
 }
 """(module, what it measured) -> title, table, plot."""
@@ -251,7 +285,9 @@ def section(file: Path, images: Path) -> str:
     shown = re.sub(r" --json \S+", "", figures["command"])
     title += "".join(more for option, more in VARIANTS.items() if option in shown)
     lines = [f"## {title}", f"```sh\n{shown}\n```", table(figures)]
-    if plot is not None and (len(figures["rows"]) > 1 or "spread" in figures["rows"][0]):  # one point is no plot
+    if plot is not None and (
+        len(figures["rows"]) > 1 or "spread" in figures["rows"][0]
+    ):  # one point is no plot
         picture = images / f"{file.stem}.png"
         with plt.rc_context({"font.size": 9}):
             drawing, axes = plt.subplots(figsize=(6, 3), layout="constrained")
@@ -269,7 +305,9 @@ def collect(
     """Write the page and its plots."""
     files = sorted(folder.glob("*.json"))
     if not files:
-        raise typer.BadParameter(f"{folder} holds no *.json; run the benchmarks with --json first (make bench)")
+        raise typer.BadParameter(
+            f"{folder} holds no *.json; run the benchmarks with --json first (make bench)"
+        )
     images = docs / "images"
     images.mkdir(parents=True, exist_ok=True)
     try:
@@ -277,7 +315,9 @@ def collect(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     page = docs / "benchmarks.md"
-    on_gpu = any(json.loads(file.read_text(encoding="utf-8")).get("device", "cpu") != "cpu" for file in files)
+    on_gpu = any(
+        json.loads(file.read_text(encoding="utf-8")).get("device", "cpu") != "cpu" for file in files
+    )
     parts = [HEAD, *(f"{text}\n" for text in sections), *([] if on_gpu else [NO_GPU])]
     page.write_text("\n".join(parts), encoding="utf-8")
     typer.echo(f"{page}: {len(sections)} tables")

@@ -1,10 +1,11 @@
-"""Dense-Iso-ViT: the engine's speed against the plain network in the same windows, and a training sanity check.
+"""Dense-Iso-ViT: the engine's speed against the plain network in the same windows, and a training
+sanity check.
 
     python -m benchmarks.dense_iso speed --threads 2
     python -m benchmarks.dense_iso train PICTURES
 
-Both print a table; ``--json FILE`` also writes the figures. Speed is a ratio of wall-clock times in one process, runs
-interleaved, median reported: run it on an otherwise idle machine.
+Both print a table; ``--json FILE`` also writes the figures. Speed is a ratio of wall-clock times in
+one process, runs interleaved, median reported: run it on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ HEADS = {  # name: activation, place
     "activations between stages": ("gelu", "between"),
     "activations everywhere": ("gelu", "all"),
 }
-JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", help="Also write the figures to this file.")
+]
 
 
 @app.command()
@@ -64,7 +67,18 @@ def speed(
     half = getattr(torch, dtype)
     limits = {kind: matrix_rate(device, kind) for kind in (torch.float32, half)}
     console.print(about_default())
-    figures_of = "plain", "engine", "ratio", dtype, "to engine", "dB", "GFLOP/s", "of limit", "error", "Mpx/s"
+    figures_of = (
+        "plain",
+        "engine",
+        "ratio",
+        dtype,
+        "to engine",
+        "dB",
+        "GFLOP/s",
+        "of limit",
+        "error",
+        "Mpx/s",
+    )
     table = Table("head", *figures_of)
     rows = []
     for name, (activation, place) in HEADS.items():
@@ -73,7 +87,9 @@ def speed(
         row = {"head": name, **measure(activation, place, size, runs, device, half)}
         row["share_of_limit"] = row["engine_gflops"] / limits[torch.float32]
         rows.append(row)
-        console.print(f"{name}: plain {row['plain']:.2f} s, engine {row['engine']:.2f} s, {dtype} {row['half']:.2f} s")
+        console.print(
+            f"{name}: plain {row['plain']:.2f} s, engine {row['engine']:.2f} s, {dtype} {row['half']:.2f} s"
+        )
         table.add_row(
             name, f"{row['plain']:.2f} s", f"{row['engine']:.2f} s", f"{row['plain'] / row['engine']:.2f}x",
             f"{row['half']:.2f} s", f"{row['engine'] / row['half']:.2f}x", f"{row['half_psnr']:.1f}",
@@ -81,20 +97,35 @@ def speed(
             f"{row['output_mpx_per_second']:.3f}",
         )  # fmt: skip
     machine = torch.cuda.get_device_name() if device != "cpu" else platform.machine()
-    console.print(f"{size}x{size} pixels, {threads} threads, {machine}, torch {torch.__version__}, wall clock")
-    console.print(", ".join(f"matrix products in {kind}: {rate:.0f} GFLOP/s" for kind, rate in limits.items()))
+    console.print(
+        f"{size}x{size} pixels, {threads} threads, {machine}, torch {torch.__version__}, wall clock"
+    )
+    console.print(
+        ", ".join(f"matrix products in {kind}: {rate:.0f} GFLOP/s" for kind, rate in limits.items())
+    )
     console.print(table)
-    figures = {"what": "speed", "size": size, "threads": threads, "device": device, "half": dtype, "rows": rows}
+    figures = {
+        "what": "speed",
+        "size": size,
+        "threads": threads,
+        "device": device,
+        "half": dtype,
+        "rows": rows,
+    }
     write_figures(output, "benchmarks.dense_iso", figures)
 
 
 def about_default() -> str:
-    """Parameters of the default configuration, and how many products folding the head saves in a window."""
+    """Parameters of the default configuration, and how many products folding the head saves in a
+    window."""
     plain, engine = DenseIsoViT().eval(), InferenceDenseIsoViT().eval()
     window = torch.rand(1, 3, plain.config.window, plain.config.window)
     with torch.inference_mode():
         engine(window)  # composes the head, which is not counted
-        head = [counted(lambda m=m: m(window)) - counted(lambda m=m: m.features(window)) for m in (plain, engine)]
+        head = [
+            counted(lambda m=m: m(window)) - counted(lambda m=m: m.features(window))
+            for m in (plain, engine)
+        ]
     parameters = sum(parameter.numel() for parameter in plain.parameters())
     return (
         f"default configuration: {parameters:,} parameters; its head in a window: plain "
@@ -109,13 +140,17 @@ def counted(work: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
-def measure(activation: str, place: str, size: int, runs: int, device: str, half: torch.dtype) -> dict[str, Any]:
+def measure(
+    activation: str, place: str, size: int, runs: int, device: str, half: torch.dtype
+) -> dict[str, Any]:
     """Median seconds of the plain network, the engine, and the engine in ``half``, on one image."""
     torch.manual_seed(0)
     config = DenseIsoViTConfig(head=_with_activation(activation, place))
     engine = InferenceDenseIsoViT(config).eval()
     with torch.no_grad():
-        for parameter in engine.head.parameters():  # as large as a trained one's, so that errors mean something
+        for (
+            parameter
+        ) in engine.head.parameters():  # as large as a trained one's, so that errors mean something
             fan = parameter[0].numel() if parameter.ndim > 1 else 400
             parameter.copy_(torch.randn_like(parameter) / math.sqrt(fan))
     plain = DenseIsoViT(config).eval()
@@ -144,7 +179,9 @@ def measure(activation: str, place: str, size: int, runs: int, device: str, half
         "error": error,
         "half_psnr": -10 * math.log10(half_error),
         "engine_gflops": operations / medians["engine"] / 1e9,
-        "output_mpx_per_second": (size * config.scale) ** 2 / 1e6 / min(medians["engine"], medians["half"]),
+        "output_mpx_per_second": (size * config.scale) ** 2
+        / 1e6
+        / min(medians["engine"], medians["half"]),
     }
 
 
@@ -167,21 +204,30 @@ def _seconds(work: Callable[[], object], device: str) -> float:
 
 def _with_activation(name: str, place: str) -> tuple[HeadLayer, ...]:
     head = pixel_shuffle_head()
-    return tuple(replace(layer, activation=each) for layer, each in zip(head, activations(head, (name,), place)))
+    return tuple(
+        replace(layer, activation=each)
+        for layer, each in zip(head, activations(head, (name,), place))
+    )
 
 
 @app.command()
 def train(
-    pictures: Annotated[Path, typer.Argument(help="Pictures of at least 256 x 256 pixels: a folder, or one.")],
+    pictures: Annotated[
+        Path, typer.Argument(help="Pictures of at least 256 x 256 pixels: a folder, or one.")
+    ],
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 400,
-    width: Annotated[float, typer.Option(help="Share of the published widths; 1 needs a GPU or patience.")] = 0.25,
+    width: Annotated[
+        float, typer.Option(help="Share of the published widths; 1 needs a GPU or patience.")
+    ] = 0.25,
     fusion: Annotated[
-        int, typer.Option(help="Channels of the fusion: what a linear head can learn; published: 192.")
+        int,
+        typer.Option(help="Channels of the fusion: what a linear head can learn; published: 192."),
     ] = 384,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     output: JsonOption = None,
 ) -> None:
-    """Learn eight 64x64 patches by heart: gradients reach every parameter, and every parameter moves."""
+    """Learn eight 64x64 patches by heart: gradients reach every parameter, and every parameter
+    moves."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     try:
@@ -197,7 +243,9 @@ def train(
     )
     console.print(f"mean squared error: fell by a factor of {result.factor:.1f}")
     limits = ", ".join(f"{channels}: {limit:.2f} dB" for channels, limit in result.limits.items())
-    console.print(f"limit of a linear head by channels of the fusion (cells on their own): {limits}")
+    console.print(
+        f"limit of a linear head by channels of the fusion (cells on their own): {limits}"
+    )
     reached = f"{result.reached:,} of {result.parameters:,}"
     console.print(f"numbers that a gradient reached: {reached}; of the parameters that hold them,")
     for what, names in (

@@ -1,13 +1,15 @@
-"""Does exactness matter with trained weights? FDAT whole, exact, in ordinary tiles and with local statistics.
+"""Does exactness matter with trained weights? FDAT whole, exact, in ordinary tiles and with local
+statistics.
 
-    python -m benchmarks.exactness pictures FOLDER [FOLDER ...] --model models/fdat_demo_x2.safetensors
-    python -m benchmarks.exactness large FOLDER --model models/fdat_demo_x2.safetensors
-    python -m benchmarks.exactness heatmap PICTURE --model models/fdat_demo_x2.safetensors --output heatmap.png
+    python -m benchmarks.exactness pictures FOLDER [FOLDER ...] --model
+    models/fdat_demo_x2.safetensors python -m benchmarks.exactness large FOLDER --model
+    models/fdat_demo_x2.safetensors python -m benchmarks.exactness heatmap PICTURE --model
+    models/fdat_demo_x2.safetensors --output heatmap.png
 
-``pictures`` takes every picture reduced by the scale (as `benchmarks.quality`) and compares with the plain network on
-the whole picture, and with the truth. ``large`` sews the pictures of a folder into one that is 4096x3072 after the
-reduction, and compares with the exact mode: the plain network would need tens of GiB. ``--page`` writes the table into
-a page of the documentation.
+``pictures`` takes every picture reduced by the scale (as `benchmarks.quality`) and compares with
+the plain network on the whole picture, and with the truth. ``large`` sews the pictures of a folder
+into one that is 4096x3072 after the reduction, and compares with the exact mode: the plain network
+would need tens of GiB. ``--page`` writes the table into a page of the documentation.
 """
 
 from __future__ import annotations
@@ -59,7 +61,9 @@ class Comparison:
 
     to_reference: list[float] = field(default_factory=list)  # dB
     largest: float = 0.0  # difference in levels of 255
-    gain: list[float] = field(default_factory=list)  # dB on Y by which it is nearer to the truth than the reference
+    gain: list[float] = field(
+        default_factory=list
+    )  # dB on Y by which it is nearer to the truth than the reference
 
     def row(self, name: str) -> str:
         """One line of the table whose head is `HEADER`."""
@@ -95,7 +99,8 @@ def difference(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[float, f
 
 
 def to_truth(result: NDArray[np.float32], truth: NDArray[np.uint8], scale: int) -> float:
-    """PSNR on Y of the rounded result, borders cropped, as `tools.metrics.evaluate`; band by band."""
+    """PSNR on Y of the rounded result, borders cropped, as `tools.metrics.evaluate`; band by
+    band."""
     height, width = truth.shape[:2]
     squares = 0.0
     for rows in bands(height - 2 * scale):
@@ -111,7 +116,8 @@ def in_mode(model: ImageModelDescriptor, mode: str, tile: int | None = None) -> 
 
 
 def with_local(model: ImageModelDescriptor, window: int) -> Upscale:
-    """A model like this one with statistics over windows of ``window`` input pixels, on the whole picture at once."""
+    """A model like this one with statistics over windows of ``window`` input pixels, on the whole
+    picture at once."""
     assert isinstance(model.model, FDAT)
     network = with_local_statistics(model.model, window)
     local = ImageModelDescriptor(
@@ -133,7 +139,9 @@ def load_fdat(path: Path) -> ImageModelDescriptor:
     """Load a checkpoint. Raises typer.BadParameter where it is not an FDAT."""
     model = load_model(path)
     if not isinstance(model.model, FDAT):
-        raise typer.BadParameter(f"{path} is a {model.architecture.name}; only FDAT has statistics of the whole image")
+        raise typer.BadParameter(
+            f"{path} is a {model.architecture.name}; only FDAT has statistics of the whole image"
+        )
     return model
 
 
@@ -141,9 +149,15 @@ def pictures_of(places: list[Path]) -> list[Path]:
     """The given files and the pictures of the given folders."""
     found = []
     for place in places:
-        found += sorted(p for p in place.iterdir() if p.suffix.lower() in SUFFIXES) if place.is_dir() else [place]
+        found += (
+            sorted(p for p in place.iterdir() if p.suffix.lower() in SUFFIXES)
+            if place.is_dir()
+            else [place]
+        )
     if not found:
-        raise typer.BadParameter(f"no pictures in {', '.join(map(str, places))} ({', '.join(sorted(SUFFIXES))})")
+        raise typer.BadParameter(
+            f"no pictures in {', '.join(map(str, places))} ({', '.join(sorted(SUFFIXES))})"
+        )
     return found
 
 
@@ -161,14 +175,20 @@ def report(page: Path | None, section: str, lines: list[str]) -> None:
     """Print the table, and write it with its command into a section of ``page``."""
     print("\n".join(lines))
     if page:
-        write_section(page, section, "\n".join([f"`{command('benchmarks.exactness')}`", "", *lines]))
+        write_section(
+            page, section, "\n".join([f"`{command('benchmarks.exactness')}`", "", *lines])
+        )
 
 
 @app.command()
 def pictures(
-    places: Annotated[list[Path], typer.Argument(help="Ground-truth pictures, or folders of them.")],
+    places: Annotated[
+        list[Path], typer.Argument(help="Ground-truth pictures, or folders of them.")
+    ],
     model: Annotated[Path, typer.Option(help="An FDAT checkpoint.")],
-    windows: Annotated[str, typer.Option(help="Sides of the windows of local statistics.")] = LOCAL_WINDOWS,
+    windows: Annotated[
+        str, typer.Option(help="Sides of the windows of local statistics.")
+    ] = LOCAL_WINDOWS,
     page: Annotated[Path | None, typer.Option(help="Write the table into this page.")] = None,
     section: Annotated[str, typer.Option(help="Its section.")] = "pictures",
 ) -> None:
@@ -177,7 +197,9 @@ def pictures(
     scale = loaded.scale
     methods: dict[str, tuple[int, Upscale]] = {"exact": (0, in_mode(loaded, "exact"))}
     methods |= {f"tiles of {size}": (size, in_mode(loaded, "tile", size)) for size in sizes(TILES)}
-    methods |= {f"statistics over {size}": (size, with_local(loaded, size)) for size in sizes(windows)}
+    methods |= {
+        f"statistics over {size}": (size, with_local(loaded, size)) for size in sizes(windows)
+    }
     comparisons = {name: Comparison() for name in methods}
     whole, truths = in_mode(loaded, "whole"), []
     for path in pictures_of(places):
@@ -201,7 +223,8 @@ def pictures(
 
 
 def sew(paths: list[Path], height: int, width: int) -> NDArray[np.uint8]:
-    """Pictures side by side at their own size until (height, width) is full; where short, once more, mirrored."""
+    """Pictures side by side at their own size until (height, width) is full; where short, once
+    more, mirrored."""
     canvas = np.zeros((height, width, 3), np.uint8)
     top, index = 0, 0
     while top < height:
@@ -227,7 +250,9 @@ def large(
     width: Annotated[int, typer.Option(help="Width of the input.")] = 4096,
     height: Annotated[int, typer.Option(help="Height of the input.")] = 3072,
     tiles: Annotated[str, typer.Option(help="Sizes of the tiles.")] = TILES,
-    windows: Annotated[str, typer.Option(help="Sides of the windows of local statistics; about 3 KiB per pixel.")] = "",
+    windows: Annotated[
+        str, typer.Option(help="Sides of the windows of local statistics; about 3 KiB per pixel.")
+    ] = "",
     page: Annotated[Path | None, typer.Option(help="Write the table into this page.")] = None,
     section: Annotated[str, typer.Option(help="Its section.")] = "large",
 ) -> None:
@@ -266,7 +291,8 @@ def large(
 
 
 def heat(levels: NDArray[np.float32], top: float) -> NDArray[np.uint8]:
-    """(H, W, 3): black, red, yellow, white from 0 to ``top`` levels, in few steps: the palette is for the picture."""
+    """(H, W, 3): black, red, yellow, white from 0 to ``top`` levels, in few steps: the palette is
+    for the picture."""
     x = np.round(np.clip(levels / top, 0, 1)[..., None] * HEAT_STEPS) / HEAT_STEPS * 3
     return (np.clip(x - np.arange(3), 0, 1) * 255).astype(np.uint8)
 
@@ -280,16 +306,23 @@ def heatmap(
     width: Annotated[int, typer.Option(help="Width of every panel.")] = 440,
     top: Annotated[float, typer.Option(help="Levels that are white.")] = 2.0,
 ) -> None:
-    """Where tiles differ from the whole picture: the largest difference of the colours, its mean where reduced."""
+    """Where tiles differ from the whole picture: the largest difference of the colours, its mean
+    where reduced."""
     loaded = load_fdat(model)
     truth = modcrop(read_picture(picture), loaded.scale)
     low = reduced(truth, loaded.scale)
     exact = in_mode(loaded, "exact")(low)[0]
     size = width, round(width * exact.shape[0] / exact.shape[1])
-    panels = {"exact": Image.fromarray((exact * 255).round().byte().numpy()).resize(size, Image.Resampling.LANCZOS)}
+    panels = {
+        "exact": Image.fromarray((exact * 255).round().byte().numpy()).resize(
+            size, Image.Resampling.LANCZOS
+        )
+    }
     for tile in sizes(tiles):
         levels = (in_mode(loaded, "tile", tile)(low)[0] - exact).abs().amax(2) * 255  # (H, W)
-        shown = torch.nn.functional.adaptive_avg_pool2d(levels[None, None], (size[1], size[0]))[0, 0]
+        shown = torch.nn.functional.adaptive_avg_pool2d(levels[None, None], (size[1], size[0]))[
+            0, 0
+        ]
         name = f"tiles of {tile}: up to {levels.max():.1f} levels of 255, mean {levels.mean():.2f}"
         panels[name] = Image.fromarray(heat(shown.numpy(), top))
         print(name, flush=True)

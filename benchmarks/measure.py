@@ -1,4 +1,5 @@
-"""Time and memory as the benchmarks measure them, and the words for the machine that they were measured on."""
+"""Time and memory as the benchmarks measure them, and the words for the machine that they were
+measured on."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ UNPRINTED = "spread", "rounds"
 def machine() -> str:
     """Processor, cores, threads and versions, for the head of a table."""
     model = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+    for line in (
+        Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    ):
         if line.startswith("model name"):
             model = line.split(":", 1)[1].strip()
             break
@@ -39,9 +42,14 @@ def machine() -> str:
 
 
 def write_figures(file: Path | None, module: str, figures: dict[str, Any]) -> None:
-    """Write figures as JSON, with the command, the day and the machine that they are from; nowhere for None."""
+    """Write figures as JSON, with the command, the day and the machine that they are from; nowhere
+    for None."""
     if file is not None:
-        about = {"command": command(module), "date": time.strftime("%Y-%m-%d"), "machine": machine()}
+        about = {
+            "command": command(module),
+            "date": time.strftime("%Y-%m-%d"),
+            "machine": machine(),
+        }
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps({**about, **figures}, indent=1) + "\n", encoding="utf-8")
 
@@ -50,9 +58,11 @@ M_MMAP_THRESHOLD = -3
 
 
 def peak_above_base(work: Callable[[], object]) -> int:
-    """Bytes by which resident memory peaks above what it was before ``work`` (Linux with glibc only).
+    """Bytes by which resident memory peaks above what it was before ``work`` (Linux with glibc
+    only).
 
-    Freed memory goes back to the system at once, so that the figure is what was held and not what the allocator kept.
+    Freed memory goes back to the system at once, so that the figure is what was held and not what
+    the allocator kept.
     """
     gc.collect()
     ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**16)
@@ -67,7 +77,9 @@ def peak_above_base(work: Callable[[], object]) -> int:
 
 
 def interleaved(
-    works: dict[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.perf_counter
+    works: dict[str, Callable[[], object]],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of every work by ``clock``, run in turn ``repeats`` times after one warm-up."""
     return interleaved_beside(works, repeats, lambda: 0.0, clock)[0]
@@ -79,7 +91,8 @@ def interleaved_beside(
     probe: Callable[[], float],
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[dict[str, list[float]], list[float]]:
-    """Seconds of every work, and per round the least value of ``probe``, which is called before and after each work."""
+    """Seconds of every work, and per round the least value of ``probe``, which is called before and
+    after each work."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
     least = []
     for round_ in range(repeats + 1):

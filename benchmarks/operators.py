@@ -1,14 +1,16 @@
-"""The operators that FDAT's engine computes with on a CPU, against what they replace; for docs/fdat-engine.md.
+"""The operators that FDAT's engine computes with on a CPU, against what they replace; for
+docs/fdat-engine.md.
 
     python -m benchmarks.operators [--repeats 15] [--threads 2]
 
 - products with a packed weight, against 1x1 convolutions, which pack it at every call;
 - window attention by two batched products and a softmax, against ``scaled_dot_product_attention``;
 - attention with heads padded to 32, against heads of 30;
-- Winograd's convolution, against the direct one: time, rounding, and what other points would make of the rounding.
+- Winograd's convolution, against the direct one: time, rounding, and what other points would make
+  of the rounding.
 
-A ratio is the median of the ratios of runs in turn, of wall-clock times: run it on an idle machine. With one thread
-PyTorch takes another way through convolutions, and times are CPU times.
+A ratio is the median of the ratios of runs in turn, of wall-clock times: run it on an idle machine.
+With one thread PyTorch takes another way through convolutions, and times are CPU times.
 """
 
 from __future__ import annotations
@@ -53,7 +55,8 @@ def products(ratio: Ratio) -> None:
 
 
 class Attention:
-    """What `window_attention` takes of a block and of a map, but with queries, keys and values at hand."""
+    """What `window_attention` takes of a block and of a map, but with queries, keys and values at
+    hand."""
 
     def __init__(self, windows: int, heads: int, width: int) -> None:
         self.heads, self.scale = heads, 0.2
@@ -79,7 +82,9 @@ def sums(ratio: Ratio, height: int = 64, width: int = 256) -> None:
         weight, bias = torch.randn(outputs, channels), torch.randn(outputs)
         x, rows = torch.randn(height, width, channels), torch.zeros(height, width, outputs)
         product, added = Product.of(weight, bias), AddedProduct.of(weight, bias)
-        gain = ratio(lambda r=rows, x=x, p=product: r.add_(p(x)), lambda r=rows, x=x, a=added: a(r, x))
+        gain = ratio(
+            lambda r=rows, x=x, p=product: r.add_(p(x)), lambda r=rows, x=x, a=added: a(r, x)
+        )
         print(f"  {channels} to {outputs}: product and sum / product into the sum {gain:.2f}")
 
 
@@ -91,16 +96,33 @@ def attention(ratio: Ratio, windows: int = 16, heads: int = 6) -> None:
     narrow, wide = (Attention(windows, heads, width) for width in (30, padded))
     gain = ratio(lambda: wide.run(by_torch), lambda: wide.run(by_products))
     print(f"  heads of {padded}: scaled_dot_product_attention / batched products {gain:.2f}")
-    for name, bias in (("batched products", by_products), ("scaled_dot_product_attention", by_torch)):
+    for name, bias in (
+        ("batched products", by_products),
+        ("scaled_dot_product_attention", by_torch),
+    ):
         gain = ratio(lambda bias=bias: narrow.run(bias), lambda bias=bias: wide.run(bias))
         print(f"  {name}: heads of 30 / padded to {padded} {gain:.2f}")
 
 
 def convolutions(ratio: Ratio, side: int = 128) -> None:
     """3x3 convolutions of a picture of ``side`` x ``side`` tokens."""
-    for dtype, channels in ((torch.float32, 96), (torch.float32, 180), (torch.bfloat16, 96), (torch.bfloat16, 180)):
-        image = torch.randn(1, channels, side, side).to(dtype).contiguous(memory_format=torch.channels_last)
-        weight = torch.randn(channels, channels, 3, 3).to(dtype).contiguous(memory_format=torch.channels_last) / 30
+    for dtype, channels in (
+        (torch.float32, 96),
+        (torch.float32, 180),
+        (torch.bfloat16, 96),
+        (torch.bfloat16, 180),
+    ):
+        image = (
+            torch.randn(1, channels, side, side)
+            .to(dtype)
+            .contiguous(memory_format=torch.channels_last)
+        )
+        weight = (
+            torch.randn(channels, channels, 3, 3)
+            .to(dtype)
+            .contiguous(memory_format=torch.channels_last)
+            / 30
+        )
         transformed = winograd.transform_weight(weight)
         gain = ratio(
             lambda i=image, w=weight: F.conv2d(i, w, padding=1),
@@ -110,24 +132,31 @@ def convolutions(ratio: Ratio, side: int = 128) -> None:
 
 
 def rounding(dtype: torch.dtype, channels: int = 96) -> float:
-    """RMS error of Winograd's convolution over that of the direct one, both in ``dtype``, against float64."""
+    """RMS error of Winograd's convolution over that of the direct one, both in ``dtype``, against
+    float64."""
     image = torch.randn(1, channels, 64, 64).to(dtype).contiguous(memory_format=torch.channels_last)
     weight = (torch.randn(channels, channels, 3, 3) / channels**0.5 / 3).to(dtype)
     wanted = F.conv2d(image.double(), weight.double(), padding=1)
     got = winograd.convolve(image, winograd.transform_weight(weight), (1, 1, 1, 1))
     return float(
-        ((got - wanted).square().mean() / (F.conv2d(image, weight, padding=1) - wanted).square().mean()).sqrt()
+        (
+            (got - wanted).square().mean()
+            / (F.conv2d(image, weight, padding=1) - wanted).square().mean()
+        ).sqrt()
     )
 
 
 def amplification(algorithm: Algorithm) -> float:
-    """Error of the outputs (RMS), over the direct convolution's, if every product had the same relative error.
+    """Error of the outputs (RMS), over the direct convolution's, if every product had the same
+    relative error.
 
-    In one dimension an output is a sum of products weighed by A^T, which are as large as B^T and G make them; the
-    variance there is the RMS in two dimensions. White data and kernels.
+    In one dimension an output is a sum of products weighed by A^T, which are as large as B^T and G
+    make them; the variance there is the RMS in two dimensions. White data and kernels.
     """
     result, kernel, data = algorithm.matrices()
-    size = data.square().sum(1) * kernel.square().sum(1)  # (places,): mean square of a product, in one dimension
+    size = data.square().sum(1) * kernel.square().sum(
+        1
+    )  # (places,): mean square of a product, in one dimension
     return float((result.square() @ size).mean() / 3)
 
 
@@ -140,7 +169,9 @@ def main(
     torch.manual_seed(0)
     clock = time.process_time if threads == 1 else time.perf_counter
 
-    def ratio(slower: Callable[[], object], quicker: Callable[[], object], calls: int = 10) -> float:
+    def ratio(
+        slower: Callable[[], object], quicker: Callable[[], object], calls: int = 10
+    ) -> float:
         def often(work: Callable[[], object]) -> Callable[[], object]:
             return lambda: [work() for _ in range(calls)]
 
@@ -159,7 +190,9 @@ def main(
         convolutions(ratio)
         print("Rounding of Winograd's convolution over the direct one's, RMS")
         for dtype in (torch.float32, torch.bfloat16):
-            print(f"  {dtype}, F({ALGORITHMS[dtype].tile}x{ALGORITHMS[dtype].tile}, 3x3): {rounding(dtype):.1f}")
+            print(
+                f"  {dtype}, F({ALGORITHMS[dtype].tile}x{ALGORITHMS[dtype].tile}, 3x3): {rounding(dtype):.1f}"
+            )
         print("Growth of errors in the transforms, RMS")
         for name, algorithm in OTHERS.items():
             print(f"  {name}: {amplification(algorithm):.1f}")

@@ -1,11 +1,13 @@
-"""Can Dense-Iso-ViT learn a few patches by heart? Then gradients reach every parameter, and they suffice.
+"""Can Dense-Iso-ViT learn a few patches by heart? Then gradients reach every parameter, and they
+suffice.
 
 Used by ``python -m benchmarks.dense_iso train`` and by `tests.test_overfit`.
 
-The head decides what can be learned at all. Without activations it is one linear map from the fusion's ``w`` channels
-to the 16 x 16 x 3 = 768 numbers of a token's enlarged pixels, so the residuals of all tokens lie near a space of ``w``
-dimensions. The best such space is known in closed form (`linear_limit`), whatever optimiser looks for it. A narrow
-network is given a fusion wide enough, and a head that narrows as the pixels multiply.
+The head decides what can be learned at all. Without activations it is one linear map from the
+fusion's ``w`` channels to the 16 x 16 x 3 = 768 numbers of a token's enlarged pixels, so the
+residuals of all tokens lie near a space of ``w`` dimensions. The best such space is known in closed
+form (`linear_limit`), whatever optimiser looks for it. A narrow network is given a fusion wide
+enough, and a head that narrows as the pixels multiply.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ WARMUP = 0.1
 """Share of the steps in which the rate rises to its peak; half a cosine down to nothing follows."""
 BETAS = 0.9, 0.99
 EPSILON = 1e-12
-"""Gradients of a mean over millions of pixels are as small as 1e-9: AdamW's usual 1e-8 would hold those back."""
+"""Gradients of a mean over millions of pixels are as small as 1e-9: AdamW's usual 1e-8 would hold
+those back."""
 LIMITS_FOR = 48, 192
 """Fusions to compare with: a quarter of the published one, and the published one."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -44,13 +47,15 @@ class Overfit:
     """What a training came to.
 
     Attributes:
-        bilinear, bicubic: PSNR in dB of interpolation on the patches; bilinear is the network's skip.
+        bilinear, bicubic: PSNR in dB of interpolation on the patches; bilinear is the network's
+            skip.
         limits: `linear_limit` in dB by channels of the fusion: the network's own and `LIMITS_FOR`.
         curve: step, mse, psnr (dB) before that step, every 25 steps and after the last.
         without_gradient: parameters whose gradient was zero in every step.
         not_finite: parameters with a NaN or infinity among their gradients in any step.
         not_moved: parameters that are still what they were initialised to.
-        parameters, reached: numbers in the network, and those with a gradient other than zero in any step.
+        parameters, reached: numbers in the network, and those with a gradient other than zero in
+            any step.
         cpu_seconds: processor time of the training.
     """
 
@@ -82,44 +87,64 @@ def psnr(mse: float) -> float:
 
 
 def narrow_network(width: float = 0.25, fusion: int = 384) -> DenseIsoViT:
-    """Four stages of three blocks with ``width`` times the published widths, and a head that ends narrow."""
+    """Four stages of three blocks with ``width`` times the published widths, and a head that ends
+    narrow."""
     dims = tuple(max(8, int(share * width) // 8 * 8) for share in (192, 256, 288, 384))
-    head = pixel_shuffle_head(fusion_width=fusion, widths=tuple(max(3, fusion // 2**i) for i in range(2, 6)))
+    head = pixel_shuffle_head(
+        fusion_width=fusion, widths=tuple(max(3, fusion // 2**i) for i in range(2, 6))
+    )
     return DenseIsoViT(DenseIsoViTConfig(dims=dims, head=head))
 
 
 def linear_limit(residual: Tensor, width: int, cell: int) -> float:
-    """PSNR in dB of the best approximation of all cells of ``residual`` (B, 3, H, W) by ``width`` numbers each.
+    """PSNR in dB of the best approximation of all cells of ``residual`` (B, 3, H, W) by ``width``
+    numbers each.
 
-    By singular values; cells of ``cell`` x ``cell`` pixels on their own. The head's kernels let a token reach into its
-    neighbours' cells, which allows a little more than this.
+    By singular values; cells of ``cell`` x ``cell`` pixels on their own. The head's kernels let a
+    token reach into its neighbours' cells, which allows a little more than this.
     """
-    cells = F.pixel_unshuffle(residual.double(), cell).permute(0, 2, 3, 1).flatten(0, 2)  # (cells, 3 * cell * cell)
+    cells = (
+        F.pixel_unshuffle(residual.double(), cell).permute(0, 2, 3, 1).flatten(0, 2)
+    )  # (cells, 3 * cell * cell)
     return psnr(float(torch.linalg.svdvals(cells)[width:].square().sum()) / residual.numel())
 
 
-def overfit(network: DenseIsoViT, target: Tensor, steps: int, report: Report | None = None, every: int = 25) -> Overfit:
-    """Train on all of ``target`` (B, 3, window * scale, window * scale) in every step, from its bicubic reduction.
+def overfit(
+    network: DenseIsoViT, target: Tensor, steps: int, report: Report | None = None, every: int = 25
+) -> Overfit:
+    """Train on all of ``target`` (B, 3, window * scale, window * scale) in every step, from its
+    bicubic reduction.
 
-    Mean squared error, because most residuals are nearly zero: the mean absolute error is then flat around zero, and
-    the first hundred steps would be lost. AdamW with one cycle of the rate, nothing that regularises.
+    Mean squared error, because most residuals are nearly zero: the mean absolute error is then flat
+    around zero, and the first hundred steps would be lost. AdamW with one cycle of the rate,
+    nothing that regularises.
     """
     config = network.config
-    image = F.interpolate(target, scale_factor=1 / config.scale, mode="bicubic", antialias=True).clamp(0, 1)
+    image = F.interpolate(
+        target, scale_factor=1 / config.scale, mode="bicubic", antialias=True
+    ).clamp(0, 1)
     skip = network.skip(image)
     bicubic = F.interpolate(image, scale_factor=config.scale, mode="bicubic")
     cell, fusion = config.patch_size * config.scale, config.head[0].channels
     result = Overfit(
         bilinear=psnr(float(F.mse_loss(skip, target))),
         bicubic=psnr(float(F.mse_loss(bicubic, target))),
-        limits={width: linear_limit(target - skip, width, cell) for width in sorted({*LIMITS_FOR, fusion})},
+        limits={
+            width: linear_limit(target - skip, width, cell)
+            for width in sorted({*LIMITS_FOR, fusion})
+        },
         parameters=sum(parameter.numel() for parameter in network.parameters()),
     )
     parameters = dict(network.named_parameters())
     before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
-    reached = {name: torch.zeros_like(parameter, dtype=torch.bool) for name, parameter in parameters.items()}
+    reached = {
+        name: torch.zeros_like(parameter, dtype=torch.bool)
+        for name, parameter in parameters.items()
+    }
     finite = dict.fromkeys(parameters, True)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=PEAK_RATE, betas=BETAS, eps=EPSILON, weight_decay=0)
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=PEAK_RATE, betas=BETAS, eps=EPSILON, weight_decay=0
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, PEAK_RATE, total_steps=steps, pct_start=WARMUP, cycle_momentum=False
     )
@@ -144,14 +169,18 @@ def overfit(network: DenseIsoViT, target: Tensor, steps: int, report: Report | N
     result.reached = sum(int(mask.sum()) for mask in reached.values())
     result.without_gradient = [name for name, mask in reached.items() if not mask.any()]
     result.not_finite = [name for name, good in finite.items() if not good]
-    result.not_moved = [name for name, parameter in parameters.items() if torch.equal(parameter, before[name])]
+    result.not_moved = [
+        name for name, parameter in parameters.items() if torch.equal(parameter, before[name])
+    ]
     return result
 
 
 def read_patches(pictures: Path, count: int = 8, side: int = 256) -> Tensor:
-    """The middle of ``count`` pictures of a folder, in the order of their names; (count, RGB, side, side) in [0, 1].
+    """The middle of ``count`` pictures of a folder, in the order of their names; (count, RGB, side,
+    side) in [0, 1].
 
-    Fewer pictures, or one file: as many patches of each as make ``count``, evenly placed; they may overlap.
+    Fewer pictures, or one file: as many patches of each as make ``count``, evenly placed; they may
+    overlap.
 
     Raises:
         ValueError: no picture is as large as a patch.

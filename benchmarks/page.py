@@ -1,4 +1,5 @@
-"""Tables that a benchmark writes into a page of the documentation, between two marks that name its command."""
+"""Tables that a benchmark writes into a page of the documentation, between two marks that name its
+command."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ def command(module: str) -> str:
 
 
 def write_section(page: Path, name: str, text: str) -> None:
-    """Replace what stands between ``<!-- name -->`` and ``<!-- end of name -->`` in a Markdown page.
+    """Replace what stands between ``<!-- name -->`` and ``<!-- end of name -->`` in a Markdown
+    page.
 
     Raises:
         ValueError: the page has no such place.
@@ -21,6 +23,10 @@ def write_section(page: Path, name: str, text: str) -> None:
     content = page.read_text(encoding="utf-8")
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
     if content.count(begin) != 1 or content.find(end) < content.find(begin):
-        raise ValueError(f"{page} has no place for the table: lines {begin.strip()!r} and {end!r} were expected")
+        raise ValueError(
+            f"{page} has no place for the table: lines {begin.strip()!r} and {end!r} were expected"
+        )
     before, rest = content.split(begin)
-    page.write_text(before + begin + text.strip() + "\n" + rest[rest.index(end) :], encoding="utf-8")
+    page.write_text(
+        before + begin + text.strip() + "\n" + rest[rest.index(end) :], encoding="utf-8"
+    )

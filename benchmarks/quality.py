@@ -1,12 +1,14 @@
-"""PSNR, SSIM and LPIPS of checkpoints on folders of pictures, by the standard protocol, against bicubic and Lanczos.
+"""PSNR, SSIM and LPIPS of checkpoints on folders of pictures, by the standard protocol, against
+bicubic and Lanczos.
 
     python -m benchmarks.quality FOLDER [FOLDER ...] --model models/fdat_demo_x2.safetensors
     python -m benchmarks.quality FOLDER --scale 4                             (interpolation alone)
     python -m benchmarks.quality FOLDER [FOLDER ...] --model A --model B --page docs/quality.md
 
-MATLAB-style bicubic reduction to 8 bit, upscaling by `upscale_image`, rounding to 8 bit, border cropped by the scale,
-PSNR and SSIM on Y and on RGB. Grey files stay grey, as published figures have it. Lanczos is Pillow's (a = 3).
-``--record`` writes the averages into the metadata of the checkpoints.
+MATLAB-style bicubic reduction to 8 bit, upscaling by `upscale_image`, rounding to 8 bit, border
+cropped by the scale, PSNR and SSIM on Y and on RGB. Grey files stay grey, as published figures have
+it. Lanczos is Pillow's (a = 3). ``--record`` writes the averages into the metadata of the
+checkpoints.
 """
 
 from __future__ import annotations
@@ -108,33 +110,52 @@ def evaluate_folder(
 
 def average(scores: dict[str, dict[str, Scores]], method: str) -> Scores:
     """Mean of one method's scores over the pictures of a folder."""
-    return Scores(*np.mean([astuple(picture[method]) for picture in scores.values()], axis=0).tolist())
+    return Scores(
+        *np.mean([astuple(picture[method]) for picture in scores.values()], axis=0).tolist()
+    )
 
 
 def table(results: dict[str, dict[str, Scores]], scale: int) -> str:
-    """Markdown: a row per method, PSNR/SSIM on Y and RGB of every folder. ``results`` is folder -> method -> mean."""
+    """Markdown: a row per method, PSNR/SSIM on Y and RGB of every folder. ``results`` is folder ->
+    method -> mean."""
     folders = list(results)
-    with_lpips = not any(np.isnan(mean.lpips) for means in results.values() for mean in means.values())
+    with_lpips = not any(
+        np.isnan(mean.lpips) for means in results.values() for mean in means.values()
+    )
     columns = ["Y", "RGB", *(["LPIPS"] if with_lpips else [])]
     lines = [
-        "| " + " | ".join([f"x{scale}", *(f"{folder} {column}" for folder in folders for column in columns)]) + " |",
+        "| "
+        + " | ".join(
+            [f"x{scale}", *(f"{folder} {column}" for folder in folders for column in columns)]
+        )
+        + " |",
         "| --- " * (1 + len(folders) * len(columns)) + "|",
     ]
     for method in next(iter(results.values())):
         means = [results[folder][method] for folder in folders]
-        cells = [[mean.y, mean.rgb, *([f"{mean.lpips:.4f}"] if with_lpips else [])] for mean in means]
-        lines.append("| " + " | ".join([method, *(cell for group in cells for cell in group)]) + " |")
+        cells = [
+            [mean.y, mean.rgb, *([f"{mean.lpips:.4f}"] if with_lpips else [])] for mean in means
+        ]
+        lines.append(
+            "| " + " | ".join([method, *(cell for group in cells for cell in group)]) + " |"
+        )
     return "\n".join(lines)
 
 
 def quality(
     folders: Annotated[list[Path], typer.Argument(help="Folders of ground-truth pictures.")],
-    model: Annotated[list[Path] | None, typer.Option(help="Checkpoint; repeatable. None: interpolation alone.")] = None,
+    model: Annotated[
+        list[Path] | None, typer.Option(help="Checkpoint; repeatable. None: interpolation alone.")
+    ] = None,
     scale: Annotated[int, typer.Option(help="Upscaling factor where no model gives it.")] = 2,
     mode: Annotated[str, typer.Option(help="As for upscale_image.")] = "auto",
     details: Annotated[bool, typer.Option(help="Print every picture.")] = True,
-    record: Annotated[bool, typer.Option("--record", help="Write averages into the checkpoints' metadata.")] = False,
-    page: Annotated[Path | None, typer.Option(help="Write the table into this page's `quality` section.")] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Write averages into the checkpoints' metadata.")
+    ] = False,
+    page: Annotated[
+        Path | None, typer.Option(help="Write the table into this page's `quality` section.")
+    ] = None,
 ) -> None:
     """Print scores of every picture and folder, per scale."""
     models = {path: load_model(path) for path in model or []}
@@ -148,7 +169,10 @@ def quality(
         for folder in folders:
             scores = evaluate_folder(folder, factor, methods, lpips)
             results[folder.name] = {method: average(scores, method) for method in methods}
-            for name, row in {**(scores if details else {}), f"{folder.name} average": results[folder.name]}.items():
+            for name, row in {
+                **(scores if details else {}),
+                f"{folder.name} average": results[folder.name],
+            }.items():
                 for method, values in row.items():
                     print(f"{name:20s} x{factor} {method:24s} {values}", flush=True)
         tables.append(table(results, factor))

@@ -4,9 +4,11 @@
 
 - memory: peak above base for 1024x1024, against output + one tile batch's working set + 64 MiB;
 - requirement: bytes asked from the host against bytes used, for networks of several kinds;
-- overhead: time outside the network, tiny FDAT at 512x512; and the ratio to ComfyUI's `tiled_scale` on the same tiles,
-  in the same process (where COMFYUI_ROOT or ~/ComfyUI is a checkout whose modules import here);
-- preview: what live previews cost, as often as the node shows them, with the JPEG that the host makes of each.
+- overhead: time outside the network, tiny FDAT at 512x512; and the ratio to ComfyUI's `tiled_scale`
+  on the same tiles, in the same process (where COMFYUI_ROOT or ~/ComfyUI is a checkout whose
+  modules import here);
+- preview: what live previews cost, as often as the node shows them, with the JPEG that the host
+  makes of each.
 """
 
 from __future__ import annotations
@@ -27,7 +29,15 @@ import typer
 from PIL import Image
 from spandrel import ImageModelDescriptor
 
-from benchmarks.measure import MIB, interleaved, machine, median_ratio, peak_above_base, spread, write_figures
+from benchmarks.measure import (
+    MIB,
+    interleaved,
+    machine,
+    median_ratio,
+    peak_above_base,
+    spread,
+    write_figures,
+)
 from fdat_dense_iso.arch import load_model
 from fdat_dense_iso.arch.fdat.config import PRESETS
 from fdat_dense_iso.arch.fdat.network import FDAT
@@ -58,7 +68,13 @@ def measure_memory(tile: int, scale: int) -> dict[str, float]:
         working_set = peak_above_base(lambda: model(part))
     peak = peak_above_base(lambda: upscale_image(model, image, mode="tile", tile=tile, batch=1))
     output = image.nbytes * scale**2
-    return {"tile": tile, "scale": scale, "peak": peak, "bound": output + working_set + ALLOWANCE, "output": output}
+    return {
+        "tile": tile,
+        "scale": scale,
+        "peak": peak,
+        "bound": output + working_set + ALLOWANCE,
+        "output": output,
+    }
 
 
 def kinds_of_models() -> dict[str, ImageModelDescriptor]:
@@ -74,10 +90,20 @@ def kinds_of_models() -> dict[str, ImageModelDescriptor]:
         "ESRGAN": ESRGAN(in_nc=3, out_nc=3, num_filters=64, num_blocks=3, scale=4),
         "SPAN": SPAN(num_in_ch=3, num_out_ch=3, feature_channels=48, upscale=4),
         "SwinIR": SwinIR(
-            window_size=8, depths=[2], embed_dim=60, num_heads=[6], upscale=2, upsampler="pixelshuffledirect"
+            window_size=8,
+            depths=[2],
+            embed_dim=60,
+            num_heads=[6],
+            upscale=2,
+            upsampler="pixelshuffledirect",
         ),
         "DAT": DAT(
-            upscale=2, depth=[2], num_heads=[4], embed_dim=60, split_size=[8, 16], upsampler="pixelshuffledirect"
+            upscale=2,
+            depth=[2],
+            num_heads=[4],
+            embed_dim=60,
+            split_size=[8, 16],
+            upsampler="pixelshuffledirect",
         ),
     }
     models = {name: load_model(network.state_dict()) for name, network in networks.items()}
@@ -85,15 +111,20 @@ def kinds_of_models() -> dict[str, ImageModelDescriptor]:
 
 
 def measure_requirement(side: int) -> list[dict[str, float | str]]:
-    """What tile mode asks the host for, for a tile, against the peak of upscaling two such tiles less their result."""
+    """What tile mode asks the host for, for a tile, against the peak of upscaling two such tiles
+    less their result."""
     rows = []
     for name, model in kinds_of_models().items():
-        asked = Runner(model, torch.float32, DirectPlacement(model, "cpu")).memory_required(1, side, side)
+        asked = Runner(model, torch.float32, DirectPlacement(model, "cpu")).memory_required(
+            1, side, side
+        )
         image = picture(side, 2 * side - 32)
         options = {"mode": "tile", "tile": side, "overlap": 32, "batch": 1}
         peak = peak_above_base(lambda m=model, i=image, o=options: upscale_image(m, i, **o))
         used = peak - image.nbytes * model.scale**2
-        rows.append({"model": name, "tile": side, "asked": asked, "used": used, "ratio": asked / used})
+        rows.append(
+            {"model": name, "tile": side, "asked": asked, "used": used, "ratio": asked / used}
+        )
     return rows
 
 
@@ -102,7 +133,10 @@ def import_tiled_scale() -> Callable[..., torch.Tensor] | None:
     root = Path(os.environ.get("COMFYUI_ROOT", "~/ComfyUI")).expanduser()
     if not (root / "comfy" / "utils.py").exists():
         return None
-    arguments, sys.argv = sys.argv, [sys.argv[0], "--cpu"]  # the host parses the command line when it is imported
+    arguments, sys.argv = (
+        sys.argv,
+        [sys.argv[0], "--cpu"],
+    )  # the host parses the command line when it is imported
     sys.path.insert(0, str(root))
     try:
         from comfy.utils import tiled_scale  # type: ignore[import-not-found]
@@ -118,7 +152,8 @@ def import_tiled_scale() -> Callable[..., torch.Tensor] | None:
 
 @contextlib.contextmanager
 def timed_network(model: ImageModelDescriptor) -> Iterator[list[float]]:
-    """Collects the seconds of every call of the network; dry runs on the meta device count as planning."""
+    """Collects the seconds of every call of the network; dry runs on the meta device count as
+    planning."""
     seconds: list[float] = []
     started: list[float] = []
 
@@ -146,7 +181,9 @@ def measure_overhead(tile: int, overlap: int, repeats: int) -> dict[str, Any]:
         model = tiny_fdat(2)  # a new one, since plans are kept per model
         with timed_network(model) as network_seconds:
             started = time.perf_counter()
-            upscale_image(model, image, mode="tile", tile=tile, overlap=overlap, batch=1, precision="fp32")
+            upscale_image(
+                model, image, mode="tile", tile=tile, overlap=overlap, batch=1, precision="fp32"
+            )
             total = time.perf_counter() - started
         shares.append(1 - sum(network_seconds) / total)
     result: dict[str, Any] = {
@@ -162,21 +199,29 @@ def measure_overhead(tile: int, overlap: int, repeats: int) -> dict[str, Any]:
 
         def core() -> None:
             with torch.inference_mode():
-                tiled_scale(planes, model, tile_x=tile, tile_y=tile, overlap=overlap, upscale_amount=2)
+                tiled_scale(
+                    planes, model, tile_x=tile, tile_y=tile, overlap=overlap, upscale_amount=2
+                )
 
         def ours() -> None:
-            upscale_image(model, image, mode="tile", tile=tile, overlap=overlap, batch=1, precision="fp32")
+            upscale_image(
+                model, image, mode="tile", tile=tile, overlap=overlap, batch=1, precision="fp32"
+            )
 
         seconds = interleaved({"ours": ours, "core": core}, repeats)
         result["ratio"] = median_ratio(seconds["ours"], seconds["core"])
-        result["spread"]["ratio"] = spread([ours / core for ours, core in zip(seconds["ours"], seconds["core"])])
+        result["spread"]["ratio"] = spread(
+            [ours / core for ours, core in zip(seconds["ours"], seconds["core"])]
+        )
     return result
 
 
 class EncodedPreview:
-    """Shown as often as in the node; encoded as by the host, but in the same thread, so that all of it is counted.
+    """Shown as often as in the node; encoded as by the host, but in the same thread, so that all of
+    it is counted.
 
-    Processor time is counted, as `Throttle` does: a picture is not dear because other programs had the processor.
+    Processor time is counted, as `Throttle` does: a picture is not dear because other programs had
+    the processor.
     """
 
     def __init__(self) -> None:
@@ -201,7 +246,13 @@ def measure_preview(mode: str, height: int, width: int) -> dict[str, float | str
     model = load_model(Path(__file__).parent.parent / "models" / "fdat_demo_x2.safetensors")
     preview = EncodedPreview()
     started, started_work = time.perf_counter(), time.thread_time()
-    upscale_image(model, picture(height, width), mode=mode, tile=256 if mode == "tile" else None, preview=preview)
+    upscale_image(
+        model,
+        picture(height, width),
+        mode=mode,
+        tile=256 if mode == "tile" else None,
+        preview=preview,
+    )
     seconds, work = time.perf_counter() - started, time.thread_time() - started_work
     return {
         "mode": mode,
@@ -215,7 +266,9 @@ def measure_preview(mode: str, height: int, width: int) -> dict[str, float | str
 def main(
     repeats: Annotated[int, typer.Option(help="Counted runs; medians are printed.")] = 5,
     threads: Annotated[int, typer.Option(help="CPU threads of torch.")] = 2,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write the figures here.")
+    ] = None,
 ) -> None:
     """Print the tables."""
     torch.set_num_threads(threads)
@@ -238,14 +291,25 @@ def main(
     print("\nOverhead, tiny FDAT, 512x512 (everything but the network), median")
     for row in overhead:
         ratio = "left out (no ComfyUI here)" if row["ratio"] is None else f"{row['ratio']:.3f}"
-        print(f"  tile {row['tile']}: {row['share']:.1%} of the time; time relative to ComfyUI's tiled_scale: {ratio}")
-    preview = [measure_preview(mode, *size) for mode in ("exact", "tile") for size in ((400, 600), (800, 1200))]
+        print(
+            f"  tile {row['tile']}: {row['share']:.1%} of the time; time relative to ComfyUI's tiled_scale: {ratio}"
+        )
+    preview = [
+        measure_preview(mode, *size)
+        for mode in ("exact", "tile")
+        for size in ((400, 600), (800, 1200))
+    ]
     print("\nLive previews, bundled model x2; at most 2 a second and 2.0% of the time")
     for row in preview:
         print(
             f"  {row['mode']:5s} {row['size']:9s}: {row['pictures']} in {row['seconds']:.1f} s, {row['share']:.2%}"  # type: ignore[str-format]
         )
-    figures = {"what": "upscale", "memory": memory, "requirement": requirement, "overhead": overhead}
+    figures = {
+        "what": "upscale",
+        "memory": memory,
+        "requirement": requirement,
+        "overhead": overhead,
+    }
     write_figures(json_file, "benchmarks.upscale", {**figures, "preview": preview})
 
 

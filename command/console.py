@@ -27,13 +27,16 @@ def reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = " ".join(str(error).split())
-    if text and isinstance(error, ValueError | OSError | RuntimeError | ImportError | AssertionError):
+    if text and isinstance(
+        error, ValueError | OSError | RuntimeError | ImportError | AssertionError
+    ):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def printable(text: str) -> str:
-    """Text on one line: line breaks and whatever else cannot be printed (in file names) are escaped."""
+    """Text on one line: line breaks and whatever else cannot be printed (in file names) are
+    escaped."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
@@ -50,7 +53,8 @@ class ConsoleHandler(logging.Handler):
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Callable[[], None]]:
-    """Ctrl-C raises KeyboardInterrupt at once, and where that got lost, the function given raises it again.
+    """Ctrl-C raises KeyboardInterrupt at once, and where that got lost, the function given raises
+    it again.
 
     Python drops what is raised in a finalizer, and libraries below do much in theirs.
     """
@@ -65,7 +69,9 @@ def interruptible() -> Iterator[Callable[[], None]]:
         if asked:
             raise KeyboardInterrupt
 
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, as in the background
+    if (
+        signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):  # ignored, as in the background
         yield check
         return
     report = sys.unraisablehook
@@ -80,12 +86,15 @@ def interruptible() -> Iterator[Callable[[], None]]:
 
 @contextlib.contextmanager
 def messages_on(console: Console, debug: bool) -> Iterator[None]:
-    """Logged warnings go to the console, and with debug all log messages; Python's own warnings only then."""
+    """Logged warnings go to the console, and with debug all log messages; Python's own warnings
+    only then."""
     handler = ConsoleHandler(console)
     root = logging.getLogger()
     level = root.level
     if not debug:
-        handler.addFilter(lambda record: not record.name.startswith("pyvips"))  # what it says is in its errors
+        handler.addFilter(
+            lambda record: not record.name.startswith("pyvips")
+        )  # what it says is in its errors
     root.addHandler(handler)
     root.setLevel(logging.DEBUG if debug else logging.WARNING)
     try:

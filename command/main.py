@@ -1,4 +1,5 @@
-"""Upscales pictures and videos: `python cli.py INPUT... OUTPUT --model MODEL`. docs/cli.md describes it."""
+"""Upscales pictures and videos: `python cli.py INPUT... OUTPUT --model MODEL`. docs/cli.md
+describes it."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ try:
         upscale_video_file,
     )
 except ModuleNotFoundError as error:
-    sys.stderr.write(f"error: the command line needs the package {error.name}; install it with: {INSTALL}\n")
+    sys.stderr.write(
+        f"error: the command line needs the package {error.name}; install it with: {INSTALL}\n"
+    )
     sys.exit(UNUSABLE)
 
 if TYPE_CHECKING:
@@ -68,7 +71,8 @@ class OutputExistsError(ValueError):
 
 
 def show_version(asked: bool) -> None:
-    """Print this pack's version and those that results depend on, and end, where ``--version`` asks for it."""
+    """Print this pack's version and those that results depend on, and end, where ``--version`` asks
+    for it."""
     if not asked:
         return
     project = Path(__file__).parent.with_name("pyproject.toml").read_text("utf-8")
@@ -98,52 +102,83 @@ def show_info(model: Path | None) -> None:
 
 @app.command(help=HELP, no_args_is_help=True)
 def main(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Pictures, videos, folders, quoted patterns.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT", help="Pictures, videos, folders, quoted patterns."),
+    ],
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="A file or a folder.")],
-    model: Annotated[Path, typer.Option("--model", "-m", help="Checkpoint: .safetensors, .pth, .pt, .ckpt.")],
+    model: Annotated[
+        Path, typer.Option("--model", "-m", help="Checkpoint: .safetensors, .pth, .pt, .ckpt.")
+    ],
     target: Annotated[
         str | None,
         typer.Option(
-            "--target", "-t", help="Not the model's scale: 1.5x, 50%, 1920x1080, 1920x, x1080, 'fit 1920x1080', 2.5mp."
+            "--target",
+            "-t",
+            help="Not the model's scale: 1.5x, 50%, 1920x1080, 1920x, x1080, 'fit 1920x1080', 2.5mp.",
         ),
     ] = None,
-    recursive: Annotated[bool, FileOption("--recursive", "-r", help="Folders with all that is below them.")] = False,
-    overwrite: Annotated[bool, FileOption("--overwrite", help="Replace results that exist.")] = False,
+    recursive: Annotated[
+        bool, FileOption("--recursive", "-r", help="Folders with all that is below them.")
+    ] = False,
+    overwrite: Annotated[
+        bool, FileOption("--overwrite", help="Replace results that exist.")
+    ] = False,
     file_format: Annotated[
         Literal["same", "png", "jpg", "webp", "tif"],
-        FileOption("--format", "-f", help="Format of the results in a folder; same: that of the input."),
+        FileOption(
+            "--format", "-f", help="Format of the results in a folder; same: that of the input."
+        ),
     ] = "same",
     quality: Annotated[
-        int | None, FileOption(min=1, max=100, help="Of JPEG (else 95) and of WebP (else lossless).")
+        int | None,
+        FileOption(min=1, max=100, help="Of JPEG (else 95) and of WebP (else lossless)."),
     ] = None,
     suffix: Annotated[str, FileOption(help="Added to the names in a folder: _x2.")] = "",
     name: Annotated[
-        str, FileOption(help="Names in a folder, made of {stem} and {ext} of the input and {model}.")
+        str,
+        FileOption(help="Names in a folder, made of {stem} and {ext} of the input and {model}."),
     ] = "{stem}",
     max_megapixels: Annotated[
-        float, FileOption(min=0, help="Refuse larger inputs: a small file can unpack to a huge picture.")
+        float,
+        FileOption(min=0, help="Refuse larger inputs: a small file can unpack to a huge picture."),
     ] = 200,
     mode: Annotated[
         Literal["auto", "exact", "tile", "whole"],
-        RunOption(help="exact: as from one piece (FDAT, Dense-Iso-ViT); auto: exact where the model can, else tiles."),
+        RunOption(
+            help="exact: as from one piece (FDAT, Dense-Iso-ViT); auto: exact where the model can, else tiles."
+        ),
     ] = "auto",
-    tile: Annotated[int | None, RunOption(min=8, help="Tile size in input pixels; else by free memory.")] = None,
-    overlap: Annotated[int | None, RunOption(min=0, help="Of tiles, in input pixels; else the model's.")] = None,
-    batch: Annotated[int | None, RunOption(min=1, help="Tiles at once; else by free memory.")] = None,
+    tile: Annotated[
+        int | None, RunOption(min=8, help="Tile size in input pixels; else by free memory.")
+    ] = None,
+    overlap: Annotated[
+        int | None, RunOption(min=0, help="Of tiles, in input pixels; else the model's.")
+    ] = None,
+    batch: Annotated[
+        int | None, RunOption(min=1, help="Tiles at once; else by free memory.")
+    ] = None,
     precision: Annotated[
-        Literal["auto", "fp32", "fp16", "bf16"], RunOption(help="auto: what device and model do well.")
+        Literal["auto", "fp32", "fp16", "bf16"],
+        RunOption(help="auto: what device and model do well."),
     ] = "auto",
     alpha: Annotated[
-        Literal["model", "resize"], RunOption(help="Upscale transparency by the model or resize it.")
+        Literal["model", "resize"],
+        RunOption(help="Upscale transparency by the model or resize it."),
     ] = "model",
     seamless: Annotated[
-        Literal["none", "horizontal", "vertical", "both"], RunOption(help="Textures: opposite borders meet.")
+        Literal["none", "horizontal", "vertical", "both"],
+        RunOption(help="Textures: opposite borders meet."),
     ] = "none",
     mask: Annotated[
-        Path | None, RunOption(help="Grey picture: the model where it is white, plain resampling where it is black.")
+        Path | None,
+        RunOption(
+            help="Grey picture: the model where it is white, plain resampling where it is black."
+        ),
     ] = None,
     ensemble: Annotated[
-        Literal[1, 2, 4, 8], RunOption(help="Mean over so many flips and turns, as many times slower.")
+        Literal[1, 2, 4, 8],
+        RunOption(help="Mean over so many flips and turns, as many times slower."),
     ] = 1,
     colour_fix: Annotated[
         Literal["none", "average", "wavelet"], RunOption(help="Take broad colour from the input.")
@@ -153,17 +188,31 @@ def main(
     crf: Crf = None,
     pixel_format: PixelFormat = "auto",
     resume: Resume = False,
-    device: Annotated[str, RunOption(help="cpu, cuda, cuda:1, mps; auto: a GPU where there is one.")] = "auto",
+    device: Annotated[
+        str, RunOption(help="cpu, cuda, cuda:1, mps; auto: a GPU where there is one.")
+    ] = "auto",
     model_option: Annotated[
         list[str] | None,
-        RunOption(metavar="NAME=VALUE", help="What a checkpoint does not tell: heads=6,8,6,8; repeatable."),
+        RunOption(
+            metavar="NAME=VALUE", help="What a checkpoint does not tell: heads=6,8,6,8; repeatable."
+        ),
     ] = None,
-    threads: Annotated[int | None, RunOption(min=1, help="CPU threads; else torch decides.")] = None,
+    threads: Annotated[
+        int | None, RunOption(min=1, help="CPU threads; else torch decides.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Warnings and errors only.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Tracebacks and all log messages.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Tracebacks and all log messages.")
+    ] = False,
     info: Annotated[
         Path | None,
-        typer.Option("--info", metavar="MODEL", callback=show_info, is_eager=True, help="Say what a checkpoint is."),
+        typer.Option(
+            "--info",
+            metavar="MODEL",
+            callback=show_info,
+            is_eager=True,
+            help="Say what a checkpoint is.",
+        ),
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show versions.")
@@ -174,11 +223,15 @@ def main(
     naming["video_format"] = video_format
     video = VideoOptions(codec=video_codec, crf=crf, pixel_format=pixel_format, resume=resume)
     tiling = {"mode": mode, "tile": tile, "overlap": overlap, "batch": batch}
-    files = FileOptions(quality=quality, overwrite=overwrite, max_pixels=round(max_megapixels * 1e6), video=video)
+    files = FileOptions(
+        quality=quality, overwrite=overwrite, max_pixels=round(max_megapixels * 1e6), video=video
+    )
     with messages_on(console, debug), interruptible() as check_interrupt:
         try:
             if tile is not None and overlap is not None and overlap >= tile:
-                raise UsageError(f"--overlap {overlap} leaves nothing of a tile of {tile}; make it smaller than --tile")
+                raise UsageError(
+                    f"--overlap {overlap} leaves nothing of a tile of {tile}; make it smaller than --tile"
+                )
             jobs = plan(inputs, output, recursive=recursive, **naming)
             skipped = {job for job in jobs if not overwrite and os.path.exists(job.target)}
             waiting = [job for job in jobs if job not in skipped]
@@ -189,9 +242,17 @@ def main(
             failed = 0
             if waiting:
                 options = tiling | {"precision": precision, "alpha": alpha, "seamless": seamless}
-                options |= {"ensemble": ensemble, "colour_fix": colour_fix, "mask": read_mask(mask, files.max_pixels)}
-                upscaler = load_upscaler(model, model_option or [], target, device, threads, options)
-                failed = upscale_files(waiting, upscaler, files, console, check_interrupt, quiet=quiet, debug=debug)
+                options |= {
+                    "ensemble": ensemble,
+                    "colour_fix": colour_fix,
+                    "mask": read_mask(mask, files.max_pixels),
+                }
+                upscaler = load_upscaler(
+                    model, model_option or [], target, device, threads, options
+                )
+                failed = upscale_files(
+                    waiting, upscaler, files, console, check_interrupt, quiet=quiet, debug=debug
+                )
             if len(jobs) > 1 and not quiet:
                 done = len(waiting) - failed
                 show(console, "finished", f"{done} done, {len(skipped)} skipped, {failed} failed")
@@ -277,7 +338,11 @@ def upscale_files(
 
 
 def upscale_file(
-    job: Job, upscaler: Upscaler, files: FileOptions, progress: Callable[[int, int], None], console: Console
+    job: Job,
+    upscaler: Upscaler,
+    files: FileOptions,
+    progress: Callable[[int, int], None],
+    console: Console,
 ) -> str:
     """Upscale one picture or video; the line that says what was done."""
     from ..picture.files import is_video
@@ -286,14 +351,18 @@ def upscale_file(
         settings = settings_of(upscaler.model, upscaler.frame_options)
         limits = {"overwrite": files.overwrite, "max_pixels": files.max_pixels}
         with upscaler.frames() as upscale:
-            return upscale_video_file(job, upscale, upscaler.size, settings, files.video, progress, console, **limits)
+            return upscale_video_file(
+                job, upscale, upscaler.size, settings, files.video, progress, console, **limits
+            )
     from ..picture.vips import check_writable, read_picture, write_picture
 
     picture = read_picture(job.source, max_pixels=files.max_pixels)
     height, width, _ = picture.pixels.shape
     new_height, new_width = upscaler.size(height, width)
     check_writable(job.target, width=new_width, height=new_height)
-    write_picture(upscaler(picture, progress), job.target, quality=files.quality, overwrite=files.overwrite)
+    write_picture(
+        upscaler(picture, progress), job.target, quality=files.quality, overwrite=files.overwrite
+    )
     return printable(f"{job.source} -> {job.target} ({width}x{height} -> {new_width}x{new_height})")
 
 

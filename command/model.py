@@ -1,7 +1,7 @@
 """The command line's model: loaded, described, and run on pictures and frames.
 
-The one place beside nodes.py that joins `arch` (loads the model) and `upscale` (runs it). Both import torch,
-which is slow, so nothing of that is imported before it is needed.
+The one place beside nodes.py that joins `arch` (loads the model) and `upscale` (runs it). Both
+import torch, which is slow, so nothing of that is imported before it is needed.
 """
 
 from __future__ import annotations
@@ -57,11 +57,14 @@ class Upscaler:
     @property
     def frame_options(self) -> dict[str, Any]:
         """What the pixels depend on, beside the model."""
-        return {name: value for name, value in self.options.items() if name != "device"} | {"target": self.target}
+        return {name: value for name, value in self.options.items() if name != "device"} | {
+            "target": self.target
+        }
 
     @contextlib.contextmanager
     def frames(self) -> Iterator[Callable[[Tensor, Callable[[int, int], None]], Tensor]]:
-        """A function for frame after frame, (1, H, W, 3); the model stays on its device in between."""
+        """A function for frame after frame, (1, H, W, 3); the model stays on its device in
+        between."""
         from ..upscale import upscale_image
         from ..upscale.placement import DirectPlacement
 
@@ -79,12 +82,15 @@ class Upscaler:
         from ..upscale import upscale_image
 
         image = torch.from_numpy(picture.pixels)[None]  # (1, H, W, C)
-        result = upscale_image(self.descriptor, image, target=self.target, progress=progress, **self.options)
+        result = upscale_image(
+            self.descriptor, image, target=self.target, progress=progress, **self.options
+        )
         return replace(picture, pixels=result[0].numpy())
 
 
 def import_engine() -> None:
-    """Import torch and what builds on it, which ``--help`` does without. Raises UsageError where it is missing."""
+    """Import torch and what builds on it, which ``--help`` does without. Raises UsageError where it
+    is missing."""
     try:
         from ..cpu_torchvision import make_torchvision_importable
 
@@ -94,7 +100,9 @@ def import_engine() -> None:
             upscale,  # noqa: F401
         )
     except ModuleNotFoundError as error:
-        raise UsageError(f"the package {error.name} is missing; the README says how to install it") from error
+        raise UsageError(
+            f"the package {error.name} is missing; the README says how to install it"
+        ) from error
 
 
 def load_descriptor(model: Path, model_options: list[str] | None = None) -> ImageModelDescriptor:
@@ -130,7 +138,8 @@ def load_upscaler(
     threads: int | None,
     options: dict[str, Any],
 ) -> Upscaler:
-    """Check everything that needs no picture, load the model, and return what upscales one. Raises UsageError."""
+    """Check everything that needs no picture, load the model, and return what upscales one. Raises
+    UsageError."""
     import_engine()
     import torch
 

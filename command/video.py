@@ -1,4 +1,5 @@
-"""The command line's side of videos: its options, and one file at a time. PyAV is imported when it is needed."""
+"""The command line's side of videos: its options, and one file at a time. PyAV is imported when it
+is needed."""
 
 from __future__ import annotations
 
@@ -23,20 +24,29 @@ VideoOption = partial(typer.Option, rich_help_panel="Videos")
 
 VideoFormat = Annotated[
     Literal["same", "mp4", "mkv", "mov", "webm"],
-    VideoOption(help="Format of the results in a folder; same: that of the input, if it can be written."),
+    VideoOption(
+        help="Format of the results in a folder; same: that of the input, if it can be written."
+    ),
 ]
 VideoCodec = Annotated[
     Literal["auto", "h264", "hevc", "av1", "vp9"],
     VideoOption(help="auto: h264, which plays everywhere; hevc for more than 8 bits."),
 ]
 Crf = Annotated[
-    int | None, VideoOption(min=0, max=63, help="Quality: smaller is better and larger files; else near lossless.")
+    int | None,
+    VideoOption(
+        min=0, max=63, help="Quality: smaller is better and larger files; else near lossless."
+    ),
 ]
 PixelFormat = Annotated[
     Literal["auto", "yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le"],
-    VideoOption(help="auto: yuv420p, which plays everywhere; 10 bits where the input has more than 8."),
+    VideoOption(
+        help="auto: yuv420p, which plays everywhere; 10 bits where the input has more than 8."
+    ),
 ]
-Resume = Annotated[bool, VideoOption("--resume", help="Go on with what an interrupted run left (.partial.mp4).")]
+Resume = Annotated[
+    bool, VideoOption("--resume", help="Go on with what an interrupted run left (.partial.mp4).")
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +73,9 @@ def upscale_video_file(
 ) -> str:
     """Upscale one video; the line that says what was done.
 
-    ``upscale`` is as `video.Upscale`, ``result_size`` gives the height and width of its results, and ``settings`` say
-    what these depend on. After an exception what there is of the result is shown and kept.
+    ``upscale`` is as `video.Upscale`, ``result_size`` gives the height and width of its results,
+    and ``settings`` say what these depend on. After an exception what there is of the result is
+    shown and kept.
     """
     from ..video import Encoding, VideoFile, VideoJob
 
@@ -89,11 +100,14 @@ def upscale_video_file(
             raise
     (height, width), (new_height, new_width) = source.size, work.size
     how = f"{work.frames} frames, {work.encoding.codec} {work.encoding.pixel_format}"
-    return printable(f"{job.source} -> {job.target} ({width}x{height} -> {new_width}x{new_height}, {how})")
+    return printable(
+        f"{job.source} -> {job.target} ({width}x{height} -> {new_width}x{new_height}, {how})"
+    )
 
 
 def settings_of(model: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """What frames depend on, as `video.VideoJob` wants it: the checkpoint and the options; tensors become digests."""
+    """What frames depend on, as `video.VideoJob` wants it: the checkpoint and the options; tensors
+    become digests."""
     settings: dict[str, Any] = {"model": hashlib.sha256(model.read_bytes()).hexdigest()}
     for name, value in options.items():
         plain = value is None or isinstance(value, str | int | float)

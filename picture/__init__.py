@@ -1,1 +1,2 @@
-"""Picture files of the command line: reading and writing, metadata, and which files a run reads and writes."""
+"""Picture files of the command line: reading and writing, metadata, and which files a run reads and
+writes."""

@@ -1,8 +1,8 @@
 """EXIF of TIFF files, which libvips neither reads nor writes (it does for JPEG, PNG and WebP).
 
 An EXIF block is itself a small TIFF file: a header and a directory whose entries point to further
-directories. So taking EXIF out of a TIFF and putting it into one both come down to reading and writing
-directories (TIFF 6.0, section 2; Exif 2.32, section 4.6; BigTIFF as libtiff defines it).
+directories. So taking EXIF out of a TIFF and putting it into one both come down to reading and
+writing directories (TIFF 6.0, section 2; Exif 2.32, section 4.6; BigTIFF as libtiff defines it).
 
     header   byte order, 42 or 43 (BigTIFF), offset of the first directory
     entry    tag, type, count, value (or its offset where it does not fit)
@@ -36,7 +36,8 @@ _DESCRIPTIVE = {
     _EXIF,
     _GPS,
 }
-# ImageDescription as scientific programs use it: the layout of the old pixels, wrong for the new ones.
+# ImageDescription as scientific programs use it: the layout of the old pixels, wrong for the new
+# ones.
 _LAYOUT_DESCRIPTIONS = (b'{"shape"', b"ImageJ=", b"<?xml")
 
 _SHORT, _LONG = 3, 4
@@ -109,20 +110,27 @@ class _Layout:
 
 
 def exif_of_tiff(tiff: bytes) -> bytes | None:
-    """The EXIF block (little-endian, beginning with its TIFF header) of the first page of a TIFF file.
+    """The EXIF block (little-endian, beginning with its TIFF header) of the first page of a TIFF
+    file.
 
-    None where the file says nothing that belongs into one. Raises ExifError where its directories are broken.
+    None where the file says nothing that belongs into one. Raises ExifError where its directories
+    are broken.
     """
     layout, first = _read_header(tiff)
     found = _read_directory(tiff, first, layout)
-    found = {tag: value for tag, value in found.items() if tag in _DESCRIPTIVE and not _describes_layout(tag, value)}
+    found = {
+        tag: value
+        for tag, value in found.items()
+        if tag in _DESCRIPTIVE and not _describes_layout(tag, value)
+    }
     if not found.keys() - _RESOLUTION:
         return None
     return _block(found)
 
 
 def exif_of_result(exif: bytes, *, width: int, height: int) -> bytes:
-    """The EXIF block of an upright picture of width x height pixels made from the one that has this block.
+    """The EXIF block of an upright picture of width x height pixels made from the one that has this
+    block.
 
     The thumbnail is left out. Raises ExifError where the block cannot be read.
     """
@@ -139,11 +147,15 @@ def exif_of_result(exif: bytes, *, width: int, height: int) -> bytes:
 def tiff_with_exif(tiff: bytes, exif: bytes) -> bytearray:
     """A TIFF file with the descriptive part of an EXIF block put into it.
 
-    The first directory is written anew behind the file's end; what it says already stays. Raises ExifError
-    where either cannot be read, or where the result passes the 4 GiB of a plain TIFF.
+    The first directory is written anew behind the file's end; what it says already stays. Raises
+    ExifError where either cannot be read, or where the result passes the 4 GiB of a plain TIFF.
     """
     exif_layout, first = _read_header(exif)
-    added = {tag: value for tag, value in _read_directory(exif, first, exif_layout).items() if tag in _DESCRIPTIVE}
+    added = {
+        tag: value
+        for tag, value in _read_directory(exif, first, exif_layout).items()
+        if tag in _DESCRIPTIVE
+    }
     layout, first = _read_header(tiff)
     at = len(tiff) + len(tiff) % 2
     directory = _written_directory(added | _read_directory(tiff, first, layout), layout, at=at)
@@ -162,7 +174,11 @@ def _block(directory: _Directory) -> bytes:
 
 
 def _describes_layout(tag: int, value: _Value | _Directory) -> bool:
-    return tag == _IMAGE_DESCRIPTION and isinstance(value, _Value) and value.data.startswith(_LAYOUT_DESCRIPTIONS)
+    return (
+        tag == _IMAGE_DESCRIPTION
+        and isinstance(value, _Value)
+        and value.data.startswith(_LAYOUT_DESCRIPTIONS)
+    )
 
 
 def _read_header(data: bytes) -> tuple[_Layout, int]:
@@ -188,7 +204,9 @@ def _read_directory(data: bytes, at: int, layout: _Layout, within: int | None = 
         size = struct.calcsize(layout.entry)
         if entries * size > len(data) - at:
             raise ExifError(f"a directory of {entries} entries does not fit into the file")
-        rows = [struct.unpack_from(layout.entry, data, at + index * size) for index in range(entries)]
+        rows = [
+            struct.unpack_from(layout.entry, data, at + index * size) for index in range(entries)
+        ]
     except struct.error as error:
         raise ExifError(f"a directory lies outside of the file: {error}") from error
 
@@ -201,10 +219,17 @@ def _read_directory(data: bytes, at: int, layout: _Layout, within: int | None = 
         if not 0 < length <= len(inline):
             continue
         value = _Value(kind, _reordered(kind, inline[:length], layout))
-        # An interoperability directory is only ever in the EXIF directory: no cycle can be followed.
-        if tag in _DIRECTORIES and (tag == _INTEROPERABILITY) == (within == _EXIF) and within in (None, _EXIF):
+        # An interoperability directory is only ever in the EXIF directory: no cycle can be
+        # followed.
+        if (
+            tag in _DIRECTORIES
+            and (tag == _INTEROPERABILITY) == (within == _EXIF)
+            and within in (None, _EXIF)
+        ):
             try:
-                directory[tag] = _read_directory(data, int.from_bytes(value.data, "little"), layout, within=tag)
+                directory[tag] = _read_directory(
+                    data, int.from_bytes(value.data, "little"), layout, within=tag
+                )
             except ExifError:
                 continue
         else:
@@ -213,7 +238,8 @@ def _read_directory(data: bytes, at: int, layout: _Layout, within: int | None = 
 
 
 def _written_directory(directory: _Directory, layout: _Layout, *, at: int) -> bytes:
-    """The directory, the values too long for its entries and the directories below it, for offset `at`."""
+    """The directory, the values too long for its entries and the directories below it, for offset
+    `at`."""
     fields = [
         (tag, value)
         for tag, value in sorted(directory.items())
@@ -228,7 +254,11 @@ def _written_directory(directory: _Directory, layout: _Layout, *, at: int) -> by
             kind, count, inline = (16 if layout.big else _LONG), 1, struct.pack(layout.offset, here)
             behind = _written_directory(value, layout, at=here)
         else:
-            kind, count, inline = value.type, value.count, _reordered(value.type, value.data, layout)
+            kind, count, inline = (
+                value.type,
+                value.count,
+                _reordered(value.type, value.data, layout),
+            )
             behind = b""
             if len(inline) > layout.inline:
                 inline, behind = struct.pack(layout.offset, here), inline

@@ -1,4 +1,5 @@
-"""Which pictures and videos the command line reads, and where each result goes; nothing is opened or written."""
+"""Which pictures and videos the command line reads, and where each result goes; nothing is opened
+or written."""
 
 from __future__ import annotations
 
@@ -17,7 +18,18 @@ logger = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
 """Videos that are read and written."""
-_READ_VIDEO_SUFFIXES = (".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv", ".3gp", ".ogv")
+_READ_VIDEO_SUFFIXES = (
+    ".avi",
+    ".mpg",
+    ".mpeg",
+    ".ts",
+    ".m2ts",
+    ".mts",
+    ".wmv",
+    ".flv",
+    ".3gp",
+    ".ogv",
+)
 _UNFINISHED = (".partial.mp4", ".partial-old.mp4")  # what interrupted runs leave
 _NAME_FIELDS = ("stem", "ext", "model")
 
@@ -52,31 +64,46 @@ def plan_jobs(
 ) -> list[Job]:
     """One job for each picture or video, in the order of the inputs and by name within each.
 
-    `inputs` are files, folders (with `recursive` everything below them) and glob patterns (`**` is any
-    depth). `output` is a folder where it exists as one, ends in a slash or has no suffix, and where the
-    inputs are not one single file; else a file. Below a folder the structure under the input folder, or under
-    the fixed part of the pattern, is kept, and the result is called `name` + `suffix`, with {stem} and {ext}
-    of the picture and {model}. `file_format` is png, jpg, webp, tif or same; `video_format` is mp4, mkv, mov, webm or
-    same, which is mp4 for the kinds of videos that are only read.
+    `inputs` are files, folders (with `recursive` everything below them) and glob patterns (`**` is
+    any depth). `output` is a folder where it exists as one, ends in a slash or has no suffix, and
+    where the inputs are not one single file; else a file. Below a folder the structure under the
+    input folder, or under the fixed part of the pattern, is kept, and the result is called `name` +
+    `suffix`, with {stem} and {ext} of the picture and {model}. `file_format` is png, jpg, webp, tif
+    or same; `video_format` is mp4, mkv, mov, webm or same, which is mp4 for the kinds of videos
+    that are only read.
 
-    Hidden files are passed over, and so are results of earlier runs: what lies in an output folder inside of
-    the input folder, and in the input folder itself what already has the ending that `name` and `suffix`
-    give.
+    Hidden files are passed over, and so are results of earlier runs: what lies in an output folder
+    inside of the input folder, and in the input folder itself what already has the ending that
+    `name` and `suffix` give.
 
-    Raises PlanError where nothing is found, where two pictures would get one result, and where a result would
-    replace one of the pictures.
+    Raises PlanError where nothing is found, where two pictures would get one result, and where a
+    result would replace one of the pictures.
     """
     single_file = len(inputs) == 1 and os.path.isfile(inputs[0])
-    to_folder = not single_file or os.path.isdir(output) or output.endswith(("/", os.sep)) or not Path(output).suffix
+    to_folder = (
+        not single_file
+        or os.path.isdir(output)
+        or output.endswith(("/", os.sep))
+        or not Path(output).suffix
+    )
     if to_folder:
         if os.path.isfile(output):
-            raise PlanError(f"{output}: OUTPUT is a file, and INPUT is more than one file; give a folder")
+            raise PlanError(
+                f"{output}: OUTPUT is a file, and INPUT is more than one file; give a folder"
+            )
         ending = _ending(name, suffix)
-        found = [pair for text in inputs for pair in _pictures(text, Path(output), recursive, ending)]
+        found = [
+            pair for text in inputs for pair in _pictures(text, Path(output), recursive, ending)
+        ]
         jobs = []
         for source, folder in dict.fromkeys(found):
             extension = _extension(source, file_format, video_format)
-            jobs.append(Job(source, Path(output, folder, _result_name(source, extension, name, suffix, model))))
+            jobs.append(
+                Job(
+                    source,
+                    Path(output, folder, _result_name(source, extension, name, suffix, model)),
+                )
+            )
     else:
         _check_single(Path(inputs[0]), Path(output), file_format, video_format, name, suffix)
         jobs = [Job(Path(inputs[0]), Path(output))]
@@ -85,7 +112,8 @@ def plan_jobs(
 
 
 def _pictures(text: str, output: Path, recursive: bool, ending: str) -> Iterator[tuple[Path, Path]]:
-    """The pictures that one input stands for, each with its folder relative to the output folder."""
+    """The pictures that one input stands for, each with its folder relative to the output
+    folder."""
     if os.path.isfile(text):
         yield Path(text), Path()
         return
@@ -94,7 +122,11 @@ def _pictures(text: str, output: Path, recursive: bool, ending: str) -> Iterator
         paths = _files_below(base, recursive)
     elif glob.has_magic(text):
         base = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), Path(text).parts))
-        paths = (Path(match) for match in sorted(glob.glob(text, recursive=True)) if os.path.isfile(match))
+        paths = (
+            Path(match)
+            for match in sorted(glob.glob(text, recursive=True))
+            if os.path.isfile(match)
+        )
     else:
         raise PlanError(f"{text}: no such file or folder, and no pattern with * or ?")
 
@@ -110,7 +142,11 @@ def _pictures(text: str, output: Path, recursive: bool, ending: str) -> Iterator
         count += 1
         yield path, path.parent.relative_to(base)
     if count == 0:
-        advice = "" if recursive or not os.path.isdir(text) else " (folders below it are read with --recursive)"
+        advice = (
+            ""
+            if recursive or not os.path.isdir(text)
+            else " (folders below it are read with --recursive)"
+        )
         raise PlanError(f"{text}: found no PNG, JPEG, WebP or TIFF file and no video{advice}")
 
 
@@ -119,11 +155,15 @@ def _files_below(folder: Path, recursive: bool) -> Iterator[Path]:
         logger.warning("%s: passed over: %s", error.filename, error.strerror)
 
     for root, folders, files in os.walk(folder, onerror=report):
-        folders[:] = sorted(name for name in folders if not name.startswith(".")) if recursive else []
+        folders[:] = (
+            sorted(name for name in folders if not name.startswith(".")) if recursive else []
+        )
         yield from (Path(root, name) for name in sorted(files) if not name.startswith("."))
 
 
-def _check_single(source: Path, output: Path, file_format: str, video_format: str, name: str, suffix: str) -> None:
+def _check_single(
+    source: Path, output: Path, file_format: str, video_format: str, name: str, suffix: str
+) -> None:
     if name != "{stem}" or suffix:
         raise PlanError("--name and --suffix make names in an output folder; OUTPUT is a file here")
     video = output.suffix.lower() in VIDEO_SUFFIXES
@@ -135,15 +175,24 @@ def _check_single(source: Path, output: Path, file_format: str, video_format: st
     if (video and format_of_name(source)) or (is_video(source) and not video):
         raise PlanError(f"{source} and {output}: one is a picture and the other a video")
     if video:
-        flag, wanted, fits = "--video-format", video_format, output.suffix.lower() == f".{video_format}"
+        flag, wanted, fits = (
+            "--video-format",
+            video_format,
+            output.suffix.lower() == f".{video_format}",
+        )
     else:
-        flag, wanted, fits = "--format", file_format, format_of_name(output) == format_of_name(Path(f"x.{file_format}"))
+        flag, wanted, fits = (
+            "--format",
+            file_format,
+            format_of_name(output) == format_of_name(Path(f"x.{file_format}")),
+        )
     if wanted != "same" and not fits:
         raise PlanError(f"{output}: the name's suffix and {flag} {wanted} contradict each other")
 
 
 def _ending(name: str, suffix: str) -> str:
-    """The fixed text at the end of every result's stem. Raises PlanError for a name that cannot be used."""
+    """The fixed text at the end of every result's stem. Raises PlanError for a name that cannot be
+    used."""
     try:
         fields = list(string.Formatter().parse(name))
     except ValueError as error:
@@ -178,12 +227,16 @@ def _result_name(source: Path, extension: str, name: str, suffix: str, model: st
 
 
 def _check_distinct(jobs: list[Job]) -> None:
-    sources = {_identity(job.source): job.source for job in jobs if job.source.exists()}  # else it fails in its turn
+    sources = {
+        _identity(job.source): job.source for job in jobs if job.source.exists()
+    }  # else it fails in its turn
     by_target: dict[str, Job] = {}
     for job in jobs:
         replaced = sources.get(_identity(job.target)) if os.path.exists(job.target) else None
         if replaced is not None:
-            raise PlanError(f"{job.target}: would replace the input {replaced}; give another OUTPUT or --suffix")
+            raise PlanError(
+                f"{job.target}: would replace the input {replaced}; give another OUTPUT or --suffix"
+            )
         other = by_target.setdefault(os.path.normcase(os.path.abspath(job.target)), job)
         if other is not job:
             raise PlanError(
@@ -192,6 +245,7 @@ def _check_distinct(jobs: list[Job]) -> None:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """The same for every name of one file: links, and other cases where the file system ignores it."""
+    """The same for every name of one file: links, and other cases where the file system ignores
+    it."""
     status = path.stat()
     return status.st_dev, status.st_ino

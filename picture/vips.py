@@ -1,10 +1,11 @@
-"""Reads and writes the picture files of the command line: PNG, JPEG, WebP and TIFF, through libvips.
+"""Reads and writes the picture files of the command line: PNG, JPEG, WebP and TIFF, through
+libvips.
 
     file -> pixels (H, W, C) float32 in [0, 1], depth, metadata -> file
 
-Pixels are the numbers in the file divided by 255 or 65535: no colour management, except that CMYK becomes
-sRGB. ICC profile, EXIF, XMP, IPTC, resolution and PNG text go from the picture read to the picture written.
-What a format cannot hold is given up with a logged warning.
+Pixels are the numbers in the file divided by 255 or 65535: no colour management, except that CMYK
+becomes sRGB. ICC profile, EXIF, XMP, IPTC, resolution and PNG text go from the picture read to the
+picture written. What a format cannot hold is given up with a logged warning.
 """
 
 from __future__ import annotations
@@ -33,13 +34,21 @@ MAX_PIXELS = 200_000_000
 """Largest picture that is decoded if the caller does not say otherwise: 2.4 GB as float32 RGB."""
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _EXIF_PREFIX = b"Exif\0\0"  # of EXIF in JPEG, and of what libvips calls exif-data
-_BANDS = {"b-w": (1, 2), "grey16": (1, 2), "srgb": (3, 4), "rgb16": (3, 4)}  # without and with alpha
+_BANDS = {
+    "b-w": (1, 2),
+    "grey16": (1, 2),
+    "srgb": (3, 4),
+    "rgb16": (3, 4),
+}  # without and with alpha
 _BIG_TIFF_BYTES = 3 * 2**30  # a plain TIFF ends at 4 GiB
-_BAND_SAMPLES = 2**22  # rows are turned into integers in bands of this size, to need no second copy as float
+_BAND_SAMPLES = (
+    2**22
+)  # rows are turned into integers in bands of this size, to need no second copy as float
 
 
 class PictureError(ValueError):
-    """A picture file that cannot be read or written; the message says why, without the file's name."""
+    """A picture file that cannot be read or written; the message says why, without the file's
+    name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +65,9 @@ class Format:
     longest_side: int = 2**31 - 1
 
 
-PNG = Format(name="PNG", suffixes=(".png",), pattern=rb"\x89PNG\r\n\x1a\n", loader="pngload_buffer", bits=16)
+PNG = Format(
+    name="PNG", suffixes=(".png",), pattern=rb"\x89PNG\r\n\x1a\n", loader="pngload_buffer", bits=16
+)
 JPEG = Format(
     name="JPEG",
     suffixes=(".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -87,7 +98,10 @@ FORMATS = (PNG, JPEG, WEBP, TIFF)
 class Metadata:
     """Everything in a picture file that goes into the written file beside the pixels."""
 
-    resolution: tuple[float, float] = (1.0, 1.0)  # pixels per millimetre, horizontally and vertically
+    resolution: tuple[float, float] = (
+        1.0,
+        1.0,
+    )  # pixels per millimetre, horizontally and vertically
     profile: bytes | None = None
     exif: bytes | None = None  # beginning with its TIFF header
     xmp: bytes | None = None
@@ -99,9 +113,9 @@ class Metadata:
 class Picture:
     """A decoded picture.
 
-    `pixels` is (H, W, C) float32 in [0, 1] with C = 1 (grey), 3 (RGB) or 4 (RGB and alpha). Where `grey`
-    holds, the file is grey, and four channels stand for grey with alpha: the first three are equal when read,
-    and averaged when written. `bits` per channel is 8 or 16.
+    `pixels` is (H, W, C) float32 in [0, 1] with C = 1 (grey), 3 (RGB) or 4 (RGB and alpha). Where
+    `grey` holds, the file is grey, and four channels stand for grey with alpha: the first three are
+    equal when read, and averaged when written. `bits` per channel is 8 or 16.
     """
 
     pixels: np.ndarray
@@ -119,24 +133,32 @@ def format_of_name(path: Path) -> Format | None:
 def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     """Read a picture: the first page, upright (the EXIF orientation is applied and reset).
 
-    The format is told from the content, not from the name. Raises OSError where the file cannot be opened and
-    PictureError where it is no picture, is broken, or holds what is not supported.
+    The format is told from the content, not from the name. Raises OSError where the file cannot be
+    opened and PictureError where it is no picture, is broken, or holds what is not supported.
     """
     data = path.read_bytes()
     if not data:
         raise PictureError("the file is empty")
-    file_format = next((entry for entry in FORMATS if re.match(entry.pattern, data, re.DOTALL)), None)
+    file_format = next(
+        (entry for entry in FORMATS if re.match(entry.pattern, data, re.DOTALL)), None
+    )
     if file_format is None:
-        raise PictureError("the content is neither PNG, JPEG, WebP nor TIFF; convert it to one of these first")
+        raise PictureError(
+            "the content is neither PNG, JPEG, WebP nor TIFF; convert it to one of these first"
+        )
     try:
-        image = getattr(pyvips.Image, file_format.loader)(data, access="sequential", fail_on="error")
+        image = getattr(pyvips.Image, file_format.loader)(
+            data, access="sequential", fail_on="error"
+        )
         _check_size(image, max_pixels)
         image = _grey_or_rgb(image, path)
         metadata = _metadata_of(image, data, file_format, path)
         upright = image.copy_memory().autorot()
         pixels = upright.numpy()
     except pyvips.Error as error:
-        raise PictureError(f"the {file_format.name} data is broken or cut off{_reason(error)}") from error
+        raise PictureError(
+            f"the {file_format.name} data is broken or cut off{_reason(error)}"
+        ) from error
 
     pixels = pixels.reshape(upright.height, upright.width, upright.bands)
     bits = _depth(upright)
@@ -148,10 +170,13 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
 
 
 def check_writable(path: Path, *, width: int, height: int) -> None:
-    """Raise PictureError where the format that the name stands for cannot hold a picture of this size."""
+    """Raise PictureError where the format that the name stands for cannot hold a picture of this
+    size."""
     file_format = format_of_name(path)
     if file_format is None:
-        raise PictureError(f"cannot write '{path.suffix}' files; give a name in .png, .jpg, .webp or .tif")
+        raise PictureError(
+            f"cannot write '{path.suffix}' files; give a name in .png, .jpg, .webp or .tif"
+        )
     if max(width, height) > file_format.longest_side:
         raise PictureError(
             f"the result has {width}x{height} pixels and {file_format.name} ends at "
@@ -159,12 +184,14 @@ def check_writable(path: Path, *, width: int, height: int) -> None:
         )
 
 
-def write_picture(picture: Picture, path: Path, *, quality: int | None = None, overwrite: bool = False) -> None:
+def write_picture(
+    picture: Picture, path: Path, *, quality: int | None = None, overwrite: bool = False
+) -> None:
     """Write a picture in the format that the name stands for, whole or not at all.
 
-    The file is written beside its place under another name and then moved there. `quality` (1 to 100) is for
-    JPEG (95 where None) and WebP (lossless where None). Raises PictureError, also where the file exists and
-    `overwrite` is off.
+    The file is written beside its place under another name and then moved there. `quality` (1 to
+    100) is for JPEG (95 where None) and WebP (lossless where None). Raises PictureError, also where
+    the file exists and `overwrite` is off.
     """
     height, width, _ = picture.pixels.shape
     check_writable(path, width=width, height=height)
@@ -172,9 +199,13 @@ def write_picture(picture: Picture, path: Path, *, quality: int | None = None, o
     assert file_format is not None
     bits = min(picture.bits, file_format.bits)
     if bits < picture.bits:
-        logger.warning("%s: %s holds 8 bits per channel; 16 bits were rounded to 8", path, file_format.name)
+        logger.warning(
+            "%s: %s holds 8 bits per channel; 16 bits were rounded to 8", path, file_format.name
+        )
     if picture.pixels.shape[2] == 4 and not file_format.alpha:
-        logger.warning("%s: %s holds no transparency; the picture is laid on white", path, file_format.name)
+        logger.warning(
+            "%s: %s holds no transparency; the picture is laid on white", path, file_format.name
+        )
     samples = _samples(picture, file_format, bits)
     _write_whole(path, _encoded(samples, picture.metadata, file_format, quality, path), overwrite)
 
@@ -191,9 +222,12 @@ def _check_size(image: pyvips.Image, max_pixels: int) -> None:
 
 
 def _grey_or_rgb(image: pyvips.Image, path: Path) -> pyvips.Image:
-    """The image with 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha) bands of uchar or ushort."""
+    """The image with 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha) bands of uchar or
+    ushort."""
     if image.format not in ("uchar", "ushort"):
-        raise PictureError(f"it holds {image.format} samples; supported are 8 and 16 bit unsigned: convert it")
+        raise PictureError(
+            f"it holds {image.format} samples; supported are 8 and 16 bit unsigned: convert it"
+        )
     if image.interpretation == "cmyk":
         logger.warning("%s: CMYK is converted to sRGB", path)
         image = image.icc_transform(
@@ -206,9 +240,13 @@ def _grey_or_rgb(image: pyvips.Image, path: Path) -> pyvips.Image:
         )
     expected = _BANDS.get(str(image.interpretation))
     if expected is None:
-        raise PictureError(f"it holds {image.interpretation} colours; supported are grey, RGB and CMYK: convert it")
+        raise PictureError(
+            f"it holds {image.interpretation} colours; supported are grey, RGB and CMYK: convert it"
+        )
     if image.bands not in expected:
-        raise PictureError(f"it holds {image.bands} channels where {expected[0]} or {expected[1]} are supported")
+        raise PictureError(
+            f"it holds {image.bands} channels where {expected[0]} or {expected[1]} are supported"
+        )
     pages = _field(image, "n-pages")
     if pages is not None and pages > 1:
         logger.warning("%s: the first of its %d pages is upscaled", path, pages)
@@ -250,7 +288,9 @@ def _resolution_of(exif: bytes) -> tuple[float, float]:
     """The resolution that an EXIF block states, read by libvips from a PNG of one pixel."""
     header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"eXIf", exif), (b"IDAT", zlib.compress(b"\0\0")), (b"IEND", b"")]
-    image = pyvips.Image.pngload_buffer(_PNG_START + b"".join(_png_chunk(*chunk) for chunk in chunks))
+    image = pyvips.Image.pngload_buffer(
+        _PNG_START + b"".join(_png_chunk(*chunk) for chunk in chunks)
+    )
     return image.xres, image.yres
 
 
@@ -259,7 +299,8 @@ def _png_chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def _png_text(png: bytes) -> bytes:
-    """The text chunks of a PNG, without XMP, as they are; libvips would write all text as Latin-1."""
+    """The text chunks of a PNG, without XMP, as they are; libvips would write all text as
+    Latin-1."""
     found, at = b"", len(_PNG_START)
     while at + 8 <= len(png):
         length, kind = struct.unpack_from(">I4s", png, at)
@@ -271,7 +312,8 @@ def _png_text(png: bytes) -> bytes:
 
 
 def _upright_xmp(xmp: bytes) -> bytes:
-    """XMP repeats the EXIF orientation; a reader that follows it would turn the upright picture again."""
+    """XMP repeats the EXIF orientation; a reader that follows it would turn the upright picture
+    again."""
     return re.sub(rb"(tiff:Orientation(?:=[\"']|>)\s*)[2-8]", rb"\g<1>1", xmp)
 
 
@@ -295,7 +337,9 @@ def _samples(picture: Picture, file_format: Format, bits: int) -> np.ndarray:
     for top in range(0, height, rows):
         band = np.clip(picture.pixels[top : top + rows], 0, 1)
         if grey_alpha:
-            band = np.concatenate([band[:, :, :3].mean(axis=2, keepdims=True), band[:, :, 3:]], axis=2)
+            band = np.concatenate(
+                [band[:, :, :3].mean(axis=2, keepdims=True), band[:, :, 3:]], axis=2
+            )
         if flat:
             band = band[:, :, :-1] * band[:, :, -1:] + (1 - band[:, :, -1:])
         samples[top : top + rows] = band * (2**bits - 1) + 0.5
@@ -307,9 +351,13 @@ def _encoded(
 ) -> bytes | bytearray:
     height, width, channels = pixels.shape
     deep = pixels.dtype == np.uint16
-    image = pyvips.Image.new_from_memory(pixels.data, width, height, channels, "ushort" if deep else "uchar")
+    image = pyvips.Image.new_from_memory(
+        pixels.data, width, height, channels, "ushort" if deep else "uchar"
+    )
     colours = ("grey16" if deep else "b-w") if channels <= 2 else ("rgb16" if deep else "srgb")
-    image = image.copy(interpretation=colours, xres=metadata.resolution[0], yres=metadata.resolution[1])
+    image = image.copy(
+        interpretation=colours, xres=metadata.resolution[0], yres=metadata.resolution[1]
+    )
     keep = ForeignKeep.ICC | ForeignKeep.XMP | ForeignKeep.IPTC | ForeignKeep.OTHER
     exif = _exif_of_result(metadata, width, height, path)
     if exif is not None:
@@ -332,7 +380,9 @@ def _encoded(
         if file_format is WEBP:
             lossless = quality is None
             effort = 1 if lossless else 4  # more takes twice the time for 1 % of the size
-            return image.webpsave_buffer(lossless=lossless, Q=quality or 75, effort=effort, keep=keep)
+            return image.webpsave_buffer(
+                lossless=lossless, Q=quality or 75, effort=effort, keep=keep
+            )
         big = pixels.nbytes > _BIG_TIFF_BYTES
         tiff = image.tiffsave_buffer(
             compression="deflate", predictor="horizontal", resunit="inch", bigtiff=big, keep=keep

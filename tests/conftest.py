@@ -1,4 +1,5 @@
-"""Makes the repository importable as `fdat_dense_iso`, and spandrel importable beside a CPU torch."""
+"""Makes the repository importable as `fdat_dense_iso`, and spandrel importable beside a CPU
+torch."""
 
 from __future__ import annotations
 

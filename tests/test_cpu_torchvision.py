@@ -1,4 +1,5 @@
-"""The import of torchvision beside a torch that lacks its operators, each case in a fresh interpreter."""
+"""The import of torchvision beside a torch that lacks its operators, each case in a fresh
+interpreter."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ import pytest
 
 from tests.helpers.paths import ROOT
 
-# Fails as the CUDA torchvision does beside a CPU torch: on its first use of an operator that nobody defined, when a
-# sub-module is in sys.modules already.
+# Fails as the CUDA torchvision does beside a CPU torch: on its first use of an operator that nobody
+# defined, when a sub-module is in sys.modules already.
 HALF_IMPORTED = """
 import torch
 from torchvision import extension
@@ -72,7 +73,9 @@ def test_a_working_torchvision_is_left_alone(tmp_path: Path):
     assert result.stdout.split() == ["True", "False"], result.stderr
 
 
-@pytest.mark.parametrize("error", ["RuntimeError('something else')", "ImportError('no such module')"])
+@pytest.mark.parametrize(
+    "error", ["RuntimeError('something else')", "ImportError('no such module')"]
+)
 def test_other_errors_are_not_swallowed(tmp_path: Path, error: str):
     fake_torchvision(tmp_path, f"raise {error}")
     result = python(CALL + "make()", tmp_path)

@@ -26,11 +26,15 @@ def test_nodes_are_those_of_now(name: str) -> None:
     assert ours
     for node in ours:
         inputs = {one.id: one for one in SCHEMAS[node["type"]].inputs}
-        assert {socket["name"] for socket in node["inputs"]} == set(inputs), f"{node['type']}: save the workflow again"
+        assert {socket["name"] for socket in node["inputs"]} == set(inputs), (
+            f"{node['type']}: save the workflow again"
+        )
         assert len(node["outputs"]) == len(SCHEMAS[node["type"]].outputs)
         for widget, value in node["widgets_values_named"].items():
             options = getattr(inputs[widget], "options", [])
-            from_host = not isinstance(options, list) or not options  # what a stand-in does not know
+            from_host = (
+                not isinstance(options, list) or not options
+            )  # what a stand-in does not know
             assert from_host or value in options, f"{node['type']} {widget}: {value!r}"
 
 
@@ -43,7 +47,9 @@ def test_links_join_outputs_to_inputs_of_their_type(name: str) -> None:
         assert number in output["links"] and entry["link"] == number
         assert kind in (output["type"], "*") and entry["type"] in (kind, "*")
     joined = {link[0] for link in workflow["links"]}
-    assert joined == {entry["link"] for node in nodes.values() for entry in node.get("inputs", [])} - {None}
+    assert joined == {
+        entry["link"] for node in nodes.values() for entry in node.get("inputs", [])
+    } - {None}
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)

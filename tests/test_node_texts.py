@@ -1,4 +1,5 @@
-"""Every node has its texts and its help page in every language, and there is none for what no longer exists."""
+"""Every node has its texts and its help page in every language, and there is none for what no
+longer exists."""
 
 from __future__ import annotations
 
@@ -37,7 +38,9 @@ def test_nodes_are_found() -> None:
 def test_every_text_is_there_and_none_is_stale(language: str) -> None:
     wanted, found = set(flat(NODES)), set(translation(language))
     assert sorted(wanted - found) == [], f"locales/{language}/nodeDefs.json lacks these"
-    assert sorted(found - wanted) == [], f"no node has these texts of locales/{language}/nodeDefs.json"
+    assert sorted(found - wanted) == [], (
+        f"no node has these texts of locales/{language}/nodeDefs.json"
+    )
 
 
 def test_english_is_that_of_the_nodes() -> None:
@@ -55,7 +58,11 @@ def test_texts_are_plain(language: str) -> None:
 def test_texts_are_translated(language: str) -> None:
     """Tooltips and descriptions are sentences, so a translation differs from the English one."""
     english, found = flat(NODES), translation(language)
-    same = [place for place in english if not place.endswith("name") and found.get(place) == english[place]]
+    same = [
+        place
+        for place in english
+        if not place.endswith("name") and found.get(place) == english[place]
+    ]
     assert same == []
 
 
@@ -80,8 +87,15 @@ def test_help_pages(node: str, language: str) -> None:
     page = ROOT / "web" / "docs" / (f"{node}.md" if language == "en" else f"{node}/{language}.md")
     text = page.read_text("utf-8")
     assert text.startswith("# ")
-    rows = [name for cell in re.findall(r"^\| (\w[^|]*) \|", text, re.MULTILINE) for name in cell.split(", ")]
-    wanted = {*NODES[node]["inputs"], *(output["name"] for output in NODES[node]["outputs"].values())}
+    rows = [
+        name
+        for cell in re.findall(r"^\| (\w[^|]*) \|", text, re.MULTILINE)
+        for name in cell.split(", ")
+    ]
+    wanted = {
+        *NODES[node]["inputs"],
+        *(output["name"] for output in NODES[node]["outputs"].values()),
+    }
     explained = {name.split(" (")[0] for name in rows}
     assert sorted(wanted - explained) == [], f"{page.relative_to(ROOT)} does not explain these"
     shown = translation(language)

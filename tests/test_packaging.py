@@ -1,4 +1,5 @@
-"""What `comfy node pack` ships (files that git tracks, less .comfyignore) is a whole pack; its metadata is in order."""
+"""What `comfy node pack` ships (files that git tracks, less .comfyignore) is a whole pack; its
+metadata is in order."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ DEVELOPMENT = {"tests", "benchmarks", "tools", "samples", "assets", "runs", "dem
 
 
 def git(*arguments: str) -> list[str]:
-    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         pytest.skip("no checkout of git, which says what ships")
     return [line for line in done.stdout.splitlines() if (ROOT / line).exists()]
@@ -49,13 +52,24 @@ def project() -> dict[str, Any]:
 
 
 def test_development_files_stay_at_home(shipped: list[str]) -> None:
-    assert not {name for name in shipped if PurePosixPath(name).parts[0] in DEVELOPMENT | {".ci", ".github"}}
+    assert not {
+        name for name in shipped if PurePosixPath(name).parts[0] in DEVELOPMENT | {".ci", ".github"}
+    }
     assert sum((ROOT / name).stat().st_size for name in shipped) < 12 * 2**20
 
 
 def test_everything_for_the_host_ships(shipped: list[str]) -> None:
-    """As the host looks for it: entry point, web folder, help pages, texts, templates with pictures, checkpoints."""
-    needed = {"__init__.py", "nodes.py", "host.py", "requirements.txt", "pyproject.toml", "LICENSE", "README.md"}
+    """As the host looks for it: entry point, web folder, help pages, texts, templates with
+    pictures, checkpoints."""
+    needed = {
+        "__init__.py",
+        "nodes.py",
+        "host.py",
+        "requirements.txt",
+        "pyproject.toml",
+        "LICENSE",
+        "README.md",
+    }
     needed |= {"requirements-cli.txt", "cli.py"}
     for folder in ("arch", "upscale", "web", "locales", "example_workflows", "models"):
         files = [name for name in git("ls-files", folder) if not name.endswith(".pyc")]
@@ -71,18 +85,28 @@ def test_every_import_of_the_pack_is_in_it(pack: Path, shipped: list[str]) -> No
         for node in ast.walk(ast.parse((pack / name).read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.level:
                 base = folder.joinpath(*[".."] * (node.level - 1)).resolve()
-                modules = [base.joinpath(*(node.module or alias.name).split(".")) for alias in node.names]
+                modules = [
+                    base.joinpath(*(node.module or alias.name).split(".")) for alias in node.names
+                ]
             elif isinstance(node, ast.Import | ast.ImportFrom):
-                names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+                names = (
+                    [node.module or ""]
+                    if isinstance(node, ast.ImportFrom)
+                    else [a.name for a in node.names]
+                )
                 names = [found.removeprefix("fdat_dense_iso.") for found in names]
                 modules = [pack.joinpath(*n.split(".")) for n in names if n.split(".")[0] in own]
             else:
                 continue
             for module in modules:
-                assert module.with_suffix(".py").is_file() or module.is_dir(), f"{name} imports {module.name}"
+                assert module.with_suffix(".py").is_file() or module.is_dir(), (
+                    f"{name} imports {module.name}"
+                )
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{file.name}" for file in sorted((ROOT / "docs").glob("*.md")))])
+@pytest.mark.parametrize(
+    "page", ["README.md", *(f"docs/{file.name}" for file in sorted((ROOT / "docs").glob("*.md")))]
+)
 def test_files_that_pages_show_are_there(pack: Path, page: str) -> None:
     """Pictures ship; of linked files those for development need not."""
     text = (pack / page).read_text(encoding="utf-8")
@@ -104,17 +128,27 @@ def test_works_where_nothing_else_is(pack: Path) -> None:
         "result = upscale.upscale_image(model, torch.rand(1, 9, 11, 3)); "
         "print(arch.__file__, *result.shape, model.scale)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=pack, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=pack, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     file, frames, height, width, channels, scale = done.stdout.split()
     assert Path(file).is_relative_to(pack)
-    assert (int(frames), int(height), int(width), int(channels)) == (1, 9 * int(scale), 11 * int(scale), 3)
+    assert (int(frames), int(height), int(width), int(channels)) == (
+        1,
+        9 * int(scale),
+        11 * int(scale),
+        3,
+    )
 
 
 def test_registry_metadata(project: dict[str, Any]) -> None:
     """The rules of docs.comfy.org/registry/specifications."""
     about, comfy = project["project"], project["tool"]["comfy"]
-    assert re.fullmatch(r"(?i)(?!.*comfyui)[a-z][a-z0-9]*([-_.][a-z0-9]+)*", about["name"]) and len(about["name"]) < 100
+    assert (
+        re.fullmatch(r"(?i)(?!.*comfyui)[a-z][a-z0-9]*([-_.][a-z0-9]+)*", about["name"])
+        and len(about["name"]) < 100
+    )
     assert re.fullmatch(r"\d+\.\d+\.\d+", about["version"])
     assert (ROOT / about["license"]["file"]).is_file() and (ROOT / about["readme"]).is_file()
     assert about["description"] and about["urls"]["Repository"].startswith("https://github.com/")
@@ -127,7 +161,11 @@ def test_requirements_agree(project: dict[str, Any]) -> None:
     """The registry reads pyproject.toml, git clones read requirements.txt."""
 
     def names(lines: list[str]) -> set[str]:
-        return {re.split(r"[<>=!~ ;\[]", line)[0].lower() for line in lines if line and not line.startswith("#")}
+        return {
+            re.split(r"[<>=!~ ;\[]", line)[0].lower()
+            for line in lines
+            if line and not line.startswith("#")
+        }
 
     for group, file in (("dependencies", "requirements.txt"), ("cli", "requirements-cli.txt")):
         about = project["project"]
@@ -135,7 +173,9 @@ def test_requirements_agree(project: dict[str, Any]) -> None:
         assert names(listed) == names((ROOT / file).read_text(encoding="utf-8").splitlines()), file
 
 
-@pytest.mark.parametrize(("key", "ratio", "largest"), [("Icon", 1, (400, 400)), ("Banner", 21 / 9, (2100, 900))])
+@pytest.mark.parametrize(
+    ("key", "ratio", "largest"), [("Icon", 1, (400, 400)), ("Banner", 21 / 9, (2100, 900))]
+)
 def test_artwork(project: dict[str, Any], key: str, ratio: float, largest: tuple[int, int]) -> None:
     url, repository = project["tool"]["comfy"][key], project["project"]["urls"]["Repository"]
     prefix = repository.replace("github.com", "raw.githubusercontent.com") + "/main/"
@@ -143,7 +183,9 @@ def test_artwork(project: dict[str, Any], key: str, ratio: float, largest: tuple
     file = ROOT / url.removeprefix(prefix)
     assert file.stat().st_size < 300_000
     with Image.open(file) as picture:
-        assert picture.format == "PNG" and picture.width / picture.height == pytest.approx(ratio, rel=0.01)
+        assert picture.format == "PNG" and picture.width / picture.height == pytest.approx(
+            ratio, rel=0.01
+        )
         assert picture.width <= largest[0] and picture.height <= largest[1]
 
 

@@ -1,4 +1,5 @@
-"""Training, conversion, metrics and the demo: what makes and checks models, outside the node pack."""
+"""Training, conversion, metrics and the demo: what makes and checks models, outside the node
+pack."""
 
 from fdat_dense_iso.cpu_torchvision import make_torchvision_importable
 

@@ -1,10 +1,11 @@
-"""The pack's icon and banner, and the README's picture: bicubic on the left, the bundled model on the right.
+"""The pack's icon and banner, and the README's picture: bicubic on the left, the bundled model on
+the right.
 
     python -m tools.artwork [--model models/fdat_demo_x2.safetensors]
 
-Writes assets/icon.png (400x400), assets/banner.png (21:9) and docs/images/before_after.png. The sample is reduced by
-the model's scale first, so what is on the right is what the model made of the reduced picture. The README's is one
-detail twice, enlarged without interpolation.
+Writes assets/icon.png (400x400), assets/banner.png (21:9) and docs/images/before_after.png. The
+sample is reduced by the model's scale first, so what is on the right is what the model made of the
+reduced picture. The README's is one detail twice, enlarged without interpolation.
 """
 
 from __future__ import annotations
@@ -32,8 +33,11 @@ README: Box = (300, 30, 460, 190)
 COLOURS = 256
 
 
-def split(left: Image.Image, right: Image.Image, box: Box, size: tuple[int, int], slant: float = 0.0) -> Image.Image:
-    """A detail of two pictures of one scene, joined at a white line in the middle that leans by ``slant`` of the width.
+def split(
+    left: Image.Image, right: Image.Image, box: Box, size: tuple[int, int], slant: float = 0.0
+) -> Image.Image:
+    """A detail of two pictures of one scene, joined at a white line in the middle that leans by
+    ``slant`` of the width.
 
     Args:
         left, right: pictures of one size.
@@ -44,16 +48,26 @@ def split(left: Image.Image, right: Image.Image, box: Box, size: tuple[int, int]
     width, height = size
     top, bottom = width * (0.5 + slant / 2), width * (0.5 - slant / 2)
     mask = Image.new("L", size)
-    ImageDraw.Draw(mask).polygon([(top, 0), (width, 0), (width, height), (bottom, height)], fill=255)
+    ImageDraw.Draw(mask).polygon(
+        [(top, 0), (width, 0), (width, height), (bottom, height)], fill=255
+    )
     joined = Image.composite(after, before, mask)
-    ImageDraw.Draw(joined).line([(top, 0), (bottom, height)], fill="white", width=max(2, width // 200))
+    ImageDraw.Draw(joined).line(
+        [(top, 0), (bottom, height)], fill="white", width=max(2, width // 200)
+    )
     return joined
 
 
 def label(picture: Image.Image, text: str, place: tuple[int, int], size: int, anchor: str) -> None:
     """Write white text with a dark rim at ``place``."""
     ImageDraw.Draw(picture).text(
-        place, text, "white", ImageFont.load_default(size), anchor, stroke_width=max(1, size // 14), stroke_fill="#222"
+        place,
+        text,
+        "white",
+        ImageFont.load_default(size),
+        anchor,
+        stroke_width=max(1, size // 14),
+        stroke_fill="#222",
     )
 
 
@@ -83,7 +97,10 @@ def artwork(
     label(banner, "upscaling for ComfyUI", (420, 338), 20, "mm")
     save(banner, folder / "assets" / "banner.png")
     readme = Image.new("RGB", (964, 480), "white")
-    names = f"bicubic x{descriptor.scale}", f"{descriptor.architecture.name} x{descriptor.scale}, bundled model"
+    names = (
+        f"bicubic x{descriptor.scale}",
+        f"{descriptor.architecture.name} x{descriptor.scale}, bundled model",
+    )
     for left, picture, name in zip((0, 484), (bicubic, upscaled), names):
         readme.paste(picture.crop(README).resize((480, 480), Image.Resampling.NEAREST), (left, 0))
         label(readme, name, (left + 12, 468), 24, "ls")

@@ -1,7 +1,8 @@
 """MATLAB-style `imresize`: the bicubic degradation and baseline of the super-resolution literature.
 
-Keys' cubic convolution kernel (a = -0.5), widened by the factor when reducing (antialiasing), borders mirrored.
-Pillow and PyTorch differ from it at borders or in the kernel, so published figures need this one.
+Keys' cubic convolution kernel (a = -0.5), widened by the factor when reducing (antialiasing),
+borders mirrored. Pillow and PyTorch differ from it at borders or in the kernel, so published
+figures need this one.
 """
 
 from __future__ import annotations
@@ -43,4 +44,8 @@ def imresize(image: NDArray, scale: float) -> NDArray:
     columns = resize_matrix(width, int(np.ceil(width * scale - 1e-9)), scale)
     resized = np.einsum("ij,j...->i...", rows, image.astype(np.float64), optimize=True)
     resized = np.moveaxis(np.tensordot(columns, resized, (1, 1)), 0, 1)
-    return np.clip(np.floor(resized + 0.5), 0, 255).astype(np.uint8) if image.dtype == np.uint8 else resized
+    return (
+        np.clip(np.floor(resized + 0.5), 0, 255).astype(np.uint8)
+        if image.dtype == np.uint8
+        else resized
+    )

@@ -1,4 +1,5 @@
-"""``make demo``: upscale the sample picture with the bundled checkpoint and compare with bicubic interpolation.
+"""``make demo``: upscale the sample picture with the bundled checkpoint and compare with bicubic
+interpolation.
 
     python -m tools.demo [--output-folder demo]
 
@@ -32,9 +33,12 @@ DETAIL = (slice(60, 300), slice(180, 420))
 def side_by_side(pictures: dict[str, np.ndarray], zoom: int = 2) -> Image.Image:
     """A detail of every picture under its name."""
     tiles = [
-        Image.fromarray(p[DETAIL]).resize((240 * zoom, 240 * zoom), Image.Resampling.NEAREST) for p in pictures.values()
+        Image.fromarray(p[DETAIL]).resize((240 * zoom, 240 * zoom), Image.Resampling.NEAREST)
+        for p in pictures.values()
     ]
-    sheet = Image.new("RGB", (sum(t.width for t in tiles) + 8 * (len(tiles) - 1), tiles[0].height + 20), "white")
+    sheet = Image.new(
+        "RGB", (sum(t.width for t in tiles) + 8 * (len(tiles) - 1), tiles[0].height + 20), "white"
+    )
     left = 0
     for name, tile in zip(pictures, tiles):
         sheet.paste(tile, (left, 20))
@@ -59,15 +63,23 @@ def demo(
     image = torch.from_numpy(low).float()[None] / 255
     started = time.perf_counter()
     with Progress(console=console, transient=True) as bar:
-        task = bar.add_task(f"{low.shape[1]}x{low.shape[0]} -> {truth.shape[1]}x{truth.shape[0]}", total=None)
-        result = upscale_image(model, image, progress=lambda done, total: bar.update(task, completed=done, total=total))
+        task = bar.add_task(
+            f"{low.shape[1]}x{low.shape[0]} -> {truth.shape[1]}x{truth.shape[0]}", total=None
+        )
+        result = upscale_image(
+            model, image, progress=lambda done, total: bar.update(task, completed=done, total=total)
+        )
     seconds = time.perf_counter() - started
     upscaled = (result[0] * 255).round().byte().numpy()
     name = f"{model.architecture.name} x{scale}"
     for file, picture in (("input", low), ("bicubic", bicubic), ("upscaled", upscaled)):
         Image.fromarray(picture).save(output_folder / f"{file}.png")
-    side_by_side({"bicubic": bicubic, name: upscaled, "original": truth}).save(output_folder / "side_by_side.png")
-    console.print(f"{sample.name}: {low.shape[1]}x{low.shape[0]} -> {truth.shape[1]}x{truth.shape[0]}, {seconds:.1f} s")
+    side_by_side({"bicubic": bicubic, name: upscaled, "original": truth}).save(
+        output_folder / "side_by_side.png"
+    )
+    console.print(
+        f"{sample.name}: {low.shape[1]}x{low.shape[0]} -> {truth.shape[1]}x{truth.shape[0]}, {seconds:.1f} s"
+    )
     for label, picture in (("bicubic", bicubic), (name, upscaled)):
         psnr, ssim = evaluate(picture, truth, scale)
         console.print(f"  {label:12s} {psnr:6.2f} dB  SSIM {ssim:.4f}", highlight=False)

@@ -1,11 +1,12 @@
-"""What a Dense-Iso-ViT checkpoint is, its conversion to this project's naming, and which reading suits a picture best.
+"""What a Dense-Iso-ViT checkpoint is, its conversion to this project's naming, and which reading
+suits a picture best.
 
     python -m tools.dense_iso model.pth
     python -m tools.dense_iso model.pth --set heads=6,8,6,8 --convert model.safetensors
     python -m tools.dense_iso model.pth --rank photo.png
 
-The ranking upscales a downscaled copy of the picture under every answer to every open question, one question at a
-time, and keeps the answer with the highest PSNR before it goes on to the next.
+The ranking upscales a downscaled copy of the picture under every answer to every open question, one
+question at a time, and keeps the answer with the highest PSNR before it goes on to the next.
 """
 
 from __future__ import annotations
@@ -44,10 +45,15 @@ LEAST_GAIN = 0.01  # dB by which another answer must be better
 def main(
     checkpoint: Annotated[Path, typer.Argument(help="A .safetensors, .pth, .pt or .ckpt file.")],
     answers: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE, an answer to what tensors can't tell; repeatable.")
+        list[str] | None,
+        typer.Option("--set", help="NAME=VALUE, an answer to what tensors can't tell; repeatable."),
     ] = None,
-    convert: Annotated[Path | None, typer.Option(help="Write this .safetensors file in this project's naming.")] = None,
-    rank: Annotated[Path | None, typer.Option(help="Rank the open readings on this picture.")] = None,
+    convert: Annotated[
+        Path | None, typer.Option(help="Write this .safetensors file in this project's naming.")
+    ] = None,
+    rank: Annotated[
+        Path | None, typer.Option(help="Rank the open readings on this picture.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Let --convert replace a file.")] = False,
 ) -> None:
     """Print what was found and what was assumed; convert; rank."""
@@ -58,7 +64,9 @@ def main(
         recognised = recognise(content, options=options, **sources)
         print_report(checkpoint, recognised)
         if rank is not None:
-            best = print_ranking(rank_readings(content, options, sources, read_crops(rank, recognised.config)))
+            best = print_ranking(
+                rank_readings(content, options, sources, read_crops(rank, recognised.config))
+            )
             recognised = recognise(content, options={**options, **best}, **sources)
         if convert is not None:
             write_converted(recognised, convert, overwrite)
@@ -71,9 +79,13 @@ def print_report(checkpoint: Path, recognised: Recognised) -> None:
     """Print what was found, the configuration, and who said what tensors cannot tell."""
     config = recognised.config
     parameters = sum(tensor.numel() for tensor in recognised.weights.values())
-    console.print(f"[bold]{checkpoint.name}[/bold]: Dense-Iso-ViT x{config.scale}, {parameters:,} parameters")
+    console.print(
+        f"[bold]{checkpoint.name}[/bold]: Dense-Iso-ViT x{config.scale}, {parameters:,} parameters"
+    )
     if recognised.found:
-        found = Table("part", "tensors in the file", title="Found (the first block stands for its stage)")
+        found = Table(
+            "part", "tensors in the file", title="Found (the first block stands for its stage)"
+        )
         for role, names in recognised.found:
             found.add_row(role, names)
         console.print(found)
@@ -85,7 +97,9 @@ def print_report(checkpoint: Path, recognised: Recognised) -> None:
     console.print(fields)
     settled = Table("question", "answer", "from", title="Not in the tensors")
     for name, value, source in recognised.settled:
-        settled.add_row(name, str(value), "[yellow]assumed[/yellow]" if source == "default" else source)
+        settled.add_row(
+            name, str(value), "[yellow]assumed[/yellow]" if source == "default" else source
+        )
     console.print(settled)
     for remark in recognised.remarks():
         if not remark.startswith("assumed"):
@@ -93,8 +107,18 @@ def print_report(checkpoint: Path, recognised: Recognised) -> None:
 
 
 def answers_of(config: DenseIsoViTConfig) -> dict[str, str]:
-    """The metadata entry that answers everything that tensors in this project's naming can't tell."""
-    names = ("heads", "gated_half", "norm", "norm_eps", "skip", "align_corners", "value_range", "stage_norm_routing")
+    """The metadata entry that answers everything that tensors in this project's naming can't
+    tell."""
+    names = (
+        "heads",
+        "gated_half",
+        "norm",
+        "norm_eps",
+        "skip",
+        "align_corners",
+        "value_range",
+        "stage_norm_routing",
+    )
     answers = {name: getattr(config, name) for name in (*names, "window")}
     answers["residual"] = "network"  # whatever it was, the weights have been changed to this
     answers["head_activation"] = [layer.activation for layer in config.head]
@@ -104,7 +128,9 @@ def answers_of(config: DenseIsoViTConfig) -> dict[str, str]:
 def write_converted(recognised: Recognised, path: Path, overwrite: bool = False) -> None:
     """Write safetensors in this project's naming, with every answer in the metadata."""
     if path.suffix != ".safetensors":
-        raise ModelLoadError(f"--convert writes .safetensors, not {path.suffix or 'a file without a suffix'}")
+        raise ModelLoadError(
+            f"--convert writes .safetensors, not {path.suffix or 'a file without a suffix'}"
+        )
     if path.exists() and not overwrite:
         raise ModelLoadError(f"{path} exists; --overwrite replaces it")
     metadata = {
@@ -114,12 +140,17 @@ def write_converted(recognised: Recognised, path: Path, overwrite: bool = False)
         **answers_of(recognised.config),
         "remarks": json.dumps(recognised.remarks()),
     }
-    save_file({name: tensor.contiguous().clone() for name, tensor in recognised.weights.items()}, path, metadata)
+    save_file(
+        {name: tensor.contiguous().clone() for name, tensor in recognised.weights.items()},
+        path,
+        metadata,
+    )
     console.print(f"wrote {path}")
 
 
 def read_crops(picture: Path, config: DenseIsoViTConfig) -> Tensor:
-    """Up to `CROPS` crops of window * scale pixels, those with most detail. (N, 3, side, side) in [0, 1]."""
+    """Up to `CROPS` crops of window * scale pixels, those with most detail. (N, 3, side, side) in
+    [0, 1]."""
     with Image.open(picture) as opened:
         pixels = torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1).float() / 255
     side = config.window * config.scale
@@ -132,7 +163,9 @@ def read_crops(picture: Path, config: DenseIsoViTConfig) -> Tensor:
     return crops[detail.argsort(descending=True)[:CROPS]]
 
 
-def rank_readings(content: Any, options: dict[str, Any], sources: dict[str, Any], crops: Tensor) -> Iterator[tuple]:
+def rank_readings(
+    content: Any, options: dict[str, Any], sources: dict[str, Any], crops: Tensor
+) -> Iterator[tuple]:
     """Yield (question, answer, PSNR in dB, whether it is kept so far), question by question.
 
     Questions that an option, the sidecar or the metadata has answered are not asked.
@@ -142,7 +175,11 @@ def rank_readings(content: Any, options: dict[str, Any], sources: dict[str, Any]
     yield "as assumed", {}, best, True
     recognised = recognise(content, options=options, **sources)
     open_questions = {name for name, _, source in recognised.settled if source == "default"}
-    candidates = {name: tried for name, tried in _candidates(recognised.config).items() if name in open_questions}
+    candidates = {
+        name: tried
+        for name, tried in _candidates(recognised.config).items()
+        if name in open_questions
+    }
     before = -math.inf
     while best > before:  # an answer may turn out better once another has changed
         before = best
@@ -160,8 +197,14 @@ def rank_readings(content: Any, options: dict[str, Any], sources: dict[str, Any]
 def _candidates(config: DenseIsoViTConfig) -> dict[str, list[dict[str, Any]]]:
     """Answers to try, for every question."""
     heads = [[width // size for width in config.dims] for size in (16, 24, 32, 48, 64, 96)]
-    fitting = [h for h in heads if all(n >= 1 and width % n == 0 for n, width in zip(h, config.dims))]
-    equal = [[n] * len(config.dims) for n in (1, 2, 4, 6, 8, 12, 16) if all(width % n == 0 for width in config.dims)]
+    fitting = [
+        h for h in heads if all(n >= 1 and width % n == 0 for n, width in zip(h, config.dims))
+    ]
+    equal = [
+        [n] * len(config.dims)
+        for n in (1, 2, 4, 6, 8, 12, 16)
+        if all(width % n == 0 for width in config.dims)
+    ]
     return {
         "gated_half": [{"gated_half": "first"}, {"gated_half": "second"}],
         "swap_paths": [{"swap_paths": True}, {"swap_paths": True, "gated_half": "first"}],
@@ -197,12 +240,26 @@ def print_ranking(readings: Iterator[tuple]) -> dict[str, Any]:
     """Print the readings as they are found; return the answers that were kept."""
     rows, kept = [], {}
     for question, answer, found, better in readings:
-        rows.append((found, question, ", ".join(f"{name}={value}" for name, value in answer.items()), better))
+        rows.append(
+            (
+                found,
+                question,
+                ", ".join(f"{name}={value}" for name, value in answer.items()),
+                better,
+            )
+        )
         if better:
             kept.update(answer)
-    table = Table("PSNR", "question", "answer", title="Readings, best first (each on top of the ones kept before)")
+    table = Table(
+        "PSNR",
+        "question",
+        "answer",
+        title="Readings, best first (each on top of the ones kept before)",
+    )
     for found, question, answer, better in sorted(rows, key=lambda row: -row[0]):
-        table.add_row(f"{found:.2f} dB", question, f"[green]{answer} kept[/green]" if better else answer)
+        table.add_row(
+            f"{found:.2f} dB", question, f"[green]{answer} kept[/green]" if better else answer
+        )
     console.print(table)
     return kept
 

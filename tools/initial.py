@@ -1,8 +1,9 @@
-"""Networks that start their training as bicubic interpolation: minutes on one core are then enough to pass it.
+"""Networks that start their training as bicubic interpolation: minutes on one core are then enough
+to pass it.
 
-Both end in a 3x3 convolution to ``scale ** 2`` pixels per input pixel. Its features begin with copies of the image
-shifted by -1, 0, 1 in both directions, and its kernels hold the bicubic taps at -2..2 (a shift of the copy plus one
-of the kernel). What the blocks compute is added from nothing.
+Both end in a 3x3 convolution to ``scale ** 2`` pixels per input pixel. Its features begin with
+copies of the image shifted by -1, 0, 1 in both directions, and its kernels hold the bicubic taps at
+-2..2 (a shift of the copy plus one of the kernel). What the blocks compute is added from nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ Kernel = Callable[[NDArray[np.floating]], NDArray[np.floating]]
 
 
 def phase_kernels(kernel: Kernel, scale: int) -> NDArray[np.float64]:
-    """(scale, scale, 5, 5): weights of the pixels at -2..2 for every position of an enlarged pixel."""
+    """(scale, scale, 5, 5): weights of the pixels at -2..2 for every position of an enlarged
+    pixel."""
     taps = np.stack([kernel((i + 0.5) / scale - 0.5 - OFFSETS) for i in range(scale)])
     return taps[:, None, :, None] * taps[None, :, None, :]
 
@@ -38,7 +40,8 @@ def linear_kernel(x: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def set_phases(convolution: nn.Module, kernels: NDArray[np.float64]) -> None:
-    """A 3x3 convolution from shifted copies to RGB x scale x scale that computes `phase_kernels`, all else zero."""
+    """A 3x3 convolution from shifted copies to RGB x scale x scale that computes `phase_kernels`,
+    all else zero."""
     scale = kernels.shape[0]
     assert isinstance(convolution, nn.Conv2d) and convolution.bias is not None
     nn.init.zeros_(convolution.weight)
@@ -55,12 +58,21 @@ def set_phases(convolution: nn.Module, kernels: NDArray[np.float64]) -> None:
 
 
 def fdat_as_bicubic(model: FDAT) -> None:
-    """Make an untrained FDAT with ``pixelshuffledirect`` compute bicubic interpolation (away from the border)."""
+    """Make an untrained FDAT with ``pixelshuffledirect`` compute bicubic interpolation (away from
+    the border)."""
     config = model.config
-    if config.upsampler_type != "pixelshuffledirect" or config.unshuffle_mod or config.num_in_ch != RGB:
-        raise ValueError("a bicubic start needs an FDAT of RGB with pixelshuffledirect and without unshuffle")
+    if (
+        config.upsampler_type != "pixelshuffledirect"
+        or config.unshuffle_mod
+        or config.num_in_ch != RGB
+    ):
+        raise ValueError(
+            "a bicubic start needs an FDAT of RGB with pixelshuffledirect and without unshuffle"
+        )
     if config.embed_dim < COPIES:
-        raise ValueError(f"a bicubic start needs embed_dim of at least {COPIES}, not {config.embed_dim}")
+        raise ValueError(
+            f"a bicubic start needs embed_dim of at least {COPIES}, not {config.embed_dim}"
+        )
     nn.init.zeros_(model.conv_after.weight)
     first = model.conv_first
     assert isinstance(first, nn.Conv2d) and first.bias is not None
@@ -76,14 +88,16 @@ def fdat_as_bicubic(model: FDAT) -> None:
 def dense_iso_as_bicubic(model: DenseIsoViT) -> None:
     """Make an untrained Dense-Iso-ViT compute bicubic interpolation (away from the border).
 
-    The head is fusion, then one convolution that shuffles tokens back to pixels, then one to ``scale`` ** 2 times RGB.
-    The copies are not negative, so that leaky ReLUs let them pass.
+    The head is fusion, then one convolution that shuffles tokens back to pixels, then one to
+    ``scale`` ** 2 times RGB. The copies are not negative, so that leaky ReLUs let them pass.
     """
     config = model.config
     patch, pixels = config.patch_size, RGB * config.patch_size**2
     wide = config.dims[0] >= pixels and config.head[0].channels >= pixels
     if [layer.shuffle for layer in config.head] != [1, patch, config.scale] or not wide:
-        raise ValueError(f"a bicubic start needs a head of fusion, PixelShuffle({patch}), PixelShuffle(scale)")
+        raise ValueError(
+            f"a bicubic start needs a head of fusion, PixelShuffle({patch}), PixelShuffle(scale)"
+        )
     fusion, shuffle, last = model.head
     assert isinstance(fusion, nn.Conv2d) and isinstance(shuffle, nn.Conv2d)
     for module in model.modules():
@@ -106,13 +120,19 @@ def dense_iso_as_bicubic(model: DenseIsoViT) -> None:
                 token_y, pixel_y = divmod(y + dy, patch)
                 token_x, pixel_x = divmod(x + dx, patch)
                 row = (index * RGB + colour) * patch**2 + y * patch + x
-                copies[row, (colour * patch + pixel_y) * patch + pixel_x, 1 + token_y, 1 + token_x] = 1
-    skip, wanted = phase_kernels(linear_kernel, config.scale), phase_kernels(cubic_kernel, config.scale)
+                copies[
+                    row, (colour * patch + pixel_y) * patch + pixel_x, 1 + token_y, 1 + token_x
+                ] = 1
+    skip, wanted = (
+        phase_kernels(linear_kernel, config.scale),
+        phase_kernels(cubic_kernel, config.scale),
+    )
     set_phases(last, wanted - skip)
 
 
 def _identity(weight: Tensor, middle: int | None = None) -> None:
-    """Rows that copy the first channels: a matrix, or a convolution of which only the middle is not zero."""
+    """Rows that copy the first channels: a matrix, or a convolution of which only the middle is not
+    zero."""
     weight.zero_()
     matrix = weight if middle is None else weight[:, :, middle, middle]
     matrix.fill_diagonal_(1)

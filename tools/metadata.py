@@ -3,7 +3,8 @@
     python -m tools.metadata models/fdat_demo_x2.safetensors
     python -m tools.metadata models/fdat_demo_x2.safetensors --training-log runs/train_x2.log
 
-The second adds the loss curve that `tools.train` printed, for checkpoints from before it wrote the curve itself.
+The second adds the loss curve that `tools.train` printed, for checkpoints from before it wrote the
+curve itself.
 """
 
 from __future__ import annotations
@@ -39,23 +40,32 @@ def read_curve(log: str, until: int) -> list[tuple[int, float]]:
     """The loss curve in a log of `tools.train`, to step ``until``, which it must reach."""
     curve = [(int(step), float(loss)) for step, loss in LOG_LINE.findall(log) if int(step) <= until]
     if not curve or curve[-1][0] != until:
-        found = f"has no line between the steps {curve[-1][0]} and" if curve else "holds no line of a training to step"
+        found = (
+            f"has no line between the steps {curve[-1][0]} and"
+            if curve
+            else "holds no line of a training to step"
+        )
         raise ValueError(f"the log {found} {until}; give the log of the checkpoint's own training")
     return curve
 
 
 def main(
     checkpoint: Annotated[Path, typer.Argument(help="A .safetensors file.")],
-    training_log: Annotated[Path | None, typer.Option(help="Add the loss curve of this log of tools.train.")] = None,
+    training_log: Annotated[
+        Path | None, typer.Option(help="Add the loss curve of this log of tools.train.")
+    ] = None,
     log_until: Annotated[
-        int | None, typer.Option(help="Only to this step, where another training went on; its points stay.")
+        int | None,
+        typer.Option(help="Only to this step, where another training went on; its points stay."),
     ] = None,
 ) -> None:
     """Print the metadata; add a loss curve."""
     if training_log is not None:
         metadata = read_metadata(checkpoint)
         if "training_steps" not in metadata:
-            raise typer.BadParameter(f"{checkpoint} does not say of how many steps it is (training_steps)")
+            raise typer.BadParameter(
+                f"{checkpoint} does not say of how many steps it is (training_steps)"
+            )
         steps = int(metadata["training_steps"])
         recorded = [] if log_until is None else json.loads(metadata.get(LOSS_CURVE, "[]"))
         try:

@@ -1,4 +1,5 @@
-"""PSNR and SSIM as the super-resolution literature reports them: on Y of YCbCr or on RGB, borders cropped by the scale.
+"""PSNR and SSIM as the super-resolution literature reports them: on Y of YCbCr or on RGB, borders
+cropped by the scale.
 
 LPIPS (Zhang et al., 2018) where the ``lpips`` library is installed.
 """
@@ -21,7 +22,8 @@ BT601_Y = np.array([65.481, 128.553, 24.966]) / 255
 
 
 def luma(image: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Y (H, W) in [16, 235] of RGB (H, W, 3), rounded as MATLAB's rgb2ycbcr of uint8 does; grey images pass through."""
+    """Y (H, W) in [16, 235] of RGB (H, W, 3), rounded as MATLAB's rgb2ycbcr of uint8 does; grey
+    images pass through."""
     if image.ndim == 2:
         return image.astype(np.float64)
     return np.floor(16 + image.astype(np.float64) @ BT601_Y + 0.5)
@@ -39,35 +41,52 @@ def psnr(a: NDArray, b: NDArray, peak: float = 255.0) -> float:
 
 
 def ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Structural similarity of (H, W) in [0, 255]: Gaussian window of 11 pixels, sigma 1.5 (Wang et al., 2004)."""
+    """Structural similarity of (H, W) in [0, 255]: Gaussian window of 11 pixels, sigma 1.5 (Wang et
+    al., 2004)."""
     _, full = structural_similarity(  # type: ignore[misc]
-        a, b, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
+        a,
+        b,
+        data_range=255,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        full=True,
     )
     return float(full[5:-5, 5:-5].mean())
 
 
-def cropped(result: NDArray[np.uint8], truth: NDArray[np.uint8], scale: int) -> tuple[NDArray, NDArray]:
+def cropped(
+    result: NDArray[np.uint8], truth: NDArray[np.uint8], scale: int
+) -> tuple[NDArray, NDArray]:
     """Both pictures without a border of ``scale`` pixels."""
     if result.shape != truth.shape:
-        raise ValueError(f"the result is {result.shape}, the ground truth {truth.shape}; they must have the same shape")
+        raise ValueError(
+            f"the result is {result.shape}, the ground truth {truth.shape}; they must have the same shape"
+        )
     inner = (slice(scale, -scale), slice(scale, -scale))
     return result[inner], truth[inner]
 
 
-def evaluate(result: NDArray[np.uint8], truth: NDArray[np.uint8], scale: int) -> tuple[float, float]:
-    """(PSNR, SSIM) on Y of two uint8 pictures of the same size: (H, W, 3), or (H, W) where the file is grey."""
+def evaluate(
+    result: NDArray[np.uint8], truth: NDArray[np.uint8], scale: int
+) -> tuple[float, float]:
+    """(PSNR, SSIM) on Y of two uint8 pictures of the same size: (H, W, 3), or (H, W) where the file
+    is grey."""
     a, b = map(luma, cropped(result, truth, scale))
     return psnr(a, b), ssim(a, b)
 
 
-def evaluate_rgb(result: NDArray[np.uint8], truth: NDArray[np.uint8], scale: int) -> tuple[float, float]:
+def evaluate_rgb(
+    result: NDArray[np.uint8], truth: NDArray[np.uint8], scale: int
+) -> tuple[float, float]:
     """(PSNR, SSIM) over all colours of two uint8 pictures; SSIM is the mean over the colours."""
     a, b = (np.atleast_3d(image).astype(np.float64) for image in cropped(result, truth, scale))
     return psnr(a, b), float(np.mean([ssim(a[..., i], b[..., i]) for i in range(a.shape[2])]))
 
 
 def load_lpips() -> Callable[[NDArray[np.uint8], NDArray[np.uint8], int], float] | None:
-    """LPIPS (AlexNet) as a function like `evaluate_rgb`, lower is better; None where the library or its net is absent.
+    """LPIPS (AlexNet) as a function like `evaluate_rgb`, lower is better; None where the library or
+    its net is absent.
 
     The library fetches the weights of AlexNet from PyTorch's site at the first use.
     """

@@ -20,7 +20,13 @@ Built = tuple[nn.Module, dict[str, str]]
 
 
 def small_fdat(
-    scale: int, patch: int, *, embed_dim: int = 48, num_groups: int = 2, depth: int = 1, num_heads: int = 4
+    scale: int,
+    patch: int,
+    *,
+    embed_dim: int = 48,
+    num_groups: int = 2,
+    depth: int = 1,
+    num_heads: int = 4,
 ) -> Built:
     """An FDAT with ``pixelshuffledirect``; ``patch`` may be any."""
     config = FDATConfig(
@@ -60,13 +66,19 @@ def small_dense_iso(
         hidden=tuple(hidden_ratio * width for width in widths),
         head=(
             HeadLayer(channels=widths[0], kernel=3, activation="leaky_relu_0.2"),
-            HeadLayer(channels=features * patch_size**2, shuffle=patch_size, activation="leaky_relu_0.2"),
+            HeadLayer(
+                channels=features * patch_size**2, shuffle=patch_size, activation="leaky_relu_0.2"
+            ),
             HeadLayer(channels=RGB * scale**2, shuffle=scale),
         ),
     )
     model = DenseIsoViT(config)
     dense_iso_as_bicubic(model)
-    about = {"architecture": "DenseIsoViT", "config": json.dumps(dataclasses.asdict(config)), **answers_of(config)}
+    about = {
+        "architecture": "DenseIsoViT",
+        "config": json.dumps(dataclasses.asdict(config)),
+        **answers_of(config),
+    }
     return model, about
 
 

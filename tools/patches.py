@@ -1,4 +1,5 @@
-"""Training pairs for super-resolution: aligned patches of pictures and of their bicubic reductions."""
+"""Training pairs for super-resolution: aligned patches of pictures and of their bicubic
+reductions."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"}
 
 
 class PatchSampler:
-    """Pairs of aligned patches, drawn in proportion to the error of bicubic interpolation, flipped and rotated.
+    """Pairs of aligned patches, drawn in proportion to the error of bicubic interpolation, flipped
+    and rotated.
 
     Args:
         folder: of pictures, of which those that hold a patch are used.

@@ -1,12 +1,14 @@
-"""Train a small FDAT or Dense-Iso-ViT on a folder of pictures: how the bundled demo checkpoints were made.
+"""Train a small FDAT or Dense-Iso-ViT on a folder of pictures: how the bundled demo checkpoints
+were made.
 
     python -m tools.train PICTURES OUTPUT.safetensors --scale 2 --steps 20000
     python -m tools.train PICTURES OUTPUT.safetensors --architecture dense-iso --scale 4 --patch 64
 
-Clean bicubic degradation, L1, AdamW with cosine decay, EMA of the weights. Two things make minutes on one core enough:
-the network is initialised to BE bicubic interpolation (`tools.initial`), and patches are drawn by how wrong bicubic
-interpolation is on them (`tools.patches`). The file's metadata records the command, the data and its licence and the
-loss curve; scores are added by ``python -m benchmarks.quality --record``.
+Clean bicubic degradation, L1, AdamW with cosine decay, EMA of the weights. Two things make minutes
+on one core enough: the network is initialised to BE bicubic interpolation (`tools.initial`), and
+patches are drawn by how wrong bicubic interpolation is on them (`tools.patches`). The file's
+metadata records the command, the data and its licence and the loss curve; scores are added by
+``python -m benchmarks.quality --record``.
 """
 
 from __future__ import annotations
@@ -46,9 +48,12 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 200) -> floa
 
 
 def build(architecture: str, scale: int, patch: int, options: dict[str, Any]) -> Built:
-    """One of `NETWORKS`; options that were not given are None, those of another architecture are refused."""
+    """One of `NETWORKS`; options that were not given are None, those of another architecture are
+    refused."""
     if architecture not in NETWORKS:
-        raise typer.BadParameter(f"--architecture is one of {', '.join(NETWORKS)}, not {architecture}")
+        raise typer.BadParameter(
+            f"--architecture is one of {', '.join(NETWORKS)}, not {architecture}"
+        )
     builder = NETWORKS[architecture]
     given = {name: value for name, value in options.items() if value is not None}
     if foreign := given.keys() - inspect.signature(builder).parameters.keys():
@@ -60,8 +65,11 @@ def build(architecture: str, scale: int, patch: int, options: dict[str, Any]) ->
         raise typer.BadParameter(str(error)) from error
 
 
-def continue_from(start: Path, model: nn.Module, command: str) -> tuple[str, int, list[tuple[int, float]]]:
-    """Load the weights; the commands that made both trainings, the steps of the first, and its loss curve."""
+def continue_from(
+    start: Path, model: nn.Module, command: str
+) -> tuple[str, int, list[tuple[int, float]]]:
+    """Load the weights; the commands that made both trainings, the steps of the first, and its loss
+    curve."""
     with safe_open(start, "pt") as file:
         before = file.metadata()
         model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
@@ -79,24 +87,46 @@ def train(
     embed_dim: Annotated[int | None, typer.Option(help="FDAT: width of the network [48].")] = None,
     num_groups: Annotated[int | None, typer.Option(help="FDAT: residual groups [2].")] = None,
     num_heads: Annotated[int | None, typer.Option(help="FDAT: attention heads [4].")] = None,
-    dims: Annotated[str | None, typer.Option(help="Dense-Iso-ViT: width of every stage [64,72,80,88].")] = None,
-    hidden_ratio: Annotated[int | None, typer.Option(help="Dense-Iso-ViT: width of GDFN / of its stage [2].")] = None,
-    patch_size: Annotated[int | None, typer.Option(help="Dense-Iso-ViT: side of a token in pixels [4].")] = None,
-    features: Annotated[int | None, typer.Option(help="Dense-Iso-ViT: channels per pixel in the head [28].")] = None,
+    dims: Annotated[
+        str | None, typer.Option(help="Dense-Iso-ViT: width of every stage [64,72,80,88].")
+    ] = None,
+    hidden_ratio: Annotated[
+        int | None, typer.Option(help="Dense-Iso-ViT: width of GDFN / of its stage [2].")
+    ] = None,
+    patch_size: Annotated[
+        int | None, typer.Option(help="Dense-Iso-ViT: side of a token in pixels [4].")
+    ] = None,
+    features: Annotated[
+        int | None, typer.Option(help="Dense-Iso-ViT: channels per pixel in the head [28].")
+    ] = None,
     depth: Annotated[
-        int | None, typer.Option(help="FDAT: pairs of blocks in a group [1]. Dense-Iso-ViT: blocks of a stage [2].")
+        int | None,
+        typer.Option(
+            help="FDAT: pairs of blocks in a group [1]. Dense-Iso-ViT: blocks of a stage [2]."
+        ),
     ] = None,
     batch: Annotated[int, typer.Option(help="Patches per step.")] = 8,
-    patch: Annotated[int, typer.Option(help="Side of a low-resolution patch (Dense-Iso-ViT: the window).")] = 48,
+    patch: Annotated[
+        int, typer.Option(help="Side of a low-resolution patch (Dense-Iso-ViT: the window).")
+    ] = 48,
     peak_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
-    ema_decay: Annotated[float, typer.Option(help="Decay of the averaged weights, which are what is saved.")] = 0.999,
+    ema_decay: Annotated[
+        float, typer.Option(help="Decay of the averaged weights, which are what is saved.")
+    ] = 0.999,
     start: Annotated[
-        Path | None, typer.Option(help="Begin with the weights of this checkpoint of the same network, made here.")
+        Path | None,
+        typer.Option(
+            help="Begin with the weights of this checkpoint of the same network, made here."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and patches.")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
-    bf16: Annotated[bool, typer.Option(help="Compute in bfloat16 where PyTorch's autocast does.")] = True,
-    data_licence: Annotated[str, typer.Option(help="Licence of the pictures, for the metadata.")] = "unknown",
+    bf16: Annotated[
+        bool, typer.Option(help="Compute in bfloat16 where PyTorch's autocast does.")
+    ] = True,
+    data_licence: Annotated[
+        str, typer.Option(help="Licence of the pictures, for the metadata.")
+    ] = "unknown",
     save_every: Annotated[int, typer.Option(help="Steps between intermediate saves.")] = 2000,
 ) -> None:
     """Train a network and write its averaged weights with metadata."""
@@ -120,7 +150,9 @@ def train(
     model.train()
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
     average = copy.deepcopy(model).eval()
-    optimizer = torch.optim.AdamW(model.parameters(), peak_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), peak_rate, betas=(0.9, 0.99), weight_decay=0.0
+    )
     started, losses = time.monotonic(), []
     for step in range(steps):
         low, high = sampler.batch(batch)

@@ -1,4 +1,5 @@
-"""Upscaling pictures with any spandrel model: tiles, blending, channels, precision and memory. Pure tensor code."""
+"""Upscaling pictures with any spandrel model: tiles, blending, channels, precision and memory. Pure
+tensor code."""
 
 from .colour import COLOUR_FIXES
 from .ensemble import ENSEMBLES

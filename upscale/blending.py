@@ -1,4 +1,5 @@
-"""Weights that add overlapping tiles up to one picture: a partition of unity made of one-axis ramps."""
+"""Weights that add overlapping tiles up to one picture: a partition of unity made of one-axis
+ramps."""
 
 from __future__ import annotations
 
@@ -9,10 +10,12 @@ from .geometry import AxisPlan
 
 
 def axis_weights(plan: AxisPlan, scale: int = 1) -> Tensor:
-    """Weights (tiles, size * scale) float32 along one axis; at every pixel those of all tiles sum to 1.
+    """Weights (tiles, size * scale) float32 along one axis; at every pixel those of all tiles sum
+    to 1.
 
-    A tile's weight rises linearly over the overlap with the tile before and falls over that with the next. At the
-    image's own borders there is no ramp. Where more than two tiles overlap, the sum is what they are divided by.
+    A tile's weight rises linearly over the overlap with the tile before and falls over that with
+    the next. At the image's own borders there is no ramp. Where more than two tiles overlap, the
+    sum is what they are divided by.
     """
     size = plan.size * scale
     weights = torch.ones(len(plan.starts), size, dtype=torch.float64)

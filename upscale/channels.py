@@ -1,4 +1,5 @@
-"""Any image (grey, RGB, RGBA) through any image model (1, 3 or 4 channels), as one or more passes of the model."""
+"""Any image (grey, RGB, RGBA) through any image model (1, 3 or 4 channels), as one or more passes
+of the model."""
 
 from __future__ import annotations
 
@@ -22,8 +23,10 @@ class ChannelPass:
 
     Attributes:
         source: for each input channel of the model, the image channel that feeds it.
-        target: the image channels that this run produces: as many as ``average`` leaves of the model's output.
-        average: the model's first outputs are one grey picture in three copies; their mean is taken.
+        target: the image channels that this run produces: as many as ``average`` leaves of the
+            model's output.
+        average: the model's first outputs are one grey picture in three copies; their mean is
+            taken.
     """
 
     source: tuple[int, ...]
@@ -37,7 +40,9 @@ class ChannelPass:
 
     def select(self, frame: Tensor) -> Tensor:
         """Image (H, W, C) -> model input (Cin, H, W), contiguous."""
-        planes = [torch.ones_like(frame[..., 0]) if s == OPAQUE else frame[..., s] for s in self.source]
+        planes = [
+            torch.ones_like(frame[..., 0]) if s == OPAQUE else frame[..., s] for s in self.source
+        ]
         return torch.stack(planes)
 
     def collect(self, output: Tensor) -> Tensor:
@@ -52,14 +57,20 @@ Mark = Callable[[slice, slice], None]
 
 
 class PlaneUpscaler(Protocol):
-    """What carries passes out: in tiles (`tiled.TiledUpscaler`) or exactly (`whole.ExactUpscaler`)."""
+    """What carries passes out: in tiles (`tiled.TiledUpscaler`) or exactly
+    (`whole.ExactUpscaler`)."""
 
     def steps(self, height: int, width: int, touched: Tensor | None) -> int:
         """How often one pass over an image of this size is counted as progress."""
         ...
 
     def run(
-        self, plane: Tensor, into: Tensor, one: ChannelPass, touched: Tensor | None = None, mark: Mark | None = None
+        self,
+        plane: Tensor,
+        into: Tensor,
+        one: ChannelPass,
+        touched: Tensor | None = None,
+        mark: Mark | None = None,
     ) -> None:
         """Upscale ``plane`` (Cin, H, W) into ``into`` (H * scale, W * scale, channels of the pass).
 
@@ -68,8 +79,11 @@ class PlaneUpscaler(Protocol):
         ...
 
 
-def channel_passes(image_channels: int, model_channels: int, *, with_alpha: bool) -> list[ChannelPass]:
-    """The runs that a model of ``model_channels`` (1, 3, 4) needs for an image of ``image_channels`` (1, 3, 4).
+def channel_passes(
+    image_channels: int, model_channels: int, *, with_alpha: bool
+) -> list[ChannelPass]:
+    """The runs that a model of ``model_channels`` (1, 3, 4) needs for an image of
+    ``image_channels`` (1, 3, 4).
 
     ``with_alpha``: the model upscales the alpha channel too; else the passes leave channel 3 out.
     """
@@ -92,9 +106,10 @@ def premultiply(frame: Tensor) -> Tensor:
 
 
 def unpremultiply_(frame: Tensor, rows: int = 256) -> None:
-    """Undo `premultiply` in place, in bands of ``rows`` rows; colours of invisible pixels become 0."""
+    """Undo `premultiply` in place, in bands of ``rows`` rows; colours of invisible pixels become
+    0."""
     for band in frame.split(rows):
         alpha = band[..., 3:]
-        band[..., :3] = torch.where(alpha >= SMALLEST_ALPHA, band[..., :3] / alpha.clamp_min(SMALLEST_ALPHA), 0).clamp_(
-            0, 1
-        )
+        band[..., :3] = torch.where(
+            alpha >= SMALLEST_ALPHA, band[..., :3] / alpha.clamp_min(SMALLEST_ALPHA), 0
+        ).clamp_(0, 1)

@@ -1,10 +1,12 @@
-"""Colour consistency: give the result the low-frequency colour of the input, which GAN-trained models shift.
+"""Colour consistency: give the result the low-frequency colour of the input, which GAN-trained
+models shift.
 
     result + enlarged(low_pass(input - reduced(result)))
 
-The two low-pass filters are those of the field's two fixes: "average" compares neighbourhood means, "wavelet" the
-coarsest layer of an a-trous wavelet decomposition (as StableSR does, https://arxiv.org/abs/2305.07015, there on the
-enlarged picture; here on the input's grid, so that its reach does not depend on the scale). Detail passes untouched.
+The two low-pass filters are those of the field's two fixes: "average" compares neighbourhood means,
+"wavelet" the coarsest layer of an a-trous wavelet decomposition (as StableSR does,
+https://arxiv.org/abs/2305.07015, there on the enlarged picture; here on the input's grid, so that its reach does not depend on the scale). Detail
+passes untouched.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from .seamless import Margins
 
 COLOUR_FIXES = ("none", "average", "wavelet")
 AVERAGE_RADIUS = 16
-"""Input pixels to either side of a box filter that is run twice: a tent 32 pixels to either side."""
+"""Input pixels to either side of a box filter that is run twice: a tent 32 pixels to either
+side."""
 
 WAVELET_LEVELS = 5
 """Dilations 1, 2, 4, 8, 16 of the kernel 1/4, 1/2, 1/4: 31 pixels to either side."""
@@ -56,9 +59,13 @@ def fix_colour_(
 
     beyond = Margins(*(REACH if periodic else 0 for periodic in margins.wrap))
     wide = Margins(margins.rows + beyond.rows, margins.columns + beyond.columns)
-    smooth = {"average": average, "wavelet": wavelet}[method](wide.add(margins.crop(shift)).permute(2, 0, 1))
+    smooth = {"average": average, "wavelet": wavelet}[method](
+        wide.add(margins.crop(shift)).permute(2, 0, 1)
+    )
     smooth = beyond.crop(smooth.permute(1, 2, 0)).permute(2, 0, 1)
-    for band, correction in enlarged_bands(smooth[:-1] / smooth[-1:].clamp_min(LEAST_WEIGHT), scale, rows):
+    for band, correction in enlarged_bands(
+        smooth[:-1] / smooth[-1:].clamp_min(LEAST_WEIGHT), scale, rows
+    ):
         result[band] += correction
         result[band].clamp_(0, 1)
 
@@ -94,6 +101,10 @@ def _spread(planes: Tensor, dim: int, step: int) -> Tensor:
     length = planes.shape[dim]
     result = planes / 2
     if step < length:
-        result.narrow(dim, step, length - step).add_(planes.narrow(dim, 0, length - step), alpha=0.25)
-        result.narrow(dim, 0, length - step).add_(planes.narrow(dim, step, length - step), alpha=0.25)
+        result.narrow(dim, step, length - step).add_(
+            planes.narrow(dim, 0, length - step), alpha=0.25
+        )
+        result.narrow(dim, 0, length - step).add_(
+            planes.narrow(dim, step, length - step), alpha=0.25
+        )
     return result

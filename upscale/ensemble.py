@@ -1,4 +1,5 @@
-"""Self-ensemble ("test-time augmentation"): the mean of a model's results for mirrored and transposed inputs.
+"""Self-ensemble ("test-time augmentation"): the mean of a model's results for mirrored and
+transposed inputs.
 
 As in EDSR (Lim et al., 2017, https://arxiv.org/abs/1707.02921, section 3.4), "geometric self-ensemble".
 """
@@ -41,7 +42,8 @@ class Member:
 
 
 def members(count: int) -> list[Member]:
-    """1: the input alone; 2: and its mirror image; 4: all flips; 8: these transposed too (all quarter turns)."""
+    """1: the input alone; 2: and its mirror image; 4: all flips; 8: these transposed too (all
+    quarter turns)."""
     flips = [Member(), Member(columns=True), Member(rows=True), Member(rows=True, columns=True)]
     turns = [Member(flip.rows, flip.columns, transposed=True) for flip in flips]
     return (flips + turns)[:count]

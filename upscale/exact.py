@@ -16,7 +16,8 @@ logger = logging.getLogger(__name__)
 
 
 class ExactUpscaler:
-    """Runs an exact engine on planes; makes its plans (one for each size) smaller after running out of memory."""
+    """Runs an exact engine on planes; makes its plans (one for each size) smaller after running out
+    of memory."""
 
     def __init__(self, runner: Runner, tick: Callable[[int], None]) -> None:
         self.runner = runner
@@ -25,7 +26,8 @@ class ExactUpscaler:
         self._steps: dict[tuple[int, int], int] = {}
 
     def steps(self, height: int, width: int, touched: Tensor | None) -> int:
-        """Ticks of one pass over an image of this size: those of its first plan, whatever is ``touched``."""
+        """Ticks of one pass over an image of this size: those of its first plan, whatever is
+        ``touched``."""
         self._plan(height, width)
         return self._steps[height, width]
 
@@ -33,14 +35,19 @@ class ExactUpscaler:
         return self.runner.ready.model.exact_engine
 
     def _plan(self, height: int, width: int) -> ExactPlan:
-        """Plan, have that much memory freed beside the model, and plan again for what there really is."""
+        """Plan, have that much memory freed beside the model, and plan again for what there really
+        is."""
         known = self._plans.get((height, width))
         if known is not None:
             return known
         wanted = self._new_plan(height, width, None)
         self.runner.prepare_bytes(wanted.memory_required)
         available = self.runner.placement.available()
-        plan = wanted if wanted.memory_required <= available else self._new_plan(height, width, available)
+        plan = (
+            wanted
+            if wanted.memory_required <= available
+            else self._new_plan(height, width, available)
+        )
         self._plans[height, width] = plan
         self._steps.setdefault((height, width), plan.steps)
         return plan
@@ -51,9 +58,15 @@ class ExactUpscaler:
         return engine.plan(1, height, width, dtype=dtype, device=device, available=available)
 
     def run(
-        self, plane: Tensor, into: Tensor, one: ChannelPass, touched: Tensor | None = None, mark: Mark | None = None
+        self,
+        plane: Tensor,
+        into: Tensor,
+        one: ChannelPass,
+        touched: Tensor | None = None,
+        mark: Mark | None = None,
     ) -> None:
-        """Upscale all of ``plane`` (Cin, H, W) into ``into`` (H * scale, W * scale, channels of the pass)."""
+        """Upscale all of ``plane`` (Cin, H, W) into ``into`` (H * scale, W * scale, channels of the
+        pass)."""
         size = plane.shape[-2], plane.shape[-1]
         self._told = 0
         while True:
@@ -72,7 +85,9 @@ class ExactUpscaler:
             else:
                 self._plans[size] = self._smaller(plan, reason)
 
-    def _attempt(self, plane: Tensor, plan: ExactPlan, into: Tensor, one: ChannelPass, mark: Mark | None) -> bool:
+    def _attempt(
+        self, plane: Tensor, plan: ExactPlan, into: Tensor, one: ChannelPass, mark: Mark | None
+    ) -> bool:
         """One run by a plan; False where the result is not finite."""
         finite: list[Tensor] = []
         steps = self._steps[plane.shape[-2], plane.shape[-1]]
@@ -84,11 +99,14 @@ class ExactUpscaler:
             if mark:
                 mark(slice(top, top + part.shape[-2]), slice(0, into.shape[1]))
 
-        self._engine().run(plane[None], plan, write, lambda done, total: self._tell(done * steps // total))
+        self._engine().run(
+            plane[None], plan, write, lambda done, total: self._tell(done * steps // total)
+        )
         return all(bool(flag) for flag in finite)
 
     def _tell(self, done: int) -> None:
-        """Progress in steps of the first plan: later plans count other totals, but what users see only grows.
+        """Progress in steps of the first plan: later plans count other totals, but what users see
+        only grows.
 
         Told after every band all the same, since that is when users can interrupt.
         """
@@ -96,14 +114,19 @@ class ExactUpscaler:
         self.tick(step)
 
     def release(self) -> None:
-        """Let the engine drop what it keeps on the device beside the weights, which no host knows of."""
+        """Let the engine drop what it keeps on the device beside the weights, which no host knows
+        of."""
         self._engine().release()
 
     def _fall_back(self) -> None:
         if self.runner.dtype == torch.float32:
             raise not_finite(self.runner.original)
         name = self.runner.original.architecture.name
-        logger.warning("%s made NaN or infinite values in %s; computing again in float32", name, self.runner.dtype)
+        logger.warning(
+            "%s made NaN or infinite values in %s; computing again in float32",
+            name,
+            self.runner.dtype,
+        )
         self.runner.dtype = torch.float32
         self._plans.clear()
 

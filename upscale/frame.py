@@ -1,7 +1,8 @@
 """One frame through everything that was asked for.
 
-frame -> continued beyond its seams -> for each member of the ensemble: turned -> passes of the model -> turned back
--> mean -> colour of the input -> mask -> transparency -> cropped -> target size
+frame -> continued beyond its seams -> for each member of the ensemble: turned -> passes of the
+model -> turned back -> mean -> colour of the input -> mask -> transparency -> cropped -> target
+size
 """
 
 from __future__ import annotations
@@ -37,7 +38,13 @@ class FrameUpscaler:
     """
 
     def __init__(
-        self, options: Options, scale: int, model_channels: int, height: int, width: int, margins: Margins
+        self,
+        options: Options,
+        scale: int,
+        model_channels: int,
+        height: int,
+        width: int,
+        margins: Margins,
     ) -> None:
         self.options = options
         self.scale = scale
@@ -70,12 +77,19 @@ class FrameUpscaler:
             return 1
         steps = 0
         for member in self.members:
-            height, width = (self.width, self.height) if member.transposed else (self.height, self.width)
+            height, width = (
+                (self.width, self.height) if member.transposed else (self.height, self.width)
+            )
             steps += engine.steps(height, width, member.apply(region.touched) if region else None)
         return steps * len(self._passes(frame.shape[-1], not is_opaque(frame)))
 
     def run(
-        self, engine: PlaneUpscaler | None, frame: Tensor, region: Region | None, into: Tensor, monitor: Monitor
+        self,
+        engine: PlaneUpscaler | None,
+        frame: Tensor,
+        region: Region | None,
+        into: Tensor,
+        monitor: Monitor,
     ) -> None:
         """Upscale a frame (H, W, C) into ``into`` (*size, C) of any dtype on any device.
 
@@ -98,11 +112,21 @@ class FrameUpscaler:
         else:
             if monitor.preview:
                 canvas.zero_()
-                monitor.growth = Growth(canvas, source, self.margins, region.touched if region else None)
-            self._model(engine, source, region, canvas, self._passes(channels, transparent), monitor.growth)
+                monitor.growth = Growth(
+                    canvas, source, self.margins, region.touched if region else None
+                )
+            self._model(
+                engine, source, region, canvas, self._passes(channels, transparent), monitor.growth
+            )
             if self.options.colour_fix != "none":
                 known = region.weights > 0 if region else None
-                fix_colour_(canvas[..., colours], source[..., colours], self.options.colour_fix, known, self.margins)
+                fix_colour_(
+                    canvas[..., colours],
+                    source[..., colours],
+                    self.options.colour_fix,
+                    known,
+                    self.margins,
+                )
             if region:
                 blend_(canvas[..., modelled], source[..., modelled], region.weights)
         if premultiplied:

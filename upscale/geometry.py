@@ -13,7 +13,8 @@ class AxisPlan:
     Attributes:
         length: pixels of the image along the axis.
         size: pixels of a tile.
-        starts: first pixel of each tile, ascending; the first is 0, the last tile ends with the image.
+        starts: first pixel of each tile, ascending; the first is 0, the last tile ends with the
+            image.
     """
 
     length: int
@@ -31,25 +32,31 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def plan_axis(length: int, tile: int, overlap: int, alignment: int = 1, *, fixed: bool = False) -> AxisPlan:
+def plan_axis(
+    length: int, tile: int, overlap: int, alignment: int = 1, *, fixed: bool = False
+) -> AxisPlan:
     """Cover ``length`` pixels with equal tiles that overlap by at least ``overlap``.
 
-    Tiles are made as small as their number allows, so that none is a sliver and little is computed twice: 1000 pixels
-    in tiles of 512 with overlap 32 become three of 355. Starts are multiples of ``alignment``, but for the last, which
-    is shifted back to end with the image. An image no longer than a tile is one tile of its own length.
+    Tiles are made as small as their number allows, so that none is a sliver and little is computed
+    twice: 1000 pixels in tiles of 512 with overlap 32 become three of 355. Starts are multiples of
+    ``alignment``, but for the last, which is shifted back to end with the image. An image no longer
+    than a tile is one tile of its own length.
 
     Args:
         length: pixels of the image, at least 1.
         tile: largest size of a tile.
         overlap: smallest overlap of neighbours, less than ``tile``.
-        alignment: sizes and starts are multiples of this; ``tile`` is rounded down to one, ``overlap`` up.
+        alignment: sizes and starts are multiples of this; ``tile`` is rounded down to one,
+            ``overlap`` up.
         fixed: tiles have exactly the size ``tile``.
 
     Raises:
         ValueError: a number is out of its range.
     """
     if length < 1 or tile < 1 or overlap < 0 or alignment < 1:
-        raise ValueError(f"length {length}, tile {tile} and alignment {alignment} must be >= 1, overlap {overlap} >= 0")
+        raise ValueError(
+            f"length {length}, tile {tile} and alignment {alignment} must be >= 1, overlap {overlap} >= 0"
+        )
     if length <= tile:
         return AxisPlan(length, length, (0,))
     tile = max(tile // alignment, 1) * alignment
@@ -89,7 +96,9 @@ class TileGrid:
         return slice(y, y + self.rows.size * scale), slice(x, x + self.columns.size * scale)
 
 
-def plan_grid(height: int, width: int, tile: int, overlap: int, alignment: int = 1, *, fixed: bool = False) -> TileGrid:
+def plan_grid(
+    height: int, width: int, tile: int, overlap: int, alignment: int = 1, *, fixed: bool = False
+) -> TileGrid:
     """`plan_axis` for both axes of an image."""
     return TileGrid(
         plan_axis(height, tile, overlap, alignment, fixed=fixed),

@@ -56,41 +56,51 @@ def upscale_image(
     A frame that equals the one before it (and has the same mask) is not computed again.
 
     Args:
-        model: a spandrel descriptor of 1, 3 or 4 channels, of any architecture. It comes back as it was: weights,
-            dtype, device and mode, also after an error.
+        model: a spandrel descriptor of 1, 3 or 4 channels, of any architecture. It comes back as it
+            was: weights, dtype, device and mode, also after an error.
         image: (B, H, W, C) floating point in [0, 1]; C = 1 (grey), 3 (RGB) or 4 (RGBA); any device.
-        mode: "exact" is the whole-image result band by band, for networks that offer it (FDAT, Dense-Iso-ViT);
-            "tile" overlapping tiles blended; "whole" one call for the whole frame; "auto" exact where it is offered
-            and no mask given, else tiles.
-        tile: largest side of a tile in input pixels; None: from the model and the free memory. Like ``overlap`` and
-            ``batch`` it is for mode "tile" (and "auto" where that means tiles).
-        overlap: smallest overlap of tiles in input pixels; None: 32, less for small tiles, or what the model asks for.
+        mode: "exact" is the whole-image result band by band, for networks that offer it (FDAT,
+            Dense-Iso-ViT); "tile" overlapping tiles blended; "whole" one call for the whole frame;
+            "auto" exact where it is offered and no mask given, else tiles.
+        tile: largest side of a tile in input pixels; None: from the model and the free memory. Like
+            ``overlap`` and ``batch`` it is for mode "tile" (and "auto" where that means tiles).
+        overlap: smallest overlap of tiles in input pixels; None: 32, less for small tiles, or what
+            the model asks for.
         batch: tiles per call of the network; None: 1 for large tiles, more for small ones.
-        precision: "fp32", "fp16", "bf16", or "auto": half precision on GPUs that compute in it, for models that
-            support it. What turns out NaN or infinite is computed again in float32, with a warning in the log.
+        precision: "fp32", "fp16", "bf16", or "auto": half precision on GPUs that compute in it, for
+            models that support it. What turns out NaN or infinite is computed again in float32,
+            with a warning in the log.
         device: where to compute; None: a CUDA device if there is one, else where the model is.
-        progress: called as ``progress(done, total)`` after every batch of tiles; what it raises ends the work.
-        alpha: "model" upscales alpha by the same model, with premultiplied colours; "resize" resamples it.
-        target: size of the result: a factor of the input size, a `Target`, or its text (`parse_target`); None: the
-            model's scale. Each frame is upscaled by the model, then resampled.
-        placement: who owns the device memory (`protocol.Placement`); None: this call alone, on ``device``.
-        seamless: "horizontal", "vertical" or "both": the picture is a texture whose opposite borders meet, and so
-            will be the result's; "none".
-        mask: (B, H, W), or (1, H, W) for all frames, in [0, 1]: where it is 0 the frame is plainly resampled, with a
-            soft transition outside of the mask. It is resampled to the frame's size. Only tiles that it touches are
-            computed; modes "exact" and "whole" compute the whole frame all the same, unless the mask is empty.
-        ensemble: 2, 4 or 8: the mean of the results for so many flips (8: and quarter turns) of the frame, each as
-            expensive as the plain result; 1: none of that.
-        colour_fix: "average" or "wavelet": give the result the low-frequency colour of the input; "none".
+        progress: called as ``progress(done, total)`` after every batch of tiles; what it raises
+            ends the work.
+        alpha: "model" upscales alpha by the same model, with premultiplied colours; "resize"
+            resamples it.
+        target: size of the result: a factor of the input size, a `Target`, or its text
+            (`parse_target`); None: the model's scale. Each frame is upscaled by the model, then
+            resampled.
+        placement: who owns the device memory (`protocol.Placement`); None: this call alone, on
+            ``device``.
+        seamless: "horizontal", "vertical" or "both": the picture is a texture whose opposite
+            borders meet, and so will be the result's; "none".
+        mask: (B, H, W), or (1, H, W) for all frames, in [0, 1]: where it is 0 the frame is plainly
+            resampled, with a soft transition outside of the mask. It is resampled to the frame's
+            size. Only tiles that it touches are computed; modes "exact" and "whole" compute the
+            whole frame all the same, unless the mask is empty.
+        ensemble: 2, 4 or 8: the mean of the results for so many flips (8: and quarter turns) of the
+            frame, each as expensive as the plain result; 1: none of that.
+        colour_fix: "average" or "wavelet": give the result the low-frequency colour of the input;
+            "none".
         dtype: of the result: float32, float16 or bfloat16.
         output_device: where the result is.
         preview: shown the frame at work while it grows.
 
     Returns:
-        (B, H * scale, W * scale, C), or the target's size: ``dtype`` in [0, 1] on ``output_device``.
+        (B, H * scale, W * scale, C), or the target's size: ``dtype`` in [0, 1] on
+        ``output_device``.
 
     Raises:
-        ValueError: an argument is out of its range, or the model's output is NaN or infinite in float32.
+        ValueError: an argument is out of its range, or the model's output is NaN or infinite in
+            float32.
         OutOfMemoryError: even the smallest tile does not fit.
     """
     check_image(image)
@@ -110,7 +120,9 @@ def upscale_image(
     )
     offers_exact = getattr(model.model, "exact_engine", None) is not None
     if mode == "exact" and not offers_exact:
-        raise ValueError(f"{model.architecture.name} offers no exact mode; use mode 'auto' or 'tile'")
+        raise ValueError(
+            f"{model.architecture.name} offers no exact mode; use mode 'auto' or 'tile'"
+        )
     frames, height, width, channels = image.shape
     traits = TileTraits.of(model)
     context = round_up(max(LEAST_MARGIN, overlap or traits.overlap), traits.alignment)
@@ -125,7 +137,13 @@ def upscale_image(
     repeated = _repeated_frames(image, masks)
 
     owned = DirectPlacement(model, device) if placement is None else nullcontext(placement)
-    with torch.inference_mode(), cpu_by_default(), training_mode_kept(model), owned as where, ExitStack() as cleanup:
+    with (
+        torch.inference_mode(),
+        cpu_by_default(),
+        training_mode_kept(model),
+        owned as where,
+        ExitStack() as cleanup,
+    ):
         runner = Runner(model, resolve_precision(precision, model, where.auto_dtype(model)), where)
         monitor = Monitor(progress, preview)
 
@@ -137,7 +155,9 @@ def upscale_image(
             else:
                 sides = upscaler.height, upscaler.width
                 side = max(sides) if mode == "whole" else tile
-                settings = TileSettings(runner, *sides, side, overlap, batch, masked=masks is not None)
+                settings = TileSettings(
+                    runner, *sides, side, overlap, batch, masked=masks is not None
+                )
                 engine = TiledUpscaler(runner, settings, monitor.tick)
         else:
             logger.info("the mask is empty: the pictures are resampled without the model")
@@ -146,7 +166,9 @@ def upscale_image(
             return masks.region(index) if masks else None
 
         computed = [index for index in range(frames) if not repeated[index]]
-        monitor.total = sum(upscaler.steps(engine, image[index], region(index)) for index in computed)
+        monitor.total = sum(
+            upscaler.steps(engine, image[index], region(index)) for index in computed
+        )
         for index in range(frames):
             if repeated[index]:
                 result[index].copy_(result[index - 1])
@@ -156,24 +178,36 @@ def upscale_image(
 
 
 def check_image(image: Tensor) -> None:
-    """Raise ValueError for what is no (B, H, W, C) floating point tensor with pixels and C = 1, 3 or 4."""
+    """Raise ValueError for what is no (B, H, W, C) floating point tensor with pixels and C = 1, 3
+    or 4."""
     if not isinstance(image, Tensor):
-        raise ValueError(f"the image is a {type(image).__name__}; a torch.Tensor (B, H, W, C) was expected")
+        raise ValueError(
+            f"the image is a {type(image).__name__}; a torch.Tensor (B, H, W, C) was expected"
+        )
     shape = tuple(image.shape)
     if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
-        raise ValueError(f"the image has the shape {shape}; (B, H, W, C) with C = 1, 3 or 4 was expected")
+        raise ValueError(
+            f"the image has the shape {shape}; (B, H, W, C) with C = 1, 3 or 4 was expected"
+        )
     if 0 in shape:
-        raise ValueError(f"the image has the shape {shape} and so no pixels; every side must be at least 1")
+        raise ValueError(
+            f"the image has the shape {shape} and so no pixels; every side must be at least 1"
+        )
     if image.layout is not torch.strided or image.is_meta:
-        raise ValueError(f"the image is a {image.layout} tensor on {image.device}; an ordinary tensor was expected")
+        raise ValueError(
+            f"the image is a {image.layout} tensor on {image.device}; an ordinary tensor was expected"
+        )
     if image.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise ValueError(
             f"the image is {image.dtype}; floating point in [0, 1] was expected: divide 8-bit values by 255"
         )
 
 
-def _allocate(upscaler: FrameUpscaler, frames: int, channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The result (frames, *size, channels), if main memory has room for it and for one frame at work."""
+def _allocate(
+    upscaler: FrameUpscaler, frames: int, channels: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """The result (frames, *size, channels), if main memory has room for it and for one frame at
+    work."""
     needed = upscaler.working_bytes(channels, dtype, device)
     if device.type == "cpu":
         needed += frames * math.prod(upscaler.size) * channels * dtype.itemsize
@@ -190,12 +224,20 @@ def _allocate(upscaler: FrameUpscaler, frames: int, channels: int, dtype: torch.
 def _repeated_frames(image: Tensor, masks: Masks | None) -> list[bool]:
     """Which frames of (B, H, W, C) equal the one before them, with equal masks."""
     pairs = range(1, len(image))
-    return [False, *(torch.equal(image[i], image[i - 1]) and (not masks or masks.same(i, i - 1)) for i in pairs)]
+    return [
+        False,
+        *(
+            torch.equal(image[i], image[i - 1]) and (not masks or masks.same(i, i - 1))
+            for i in pairs
+        ),
+    ]
 
 
 def _check_finite(image: Tensor, rows: int = 1024) -> None:
     if not all(bool(band.isfinite().all()) for frame in image for band in frame.split(rows)):
-        raise ValueError("the image holds NaN or infinite values; look at the node or program that made it")
+        raise ValueError(
+            "the image holds NaN or infinite values; look at the node or program that made it"
+        )
 
 
 def check_model(model: object) -> None:

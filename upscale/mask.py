@@ -1,4 +1,5 @@
-"""Mask-limited upscaling: the model where the mask is, plain resampling elsewhere, a soft transition between them."""
+"""Mask-limited upscaling: the model where the mask is, plain resampling elsewhere, a soft
+transition between them."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ GROWTH = 10
 """Input pixels that the mask is grown by before its border is softened."""
 
 SOFTENING = 8
-"""Input pixels to either side that are averaged: two less, so that the border of the mask still has weight 1."""
+"""Input pixels to either side that are averaged: two less, so that the border of the mask still has
+weight 1."""
 
 LEAST = 1 / 512
 """Below half a level of 8 bit the mask is 0."""
@@ -28,8 +30,10 @@ class Region:
     """Where one frame is upscaled by the model.
 
     Attributes:
-        weights: (H, W) float32 in [0, 1]: the model's share. At least the mask; falls to 0 outside of it.
-        touched: (H, W) bool: what the model must compute; False further than a pixel from every weight above 0.
+        weights: (H, W) float32 in [0, 1]: the model's share. At least the mask; falls to 0 outside
+            of it.
+        touched: (H, W) bool: what the model must compute; False further than a pixel from every
+            weight above 0.
     """
 
     weights: Tensor
@@ -45,7 +49,8 @@ class Masks:
     """The regions of a batch's frames.
 
     Args:
-        mask: (B or 1, H, W), or one (H, W), in [0, 1]; of any size: it is resampled to that of the image.
+        mask: (B or 1, H, W), or one (H, W), in [0, 1]; of any size: it is resampled to that of the
+            image.
         frames, height, width: of the image.
         margins: what the frames are continued by.
 
@@ -53,9 +58,13 @@ class Masks:
         ValueError: the mask is nothing of that kind.
     """
 
-    def __init__(self, mask: Tensor, frames: int, height: int, width: int, margins: Margins) -> None:
+    def __init__(
+        self, mask: Tensor, frames: int, height: int, width: int, margins: Margins
+    ) -> None:
         if not isinstance(mask, Tensor):
-            raise ValueError(f"the mask is a {type(mask).__name__}; a torch.Tensor (B, H, W) was expected")
+            raise ValueError(
+                f"the mask is a {type(mask).__name__}; a torch.Tensor (B, H, W) was expected"
+            )
         shape = tuple(mask.shape)
         mask = mask[None] if mask.ndim == 2 else mask
         if mask.ndim != 3 or 0 in shape or not mask.is_floating_point():
@@ -63,9 +72,13 @@ class Masks:
                 f"the mask is {mask.dtype} of the shape {shape}; floating point (B, H, W) in [0, 1] was expected"
             )
         if len(mask) not in (1, frames):
-            raise ValueError(f"there are {len(mask)} masks for {frames} pictures; give one for all, or one for each")
+            raise ValueError(
+                f"there are {len(mask)} masks for {frames} pictures; give one for all, or one for each"
+            )
         if not bool(mask.isfinite().all()):
-            raise ValueError("the mask holds NaN or infinite values; look at the node or program that made it")
+            raise ValueError(
+                "the mask holds NaN or infinite values; look at the node or program that made it"
+            )
         self.mask = mask
         self.size = height, width
         self.margins = margins
@@ -91,7 +104,9 @@ class Masks:
         if self._last is None or self._last[0] != index:
             mask = self.mask[index].to("cpu", torch.float32)
             if tuple(mask.shape) != self.size:
-                mask = F.interpolate(mask[None, None], self.size, mode="bilinear", antialias=True)[0, 0]
+                mask = F.interpolate(mask[None, None], self.size, mode="bilinear", antialias=True)[
+                    0, 0
+                ]
             self._last = index, feathered(self.margins.add(mask.clamp(0, 1)))
         return self._last[1]
 
@@ -111,7 +126,8 @@ def _neighbours(pool: Callable[..., Tensor], planes: Tensor, radius: int) -> Ten
 
 
 def blend_(result: Tensor, frame: Tensor, weights: Tensor, rows: int = 64) -> None:
-    """Turn ``result`` (H * scale, W * scale, C) into its mix with the resampled ``frame`` (H, W, C), in bands.
+    """Turn ``result`` (H * scale, W * scale, C) into its mix with the resampled ``frame`` (H, W,
+    C), in bands.
 
     ``weights`` (H, W): the share of ``result``; where it is 0 ``result`` may hold anything finite.
     """

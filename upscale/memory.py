@@ -1,4 +1,5 @@
-"""How many bytes a network works in, found without computing: a dry run on the meta device counts live tensors."""
+"""How many bytes a network works in, found without computing: a dry run on the meta device counts
+live tensors."""
 
 from __future__ import annotations
 
@@ -16,16 +17,18 @@ from torch.utils._pytree import tree_leaves
 logger = logging.getLogger(__name__)
 
 UNKNOWN_BYTES_PER_PIXEL = 4608
-"""Float32 bytes per input pixel and unit of scale where a dry run fails: what ComfyUI's own node reserves."""
+"""Float32 bytes per input pixel and unit of scale where a dry run fails: what ComfyUI's own node
+reserves."""
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of tensors that operations made and that are still referenced; keeps the peak.
+    """Counts the bytes of tensors that operations made and that are still referenced; keeps the
+    peak.
 
-    Scratch memory that no tensor shows is charged for two kinds of operations. Convolutions: three quarters of input
-    and output, since the libraries behind them convert layouts on the way in and out, but not always both. Attention:
-    its logits, and copies of what is not contiguous. Fitted to what CPU runs use
-    (``python -m benchmarks.upscale``).
+    Scratch memory that no tensor shows is charged for two kinds of operations. Convolutions: three
+    quarters of input and output, since the libraries behind them convert layouts on the way in and
+    out, but not always both. Attention: its logits, and copies of what is not contiguous. Fitted to
+    what CPU runs use (``python -m benchmarks.upscale``).
     """
 
     def __init__(self) -> None:
@@ -59,7 +62,8 @@ def _scratch(operation: str, args: Any, result: Any) -> int:
 
 
 def network_of(model: ImageModelDescriptor) -> nn.Module:
-    """The module that is run on a tile: the one of the tile contract, else the descriptor's model."""
+    """The module that is run on a tile: the one of the tile contract, else the descriptor's
+    model."""
     contract = getattr(model.model, "tile_contract", None)
     network = contract.network if contract else model.model
     return network if isinstance(network, nn.Module) else model.model
@@ -68,10 +72,14 @@ def network_of(model: ImageModelDescriptor) -> nn.Module:
 _peaks: weakref.WeakKeyDictionary[nn.Module, dict[tuple, int]] = weakref.WeakKeyDictionary()
 
 
-def working_bytes(model: ImageModelDescriptor, batch: int, height: int, width: int, dtype: torch.dtype) -> int:
-    """Peak bytes of live tensors while the network runs on ``batch`` tiles of (height, width), weights not counted.
+def working_bytes(
+    model: ImageModelDescriptor, batch: int, height: int, width: int, dtype: torch.dtype
+) -> int:
+    """Peak bytes of live tensors while the network runs on ``batch`` tiles of (height, width),
+    weights not counted.
 
-    Counts the output and everything between, not the input. Operators' own scratch memory is not seen.
+    Counts the output and everything between, not the input. Operators' own scratch memory is not
+    seen.
     """
     network = network_of(model)
     pad_width, pad_height = model.size_requirements.get_padding(width, height)
@@ -83,11 +91,16 @@ def working_bytes(model: ImageModelDescriptor, batch: int, height: int, width: i
 
 
 def _meta_twin(network: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy of the network whose weights have shapes but no data (networks may write to themselves when they run)."""
+    """A copy of the network whose weights have shapes but no data (networks may write to themselves
+    when they run)."""
     twins: dict[int, Any] = {}
     for tensor in [*network.parameters(), *network.buffers()]:
-        twin = torch.empty_like(tensor, device="meta", dtype=dtype if tensor.is_floating_point() else tensor.dtype)
-        twins[id(tensor)] = nn.Parameter(twin, requires_grad=False) if isinstance(tensor, nn.Parameter) else twin
+        twin = torch.empty_like(
+            tensor, device="meta", dtype=dtype if tensor.is_floating_point() else tensor.dtype
+        )
+        twins[id(tensor)] = (
+            nn.Parameter(twin, requires_grad=False) if isinstance(tensor, nn.Parameter) else twin
+        )
     return copy.deepcopy(network, twins).eval()
 
 

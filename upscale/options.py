@@ -51,11 +51,15 @@ class Options:
         for name, choices in allowed.items():
             value = getattr(self, name)
             if value not in choices:
-                raise ValueError(f"{name} {value!r} is not known; use one of {', '.join(map(str, choices))}")
+                raise ValueError(
+                    f"{name} {value!r} is not known; use one of {', '.join(map(str, choices))}"
+                )
         for name, least in (("tile", 8), ("overlap", 0), ("batch", 1)):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < least):
-                raise ValueError(f"{name} is {value}; it must be a whole number from {least} on, or left automatic")
+                raise ValueError(
+                    f"{name} is {value}; it must be a whole number from {least} on, or left automatic"
+                )
         if self.tile is not None and self.overlap is not None and self.overlap >= self.tile:
             raise ValueError(
                 f"overlap {self.overlap} leaves nothing of a tile of {self.tile}; make it smaller than the tile"

@@ -1,4 +1,5 @@
-"""Device memory without a host program: move the model to the device for the work, and put everything back."""
+"""Device memory without a host program: move the model to the device for the work, and put
+everything back."""
 
 from __future__ import annotations
 
@@ -15,24 +16,35 @@ from .precision import best_dtype, cast_copy
 SHARE_OF_FREE_MEMORY = 0.7
 """Of the memory that is free now; the rest is for other programs and for what no estimate sees."""
 
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "could not allocate", "alloc_failed")
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "could not allocate",
+    "alloc_failed",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out: CUDA has a type for it, the CPU, MPS and cuBLAS only words."""
+    """Whether an exception says that memory ran out: CUDA has a type for it, the CPU, MPS and
+    cuBLAS only words."""
     if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in OUT_OF_MEMORY)
+    return isinstance(error, RuntimeError) and any(
+        text in str(error).lower() for text in OUT_OF_MEMORY
+    )
 
 
 def cpu_by_default() -> AbstractContextManager[object]:
-    """Has new tensors on the CPU where nothing else is said, whatever device the host has set for them."""
+    """Has new tensors on the CPU where nothing else is said, whatever device the host has set for
+    them."""
     return nullcontext() if torch.empty(0).device.type == "cpu" else torch.device("cpu")
 
 
 @contextmanager
 def training_mode_kept(model: ImageModelDescriptor) -> Iterator[None]:
-    """Give every submodule its training flag back in the end: running a descriptor puts its model into eval mode."""
+    """Give every submodule its training flag back in the end: running a descriptor puts its model
+    into eval mode."""
     training = [module for module in model.model.modules() if module.training]
     try:
         yield
@@ -47,20 +59,26 @@ def checked_device(device: torch.device | str) -> torch.device:
         found = torch.empty(0, device=device).device
     except Exception as error:  # of several types: an assertion where torch was built without CUDA
         reason = " ".join(str(error).split("\n")[0].split())
-        raise ValueError(f"device {str(device)!r} can't be used here ({reason}); 'cpu' always can") from error
+        raise ValueError(
+            f"device {str(device)!r} can't be used here ({reason}); 'cpu' always can"
+        ) from error
     if found.type == "meta":  # moving weights there loses them
-        raise ValueError("device 'meta' holds no values; name one that computes, as 'cpu' or 'cuda'")
+        raise ValueError(
+            "device 'meta' holds no values; name one that computes, as 'cpu' or 'cuda'"
+        )
     return found
 
 
 class DirectPlacement:
     """A `Placement` that owns the device; a context manager that gives the model back as it was.
 
-    The device is restored on exit, also after an error. Other precisions run in a copy, so the model's weights never
-    change.
+    The device is restored on exit, also after an error. Other precisions run in a copy, so the
+    model's weights never change.
     """
 
-    def __init__(self, model: ImageModelDescriptor, device: torch.device | str | None = None) -> None:
+    def __init__(
+        self, model: ImageModelDescriptor, device: torch.device | str | None = None
+    ) -> None:
         if device is None:
             device = "cuda" if torch.cuda.is_available() else model.device
         self.device = checked_device(device)
@@ -72,7 +90,10 @@ class DirectPlacement:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._copies.clear()
         if self._model.device != self._found_on:
@@ -82,7 +103,9 @@ class DirectPlacement:
     def auto_dtype(self, model: ImageModelDescriptor) -> torch.dtype:
         return best_dtype(model, self.device)
 
-    def prepare(self, model: ImageModelDescriptor, dtype: torch.dtype, memory_required: int) -> ImageModelDescriptor:
+    def prepare(
+        self, model: ImageModelDescriptor, dtype: torch.dtype, memory_required: int
+    ) -> ImageModelDescriptor:
         if model.dtype == dtype:
             ready = model
         else:
@@ -95,7 +118,9 @@ class DirectPlacement:
     def available(self) -> int:
         if self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
-            unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+            unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(
+                self.device
+            )
             return int((free + unused) * SHARE_OF_FREE_MEMORY)
         return int(psutil.virtual_memory().available * SHARE_OF_FREE_MEMORY)
 

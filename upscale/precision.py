@@ -11,7 +11,9 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 PRECISIONS = ("auto", *DTYPES)
 
 
-def resolve_precision(precision: str, model: ImageModelDescriptor, auto: torch.dtype) -> torch.dtype:
+def resolve_precision(
+    precision: str, model: ImageModelDescriptor, auto: torch.dtype
+) -> torch.dtype:
     """The dtype that ``precision`` names for this model; ``auto`` is what "auto" means.
 
     Raises:
@@ -20,7 +22,9 @@ def resolve_precision(precision: str, model: ImageModelDescriptor, auto: torch.d
     if precision == "auto":
         return auto
     if precision not in DTYPES:
-        raise ValueError(f"precision {precision!r} is not known; use one of {', '.join(PRECISIONS)}")
+        raise ValueError(
+            f"precision {precision!r} is not known; use one of {', '.join(PRECISIONS)}"
+        )
     dtype = DTYPES[precision]
     if not supports(model, dtype):
         raise ValueError(
@@ -32,11 +36,14 @@ def resolve_precision(precision: str, model: ImageModelDescriptor, auto: torch.d
 
 def supports(model: ImageModelDescriptor, dtype: torch.dtype) -> bool:
     """Whether the architecture is known to work in ``dtype``."""
-    return {torch.float16: model.supports_half, torch.bfloat16: model.supports_bfloat16}.get(dtype, True)
+    return {torch.float16: model.supports_half, torch.bfloat16: model.supports_bfloat16}.get(
+        dtype, True
+    )
 
 
 def best_dtype(model: ImageModelDescriptor, device: torch.device) -> torch.dtype:
-    """float16 or bfloat16 on CUDA devices that compute in it and models that support it, else float32."""
+    """float16 or bfloat16 on CUDA devices that compute in it and models that support it, else
+    float32."""
     if device.type == "cuda":
         major, _ = torch.cuda.get_device_capability(device)
         if model.supports_half and major >= 7:
@@ -47,7 +54,8 @@ def best_dtype(model: ImageModelDescriptor, device: torch.device) -> torch.dtype
 
 
 def cast_copy(model: ImageModelDescriptor, dtype: torch.dtype) -> ImageModelDescriptor:
-    """A copy of the descriptor with its own weights in ``dtype``, in eval mode; the original is not touched.
+    """A copy of the descriptor with its own weights in ``dtype``, in eval mode; the original is not
+    touched.
 
     What a host attached to the original (``patcher``) stays with it.
     """

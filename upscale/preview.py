@@ -1,4 +1,5 @@
-"""The frame at work as a small picture, for `protocol.Preview`: what is new is sampled only when it will be shown."""
+"""The frame at work as a small picture, for `protocol.Preview`: what is new is sampled only when it
+will be shown."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from .seamless import Margins
 
 LONGEST_SIDE = 512
 SAMPLES = 2
-"""Pixels averaged along each axis for one of the thumbnail's; more would read more of large results."""
+"""Pixels averaged along each axis for one of the thumbnail's; more would read more of large
+results."""
 
 DARKENED = 0.4
 
@@ -25,7 +27,9 @@ class Growth:
         touched: (H, W) bool, which parts will be computed; None: all.
     """
 
-    def __init__(self, canvas: Tensor, frame: Tensor, margins: Margins, touched: Tensor | None) -> None:
+    def __init__(
+        self, canvas: Tensor, frame: Tensor, margins: Margins, touched: Tensor | None
+    ) -> None:
         self.canvas = canvas
         self.frame, self.margins, self.touched = frame, margins, touched
         self.scale = canvas.shape[0] // frame.shape[0]
@@ -42,7 +46,8 @@ class Growth:
         return self._shown is None or bool(self._new)
 
     def thumbnail(self) -> Tensor:
-        """(h, w, 3) uint8: what is finished, and the input darkened where the model has still to compute."""
+        """(h, w, 3) uint8: what is finished, and the input darkened where the model has still to
+        compute."""
         canvas = self.margins.crop(self.canvas, self.scale)
         if self._shown is None:
             self._start(canvas)
@@ -55,7 +60,9 @@ class Growth:
                 for part, offset, length in zip((rows, columns), offsets, shown.shape)
             )
             if top < bottom and left < right:
-                sampled = _sample(canvas[top * step : bottom * step, left * step : right * step, channels], step)
+                sampled = _sample(
+                    canvas[top * step : bottom * step, left * step : right * step, channels], step
+                )
                 into = shown[top:bottom, left:right, channels]
                 into.copy_(torch.where(self._computed[top:bottom, left:right, None], sampled, into))
         self._new.clear()
@@ -65,9 +72,13 @@ class Growth:
     def _start(self, canvas: Tensor) -> None:
         height, width, _ = canvas.shape
         longest = max(height, width)
-        self._step = 1 if longest <= LONGEST_SIDE else SAMPLES * -(-longest // (SAMPLES * LONGEST_SIDE))
+        self._step = (
+            1 if longest <= LONGEST_SIDE else SAMPLES * -(-longest // (SAMPLES * LONGEST_SIDE))
+        )
         source = self.margins.crop(self.frame)
-        rows, columns = (torch.arange(0, side, self._step) // self.scale for side in (height, width))
+        rows, columns = (
+            torch.arange(0, side, self._step) // self.scale for side in (height, width)
+        )
         self._shown = source[rows[:, None], columns].clone()
         if self.touched is None:
             self._computed = torch.ones(len(rows), len(columns), dtype=torch.bool)
@@ -77,7 +88,8 @@ class Growth:
 
 
 def _sample(part: Tensor, step: int) -> Tensor:
-    """(h, w, C) reduced ``step`` times, an incomplete last step too, by the mean of a few pixels of each."""
+    """(h, w, C) reduced ``step`` times, an incomplete last step too, by the mean of a few pixels of
+    each."""
     if step == 1:
         return part
     stride = step // SAMPLES

@@ -1,6 +1,8 @@
-"""What the engine needs from a model and from the machine, as protocols: nothing here is imported by `arch`.
+"""What the engine needs from a model and from the machine, as protocols: nothing here is imported
+by `arch`.
 
-A spandrel descriptor is enough. A network may offer more through attributes of ``descriptor.model``:
+A spandrel descriptor is enough. A network may offer more through attributes of
+``descriptor.model``:
 
 - ``tile_contract`` (`TileContract`): it likes, or needs, tiles of a certain kind;
 - ``exact_engine`` (`ExactEngine`): it can compute the whole-image result in bounded memory.
@@ -16,26 +18,30 @@ from spandrel import ImageModelDescriptor
 from torch import Tensor
 
 Progress = Callable[[int, int], None]
-"""``progress(done, total)``, after every batch of tiles (or band); an exception that it raises ends the work."""
+"""``progress(done, total)``, after every batch of tiles (or band); an exception that it raises ends
+the work."""
 
 
 class Preview(Protocol):
     """Shows the frame at work while it grows. Given as ``upscale_image(..., preview=...)``.
 
-    After every batch of tiles (or band), when `Progress` has been told, the engine asks ``due``; only when that is
-    true does it sample what is new and call ``show``. Both are called from the thread of ``upscale_image``; what they
-    raise ends the work. Nothing is shown at the very end, when the result itself is there.
+    After every batch of tiles (or band), when `Progress` has been told, the engine asks ``due``;
+    only when that is true does it sample what is new and call ``show``. Both are called from the
+    thread of ``upscale_image``; what they raise ends the work. Nothing is shown at the very end,
+    when the result itself is there.
     """
 
     def due(self) -> bool:
-        """Whether a picture is wanted now. Asked often: all throttling belongs here, before any work."""
+        """Whether a picture is wanted now. Asked often: all throttling belongs here, before any
+        work."""
         ...
 
     def show(self, thumbnail: Tensor, done: int, total: int) -> None:
-        """``thumbnail`` (h, w, 3) uint8 on the CPU, longest side up to 512, only valid during the call.
+        """``thumbnail`` (h, w, 3) uint8 on the CPU, longest side up to 512, only valid during the
+        call.
 
-        Its finished parts are the model's result, the others the input, darkened. ``done`` of ``total`` are the
-        numbers that `Progress` was told last.
+        Its finished parts are the model's result, the others the input, darkened. ``done`` of
+        ``total`` are the numbers that `Progress` was told last.
         """
         ...
 
@@ -56,7 +62,8 @@ class TileContract(Protocol):
 
 
 class ExactPlan(Protocol):
-    """Sizes of one exact run: working memory in bytes beside the weights, on the device and on the host."""
+    """Sizes of one exact run: working memory in bytes beside the weights, on the device and on the
+    host."""
 
     memory_required: int
     host_memory_required: int
@@ -71,19 +78,33 @@ class ExactEngine(Protocol):
     """``model.exact_engine``: the whole-image result, band by band."""
 
     def plan(
-        self, batch: int, height: int, width: int, *, dtype: torch.dtype, device: torch.device, available: int | None
+        self,
+        batch: int,
+        height: int,
+        width: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        available: int | None,
     ) -> ExactPlan:
-        """How to run (batch, C, height, width) in ``available`` bytes of the device; None: as many as suit it best."""
+        """How to run (batch, C, height, width) in ``available`` bytes of the device; None: as many
+        as suit it best."""
         ...
 
     def run(
-        self, image: Tensor, plan: Any, write: Callable[[int, Tensor], None], progress: Progress | None = None
+        self,
+        image: Tensor,
+        plan: Any,
+        write: Callable[[int, Tensor], None],
+        progress: Progress | None = None,
     ) -> None:
-        """image (B, C, H, W); ``write(top, rows)`` gets finished rows (B, C, h, W * scale) in order, unclamped."""
+        """image (B, C, H, W); ``write(top, rows)`` gets finished rows (B, C, h, W * scale) in
+        order, unclamped."""
         ...
 
     def release(self) -> None:
-        """Drop what is kept on a device other than the CPU between runs, beside the weights of the module."""
+        """Drop what is kept on a device other than the CPU between runs, beside the weights of the
+        module."""
         ...
 
 
@@ -96,8 +117,11 @@ class Placement(Protocol):
         """The fastest precision that device and model are good at."""
         ...
 
-    def prepare(self, model: ImageModelDescriptor, dtype: torch.dtype, memory_required: int) -> ImageModelDescriptor:
-        """The model, or a copy in ``dtype``, on the device, if possible with so many bytes free beside it."""
+    def prepare(
+        self, model: ImageModelDescriptor, dtype: torch.dtype, memory_required: int
+    ) -> ImageModelDescriptor:
+        """The model, or a copy in ``dtype``, on the device, if possible with so many bytes free
+        beside it."""
         ...
 
     def available(self) -> int:

@@ -1,4 +1,5 @@
-"""Resampling of frames: bicubic, antialiased, RGBA with premultiplied colours; periodic where a texture must tile."""
+"""Resampling of frames: bicubic, antialiased, RGBA with premultiplied colours; periodic where a
+texture must tile."""
 
 from __future__ import annotations
 
@@ -15,10 +16,13 @@ REACH = 3
 """Pixels beside an output pixel that enlarging reads, rounded up."""
 
 
-def resize(frame: Tensor, size: tuple[int, int], wrap: tuple[bool, bool] = (False, False)) -> Tensor:
+def resize(
+    frame: Tensor, size: tuple[int, int], wrap: tuple[bool, bool] = (False, False)
+) -> Tensor:
     """Resample (H, W, C) in [0, 1] to ``size`` = (height, width).
 
-    ``wrap``: whether the frame continues periodically, vertically and horizontally; else its border ends the filter.
+    ``wrap``: whether the frame continues periodically, vertically and horizontally; else its border
+        ends the filter.
     """
     if frame.shape[:2] == size:
         return frame
@@ -36,9 +40,11 @@ def resize(frame: Tensor, size: tuple[int, int], wrap: tuple[bool, bool] = (Fals
 
 
 def enlarged_bands(planes: Tensor, scale: int, rows: int = 64) -> Iterator[tuple[slice, Tensor]]:
-    """(C, H, W) enlarged ``scale`` times, band by band from the top: output rows and (h, W * scale, C), unclamped.
+    """(C, H, W) enlarged ``scale`` times, band by band from the top: output rows and (h, W * scale,
+    C), unclamped.
 
-    The values are those of `resize` for the whole, in the memory of one band (of ``rows`` input rows).
+    The values are those of `resize` for the whole, in the memory of one band (of ``rows`` input
+    rows).
     """
     height, width = planes.shape[-2:]
     for top in range(0, height, rows):
@@ -58,8 +64,9 @@ def _interpolate(planes: Tensor, size: tuple[int, int]) -> Tensor:
 def _resample_axis(planes: Tensor, dim: int, length: int, periodic: bool) -> Tensor:
     """Resample (C, H, W) to ``length`` along one axis.
 
-    A periodic axis is first continued by so many pixels that they make a whole number of output pixels too, so that
-    the sampling positions stay those of the axis itself; bands of the other axis bound the memory.
+    A periodic axis is first continued by so many pixels that they make a whole number of output
+    pixels too, so that the sampling positions stay those of the axis itself; bands of the other
+    axis bound the memory.
     """
     found, other = planes.shape[dim], 3 - dim
     if found == length:
@@ -76,5 +83,9 @@ def _resample_axis(planes: Tensor, dim: int, length: int, periodic: bool) -> Ten
     for band, into in zip(planes.split(256, other), result.split(256, other)):
         size = list(band.shape)
         size[dim] = length + 2 * offset
-        into.copy_(_interpolate(extend(band, dim, margin, True), (size[1], size[2])).narrow(dim, offset, length))
+        into.copy_(
+            _interpolate(extend(band, dim, margin, True), (size[1], size[2])).narrow(
+                dim, offset, length
+            )
+        )
     return result

@@ -35,7 +35,8 @@ def not_finite(model: ImageModelDescriptor) -> ValueError:
 
 @dataclass(frozen=True)
 class TileTraits:
-    """What a model wants of tiles: `protocol.TileContract` joined with spandrel's size requirements."""
+    """What a model wants of tiles: `protocol.TileContract` joined with spandrel's size
+    requirements."""
 
     fixed: int | None
     overlap: int
@@ -49,13 +50,18 @@ class TileTraits:
         requirements = model.size_requirements
         if contract is None:
             return cls(None, 32, requirements.multiple_of, max(requirements.minimum, 1))
-        return cls(contract.size, contract.overlap, contract.alignment, max(requirements.minimum, 1))
+        return cls(
+            contract.size, contract.overlap, contract.alignment, max(requirements.minimum, 1)
+        )
 
 
 class Runner:
-    """Calls the model in the chosen precision; falls back to float32, for good, when it makes NaN or infinity."""
+    """Calls the model in the chosen precision; falls back to float32, for good, when it makes NaN
+    or infinity."""
 
-    def __init__(self, model: ImageModelDescriptor, dtype: torch.dtype, placement: Placement) -> None:
+    def __init__(
+        self, model: ImageModelDescriptor, dtype: torch.dtype, placement: Placement
+    ) -> None:
         self.original = model
         self.dtype = dtype
         self.placement = placement
@@ -67,23 +73,29 @@ class Runner:
         self.prepare_bytes(self.memory_required(batch, height, width))
 
     def prepare_bytes(self, memory_required: int) -> None:
-        """Have the model on the device in the current precision, with so many bytes free beside it."""
+        """Have the model on the device in the current precision, with so many bytes free beside
+        it."""
         self.ready = self.placement.prepare(self.original, self.dtype, memory_required)
 
     def memory_required(self, batch: int, height: int, width: int) -> int:
-        """Bytes that one batch works in: its input, and the larger of the network and the blending of its result."""
+        """Bytes that one batch works in: its input, and the larger of the network and the blending
+        of its result."""
         model = self.original
         pixels = batch * height * width
         result = pixels * model.output_channels * model.scale**2 * 4
-        blending = 2 * result + pixels * model.scale**2 * 4  # the tile, the weighted tile, the weights
+        blending = (
+            2 * result + pixels * model.scale**2 * 4
+        )  # the tile, the weighted tile, the weights
         network = working_bytes(model, batch, height, width, self.dtype)
         return pixels * model.input_channels * 4 + max(network, blending)
 
     def __call__(self, tiles: Tensor) -> Tensor:
-        """Tiles (B, Cin, h, w) float32 -> (B, Cout, h * scale, w * scale) float32 in [0, 1], on the device.
+        """Tiles (B, Cin, h, w) float32 -> (B, Cout, h * scale, w * scale) float32 in [0, 1], on the
+        device.
 
         Raises:
-            ValueError: the model makes NaN or infinity in float32 too, or pictures of another size than it promises.
+            ValueError: the model makes NaN or infinity in float32 too, or pictures of another size
+                than it promises.
         """
         name = self.original.architecture.name
         try:
@@ -96,7 +108,12 @@ class Runner:
             reason = f"does not run ({first_line(error)})"
         if result is None and self.dtype != torch.float32:
             precision = str(self.dtype).removeprefix("torch.")
-            logger.warning("%s %s in %s; this and the remaining tiles are computed in float32", name, reason, precision)
+            logger.warning(
+                "%s %s in %s; this and the remaining tiles are computed in float32",
+                name,
+                reason,
+                precision,
+            )
             self.dtype = torch.float32
             self.prepare(tiles.shape[0], *tiles.shape[-2:])
             result = self._forward(tiles)
@@ -110,7 +127,11 @@ class Runner:
             try:
                 return self._run(tiles.to(self.placement.device, self.dtype))
             except Exception as error:
-                if len(tiles) == 1 or self.dtype != torch.float32 or self.placement.is_out_of_memory(error):
+                if (
+                    len(tiles) == 1
+                    or self.dtype != torch.float32
+                    or self.placement.is_out_of_memory(error)
+                ):
                     raise
                 logger.info("%s takes no batches (%s)", self.original.architecture.name, error)
             self.one_at_a_time = True
@@ -139,7 +160,8 @@ class Runner:
         return result.float().clamp(0, 1) if finite else None
 
     def _run_descriptor(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """The result and whether it is finite: spandrel clamps, which hides infinity, so the module is watched."""
+        """The result and whether it is finite: spandrel clamps, which hides infinity, so the module
+        is watched."""
         seen: list[Tensor] = []
 
         def look(module: Any, inputs: Any, output: Any) -> None:

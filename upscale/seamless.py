@@ -1,7 +1,7 @@
 """Seamless textures: what lies beyond one border is what lies inside the opposite one.
 
-The frame is continued periodically before the model sees it, and the result cropped; at the seam the model has then
-the same surroundings as anywhere else.
+The frame is continued periodically before the model sees it, and the result cropped; at the seam
+the model has then the same surroundings as anywhere else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ LEAST_MARGIN = 32
 
 
 def extend(x: Tensor, dim: int, margin: int, periodic: bool) -> Tensor:
-    """Continue ``x`` by ``margin`` elements at both ends of ``dim``: periodically, or by repeating the last one."""
+    """Continue ``x`` by ``margin`` elements at both ends of ``dim``: periodically, or by repeating
+    the last one."""
     length = x.shape[dim]
     index = torch.arange(-margin, length + margin, device=x.device)
     return x.index_select(dim, index % length if periodic else index.clamp(0, length - 1))
@@ -25,7 +26,8 @@ def extend(x: Tensor, dim: int, margin: int, periodic: bool) -> Tensor:
 
 @dataclass(frozen=True)
 class Margins:
-    """Input pixels that a frame is continued by at the top and bottom, and at the left and right."""
+    """Input pixels that a frame is continued by at the top and bottom, and at the left and
+    right."""
 
     rows: int
     columns: int
@@ -34,7 +36,8 @@ class Margins:
     def of(cls, seamless: str, margin: int) -> Margins:
         """``margin`` pixels in the directions that ``seamless`` (one of `SEAMLESS`) names."""
         return cls(
-            margin if seamless in ("vertical", "both") else 0, margin if seamless in ("horizontal", "both") else 0
+            margin if seamless in ("vertical", "both") else 0,
+            margin if seamless in ("horizontal", "both") else 0,
         )
 
     @property

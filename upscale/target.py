@@ -1,4 +1,5 @@
-"""Target sizes by their text: a factor, pixels, megapixels, or a box that the result fits inside."""
+"""Target sizes by their text: a factor, pixels, megapixels, or a box that the result fits
+inside."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ MEGAPIXEL = 1_000_000
 
 @dataclass(frozen=True)
 class Target:
-    """One of: a factor of the input size; megapixels; a width and height in pixels (one may be None: keep the aspect).
+    """One of: a factor of the input size; megapixels; a width and height in pixels (one may be
+    None: keep the aspect).
 
     Attributes:
         factor: of the input's sides.
@@ -74,8 +76,8 @@ class Target:
 
 
 def parse_target(text: str) -> Target | None:
-    """Read a target: "" (the model's own scale: None), "2x", "1.5", "50%", "1920x1080", "1920x", "x1080",
-    "fit 1920x1080", "2.5mp".
+    """Read a target: "" (the model's own scale: None), "2x", "1.5", "50%", "1920x1080", "1920x",
+    "x1080", "fit 1920x1080", "2.5mp".
 
     A number up to 64 with an x is a factor, a larger one a width.
 
@@ -114,4 +116,6 @@ def as_target(target: Target | float | str | None) -> Target | None:
         return Target(factor=float(target))
     if target is None or isinstance(target, Target):
         return target
-    raise ValueError(f"the target is a {type(target).__name__}; a factor, a text or a Target was expected")
+    raise ValueError(
+        f"the target is a {type(target).__name__}; a factor, a text or a Target was expected"
+    )

@@ -10,12 +10,14 @@ PREVIEW_SHARE = 0.015  # with the encoding, which hosts do in another thread, at
 
 
 class Throttle:
-    """Asked before every picture by `due`, told after it by `done`; the work between the two is what it costs.
+    """Asked before every picture by `due`, told after it by `done`; the work between the two is
+    what it costs.
 
-    Used in one thread, whose processor time is counted: on a busy machine a picture is not dear because it had to wait.
+    Used in one thread, whose processor time is counted: on a busy machine a picture is not dear
+    because it had to wait.
 
-    At every moment the pictures so far cost at most ``share`` of the time since the start, if none costs more than the
-    one before it (the first: ``share`` of ``interval``).
+    At every moment the pictures so far cost at most ``share`` of the time since the start, if none
+    costs more than the one before it (the first: ``share`` of ``interval``).
 
     Args:
         interval: least seconds from one picture to the next, and before the first.

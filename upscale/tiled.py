@@ -27,7 +27,8 @@ LARGEST_BATCH = 16
 
 
 def reflect_to(x: Tensor, height: int, width: int) -> Tensor:
-    """Extend (..., h, w) at the bottom and right to at least (height, width) by reflection, as often as needed."""
+    """Extend (..., h, w) at the bottom and right to at least (height, width) by reflection, as
+    often as needed."""
     for dim, size in ((-2, height), (-1, width)):
         length = x.shape[dim]
         if length < size:
@@ -39,7 +40,8 @@ def reflect_to(x: Tensor, height: int, width: int) -> Tensor:
 
 
 class TileSettings:
-    """Tile size, overlap and batch for one image size: as asked for, else from the model and the memory there is."""
+    """Tile size, overlap and batch for one image size: as asked for, else from the model and the
+    memory there is."""
 
     def __init__(
         self,
@@ -55,9 +57,13 @@ class TileSettings:
         self.runner = runner
         self.masked = masked
         self.traits = traits = TileTraits.of(runner.original)
-        self.floor = round_up(max(SMALLEST_TILE, traits.minimum, 2 * traits.alignment), traits.alignment)
+        self.floor = round_up(
+            max(SMALLEST_TILE, traits.minimum, 2 * traits.alignment), traits.alignment
+        )
         self.longest = max(height, width)
-        self.tile = traits.fixed or tile or max(self._default_tile(runner.original), 2 * (overlap or 0))
+        self.tile = (
+            traits.fixed or tile or max(self._default_tile(runner.original), 2 * (overlap or 0))
+        )
         self.tile = max(self.tile, traits.minimum, 2 * traits.alignment)
         default = min(traits.overlap, self.tile // 4)
         self.overlap = default if overlap is None else overlap
@@ -67,17 +73,21 @@ class TileSettings:
     def grid(self, height: int, width: int) -> TileGrid:
         """The tiles of an image of this size, in input pixels."""
         traits = self.traits
-        return plan_grid(height, width, self.tile, self.overlap, traits.alignment, fixed=traits.fixed is not None)
+        return plan_grid(
+            height, width, self.tile, self.overlap, traits.alignment, fixed=traits.fixed is not None
+        )
 
     def tiles(self, height: int, width: int, touched: Tensor | None) -> tuple[TileGrid, list[int]]:
-        """The grid of an image of this size, and the numbers of its tiles that ``touched`` (H, W) bool touches."""
+        """The grid of an image of this size, and the numbers of its tiles that ``touched`` (H, W)
+        bool touches."""
         fixed = self.traits.fixed or 1
         grid = self.grid(max(height, fixed), max(width, fixed))
         numbers = range(len(grid))
         return grid, [n for n in numbers if touched is None or bool(touched[grid.window(n)].any())]
 
     def _default_tile(self, model: ImageModelDescriptor) -> int:
-        """Models that see the whole image get all of it if they can; for others larger tiles gain nothing."""
+        """Models that see the whole image get all of it if they can; for others larger tiles gain
+        nothing."""
         if self.masked:
             return MASKED_TILE
         return self.longest if model.tiling is ModelTiling.DISCOURAGED else LARGEST_DEFAULT_TILE
@@ -87,9 +97,12 @@ class TileSettings:
         return min(max(PIXELS_PER_BATCH[kind] // self.tile**2, 1), LARGEST_BATCH)
 
     def _fit(self, height: int, width: int, *, tile_given: bool, batch_given: bool) -> None:
-        """Load the model, then shrink what was not asked for until a batch fits into what is free."""
+        """Load the model, then shrink what was not asked for until a batch fits into what is
+        free."""
         while True:
-            grid = self.grid(max(height, self.traits.fixed or 1), max(width, self.traits.fixed or 1))
+            grid = self.grid(
+                max(height, self.traits.fixed or 1), max(width, self.traits.fixed or 1)
+            )
             batch = min(self.batch, len(grid))
             self.runner.prepare(batch, grid.rows.size, grid.columns.size)
             needed = self.runner.memory_required(batch, grid.rows.size, grid.columns.size)
@@ -107,7 +120,8 @@ class TileSettings:
 
 
 class TiledUpscaler:
-    """Runs tiles and remembers how much fits: after running out of memory, batches, then tiles are halved for good."""
+    """Runs tiles and remembers how much fits: after running out of memory, batches, then tiles are
+    halved for good."""
 
     def __init__(self, runner: Runner, settings: TileSettings, tick: Callable[[int], None]) -> None:
         self.runner = runner
@@ -121,12 +135,18 @@ class TiledUpscaler:
         return len(self.settings.tiles(height, width, touched)[1])
 
     def run(
-        self, plane: Tensor, into: Tensor, one: ChannelPass, touched: Tensor | None = None, mark: Mark | None = None
+        self,
+        plane: Tensor,
+        into: Tensor,
+        one: ChannelPass,
+        touched: Tensor | None = None,
+        mark: Mark | None = None,
     ) -> None:
-        """Upscale ``plane`` (Cin, H, W) into ``into`` (H * scale, W * scale, channels of the pass), tile by tile.
+        """Upscale ``plane`` (Cin, H, W) into ``into`` (H * scale, W * scale, channels of the pass),
+        tile by tile.
 
-        Tiles that ``touched`` (H, W) bool does not touch are left out. Where all tiles are computed, ``into`` is
-        complete, elsewhere it holds 0 or less than the whole sum.
+        Tiles that ``touched`` (H, W) bool does not touch are left out. Where all tiles are
+        computed, ``into`` is complete, elsewhere it holds 0 or less than the whole sum.
         """
         scale = self.runner.original.scale
         height, width = plane.shape[-2:]
@@ -141,7 +161,9 @@ class TiledUpscaler:
         while position < len(waiting):
             batch = 1 if max(grid.rows.size, grid.columns.size) > self.largest else self.batch
             numbers = waiting[position : position + batch]
-            tiles = torch.stack([padded[:, rows, columns] for rows, columns in map(grid.window, numbers)])
+            tiles = torch.stack(
+                [padded[:, rows, columns] for rows, columns in map(grid.window, numbers)]
+            )
             results = self._attempt(tiles)
             if results is None:
                 if len(numbers) > 1:  # the batch was too large and has been halved: take it again
@@ -149,14 +171,19 @@ class TiledUpscaler:
                 results = self._split(tiles[0])[None]
             for index, result in zip(numbers, results):
                 rows, columns = grid.window(index, scale)
-                rows = slice(rows.start, min(rows.stop, height * scale))  # less what was padded to a fixed size
+                rows = slice(
+                    rows.start, min(rows.stop, height * scale)
+                )  # less what was padded to a fixed size
                 columns = slice(columns.start, min(columns.stop, width * scale))
                 part = result[:, : rows.stop - rows.start, : columns.stop - columns.start]
                 if len(grid) == 1:
                     into.copy_(one.collect(part.to("cpu")).permute(1, 2, 0))
                 else:
                     row, column = grid.index(index)
-                    weights = row_weights[row][: part.shape[-2]], column_weights[column][: part.shape[-1]]
+                    weights = (
+                        row_weights[row][: part.shape[-2]],
+                        column_weights[column][: part.shape[-1]],
+                    )
                     into[rows, columns] += self._weigh(part, *weights, one)
                 if mark:
                     mark(rows, columns)
@@ -164,7 +191,8 @@ class TiledUpscaler:
             self.tick(len(numbers))
 
     def _weigh(self, tile: Tensor, rows: Tensor, columns: Tensor, one: ChannelPass) -> Tensor:
-        """The pass's channels of a tile times the weights of its rows and columns, (h, w, C) on the CPU."""
+        """The pass's channels of a tile times the weights of its rows and columns, (h, w, C) on the
+        CPU."""
 
         def weigh(tile: Tensor) -> Tensor:
             weights = rows.to(tile.device)[:, None] * columns.to(tile.device)
@@ -178,7 +206,8 @@ class TiledUpscaler:
         return weigh(tile.to("cpu"))
 
     def _attempt(self, tiles: Tensor) -> Tensor | None:
-        """The result, or None after running out of memory; then what may be tried next has been made smaller."""
+        """The result, or None after running out of memory; then what may be tried next has been
+        made smaller."""
         if max(tiles.shape[-2:]) > self.largest:
             return None
         try:
@@ -204,13 +233,21 @@ class TiledUpscaler:
         return None
 
     def _split(self, tile: Tensor) -> Tensor:
-        """One tile (Cin, h, w) in smaller and yet smaller ones -> (Cout, h * scale, w * scale) on the CPU."""
+        """One tile (Cin, h, w) in smaller and yet smaller ones -> (Cout, h * scale, w * scale) on
+        the CPU."""
         model = self.runner.original
         scale, alignment = model.scale, self.settings.traits.alignment
         height, width = tile.shape[-2:]
-        grid = plan_grid(height, width, self.largest, min(self.settings.overlap, self.largest // 4), alignment)
-        row_weights, column_weights = axis_weights(grid.rows, scale), axis_weights(grid.columns, scale)
-        result = torch.zeros(model.output_channels, height * scale, width * scale, dtype=torch.float32)
+        grid = plan_grid(
+            height, width, self.largest, min(self.settings.overlap, self.largest // 4), alignment
+        )
+        row_weights, column_weights = (
+            axis_weights(grid.rows, scale),
+            axis_weights(grid.columns, scale),
+        )
+        result = torch.zeros(
+            model.output_channels, height * scale, width * scale, dtype=torch.float32
+        )
         for number in range(len(grid)):
             rows, columns = grid.window(number)
             row, column = grid.index(number)

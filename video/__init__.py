@@ -1,6 +1,8 @@
-"""Upscaling videos frame by frame, in memory that does not grow with their length. Knows nothing of networks.
+"""Upscaling videos frame by frame, in memory that does not grow with their length. Knows nothing of
+networks.
 
-`read` and `source` say what goes in, `write` what comes out, `resume` what an interrupted run leaves; `job` joins them.
+`read` and `source` say what goes in, `write` what comes out, `resume` what an interrupted run
+leaves; `job` joins them.
 """
 
 from .colour import VideoError

@@ -1,4 +1,5 @@
-"""Making the file of an unfinished result: frames into segments, and the packets of other streams between them."""
+"""Making the file of an unfinished result: frames into segments, and the packets of other streams
+between them."""
 
 from __future__ import annotations
 
@@ -66,7 +67,8 @@ class Assembly:
     def _end_segment(self, until: int | None) -> None:
         """Write the segment, then what is held before the pts ``until``.
 
-        Sound comes last because the muxer holds the last packets back until others make half a second.
+        Sound comes last because the muxer holds the last packets back until others make half a
+        second.
         """
         old = self._kept_packets and self._added <= self.skipped
         for packet in self._copied() if old else self._encoded():
@@ -77,13 +79,19 @@ class Assembly:
             self._writer.write(packet, packet.stream.index)
         self._before = [pts for pts, _ in self._times]
         self._times = []
-        if self._kept and self._kept_packets and self._added > self.skipped:  # all that is whole in it was copied
+        if (
+            self._kept and self._kept_packets and self._added > self.skipped
+        ):  # all that is whole in it was copied
             self._kept_packets.close()
             self._kept.path.unlink(missing_ok=True)
 
     def _copied(self) -> Iterator[av.Packet]:
         assert self._kept_packets
-        return (packet for packet in islice(self._kept_packets, SEGMENT_FRAMES) if packet.dts is not None)
+        return (
+            packet
+            for packet in islice(self._kept_packets, SEGMENT_FRAMES)
+            if packet.dts is not None
+        )
 
     def _encoded(self) -> Iterator[av.Packet]:
         """The segment's packets with the times of its frames."""

@@ -1,7 +1,7 @@
 """Between the samples of video frames and R'G'B' in [0, 1], by the equations of ITU-T H.273.
 
-libswscale (through PyAV's filters) only resamples the chroma. Its own matrices are off by up to three of 255 levels,
-and `av.VideoFrame.reformat` ignores the range of the source in PyAV 14.
+libswscale (through PyAV's filters) only resamples the chroma. Its own matrices are off by up to
+three of 255 levels, and `av.VideoFrame.reformat` ignores the range of the source in PyAV 14.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-RGB, BT709, UNSPECIFIED, SMPTE170M = 0, 1, 2, 6  # MatrixCoefficients of H.273; 2 also leaves the others unspecified
+RGB, BT709, UNSPECIFIED, SMPTE170M = (
+    0,
+    1,
+    2,
+    6,
+)  # MatrixCoefficients of H.273; 2 also leaves the others unspecified
 LIMITED, FULL = 1, 2  # FFmpeg's AVColorRange; 0 is unspecified, which stands for limited
 
 _LUMA = {  # MatrixCoefficients -> Kr, Kb
@@ -30,7 +35,8 @@ _BAND_ROWS = 128  # frames become integers in bands, to need no second copy as f
 
 
 class VideoError(ValueError):
-    """A video that cannot be read, written or continued; the message says why, without the file's name."""
+    """A video that cannot be read, written or continued; the message says why, without the file's
+    name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +52,16 @@ class Colour:
         """Kr and Kb for frames of this size. Raises VideoError for a matrix of another kind."""
         matrix = guessed_matrix(height, width) if self.matrix == UNSPECIFIED else self.matrix
         if matrix not in _LUMA:
-            raise VideoError(f"its colour matrix (number {matrix} in H.273) is not supported; convert it to BT.709")
+            raise VideoError(
+                f"its colour matrix (number {matrix} in H.273) is not supported; convert it to BT.709"
+            )
         return _LUMA[matrix]
 
     def of_result(self, source: tuple[int, int], result: tuple[int, int]) -> Colour:
         """The colours of a Y'CbCr result, given both sizes (height, width): those of the source.
 
-        A matrix that the source leaves to be guessed is named where players would guess another one for the result.
+        A matrix that the source leaves to be guessed is named where players would guess another one
+        for the result.
         """
         if self.matrix == RGB:
             return replace(self, matrix=BT709, range=LIMITED)
@@ -63,12 +72,14 @@ class Colour:
 
 
 def guessed_matrix(height: int, width: int) -> int:
-    """What players (mpv and others) take where a file names no matrix: BT.709 for HD, BT.601 below."""
+    """What players (mpv and others) take where a file names no matrix: BT.709 for HD, BT.601
+    below."""
     return BT709 if width >= 1280 or height > 576 else SMPTE170M
 
 
 class PixelFormatConverter:
-    """Frames in another pixel format: chroma resampled (left-sited as in MPEG-2 and later), levels untouched."""
+    """Frames in another pixel format: chroma resampled (left-sited as in MPEG-2 and later), levels
+    untouched."""
 
     def __init__(self, to: str) -> None:
         self.to = to
@@ -81,7 +92,10 @@ class PixelFormatConverter:
         if wanted != self._built_for:
             self._build(*wanted)
             self._built_for = wanted
-        frame.color_range, frame.colorspace = 0, UNSPECIFIED  # or libswscale converts from them to its defaults
+        frame.color_range, frame.colorspace = (
+            0,
+            UNSPECIFIED,
+        )  # or libswscale converts from them to its defaults
         self._source.push(frame)
         converted = self._sink.pull()
         assert isinstance(converted, av.VideoFrame)
@@ -108,7 +122,8 @@ class PixelFormatConverter:
 class SampleReader:
     """Decoded frames as arrays of samples, and those as R'G'B'.
 
-    ``colour`` and the size (height, width) are the video's. Raises VideoError for colours that are not supported.
+    ``colour`` and the size (height, width) are the video's. Raises VideoError for colours that are
+    not supported.
     """
 
     def __init__(self, kind: av.VideoFormat, colour: Colour, height: int, width: int) -> None:
@@ -117,7 +132,9 @@ class SampleReader:
         grey = len([component for component in kind.components if not component.is_alpha]) == 1
         if self._rgb:
             self._bits = next(bits for bits in (8, 9, 10, 12, 14, 16) if bits >= self._bits)
-            self._convert = PixelFormatConverter("gbrp" if self._bits == 8 else f"gbrp{self._bits}le")
+            self._convert = PixelFormatConverter(
+                "gbrp" if self._bits == 8 else f"gbrp{self._bits}le"
+            )
         else:
             self._convert = PixelFormatConverter("gray16le" if grey else "yuv444p16le")
             self._kr, self._kb = colour.luma(height, width)
@@ -141,7 +158,9 @@ class SampleReader:
         luma = (planes[0] / self._scale - top) / swing
         if len(planes) == 1:
             return luma[..., None].expand(-1, -1, 3).clamp(0, 1)
-        chroma = (planes[1:] / self._scale - levels // 2) / (levels - 1 if self._full else levels * 224 // 256)
+        chroma = (planes[1:] / self._scale - levels // 2) / (
+            levels - 1 if self._full else levels * 224 // 256
+        )
         result = torch.empty(*luma.shape, 3)
         kr, kb = self._kr, self._kb
         result[..., 0] = luma + 2 * (1 - kr) * chroma[1]
@@ -151,7 +170,8 @@ class SampleReader:
 
 
 class FrameMaker:
-    """R'G'B' pictures as Y'CbCr frames of ``pixel_format``, whose size (height, width) and colours are given."""
+    """R'G'B' pictures as Y'CbCr frames of ``pixel_format``, whose size (height, width) and colours
+    are given."""
 
     def __init__(self, pixel_format: str, colour: Colour, height: int, width: int) -> None:
         self._bits = av.VideoFormat(pixel_format).components[0].bits
@@ -162,7 +182,11 @@ class FrameMaker:
         kr, kb = colour.luma(height, width)
         luma = torch.tensor([kr, 1 - kr - kb, kb])
         self._matrix = torch.stack(  # rows Y', Cb, Cr from R', G', B'
-            [luma, (torch.tensor([0.0, 0, 1]) - luma) / (2 - 2 * kb), (torch.tensor([1.0, 0, 0]) - luma) / (2 - 2 * kr)]
+            [
+                luma,
+                (torch.tensor([0.0, 0, 1]) - luma) / (2 - 2 * kb),
+                (torch.tensor([1.0, 0, 0]) - luma) / (2 - 2 * kr),
+            ]
         )
         levels = 2**self._bits
         full = colour.range == FULL
@@ -171,8 +195,8 @@ class FrameMaker:
         self._offset = torch.tensor([0 if full else levels // 16, levels // 2, levels // 2])
 
     def __call__(self, rgb: Tensor) -> av.VideoFrame:
-        """(H, W, 3) floating point in [0, 1] on the CPU. What it lacks at the right and at the bottom repeats its last
-        column and row."""
+        """(H, W, 3) floating point in [0, 1] on the CPU. What it lacks at the right and at the
+        bottom repeats its last column and row."""
         frame = av.VideoFrame(self._width, self._height, self._planar)
         planes = plane_arrays(frame)
         height, width = rgb.shape[:2]
@@ -191,6 +215,7 @@ class FrameMaker:
 
 
 def plane_arrays(frame: av.VideoFrame) -> list[np.ndarray]:
-    """The planes of a planar frame, (rows, samples with padding), writable and sharing its memory."""
+    """The planes of a planar frame, (rows, samples with padding), writable and sharing its
+    memory."""
     dtype = np.uint8 if frame.format.components[0].bits <= 8 else np.uint16
     return [np.frombuffer(plane, dtype).reshape(plane.height, -1) for plane in frame.planes]  # type: ignore[arg-type]

@@ -1,4 +1,5 @@
-"""Upscaling a video into a file, frame by frame. The pictures go through a function that is given."""
+"""Upscaling a video into a file, frame by frame. The pictures go through a function that is
+given."""
 
 from __future__ import annotations
 
@@ -38,9 +39,15 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 """``progress(done, total)``; an exception that it raises ends the work."""
 Upscale = Callable[[Tensor, Progress], Tensor]
-"""(1, H, W, 3) float32 in [0, 1] -> (1, *size, 3) floating point on the CPU, telling its progress."""
+"""(1, H, W, 3) float32 in [0, 1] -> (1, *size, 3) floating point on the CPU, telling its
+progress."""
 
-_OF_THE_FORMAT = ("major_brand", "minor_version", "compatible_brands", "encoder")  # metadata that is not copied
+_OF_THE_FORMAT = (
+    "major_brand",
+    "minor_version",
+    "compatible_brands",
+    "encoder",
+)  # metadata that is not copied
 
 
 class VideoJob:
@@ -48,10 +55,11 @@ class VideoJob:
 
     Args:
         source: the video; open, and left open.
-        target: the file, with one of the suffixes in `write.CONTAINERS`. It gets its name when it is complete; until
-            then the result is in ``partial`` beside it, which is kept when the work ends early.
-        size: height and width of the upscaled pictures, as displayed. An odd one is made even by repeating the last
-            row or column where the pixel format needs it.
+        target: the file, with one of the suffixes in `write.CONTAINERS`. It gets its name when it
+            is complete; until then the result is in ``partial`` beside it, which is kept when the
+            work ends early.
+        size: height and width of the upscaled pictures, as displayed. An odd one is made even by
+            repeating the last row or column where the pixel format needs it.
         encoding: codec, quality and pixel format.
         settings: what else the frames depend on; resuming with other settings is refused.
         resume: go on from ``partial`` where there is one.
@@ -87,19 +95,34 @@ class VideoJob:
             )
         colour = source.colour.of_result(turned(*source.size), stored)
         self._make_frame = FrameMaker(self.encoding.pixel_format, colour, *stored)
-        self._encoder = SegmentEncoder(self.encoding, stored, source.rate, colour, source.pixel_aspect)
+        self._encoder = SegmentEncoder(
+            self.encoding, stored, source.rate, colour, source.pixel_aspect
+        )
         self._template = template_stream(self._encoder.sample, source.orientation.matrix)
-        self._metadata = {k: v for k, v in source.metadata.items() if k.lower() not in _OF_THE_FORMAT}
-        with self._final_writer(io.BytesIO(), self._template) as writer:  # can the format hold everything?
+        self._metadata = {
+            k: v for k, v in source.metadata.items() if k.lower() not in _OF_THE_FORMAT
+        }
+        with self._final_writer(
+            io.BytesIO(), self._template
+        ) as writer:  # can the format hold everything?
             if writer.left_out:
-                logger.warning("%s cannot hold and leaves out: %s", target, ", ".join(writer.left_out))
+                logger.warning(
+                    "%s cannot hold and leaves out: %s", target, ", ".join(writer.left_out)
+                )
 
         self.frames = 0
         """Frames in ``partial``, and in the end in ``target``."""
         self.computed = 0
         """Frames that were upscaled in this run: repetitions are not."""
-        self._begin = self._last = self._end = 0  # pts of the first and the last frame, and where the latter ends
-        state = {"source": source.identity(), "size": list(size), "libraries": av.__version__, **(settings or {})}
+        self._begin = self._last = self._end = (
+            0  # pts of the first and the last frame, and where the latter ends
+        )
+        state = {
+            "source": source.identity(),
+            "size": list(size),
+            "libraries": av.__version__,
+            **(settings or {}),
+        }
         self._state = json.loads(json.dumps(state | asdict(self.encoding)))
         self._kept = unfinished(target)
         if self._kept and resume:
@@ -115,8 +138,8 @@ class VideoJob:
     def run(self, upscale: Upscale, progress: Progress | None = None) -> None:
         """Do all of it.
 
-        After an exception the first ``frames`` frames of the result are in ``partial``, to be played and to be
-        resumed; where there are none it is removed.
+        After an exception the first ``frames`` frames of the result are in ``partial``, to be
+        played and to be resumed; where there are none it is removed.
         """
         kept, old = self._kept, old_path(self.target)
         try:
@@ -140,15 +163,17 @@ class VideoJob:
                 os.replace(kept.path, self.partial)
                 self.frames = kept.frames
             elif not self.frames:
-                with contextlib.suppress(OSError):  # where nothing can be written, nothing is there to be removed
+                with contextlib.suppress(
+                    OSError
+                ):  # where nothing can be written, nothing is there to be removed
                     self.partial.unlink(missing_ok=True)
             raise
 
     def _write_frames(self, writer: StreamWriter, upscale: Upscale, progress: Progress) -> None:
         """Write all frames to ``partial``.
 
-        Encoding is one frame behind, in a thread of its own: the model does not wait for it, and no Ctrl-C gets
-        between packets.
+        Encoding is one frame behind, in a thread of its own: the model does not wait for it, and no
+        Ctrl-C gets between packets.
         """
         assembly = Assembly(writer, self.source, self._encoder, self._make_frame, self._kept)
         last: SourceFrame | None = None
@@ -196,13 +221,19 @@ class VideoJob:
         return self.source.orientation.stored(result[0])
 
     def _complete(self) -> None:
-        """Write the final file, with the video's packets from ``partial``, and move it to its place."""
+        """Write the final file, with the video's packets from ``partial``, and move it to its
+        place."""
         written = self.target.with_name(f".{secrets.token_hex(8)}.part")
         try:
-            with av.open(str(self.partial)) as container, self._final_writer(written, container.streams.video[0]) as to:
+            with (
+                av.open(str(self.partial)) as container,
+                self._final_writer(written, container.streams.video[0]) as to,
+            ):
                 pictures = ((packet, None) for packet in self._pictures(container))
                 others = ((packet, packet.stream.index) for packet in self.source.packets())
-                for packet, stream in heapq.merge(pictures, others, key=lambda pair: decoding_time(pair[0])):
+                for packet, stream in heapq.merge(
+                    pictures, others, key=lambda pair: decoding_time(pair[0])
+                ):
                     to.write(packet, stream)
             os.replace(written, self.target)
         finally:
@@ -223,7 +254,8 @@ class VideoJob:
         )
 
     def _pictures(self, container: Any) -> Iterator[av.Packet]:
-        """The packets of ``partial``; the last one in decoding order gets what makes the video as long as it was."""
+        """The packets of ``partial``; the last one in decoding order gets what makes the video as
+        long as it was."""
         first = 0
         for number, packet in enumerate(container.demux(container.streams.video[0]), 1):
             if packet.dts is None:

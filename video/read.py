@@ -30,14 +30,21 @@ _HDR = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS",
 
 
 class VideoFile:
-    """The `VideoSource` of a file, or of a seekable stream of one; of several video streams the first.
+    """The `VideoSource` of a file, or of a seekable stream of one; of several video streams the
+    first.
 
-    ``start`` and ``duration`` in seconds (0: to the end) cut a part out of it. Raises OSError where the file cannot
-    be opened and VideoError where it is no video, is broken, or holds what is not supported.
+    ``start`` and ``duration`` in seconds (0: to the end) cut a part out of it. Raises OSError where
+    the file cannot be opened and VideoError where it is no video, is broken, or holds what is not
+    supported.
     """
 
     def __init__(
-        self, file: Path | str | BinaryIO, *, start: float = 0, duration: float = 0, max_pixels: int = MAX_PIXELS
+        self,
+        file: Path | str | BinaryIO,
+        *,
+        start: float = 0,
+        duration: float = 0,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self._file = file
         self._start = Fraction(start)
@@ -46,14 +53,19 @@ class VideoFile:
             self._inspect(container, max_pixels)
         self._container = self._open()
         self._stream = _video_stream(self._container)
-        copied = [stream for stream in self._container.streams if stream.type in ("audio", "subtitle")]
+        copied = [
+            stream for stream in self._container.streams if stream.type in ("audio", "subtitle")
+        ]
         self.streams = [stream for stream in copied if stream.codec_context is not None]
 
     def __enter__(self) -> VideoFile:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._container.close()
 
@@ -87,7 +99,10 @@ class VideoFile:
                         f"{self._stored[1]}x{self._stored[0]}; convert it to one size first"
                     )
                 if item.format.name != kind:
-                    reader, kind = SampleReader(item.format, self.colour, *self._stored), item.format.name
+                    reader, kind = (
+                        SampleReader(item.format, self.colour, *self._stored),
+                        item.format.name,
+                    )
                 pts = last + nominal if item.pts is None else item.pts * self._ticks - shift
                 if pts <= last and count:
                     repaired, pts = True, last + 1
@@ -97,9 +112,13 @@ class VideoFile:
                 rgb = partial(self._picture, reader, samples)
                 yield SourceFrame(pts=pts, duration=duration, samples=samples, rgb=rgb)
         except FFmpegError as error:
-            raise VideoError(f"it cannot be read on after frame {count} ({error.strerror})") from error
+            raise VideoError(
+                f"it cannot be read on after frame {count} ({error.strerror})"
+            ) from error
         if self._broken:
-            logger.warning("%s: %d packets could not be decoded; their frames are left out", self, self._broken)
+            logger.warning(
+                "%s: %d packets could not be decoded; their frames are left out", self, self._broken
+            )
         if repaired:
             logger.warning("%s: timestamps that did not grow were moved", self)
         self._warn_if_cut_off()
@@ -123,7 +142,12 @@ class VideoFile:
             self._file.seek(0)
         file = str(self._file) if isinstance(self._file, Path) else self._file
         try:
-            return av.open(file, "r", metadata_errors="replace", container_options={"protocol_whitelist": "file"})
+            return av.open(
+                file,
+                "r",
+                metadata_errors="replace",
+                container_options={"protocol_whitelist": "file"},
+            )
         except FFmpegError as error:
             if isinstance(error, OSError):
                 raise
@@ -139,7 +163,11 @@ class VideoFile:
                 "(raise it with --max-megapixels where the file can be trusted)"
             )
         self._broken, self._reached = 0, Fraction(0)
-        frames = (item for item, _ in self._items(container, stream, []) if isinstance(item, av.VideoFrame))
+        frames = (
+            item
+            for item, _ in self._items(container, stream, [])
+            if isinstance(item, av.VideoFrame)
+        )
         first = next(frames, None)
         if first is None and self._start:
             raise VideoError(f"it has no frame at or after {float(self._start):g} seconds")
@@ -163,21 +191,28 @@ class VideoFile:
         whole = not self._start and self._end is None
         self.chapters = container.chapters() if whole and hasattr(container, "chapters") else []
         end = Fraction(container.duration or 0, av.time_base) if self._end is None else self._end
-        self.frame_count = (stream.frames if whole else 0) or max(round((end - self._start) * self.rate), 1)
+        self.frame_count = (stream.frames if whole else 0) or max(
+            round((end - self._start) * self.rate), 1
+        )
         self.end = None
         if whole and stream.duration is not None:
             self.end = ((stream.start_time or 0) + stream.duration) * self._ticks
         self._shift = Fraction(0)
         if self._start and first.pts is not None:
             self._shift = first.pts * base
-        elif container.format.flags & av.format.Flags.ts_discont.value:  # its clock may begin anywhere
+        elif (
+            container.format.flags & av.format.Flags.ts_discont.value
+        ):  # its clock may begin anywhere
             self._shift = Fraction(container.start_time or 0, av.time_base)
         if self.end is not None:
             self.end -= round(self._shift / self.time_base)
         self._warn(first)
 
-    def _items(self, container: Any, stream: Any, others: list[Any]) -> Iterator[tuple[Any, int | None]]:
-        """In the part wanted: decoded frames, each with the duration of its packet, and packets of ``others``."""
+    def _items(
+        self, container: Any, stream: Any, others: list[Any]
+    ) -> Iterator[tuple[Any, int | None]]:
+        """In the part wanted: decoded frames, each with the duration of its packet, and packets of
+        ``others``."""
         base, durations = stream.time_base, {}
         end, ended = self._end or Fraction(0), False  # 0: the file's
         if self._start:
@@ -185,7 +220,9 @@ class VideoFile:
         for packet in container.demux(stream, *others):
             time = packet.dts * packet.time_base if packet.dts is not None else Fraction(0)
             if packet.pts is not None:
-                self._reached = max(self._reached, (packet.pts + (packet.duration or 0)) * packet.time_base)
+                self._reached = max(
+                    self._reached, (packet.pts + (packet.duration or 0)) * packet.time_base
+                )
             if ended and (not others or time > end + _TAIL):
                 return
             if packet.stream.index != stream.index:
@@ -206,7 +243,8 @@ class VideoFile:
                     yield frame, duration
 
     def _copied(self, packet: av.Packet) -> bool:
-        """Whether a packet of another stream belongs to the part wanted; its times are moved with the video's."""
+        """Whether a packet of another stream belongs to the part wanted; its times are moved with
+        the video's."""
         if packet.dts is None:
             return False
         time = packet.dts * packet.time_base
@@ -218,18 +256,27 @@ class VideoFile:
         return True
 
     def _warn_if_cut_off(self) -> None:
-        """Where the whole file was read: compare the end of its packets with the end that its header announces."""
+        """Where the whole file was read: compare the end of its packets with the end that its
+        header announces."""
         if self._start or self._end is not None or not self._container.duration:
             return
-        announced = Fraction(self._container.duration + (self._container.start_time or 0), av.time_base)
+        announced = Fraction(
+            self._container.duration + (self._container.start_time or 0), av.time_base
+        )
         if announced - self._reached > _LEAST_MISSING:
             logger.warning(
-                "%s ends after %.1f seconds where its header says %.1f; it is cut off", self, self._reached, announced
+                "%s ends after %.1f seconds where its header says %.1f; it is cut off",
+                self,
+                self._reached,
+                announced,
             )
 
     def _warn(self, first: av.VideoFrame) -> None:
         if first.interlaced_frame:
-            logger.warning("%s is interlaced; deinterlace it first, or both fields are upscaled as one picture", self)
+            logger.warning(
+                "%s is interlaced; deinterlace it first, or both fields are upscaled as one picture",
+                self,
+            )
         if any(component.is_alpha for component in first.format.components):
             logger.warning("%s has an alpha channel, which is left out", self)
         lost = [name.lower().replace("_", " ") for name in _HDR if _side_data(first, name)]

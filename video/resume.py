@@ -1,8 +1,8 @@
 """What an interrupted run leaves of a video, and taking it up again.
 
-The result FILE is first written to FILE.partial.mp4, in fragments, so that it can be played at any time. When all
-frames are there, their packets go into FILE. A run that resumes moves the unfinished file to FILE.partial-old.mp4 and
-copies its whole segments into a new one.
+The result FILE is first written to FILE.partial.mp4, in fragments, so that it can be played at any
+time. When all frames are there, their packets go into FILE. A run that resumes moves the unfinished
+file to FILE.partial-old.mp4 and copies its whole segments into a new one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def old_path(target: Path) -> Path:
 
 
 class Unfinished:
-    """An unfinished result: how many frames it has (0 if it cannot be read yet), and the whole segments of them.
+    """An unfinished result: how many frames it has (0 if it cannot be read yet), and the whole
+    segments of them.
 
     Raises VideoError for a video that is something else.
     """
@@ -46,7 +47,9 @@ class Unfinished:
         with contextlib.suppress(FFmpegError), av.open(str(path)) as container:
             found = {key.upper(): value for key, value in container.metadata.items()}
             if STATE not in found:
-                raise VideoError(f"{path} is not the unfinished result of an earlier run; rename it")
+                raise VideoError(
+                    f"{path} is not the unfinished result of an earlier run; rename it"
+                )
             self.state = json.loads(found[STATE])
             for packet in container.demux(container.streams.video[0]):
                 if packet.dts is None or packet.is_corrupt:
@@ -70,6 +73,7 @@ class Unfinished:
 
 
 def unfinished(target: Path) -> Unfinished | None:
-    """What there is of an unfinished result: of both files, that with more frames; None if there are none."""
+    """What there is of an unfinished result: of both files, that with more frames; None if there
+    are none."""
     found = [Unfinished(path) for path in (partial_path(target), old_path(target)) if path.exists()]
     return max((one for one in found if one.frames), key=lambda one: one.frames, default=None)

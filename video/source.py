@@ -1,4 +1,5 @@
-"""What there is to know of a video that is upscaled (`VideoSource`), and videos made of pictures in memory."""
+"""What there is to know of a video that is upscaled (`VideoSource`), and videos made of pictures in
+memory."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ _AUDIO_CHUNK = 65536
 class Orientation:
     """How stored pictures are turned and mirrored for display.
 
-    ``matrix`` is the 3x3 matrix of an MP4 track header as native 32-bit integers, or None. One that does more than
-    quarter turns and mirroring leaves the pictures here as they are stored.
+    ``matrix`` is the 3x3 matrix of an MP4 track header as native 32-bit integers, or None. One that
+    does more than quarter turns and mirroring leaves the pictures here as they are stored.
     """
 
     def __init__(self, matrix: bytes | None = None) -> None:
@@ -57,8 +58,8 @@ class Orientation:
 class SourceFrame:
     """One frame; ``pts`` and ``duration`` count the source's ``time_base``.
 
-    Two frames of one source whose ``samples`` are equal are equal pictures; ``rgb()`` makes the picture of them:
-    upright, (H, W, 3) float32 in [0, 1].
+    Two frames of one source whose ``samples`` are equal are equal pictures; ``rgb()`` makes the
+    picture of them: upright, (H, W, 3) float32 in [0, 1].
     """
 
     pts: int
@@ -108,7 +109,10 @@ class VideoSource(Protocol):
     def __enter__(self: _Self) -> _Self: ...
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None: ...
 
 
@@ -116,10 +120,11 @@ class PictureVideo:
     """The `VideoSource` of pictures in memory, which are not copied.
 
     Args:
-        images: (B, H, W, C) floating point in [0, 1], C = 3 or more; what is beyond RGB is left out.
+        images: (B, H, W, C) floating point in [0, 1], C = 3 or more; what is beyond RGB is left
+            out.
         rate: frames per second.
-        audio: samples (channels, T) floating point in [-1, 1] and their rate; becomes AAC. What is longer than the
-            pictures is cut off.
+        audio: samples (channels, T) floating point in [-1, 1] and their rate; becomes AAC. What is
+            longer than the pictures is cut off.
     """
 
     bits = 8
@@ -127,9 +132,13 @@ class PictureVideo:
     pixel_aspect = Fraction(1)
     colour = Colour(matrix=RGB, primaries=1, transfer=1)
 
-    def __init__(self, images: Tensor, rate: Fraction, audio: tuple[Tensor, int] | None = None) -> None:
+    def __init__(
+        self, images: Tensor, rate: Fraction, audio: tuple[Tensor, int] | None = None
+    ) -> None:
         if images.ndim != 4 or 0 in images.shape or images.shape[-1] < 3:
-            raise VideoError(f"its pictures have the shape {tuple(images.shape)}; (B, H, W, 3) was expected")
+            raise VideoError(
+                f"its pictures have the shape {tuple(images.shape)}; (B, H, W, 3) was expected"
+            )
         self._images = images
         self.size = images.shape[1], images.shape[2]
         self.frame_count = len(images)
@@ -148,7 +157,10 @@ class PictureVideo:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._audio:
             self._audio.close()
@@ -167,7 +179,10 @@ class PictureVideo:
         for number, image in enumerate(self._images):
             picture = image[..., :3].to("cpu", torch.float32)
             yield SourceFrame(
-                pts=number * duration, duration=duration, samples=picture.numpy(), rgb=lambda picture=picture: picture
+                pts=number * duration,
+                duration=duration,
+                samples=picture.numpy(),
+                rgb=lambda picture=picture: picture,
             )
 
 
@@ -175,7 +190,9 @@ def _aac(samples: Tensor, rate: int, *, seconds: Fraction) -> io.BytesIO:
     """An MP4 file of the samples (channels, T) as AAC."""
     layout = _LAYOUTS.get(len(samples))
     if layout is None:
-        raise VideoError(f"its audio has {len(samples)} channels; {', '.join(map(str, _LAYOUTS))} are supported")
+        raise VideoError(
+            f"its audio has {len(samples)} channels; {', '.join(map(str, _LAYOUTS))} are supported"
+        )
     samples = samples[:, : math.ceil(rate * seconds)].to("cpu", torch.float32)
     file = io.BytesIO()
     encoded_rate = next((one for one in _AAC_RATES if one >= rate), _AAC_RATES[-1])

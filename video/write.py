@@ -1,8 +1,9 @@
-"""Writing videos: what encoders are told, independent segments of frames, and the files that packets go into.
+"""Writing videos: what encoders are told, independent segments of frames, and the files that
+packets go into.
 
-Frames are encoded in segments of `SEGMENT_FRAMES`, each by an encoder of its own that knows nothing of the others. So
-a segment depends on its frames alone, and a run that goes on from whole segments gives the same frames as one that
-was never interrupted. docs/cli.md says what it costs.
+Frames are encoded in segments of `SEGMENT_FRAMES`, each by an encoder of its own that knows nothing
+of the others. So a segment depends on its frames alone, and a run that goes on from whole segments
+gives the same frames as one that was never interrupted. docs/cli.md says what it costs.
 """
 
 from __future__ import annotations
@@ -30,7 +31,15 @@ logger = logging.getLogger(__name__)
 SEGMENT_FRAMES = 48
 _SAMPLE_FRAMES = 8  # more than any encoder here reorders
 CODECS = ("auto", "h264", "hevc", "av1", "vp9")
-PIXEL_FORMATS = ("auto", "yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le")
+PIXEL_FORMATS = (
+    "auto",
+    "yuv420p",
+    "yuv422p",
+    "yuv444p",
+    "yuv420p10le",
+    "yuv422p10le",
+    "yuv444p10le",
+)
 
 
 class UnsupportedStreamError(VideoError):
@@ -58,7 +67,9 @@ _CODECS = {
         least_side=64,  # it writes beyond its memory in pictures of less than about 50
     ),
     "av1": Codec(encoder="libsvtav1", crf=25, worst_crf=63, options={"preset": "6"}),
-    "vp9": Codec(encoder="libvpx-vp9", crf=24, worst_crf=63, options={"row-mt": "1", "cpu-used": "3"}),
+    "vp9": Codec(
+        encoder="libvpx-vp9", crf=24, worst_crf=63, options={"row-mt": "1", "cpu-used": "3"}
+    ),
 }
 _TAGS = {"hevc": "hvc1"}  # in MP4 and MOV, where FFmpeg's default does not play on Apple's devices
 _STREAM_METADATA = ("language", "title", "handler_name")
@@ -87,13 +98,15 @@ CONTAINERS = {
     ".m4v": _MP4,
     ".mov": Container(name="mov", codecs=("h264", "hevc"), options=_FINAL),
     ".mkv": Container(
-        name="matroska", subtitles=("subrip", "ass", "ssa", "hdmv_pgs_subtitle", "dvd_subtitle", "webvtt")
+        name="matroska",
+        subtitles=("subrip", "ass", "ssa", "hdmv_pgs_subtitle", "dvd_subtitle", "webvtt"),
     ),
     ".webm": Container(name="webm", codecs=("av1", "vp9"), subtitles=("webvtt",)),
 }
 """By the suffix of a file's name."""
 GROWING = Container(name="mp4", options=_FRAGMENTS)
-"""MP4 in fragments of half a second: what is there can be played at any time, also after the program was killed."""
+"""MP4 in fragments of half a second: what is there can be played at any time, also after the
+program was killed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,28 +120,40 @@ class Encoding:
     def resolved(self, bits: int, suffix: str) -> Encoding:
         """The encoding of a source of so many bits per sample, for a file of this suffix.
 
-        H.264, 8 bit, 4:2:0 plays everywhere; sources of more bits keep 10, as HEVC. Raises VideoError for what does
-        not go together.
+        H.264, 8 bit, 4:2:0 plays everywhere; sources of more bits keep 10, as HEVC. Raises
+        VideoError for what does not go together.
         """
         container = CONTAINERS.get(suffix.lower())
         if container is None:
-            raise VideoError(f"cannot write '{suffix}' videos; give a name in {', '.join(CONTAINERS)}")
+            raise VideoError(
+                f"cannot write '{suffix}' videos; give a name in {', '.join(CONTAINERS)}"
+            )
         if self.codec not in CODECS:
-            raise VideoError(f"the codec {self.codec!r} is not known; use one of {', '.join(CODECS)}")
+            raise VideoError(
+                f"the codec {self.codec!r} is not known; use one of {', '.join(CODECS)}"
+            )
         if self.pixel_format not in PIXEL_FORMATS:
             known = ", ".join(PIXEL_FORMATS)
-            raise VideoError(f"the pixel format {self.pixel_format!r} is not known; use one of {known}")
+            raise VideoError(
+                f"the pixel format {self.pixel_format!r} is not known; use one of {known}"
+            )
         deep = bits > 8 if self.pixel_format == "auto" else self.pixel_format.endswith("10le")
         name = self.codec
         if name == "auto":
-            name = next(one for one in (("hevc", "av1") if deep else ("h264", "vp9")) if one in container.codecs)
+            name = next(
+                one
+                for one in (("hevc", "av1") if deep else ("h264", "vp9"))
+                if one in container.codecs
+            )
         if name not in container.codecs:
             raise VideoError(f"{suffix} files hold {', '.join(container.codecs)}, not {name}")
         codec = _CODECS[name]
         try:
             formats = {one.name for one in av.codec.Codec(codec.encoder, "w").video_formats or ()}
         except av.codec.codec.UnknownCodecError as error:
-            raise VideoError(f"this build of FFmpeg has no {codec.encoder}; choose another codec") from error
+            raise VideoError(
+                f"this build of FFmpeg has no {codec.encoder}; choose another codec"
+            ) from error
         chosen = self.pixel_format
         if chosen == "auto":
             chosen = "yuv420p10le" if deep and "yuv420p10le" in formats else "yuv420p"
@@ -137,30 +162,45 @@ class Encoding:
             raise VideoError(f"{codec.encoder} does not encode {chosen}; it encodes {offered}")
         if self.crf is not None and not 0 <= self.crf <= codec.worst_crf:
             raise VideoError(f"crf is {self.crf}; {name} takes 0 (best) to {codec.worst_crf}")
-        return Encoding(codec=name, crf=codec.crf if self.crf is None else self.crf, pixel_format=chosen)
+        return Encoding(
+            codec=name, crf=codec.crf if self.crf is None else self.crf, pixel_format=chosen
+        )
 
 
 def encodable(height: int, width: int, pixel_format: str) -> tuple[int, int]:
-    """The smallest size (height, width) from this one on that a pixel format can hold: even where chroma is halved."""
+    """The smallest size (height, width) from this one on that a pixel format can hold: even where
+    chroma is halved."""
     kind = av.VideoFormat(pixel_format)
-    down, across = (2 if halved(16) == 8 else 1 for halved in (kind.chroma_height, kind.chroma_width))
+    down, across = (
+        2 if halved(16) == 8 else 1 for halved in (kind.chroma_height, kind.chroma_width)
+    )
     return -(-height // down) * down, -(-width // across) * across
 
 
 class SegmentEncoder:
     """Encodes frames to independent segments.
 
-    ``size`` is (height, width) as stored, and encodable. Some black frames are encoded at once: ``sample`` is an MP4
-    file of them, and ``delay`` the number of frames by which decoding is ahead of display. Raises VideoError where the
-    encoder refuses its settings.
+    ``size`` is (height, width) as stored, and encodable. Some black frames are encoded at once:
+    ``sample`` is an MP4 file of them, and ``delay`` the number of frames by which decoding is ahead
+    of display. Raises VideoError where the encoder refuses its settings.
     """
 
     def __init__(
-        self, encoding: Encoding, size: tuple[int, int], rate: Fraction, colour: Colour, pixel_aspect: Fraction
+        self,
+        encoding: Encoding,
+        size: tuple[int, int],
+        rate: Fraction,
+        colour: Colour,
+        pixel_aspect: Fraction,
     ) -> None:
         self._codec, self._pixel_format = _CODECS[encoding.codec], encoding.pixel_format
         self._options = {"crf": str(encoding.crf), **self._codec.options}
-        self._size, self._rate, self._colour, self._aspect = size, rate.limit_denominator(1001), colour, pixel_aspect
+        self._size, self._rate, self._colour, self._aspect = (
+            size,
+            rate.limit_denominator(1001),
+            colour,
+            pixel_aspect,
+        )
         self.frames = 0
         """Frames in the segment so far."""
         self.delay: int | None = None  # as the encoder says, until its sample is written
@@ -190,8 +230,8 @@ class SegmentEncoder:
     def finish(self) -> list[tuple[av.Packet, int, int]]:
         """The packets of the segment in decoding order; the next frame begins a new one.
 
-        With each come the numbers of the frame that it shows, and of that at whose time it is decoded; the latter is
-        negative at first, and always behind by ``delay``.
+        With each come the numbers of the frame that it shows, and of that at whose time it is
+        decoded; the latter is negative at first, and always behind by ``delay``.
         """
         if not self.frames:
             return []
@@ -204,12 +244,15 @@ class SegmentEncoder:
             assert stream.time_base is not None
             ticks = 1 / (stream.time_base * self._rate)  # of a frame
             packets = [packet for packet in container.demux(stream) if packet.dts is not None]
-            return [(packet, round(packet.pts / ticks), round(packet.dts / ticks)) for packet in packets]
+            return [
+                (packet, round(packet.pts / ticks), round(packet.dts / ticks)) for packet in packets
+            ]
 
     def _mux(self, packets: list[av.Packet]) -> None:
         for packet in packets:
             if self.delay is not None:
-                # x265 makes up the times of segments that are shorter than its delay from memory never written.
+                # x265 makes up the times of segments that are shorter than its delay from memory
+                # never written.
                 packet.dts = self._written - self.delay
             self._written += 1
             self._container.mux_one(packet)
@@ -218,7 +261,9 @@ class SegmentEncoder:
         self._written = 0  # packets
         self._file = io.BytesIO()
         self._container = av.open(self._file, "w", format="mp4")
-        self._stream: Any = self._container.add_stream(self._codec.encoder, rate=self._rate, options=self._options)
+        self._stream: Any = self._container.add_stream(
+            self._codec.encoder, rate=self._rate, options=self._options
+        )
         context = self._stream.codec_context
         context.height, context.width = self._size
         context.pix_fmt = self._pixel_format
@@ -236,7 +281,8 @@ class SegmentEncoder:
 
 
 def template_stream(sample: bytes, matrix: bytes | None) -> Any:
-    """A stream for `StreamWriter` to copy: that of ``sample``, an MP4 file, with a display matrix put in.
+    """A stream for `StreamWriter` to copy: that of ``sample``, an MP4 file, with a display matrix
+    put in.
 
     PyAV before 18 cannot set the matrix of a stream.
     """
@@ -254,9 +300,10 @@ class StreamWriter:
     Args:
         file: a path, or a binary file to write to.
         video: the stream that the description of the video is copied from.
-        others: the same for the other streams. Subtitles that the format cannot hold are left out, and with
-            ``lenient`` also the rest of what it cannot hold.
-        time_base: of the video's timestamps, which MP4 and MOV keep exactly; Matroska rounds to milliseconds.
+        others: the same for the other streams. Subtitles that the format cannot hold are left out,
+            and with ``lenient`` also the rest of what it cannot hold.
+        time_base: of the video's timestamps, which MP4 and MOV keep exactly; Matroska rounds to
+            milliseconds.
 
     Raises VideoError where the format cannot hold a stream, and where the file cannot be written.
     """
@@ -274,7 +321,10 @@ class StreamWriter:
         lenient: bool = False,
     ) -> None:
         self._file = file
-        options = {**container.options, "max_interleave_delta": "1"}  # no packet waits for those of another stream
+        options = {
+            **container.options,
+            "max_interleave_delta": "1",
+        }  # no packet waits for those of another stream
         isom = container.name in ("mp4", "mov")
         if isom:
             options["video_track_timescale"] = str(time_base.denominator)
@@ -282,7 +332,9 @@ class StreamWriter:
             into = str(file) if isinstance(file, Path) else file
             self._container: Any = av.open(into, "w", format=container.name, options=options)
             self._container.metadata.update(metadata)
-            if chapters and hasattr(self._container, "set_chapters"):  # PyAV before 15 has no chapters
+            if chapters and hasattr(
+                self._container, "set_chapters"
+            ):  # PyAV before 15 has no chapters
                 self._container.set_chapters(chapters)
             self._video = self._add(video)
             tag = _TAGS.get(video.codec_context.codec.canonical_name)
@@ -311,16 +363,22 @@ class StreamWriter:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         try:
             self._container.close()
         except FFmpegError as problem:
             if error is None:
-                raise VideoError(f"{self._file} cannot be written ({problem.strerror})") from problem
+                raise VideoError(
+                    f"{self._file} cannot be written ({problem.strerror})"
+                ) from problem
 
     def write(self, packet: av.Packet, source: int | None = None) -> None:
-        """A packet of the video, or of that of ``others`` with the index ``source``; of one left out it is ignored."""
+        """A packet of the video, or of that of ``others`` with the index ``source``; of one left
+        out it is ignored."""
         stream = self._video if source is None else self._others.get(source)
         if stream is None:
             return
@@ -332,5 +390,7 @@ class StreamWriter:
 
     def _add(self, template: Any) -> Any:
         stream = self._container.add_stream_from_template(template, opaque=True)
-        stream.metadata.update({k: v for k, v in template.metadata.items() if k in _STREAM_METADATA})
+        stream.metadata.update(
+            {k: v for k, v in template.metadata.items() if k in _STREAM_METADATA}
+        )
         return stream

@@ -1,4 +1,5 @@
-"""Dense-Iso-ViT for spandrel's registries: any spelling of its tensors becomes the inference network."""
+"""Dense-Iso-ViT for spandrel's registries: any spelling of its tensors becomes the inference
+network."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from .reading.recognise import is_dense_iso_vit, recognise, report
 
 
 class DenseIsoViTArch(Architecture[WindowedUpscaler]):
-    """Dense-Iso-ViT for spandrel's registries: any spelling of its tensors, see `arch.dense_iso.reading.recognise`."""
+    """Dense-Iso-ViT for spandrel's registries: any spelling of its tensors, see
+    `arch.dense_iso.reading.recognise`."""
 
     def __init__(self) -> None:
         super().__init__(id="DenseIsoViT", name="Dense-Iso-ViT", detect=is_dense_iso_vit)
@@ -34,7 +36,8 @@ class DenseIsoViTArch(Architecture[WindowedUpscaler]):
             state_dict: tensors by name, or dictionaries around them.
             sidecar: contents of a JSON file beside the checkpoint.
             metadata: of the safetensors file.
-            options: what tensors can't tell, before sidecar and metadata; see `arch.dense_iso.reading.options`.
+            options: what tensors can't tell, before sidecar and metadata; see
+                `arch.dense_iso.reading.options`.
 
         Raises:
             ModelLoadError: with what was found, what did not fit and which option would settle it.

@@ -25,9 +25,9 @@ def without_wrapper(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def infer_config(state_dict: Mapping[str, Tensor]) -> DenseIsoViTConfig:
     """The configuration of a state dict in this project's own naming.
 
-    Not in the tensors, so left at their defaults: heads (`default_heads`), stage_norm_routing, activations of the
-    head (other than PReLU), gated_half, norm_eps, skip, align_corners, value_range; and window without a position
-    embedding.
+    Not in the tensors, so left at their defaults: heads (`default_heads`), stage_norm_routing,
+    activations of the head (other than PReLU), gated_half, norm_eps, skip, align_corners,
+    value_range; and window without a position embedding.
 
     Raises:
         ModelLoadError: a tensor is missing, left over or of a shape that does not fit.
@@ -43,7 +43,9 @@ def infer_config(state_dict: Mapping[str, Tensor]) -> DenseIsoViTConfig:
         blocks = [f"stages.{i}.blocks.0." for i in stages]
         position = state_dict.get("position_embedding")
         convolutions = [state_dict[f"head.{i}.weight"] for i in indices(r"head\.(\d+)\.weight")]
-        entered = [weight.shape[1] for weight in convolutions[1:]] + [RGB]  # channels after every shuffle
+        entered = [weight.shape[1] for weight in convolutions[1:]] + [
+            RGB
+        ]  # channels after every shuffle
         patch_size = patch.shape[-1]
         config = DenseIsoViTConfig(
             window=64 if position is None else math.isqrt(position.shape[1]) * patch_size,
@@ -65,7 +67,11 @@ def infer_config(state_dict: Mapping[str, Tensor]) -> DenseIsoViTConfig:
             transitions=tuple(f"transitions.{i}.linear.weight" in state_dict for i in stages[:-1]),
             transition_bias=bool(indices(r"transitions\.(\d+)\.linear\.bias")),
             transition_norm=next(
-                (place for place in ("before", "after") if indices(rf"transitions\.(\d+)\.norm_{place}\.")),
+                (
+                    place
+                    for place in ("before", "after")
+                    if indices(rf"transitions\.(\d+)\.norm_{place}\.")
+                ),
                 "none",
             ),
             fusion_norm="fusion_norm.weight" in state_dict,
@@ -88,9 +94,12 @@ def infer_config(state_dict: Mapping[str, Tensor]) -> DenseIsoViTConfig:
 
 
 def check_shapes(config: DenseIsoViTConfig, state_dict: Mapping[str, Tensor]) -> None:
-    """Raise ModelLoadError unless ``state_dict`` holds exactly the tensors of the configuration's network."""
+    """Raise ModelLoadError unless ``state_dict`` holds exactly the tensors of the configuration's
+    network."""
     with torch.device("meta"):
-        expected = {key: tuple(tensor.shape) for key, tensor in DenseIsoViT(config).state_dict().items()}
+        expected = {
+            key: tuple(tensor.shape) for key, tensor in DenseIsoViT(config).state_dict().items()
+        }
     found = {key: tuple(tensor.shape) for key, tensor in state_dict.items()}
     wrong = [
         f"{key}: found {found.get(key, 'nothing')}, expected {expected.get(key, 'nothing')}"
@@ -98,4 +107,6 @@ def check_shapes(config: DenseIsoViTConfig, state_dict: Mapping[str, Tensor]) ->
         if expected.get(key) != found.get(key)
     ]
     if wrong:
-        raise ModelLoadError("tensors do not fit: " + "; ".join(wrong[:5]) + (" ..." if len(wrong) > 5 else ""))
+        raise ModelLoadError(
+            "tensors do not fit: " + "; ".join(wrong[:5]) + (" ..." if len(wrong) > 5 else "")
+        )

@@ -54,9 +54,15 @@ class HeadLayer:
     activation: str = "none"
 
     def __post_init__(self) -> None:
-        _require(self.channels >= 1 and self.shuffle >= 1, f"channels and shuffle are positive, not {self}")
+        _require(
+            self.channels >= 1 and self.shuffle >= 1,
+            f"channels and shuffle are positive, not {self}",
+        )
         _require(self.kernel % 2 == 1, f"a head kernel is odd, not {self.kernel}")
-        _require(self.channels % self.shuffle**2 == 0, f"{self.channels} channels do not shuffle by {self.shuffle}")
+        _require(
+            self.channels % self.shuffle**2 == 0,
+            f"{self.channels} channels do not shuffle by {self.shuffle}",
+        )
         _require(
             self.activation in ACTIVATION_NAMES,
             f"activation is one of {', '.join(ACTIVATION_NAMES)}, not {self.activation!r}",
@@ -70,14 +76,16 @@ def pixel_shuffle_head(
     widths: tuple[int, ...] = (192, 192, 192, 192),
     kernel: int = 3,
 ) -> tuple[HeadLayer, ...]:
-    """The published kind of head: fusion, then convolution + PixelShuffle(2) per width, then convolution to RGB."""
+    """The published kind of head: fusion, then convolution + PixelShuffle(2) per width, then
+    convolution to RGB."""
     upscaling = (HeadLayer(channels=4 * width, kernel=kernel, shuffle=2) for width in widths)
     fusion = HeadLayer(channels=fusion_width, kernel=fusion_kernel)
     return (fusion, *upscaling, HeadLayer(channels=RGB, kernel=kernel))
 
 
 def default_heads(dims: tuple[int, ...]) -> tuple[int, ...]:
-    """Heads where nothing tells: published ones for published widths, else the head width is nearest to 32."""
+    """Heads where nothing tells: published ones for published widths, else the head width is
+    nearest to 32."""
 
     def nearest(width: int) -> int:
         divisors = [n for n in range(1, width + 1) if width % n == 0]
@@ -96,15 +104,17 @@ class DenseIsoViTConfig:
         dims: token width of every stage.
         depths: blocks of every stage.
         heads: attention heads of every stage; empty: `default_heads`.
-        hidden: GDFN width of every stage (each of the two halves); empty: 4 x ``dims``, as published.
-        patch_bias, qkv_bias, projection_bias, g_proj_bias, path_bias, out_proj_bias, transition_bias: whether
-            the layer has one.
+        hidden: GDFN width of every stage (each of the two halves); empty: 4 x ``dims``, as
+            published.
+        patch_bias, qkv_bias, projection_bias, g_proj_bias, path_bias, out_proj_bias,
+            transition_bias: whether the layer has one.
         projection: attention ends in an output projection.
         layer_scale: both branches of a block are multiplied by a learned vector.
         patch_norm: LayerNorm after the patch embedding.
         position_embedding: a learned vector per token is added after the patch embedding.
         stage_norms: LayerNorm on the output of a stage.
-        stage_norm_routing: who sees the normalised tokens: "both" the next stage and the head, or only the "head".
+        stage_norm_routing: who sees the normalised tokens: "both" the next stage and the head, or
+            only the "head".
         transitions: Linear between stage i and i + 1; may be absent where the widths are equal.
         transition_norm: "none", or LayerNorm "before" or "after" every transition.
         fusion_norm: LayerNorm on the concatenated features.
@@ -112,8 +122,8 @@ class DenseIsoViTConfig:
         gated_half: which half of ``g_proj`` goes through GELU, "second" (as published) or "first".
         norm: every norm is a "layer" norm, or an "rms" norm, which has no bias.
         norm_eps: epsilon of every norm.
-        skip: how the image is enlarged that the residual is added to: "bilinear" (as published), "bicubic", "nearest",
-            or "none".
+        skip: how the image is enlarged that the residual is added to: "bilinear" (as published),
+            "bicubic", "nearest", or "none".
         align_corners: of a bilinear or bicubic skip.
         value_range: what the network was trained on: "0..1", "-1..1" or "0..255".
     """
@@ -150,10 +160,17 @@ class DenseIsoViTConfig:
 
     def __post_init__(self) -> None:
         stages = len(self.dims)
-        _require(stages >= 1 and min(self.dims) >= 1, f"dims are positive widths, one per stage, not {self.dims}")
+        _require(
+            stages >= 1 and min(self.dims) >= 1,
+            f"dims are positive widths, one per stage, not {self.dims}",
+        )
         self._fill("heads", self.heads or default_heads(self.dims))
         self._fill("hidden", self.hidden or tuple(4 * width for width in self.dims))
-        for name, length in (("depths", stages), ("stage_norms", stages), ("transitions", stages - 1)):
+        for name, length in (
+            ("depths", stages),
+            ("stage_norms", stages),
+            ("transitions", stages - 1),
+        ):
             given = getattr(self, name)
             self._fill(name, given * length if len(given) == 1 else given)
         if not self.projection:
@@ -176,14 +193,24 @@ class DenseIsoViTConfig:
         stages = len(self.dims)
         for name in ("depths", "heads", "hidden", "stage_norms"):
             found = getattr(self, name)
-            _require(len(found) == stages, f"{name} has {len(found)} entries for {stages} stages: {found}")
+            _require(
+                len(found) == stages,
+                f"{name} has {len(found)} entries for {stages} stages: {found}",
+            )
         found = self.transitions
-        _require(len(found) == stages - 1, f"transitions has {len(found)} entries for {stages} stages: {found}")
+        _require(
+            len(found) == stages - 1,
+            f"transitions has {len(found)} entries for {stages} stages: {found}",
+        )
         _require(min(self.depths) >= 1 and min(self.hidden) >= 1, "depths and hidden are positive")
         for width, heads in zip(self.dims, self.heads):
-            _require(heads >= 1 and width % heads == 0, f"{heads} heads do not divide the width {width}")
+            _require(
+                heads >= 1 and width % heads == 0, f"{heads} heads do not divide the width {width}"
+            )
         for present, before, after in zip(self.transitions, self.dims, self.dims[1:]):
-            _require(present or before == after, f"no transition between the widths {before} and {after}")
+            _require(
+                present or before == after, f"no transition between the widths {before} and {after}"
+            )
 
     def _check_head(self) -> None:
         _require(len(self.head) >= 1, "head has at least one layer")

@@ -1,8 +1,8 @@
 """Dense-Iso-ViT: the network, from its blocks to the whole.
 
-Source: README of "Dense-Iso-ViT" by Sathya77 (MIT). Neither code nor checkpoint is public; what that README
-leaves open is a field of `DenseIsoViTConfig`, and the defaults are the reading that gives the published size
-(23.8M parameters, 90.99 MB). Written from that description alone.
+Source: README of "Dense-Iso-ViT" by Sathya77 (MIT). Neither code nor checkpoint is public; what
+that README leaves open is a field of `DenseIsoViTConfig`, and the defaults are the reading that
+gives the published size (23.8M parameters, 90.99 MB). Written from that description alone.
 
     image (B, 3, 64, 64) in [0, 1]
       -> convolution 4x4, stride 4, + position embedding      -> tokens (B, 256, 192), always a 16 x 16 grid
@@ -11,8 +11,9 @@ leaves open is a field of `DenseIsoViTConfig`, and the defaults are the reading 
       -> head: fusion, then convolutions with PixelShuffle    -> (B, 3, 256, 256)
       -> + bilinear upscale of the image
 
-A block: ``x += attention(norm1 x)`` and ``x += GDFN(norm2 x)`` with depthwise 3x3 convolutions ``path_1``, ``path_2``
-in ``GDFN(x) = out_proj(path_1(a) * gelu(path_2(b)))`` where ``a, b = halves of g_proj(x)``.
+A block: ``x += attention(norm1 x)`` and ``x += GDFN(norm2 x)`` with depthwise 3x3 convolutions
+``path_1``, ``path_2`` in ``GDFN(x) = out_proj(path_1(a) * gelu(path_2(b)))`` where ``a, b = halves
+of g_proj(x)``.
 
 The network takes windows of one size only; `arch.windowed` runs it on images of any size.
 """
@@ -44,7 +45,11 @@ def norm(config: DenseIsoViTConfig, width: int, present: bool = True) -> nn.Modu
     """The configuration's kind of norm, or nothing."""
     if not present:
         return nn.Identity()
-    return RMSNorm(width, config.norm_eps) if config.norm == "rms" else nn.LayerNorm(width, eps=config.norm_eps)
+    return (
+        RMSNorm(width, config.norm_eps)
+        if config.norm == "rms"
+        else nn.LayerNorm(width, eps=config.norm_eps)
+    )
 
 
 class Attention(nn.Module):
@@ -54,7 +59,9 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width, bias=config.qkv_bias)
-        self.projection = nn.Linear(width, width, bias=config.projection_bias) if config.projection else None
+        self.projection = (
+            nn.Linear(width, width, bias=config.projection_bias) if config.projection else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # (B, N, 3, heads, C / heads)
@@ -76,7 +83,9 @@ class GDFN(nn.Module):
         self.out_proj = nn.Linear(hidden, width, bias=config.out_proj_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.g_proj(x).transpose(1, 2).unflatten(2, (self.grid, self.grid))  # (B, 2 * hidden, grid, grid)
+        x = (
+            self.g_proj(x).transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        )  # (B, 2 * hidden, grid, grid)
         first, second = x.chunk(2, dim=1)
         first, second = self.path_1(first), self.path_2(second)
         x = F.gelu(first) * second if self.gate_first else first * F.gelu(second)
@@ -108,7 +117,9 @@ class Stage(nn.Module):
     def __init__(self, config: DenseIsoViTConfig, index: int) -> None:
         super().__init__()
         width, heads, hidden = config.dims[index], config.heads[index], config.hidden[index]
-        self.blocks = nn.ModuleList(Block(config, width, heads, hidden) for _ in range(config.depths[index]))
+        self.blocks = nn.ModuleList(
+            Block(config, width, heads, hidden) for _ in range(config.depths[index])
+        )
         self.norm = norm(config, width, config.stage_norms[index])
 
 
@@ -136,14 +147,19 @@ class DenseIsoViT(nn.Module):
         super().__init__()
         self.config = config = config or DenseIsoViTConfig()
         width = config.dims[0]
-        self.patch_embedding = nn.Conv2d(RGB, width, config.patch_size, config.patch_size, bias=config.patch_bias)
+        self.patch_embedding = nn.Conv2d(
+            RGB, width, config.patch_size, config.patch_size, bias=config.patch_bias
+        )
         self.patch_norm = norm(config, width, config.patch_norm)
         self.position_embedding = (
-            nn.Parameter(torch.zeros(1, config.grid**2, width)) if config.position_embedding else None
+            nn.Parameter(torch.zeros(1, config.grid**2, width))
+            if config.position_embedding
+            else None
         )
         self.stages = nn.ModuleList(Stage(config, i) for i in range(len(config.dims)))
         self.transitions = nn.ModuleList(
-            Transition(config, i) if present else nn.Identity() for i, present in enumerate(config.transitions)
+            Transition(config, i) if present else nn.Identity()
+            for i, present in enumerate(config.transitions)
         )
         concatenated = sum(config.dims)
         self.fusion_norm = norm(config, concatenated, config.fusion_norm)
@@ -151,17 +167,25 @@ class DenseIsoViT(nn.Module):
         channels = concatenated
         for layer in config.head:
             self.head.append(
-                nn.Conv2d(channels, layer.channels, layer.kernel, padding=layer.kernel // 2, bias=layer.bias)
+                nn.Conv2d(
+                    channels,
+                    layer.channels,
+                    layer.kernel,
+                    padding=layer.kernel // 2,
+                    bias=layer.bias,
+                )
             )
             channels = layer.channels // layer.shuffle**2
         self.slopes = nn.ModuleList(
-            nn.PReLU(layer.channels) if layer.activation == PRELU else nn.Identity() for layer in config.head
+            nn.PReLU(layer.channels) if layer.activation == PRELU else nn.Identity()
+            for layer in config.head
         )
         gain, offset = VALUE_RANGES[config.value_range]
         initialise(self, blocks=sum(config.depths), mid_grey=0.5 * gain + offset)
 
     def features(self, x: Tensor) -> Tensor:
-        """Outputs of all stages side by side. (B, 3, window, window) -> (B, sum(dims), grid, grid)."""
+        """Outputs of all stages side by side. (B, 3, window, window) -> (B, sum(dims), grid,
+        grid)."""
         x = self.patch_embedding(x).flatten(2).transpose(1, 2)  # (B, N, dims[0])
         x = self.patch_norm(x)
         if self.position_embedding is not None:
@@ -173,7 +197,9 @@ class DenseIsoViT(nn.Module):
             normalised = stage.norm(x)
             outputs.append(normalised)
             if i < len(self.transitions):
-                x = self.transitions[i](normalised if self.config.stage_norm_routing == "both" else x)
+                x = self.transitions[i](
+                    normalised if self.config.stage_norm_routing == "both" else x
+                )
         x = self.fusion_norm(torch.cat(outputs, dim=-1))  # (B, N, sum(dims))
         return x.transpose(1, 2).unflatten(2, (self.config.grid, self.config.grid))
 

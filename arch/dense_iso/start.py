@@ -1,8 +1,9 @@
 """How an untrained Dense-Iso-ViT starts. Loading a checkpoint overwrites all of it.
 
-Every layer keeps the variance of what it is given, at any width. Two places need more than that: transitions have no
-skip around them, and the head is one linear map where it has no activations. What they shrink, or map nearly alike, is
-lost to all that follows, and training stands still. Their rows are orthogonal.
+Every layer keeps the variance of what it is given, at any width. Two places need more than that:
+transitions have no skip around them, and the head is one linear map where it has no activations.
+What they shrink, or map nearly alike, is lost to all that follows, and training stands still. Their
+rows are orthogonal.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ def initialise(network: nn.Module, *, blocks: int, mid_grey: float) -> None:
 
     Args:
         network: to be changed in place.
-        blocks: of all stages together. Each has two branches, which start so small that all of them together add as
-            much as is given to the first.
+        blocks: of all stages together. Each has two branches, which start so small that all of them
+            together add as much as is given to the first.
         mid_grey: value of a grey pixel as the patch embedding gets it; it starts as nothing.
     """
     for path, module in network.named_modules():

@@ -54,7 +54,9 @@ class FDATArch(Architecture[InferenceFDAT]):
         first = "conv_first.weight" in state_dict or "conv_first.1.weight" in state_dict
         return first and all(key in state_dict for key in cls.REQUIRED)
 
-    def load(self, state_dict: StateDict, *, scale: int | None = None) -> ImageModelDescriptor[InferenceFDAT]:
+    def load(
+        self, state_dict: StateDict, *, scale: int | None = None
+    ) -> ImageModelDescriptor[InferenceFDAT]:
         """Build the network that ``state_dict`` describes and load it.
 
         Args:

@@ -15,7 +15,8 @@ from .upsampler import DYSAMPLE_GROUPS, UPSAMPLER_TYPES
 
 
 def simplest_ratio(dim: int, hidden_dim: int) -> float:
-    """The decimal with the fewest digits for which ``int(dim * ratio) == hidden_dim``: 183 of 108 -> 1.7."""
+    """The decimal with the fewest digits for which ``int(dim * ratio) == hidden_dim``: 183 of 108
+    -> 1.7."""
     for digits in range(4):
         first = math.floor(hidden_dim / dim * 10**digits)
         for numerator in (first, first + 1):
@@ -33,15 +34,19 @@ def shortest_pattern(kinds: list[str]) -> tuple[str, ...]:
 
 
 def infer_config(state_dict: Mapping[str, Tensor], *, scale: int | None = None) -> FDATConfig:
-    """Read the configuration off the tensors of a checkpoint: ``infer_config(FDAT(c).state_dict()) == c``.
+    """Read the configuration off the tensors of a checkpoint: ``infer_config(FDAT(c).state_dict())
+    == c``.
 
     What tensors don't determine:
-        drop_path_rate: that of the preset with the same sizes, else 0.1; it has no effect in inference.
+        drop_path_rate: that of the preset with the same sizes, else 0.1; it has no effect in
+            inference.
         window_size: 8 where the pattern has no spatial block; it has no effect then.
-        mid_dim: from MetaUpsample (64 without) for the upsamplers that don't use it; it has no effect then.
-        scale: for ``lda``, and for ``pa_up`` and ``nearest+conv`` with one step (2 or 3), from MetaUpsample.
-        aim_reduction_ratio, ffn_expansion_ratio: widths are integer parts of a quotient; a power of two (the
-        shortest decimal) that gives the same width is taken.
+        mid_dim: from MetaUpsample (64 without) for the upsamplers that don't use it; it has no
+            effect then.
+        scale: for ``lda``, and for ``pa_up`` and ``nearest+conv`` with one step (2 or 3), from
+            MetaUpsample.
+        aim_reduction_ratio, ffn_expansion_ratio: widths are integer parts of a quotient; a power of
+        two (the shortest decimal) that gives the same width is taken.
 
     Args:
         state_dict: a checkpoint's tensors, without wrappers and prefixes. Not modified.
@@ -55,7 +60,9 @@ def infer_config(state_dict: Mapping[str, Tensor], *, scale: int | None = None) 
     embed_dim = first[0]
     prefix = "groups.0.blocks."
     depth = len({key.split(".")[3] for key in state_dict if key.startswith(prefix)})
-    kinds = ["spatial" if f"{prefix}{i}.attn.bias" in state_dict else "channel" for i in range(depth)]
+    kinds = [
+        "spatial" if f"{prefix}{i}.attn.bias" in state_dict else "channel" for i in range(depth)
+    ]
     pattern = shortest_pattern(kinds)
     if "spatial" in kinds:
         heads, positions, _ = state_dict[f"{prefix}{kinds.index('spatial')}.attn.bias"].shape
@@ -65,7 +72,11 @@ def infer_config(state_dict: Mapping[str, Tensor], *, scale: int | None = None) 
     bottleneck = state_dict[f"{prefix}0.inter.cg.1.weight"].shape[0]
     reductions = [r for r in (8, 4, 16, 2, 32, 1) if embed_dim // r == bottleneck]
     upsampler = infer_upsampler(
-        {key.removeprefix("upsampler."): value for key, value in state_dict.items() if key.startswith("upsampler.")},
+        {
+            key.removeprefix("upsampler."): value
+            for key, value in state_dict.items()
+            if key.startswith("upsampler.")
+        },
         embed_dim,
         None if unshuffled else first[1],
         UNSHUFFLED_SCALE if unshuffled else scale,
@@ -80,7 +91,9 @@ def infer_config(state_dict: Mapping[str, Tensor], *, scale: int | None = None) 
     else:
         num_in_ch, net_scale = first[1], int(upsampler["scale"])
     if scale is not None and scale != net_scale:
-        raise ModelLoadError(f"FDAT: the option scale={scale} contradicts the checkpoint, which upscales x{net_scale}")
+        raise ModelLoadError(
+            f"FDAT: the option scale={scale} contradicts the checkpoint, which upscales x{net_scale}"
+        )
     config = FDATConfig(
         num_in_ch=num_in_ch,
         num_out_ch=int(upsampler["num_out_ch"]),
@@ -90,7 +103,9 @@ def infer_config(state_dict: Mapping[str, Tensor], *, scale: int | None = None) 
         depth_per_group=depth // len(pattern),
         num_heads=heads,
         window_size=window_size,
-        ffn_expansion_ratio=simplest_ratio(embed_dim, state_dict[f"{prefix}0.ffn.fc1.weight"].shape[0]),
+        ffn_expansion_ratio=simplest_ratio(
+            embed_dim, state_dict[f"{prefix}0.ffn.fc1.weight"].shape[0]
+        ),
         aim_reduction_ratio=reductions[0] if reductions else embed_dim // bottleneck,
         group_block_pattern=pattern,
         upsampler_type=str(upsampler["upsampler_type"]),
@@ -102,18 +117,23 @@ def infer_config(state_dict: Mapping[str, Tensor], *, scale: int | None = None) 
 
 
 def infer_upsampler(
-    state_dict: Mapping[str, Tensor], embed_dim: int, num_in_ch: int | None, scale: int | None = None
+    state_dict: Mapping[str, Tensor],
+    embed_dim: int,
+    num_in_ch: int | None,
+    scale: int | None = None,
 ) -> dict[str, int | str]:
     """Tell an upsampler from its tensors (keys without the ``upsampler.`` prefix).
 
-    The weights decide; ``MetaUpsample`` settles what they leave open: the scale of ``lda`` and of one-step
-    ``nearest+conv`` and ``pa_up`` (2 or 3), the unused ``mid_dim``, and which name a plain convolution goes by.
+    The weights decide; ``MetaUpsample`` settles what they leave open: the scale of ``lda`` and of
+    one-step ``nearest+conv`` and ``pa_up`` (2 or 3), the unused ``mid_dim``, and which name a plain
+    convolution goes by.
 
     Args:
         state_dict: the tensors below ``upsampler.``.
         embed_dim: width of the features.
         num_in_ch: image channels, the guess for ``num_out_ch`` where it is open; None if unknown.
-        scale: the upsampler's scale where the caller knows it (needed when neither tensors nor meta tell).
+        scale: the upsampler's scale where the caller knows it (needed when neither tensors nor meta
+            tell).
 
     Returns:
         ``upsampler_type``, ``scale`` (of the upsampler itself), ``num_out_ch``, ``mid_dim``.
@@ -122,10 +142,14 @@ def infer_upsampler(
         ModelLoadError: no known upsampler fits, or the scale can't be told.
     """
     meta = None
-    if "MetaUpsample" in state_dict:  # a checkpoint that was cast as a whole has it in half precision
+    if (
+        "MetaUpsample" in state_dict
+    ):  # a checkpoint that was cast as a whole has it in half precision
         meta = [round(number) for number in state_dict["MetaUpsample"].flatten().tolist()]
     if meta is not None and (len(meta) != 7 or not 0 <= meta[1] < len(UPSAMPLER_TYPES)):
-        raise ModelLoadError(f"FDAT: upsampler.MetaUpsample holds {meta}; expected 7 numbers, the second below 8")
+        raise ModelLoadError(
+            f"FDAT: upsampler.MetaUpsample holds {meta}; expected 7 numbers, the second below 8"
+        )
     meta_type = UPSAMPLER_TYPES[meta[1]] if meta else None
     meta_mid = meta[5] if meta else 64
     convs = {
@@ -144,8 +168,15 @@ def infer_upsampler(
             )
         return found
 
-    def found(kind: str, scale: int, num_out_ch: int, mid_dim: int = meta_mid) -> dict[str, int | str]:
-        return {"upsampler_type": kind, "scale": scale, "num_out_ch": num_out_ch, "mid_dim": mid_dim}
+    def found(
+        kind: str, scale: int, num_out_ch: int, mid_dim: int = meta_mid
+    ) -> dict[str, int | str]:
+        return {
+            "upsampler_type": kind,
+            "scale": scale,
+            "num_out_ch": num_out_ch,
+            "mid_dim": mid_dim,
+        }
 
     def suffixed(suffix: str) -> list[torch.Size]:
         return [value.shape for key, value in state_dict.items() if key.endswith(suffix)]
@@ -166,7 +197,9 @@ def infer_upsampler(
         return _infer_single_conv(chain[0][0], meta, meta_type, num_in_ch, scale, found)
     if len(chain) > 2 and chain[0][0] == embed_dim == chain[1][0]:
         return found(
-            "nearest+conv", 2 ** (len(chain) - 2) if len(chain) > 3 else told_scale("nearest+conv"), chain[-1][0]
+            "nearest+conv",
+            2 ** (len(chain) - 2) if len(chain) > 3 else told_scale("nearest+conv"),
+            chain[-1][0],
         )
     if len(chain) > 2 and chain[1][0] in (4 * chain[0][0], 9 * chain[0][0]):
         shuffle = 3 if chain[1][0] == 9 * chain[0][0] else 2 ** (len(chain) - 2)
@@ -186,7 +219,13 @@ def _infer_single_conv(rows, meta, meta_type, num_in_ch, scale, found):  # type:
     if scale is not None and rows % scale**2 == 0:
         return found("pixelshuffledirect" if scale > 1 else "conv", scale, rows // scale**2)
     for channels in (num_in_ch, 3, 1, 4):
-        if channels and rows % channels == 0 and math.isqrt(rows // channels) ** 2 == rows // channels:
+        if (
+            channels
+            and rows % channels == 0
+            and math.isqrt(rows // channels) ** 2 == rows // channels
+        ):
             factor = math.isqrt(rows // channels)
             return found("pixelshuffledirect" if factor > 1 else "conv", factor, channels)
-    raise ModelLoadError(f"FDAT: an upsampler convolution with {rows} outputs is no image and no pixel shuffle of one")
+    raise ModelLoadError(
+        f"FDAT: an upsampler convolution with {rows} outputs is no image and no pixel shuffle of one"
+    )

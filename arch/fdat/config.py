@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from .upsampler import check_upsampler
 
-UNSHUFFLED_SCALE = 4  # with unshuffle_mod the network upscales x4 from an image made 4 / scale times smaller
+UNSHUFFLED_SCALE = (
+    4  # with unshuffle_mod the network upscales x4 from an image made 4 / scale times smaller
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,8 @@ class FDATConfig:
         group_block_pattern: the kinds of attention, in order.
         upsampler_type: one of `arch.fdat.upsampler.UPSAMPLER_TYPES`.
         mid_dim: width inside the upsamplers ``pixelshuffle``, ``dysample``, ``lda`` and ``pa_up``.
-        unshuffle_mod: scales 1 and 2 only: work on an image pixel-unshuffled by ``4 / scale``, upscale it x4.
+        unshuffle_mod: scales 1 and 2 only: work on an image pixel-unshuffled by ``4 / scale``,
+            upscale it x4.
         drop_path_rate: stochastic depth of the last block in training; it grows linearly from 0.
     """
 
@@ -48,17 +51,33 @@ class FDATConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "group_block_pattern", tuple(self.group_block_pattern))
-        for name in ("num_in_ch", "num_out_ch", "scale", "embed_dim", "num_groups", "depth_per_group", "num_heads"):
+        for name in (
+            "num_in_ch",
+            "num_out_ch",
+            "scale",
+            "embed_dim",
+            "num_groups",
+            "depth_per_group",
+            "num_heads",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"FDAT: {name} is {getattr(self, name)}; it must be at least 1")
         if self.embed_dim % self.num_heads:
-            raise ValueError(f"FDAT: embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}")
+            raise ValueError(
+                f"FDAT: embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}"
+            )
         if not self.group_block_pattern or set(self.group_block_pattern) - {"spatial", "channel"}:
-            raise ValueError(f"FDAT: group_block_pattern {self.group_block_pattern} may hold 'spatial' and 'channel'")
+            raise ValueError(
+                f"FDAT: group_block_pattern {self.group_block_pattern} may hold 'spatial' and 'channel'"
+            )
         if self.embed_dim < self.aim_reduction_ratio:
-            raise ValueError(f"FDAT: aim_reduction_ratio {self.aim_reduction_ratio} exceeds embed_dim {self.embed_dim}")
+            raise ValueError(
+                f"FDAT: aim_reduction_ratio {self.aim_reduction_ratio} exceeds embed_dim {self.embed_dim}"
+            )
         if self.unshuffle_mod and self.scale > 2:
-            raise ValueError(f"FDAT: unshuffle_mod works with scales 1 and 2, not {self.scale}; leave it off")
+            raise ValueError(
+                f"FDAT: unshuffle_mod works with scales 1 and 2, not {self.scale}; leave it off"
+            )
         check_upsampler(self.upsampler_type, self.upsampler_scale, self.embed_dim, self.mid_dim)
 
     @property
@@ -82,7 +101,9 @@ class FDATConfig:
         return self.group_block_pattern * self.depth_per_group
 
 
-def _preset(embed_dim: int, groups: int, depth: int, heads: int, ratio: float, drop_path: float) -> FDATConfig:
+def _preset(
+    embed_dim: int, groups: int, depth: int, heads: int, ratio: float, drop_path: float
+) -> FDATConfig:
     return FDATConfig(
         embed_dim=embed_dim,
         num_groups=groups,
@@ -101,12 +122,21 @@ PRESETS: dict[str, FDATConfig] = {
     "xl": _preset(180, 6, 6, 6, 2.0, 0.1),
     "medium_aligned": _preset(128, 4, 3, 4, 2.0, 0.1),
 }
-"""The published sizes, x4 with ``transpose+conv``; ``dataclasses.replace(PRESETS["tiny"], scale=2)`` makes others."""
+"""The published sizes, x4 with ``transpose+conv``; ``dataclasses.replace(PRESETS["tiny"],
+scale=2)`` makes others."""
 
 
 def preset_name(config: FDATConfig) -> str | None:
-    """The published size that ``config`` has, whatever its scale, channels and upsampler; None for another size."""
-    sizes = ("embed_dim", "num_groups", "depth_per_group", "num_heads", "ffn_expansion_ratio", "window_size")
+    """The published size that ``config`` has, whatever its scale, channels and upsampler; None for
+    another size."""
+    sizes = (
+        "embed_dim",
+        "num_groups",
+        "depth_per_group",
+        "num_heads",
+        "ffn_expansion_ratio",
+        "window_size",
+    )
     for name, preset in PRESETS.items():
         if all(getattr(config, size) == getattr(preset, size) for size in sizes):
             return name

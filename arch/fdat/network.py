@@ -1,21 +1,24 @@
 """FDAT (FastDAT): the network, from its blocks to the whole.
 
-Source: "DAT Inspired Lightweight Attention Network for Real World Image Super Resolution" by sharekhan; reference
-implementations in traiNNer-redux (Apache-2.0) and spandrel >= 0.4.2 (MIT). Written anew here; attribute names are kept
-because checkpoints carry them.
+Source: "DAT Inspired Lightweight Attention Network for Real World Image Super Resolution" by
+sharekhan; reference implementations in traiNNer-redux (Apache-2.0) and spandrel >= 0.4.2 (MIT).
+Written anew here; attribute names are kept because checkpoints carry them.
 
     image (B, 3, H, W) in [0, 1]
       -> [pixel unshuffle] -> conv_first            -> shallow features (B, C, H, W)
-      -> groups: blocks on tokens (B, H, W, C), alternately window and channel attention, then conv + skip
+      -> groups: blocks on tokens (B, H, W, C), alternately window and channel attention, then conv
+      + skip
       -> conv_after, + shallow                      -> upsampler -> (B, 3, H * scale, W * scale)
 
-A block: ``x += AIM(attention(n1 x), gelu(depthwise(n1 x)))`` and ``x += fc2(depthwise(gelu(fc1(n2 x))))``.
+A block: ``x += AIM(attention(n1 x), gelu(depthwise(n1 x)))`` and ``x += fc2(depthwise(gelu(fc1(n2
+x))))``.
 
-Two parts see the whole image, so tiles change the result: the channel attention (its C x C logits are sums over all
-tokens) and the average pool in AIM's channel gate.
+Two parts see the whole image, so tiles change the result: the channel attention (its C x C logits
+are sums over all tokens) and the average pool in AIM's channel gate.
 
-Different from spandrel 0.4.2: `Upsampler` (see upsampler.py); ``conv`` with a scale above 1 is read as the x1
-network that it is; images smaller than the padding work; ``load_state_dict`` leaves its argument alone.
+Different from spandrel 0.4.2: `Upsampler` (see upsampler.py); ``conv`` with a scale above 1 is read
+as the x1 network that it is; images smaller than the padding work; ``load_state_dict`` leaves its
+argument alone.
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ TILE_OVERLAP = 32
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (Huang et al., 2016): drops the branch of whole samples in training, rescaling the rest."""
+    """Stochastic depth (Huang et al., 2016): drops the branch of whole samples in training,
+    rescaling the rest."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -75,9 +79,13 @@ class WindowAttention(nn.Module):
         size, heads = self.window_size, self.num_heads
         x = F.pad(x, (0, 0, 0, -width % size, 0, -height % size))
         rows, columns = x.shape[1] // size, x.shape[2] // size
-        x = x.view(batch, rows, size, columns, size, dim).transpose(2, 3)  # (B, rows, columns, s, s, C)
+        x = x.view(batch, rows, size, columns, size, dim).transpose(
+            2, 3
+        )  # (B, rows, columns, s, s, C)
         qkv = self.qkv(x.reshape(-1, size**2, dim))  # (windows, s*s, 3C)
-        q, k, v = qkv.unflatten(-1, (3, heads, dim // heads)).permute(2, 0, 3, 1, 4)  # (windows, heads, s*s, c)
+        q, k, v = qkv.unflatten(-1, (3, heads, dim // heads)).permute(
+            2, 0, 3, 1, 4
+        )  # (windows, heads, s*s, c)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias)
         x = self.proj(x.transpose(1, 2).reshape(-1, size**2, dim))  # (windows, s*s, C)
         x = x.view(batch, rows, columns, size, size, dim).transpose(2, 3)
@@ -85,7 +93,8 @@ class WindowAttention(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Attention between channels (Zamir et al., Restormer, 2022): its logits are sums over all tokens of the image."""
+    """Attention between channels (Zamir et al., Restormer, 2022): its logits are sums over all
+    tokens of the image."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -98,16 +107,20 @@ class ChannelAttention(nn.Module):
         dim = x.shape[-1]
         qkv = self.qkv(x).flatten(1, 2).unflatten(-1, (3, self.num_heads, dim // self.num_heads))
         q, k, v = qkv.permute(2, 0, 3, 4, 1)  # (B, heads, c, N)
-        logits = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1) * self.temp  # (B, heads, c, c)
+        logits = (
+            F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1) * self.temp
+        )  # (B, heads, c, c)
         mixed = logits.softmax(-1) @ v  # (B, heads, c, N)
         return self.proj(mixed.flatten(1, 2).transpose(1, 2)).view_as(x)
 
 
 class AIM(nn.Module):
-    """Attention interaction module: one of two gates fuses the attention branch with the convolution branch.
+    """Attention interaction module: one of two gates fuses the attention branch with the
+    convolution branch.
 
-    Spatial blocks scale the attention per channel (``cg``, from the image's mean of the convolution branch);
-    channel blocks scale the convolution per token (``sg``, from the attention). Both gates exist in every block.
+    Spatial blocks scale the attention per channel (``cg``, from the image's mean of the convolution
+    branch); channel blocks scale the convolution per token (``sg``, from the attention). Both gates
+    exist in every block.
     """
 
     def __init__(self, dim: int, reduction_ratio: int) -> None:
@@ -123,7 +136,9 @@ class AIM(nn.Module):
 
     def forward(self, attention: Tensor, convolution: Tensor, kind: str) -> Tensor:
         if kind == "spatial":
-            return attention * convolve_tokens(self.cg, convolution) + convolution  # gate (B, 1, 1, C)
+            return (
+                attention * convolve_tokens(self.cg, convolution) + convolution
+            )  # gate (B, 1, 1, C)
         return attention + convolution * convolve_tokens(self.sg, attention)  # gate (B, H, W, 1)
 
 
@@ -150,7 +165,9 @@ class Block(nn.Module):
         self.n1 = nn.LayerNorm(dim)
         self.n2 = nn.LayerNorm(dim)
         self.attn = (
-            WindowAttention(dim, heads, config.window_size) if kind == "spatial" else ChannelAttention(dim, heads)
+            WindowAttention(dim, heads, config.window_size)
+            if kind == "spatial"
+            else ChannelAttention(dim, heads)
         )
         self.conv = nn.Sequential(depthwise(dim), nn.GELU())
         self.inter = AIM(dim, config.aim_reduction_ratio)
@@ -168,7 +185,9 @@ class ResidualGroup(nn.Module):
 
     def __init__(self, config: FDATConfig, drop_paths: list[float]) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(config, kind, d) for kind, d in zip(config.blocks_per_group, drop_paths))
+        self.blocks = nn.ModuleList(
+            Block(config, kind, d) for kind, d in zip(config.blocks_per_group, drop_paths)
+        )
         self.conv = nn.Conv2d(config.embed_dim, config.embed_dim, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -179,7 +198,8 @@ class ResidualGroup(nn.Module):
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Pad (B, C, H, W) at the bottom and right by reflection, and by replication where the image is too small."""
+    """Pad (B, C, H, W) at the bottom and right by reflection, and by replication where the image is
+    too small."""
     for dim in (2, 3):
         size = x.shape[dim]
         missing = -size % multiple
@@ -191,7 +211,8 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 
 
 class FDAT(nn.Module):
-    """The network: (B, num_in_ch, H, W) in [0, 1] -> (B, num_out_ch, H * scale, W * scale), unclamped.
+    """The network: (B, num_in_ch, H, W) in [0, 1] -> (B, num_out_ch, H * scale, W * scale),
+    unclamped.
 
     Works for any H, W >= 1 and in float64, float32, bfloat16 and float16.
     """
@@ -201,11 +222,18 @@ class FDAT(nn.Module):
         self.config = config
         dim, blocks = config.embed_dim, len(config.blocks_per_group)
         first = nn.Conv2d(config.num_in_ch * config.unshuffle**2, dim, 3, padding=1)
-        self.conv_first = nn.Sequential(nn.PixelUnshuffle(config.unshuffle), first) if config.unshuffle_mod else first
+        self.conv_first = (
+            nn.Sequential(nn.PixelUnshuffle(config.unshuffle), first)
+            if config.unshuffle_mod
+            else first
+        )
         last = max(1, config.num_groups * blocks - 1)
         rates = [config.drop_path_rate * i / last for i in range(config.num_groups * blocks)]
         self.groups = nn.Sequential(
-            *(ResidualGroup(config, rates[i * blocks : (i + 1) * blocks]) for i in range(config.num_groups))
+            *(
+                ResidualGroup(config, rates[i * blocks : (i + 1) * blocks])
+                for i in range(config.num_groups)
+            )
         )
         self.conv_after = nn.Conv2d(dim, dim, 3, padding=1, bias=False)
         self.upsampler = Upsampler(
@@ -222,7 +250,8 @@ class FDAT(nn.Module):
 
     @property
     def tile_contract(self) -> TileContract:
-        """Tiles of any size; starts on window borders keep the windows where the whole image has them."""
+        """Tiles of any size; starts on window borders keep the windows where the whole image has
+        them."""
         return TileContract(
             size=None,
             overlap=TILE_OVERLAP,

@@ -1,13 +1,14 @@
 """FDAT's eight upsamplers. How they are told apart from their tensors is in checkpoint.py.
 
-Reference: ``UniUpsampleV3`` in traiNNer-redux (Apache-2.0) and spandrel (MIT), which define the tensor names and
-the ``MetaUpsample`` buffer that checkpoints carry. Written anew here; attribute names are kept for compatibility.
+Reference: ``UniUpsampleV3`` in traiNNer-redux (Apache-2.0) and spandrel (MIT), which define the
+tensor names and the ``MetaUpsample`` buffer that checkpoints carry. Written anew here; attribute
+names are kept for compatibility.
 
     features (B, embed_dim, H, W)  ->  image (B, num_out_ch, H * scale, W * scale)
 
-Different from the reference, because there it is wrong: sampling coordinates of ``dysample`` and ``lda`` are computed
-in at least float32 (in half precision they drift towards the right edge), ``dysample`` works on every device, and
-``pa_up`` writes its true input width into ``MetaUpsample``.
+Different from the reference, because there it is wrong: sampling coordinates of ``dysample`` and
+``lda`` are computed in at least float32 (in half precision they drift towards the right edge),
+``dysample`` works on every device, and ``pa_up`` writes its true input width into ``MetaUpsample``.
 """
 
 from __future__ import annotations
@@ -39,20 +40,28 @@ LDA_GROUPS = 2
 def check_upsampler(kind: str, scale: int, embed_dim: int, mid_dim: int) -> None:
     """Raise ValueError where ``kind`` can't upscale by ``scale`` or doesn't fit the widths."""
     if kind not in UPSAMPLER_TYPES:
-        raise ValueError(f"unknown upsampler_type {kind!r}; use one of {', '.join(UPSAMPLER_TYPES)}")
+        raise ValueError(
+            f"unknown upsampler_type {kind!r}; use one of {', '.join(UPSAMPLER_TYPES)}"
+        )
     if scale == 1:
         return
     power_of_two = scale & (scale - 1) == 0
     if kind == "conv":
-        raise ValueError(f"upsampler 'conv' does not upscale, so its scale must be 1, not {scale}; use another type")
+        raise ValueError(
+            f"upsampler 'conv' does not upscale, so its scale must be 1, not {scale}; use another type"
+        )
     if kind in ("pixelshuffle", "nearest+conv", "pa_up") and not (power_of_two or scale == 3):
         raise ValueError(f"upsampler {kind!r} supports scales 3 and powers of two, not {scale}")
     if kind == "transpose+conv" and scale not in (2, 3, 4):
         raise ValueError(f"upsampler 'transpose+conv' supports scales 2, 3 and 4, not {scale}")
     if kind == "dysample" and (mid_dim % DYSAMPLE_GROUPS or mid_dim <= DYSAMPLE_GROUPS):
-        raise ValueError(f"dysample needs mid_dim to be a multiple of {DYSAMPLE_GROUPS} above it, not {mid_dim}")
+        raise ValueError(
+            f"dysample needs mid_dim to be a multiple of {DYSAMPLE_GROUPS} above it, not {mid_dim}"
+        )
     if kind == "lda" and mid_dim % (LDA_REDUCTION * LDA_GROUPS):
-        raise ValueError(f"lda needs mid_dim to be a multiple of {LDA_REDUCTION * LDA_GROUPS}, not {mid_dim}")
+        raise ValueError(
+            f"lda needs mid_dim to be a multiple of {LDA_REDUCTION * LDA_GROUPS}, not {mid_dim}"
+        )
 
 
 def coordinate_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -61,38 +70,53 @@ def coordinate_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 class DySample(nn.Module):
-    """Dynamic upsampling by point sampling (Liu et al., "Learning to Upsample by Learning to Sample", ICCV 2023).
+    """Dynamic upsampling by point sampling (Liu et al., "Learning to Upsample by Learning to
+    Sample", ICCV 2023).
 
     (B, in_channels, H, W) -> (B, out_channels, H * scale, W * scale)
     """
 
     init_pos: Tensor
 
-    def __init__(self, in_channels: int, out_channels: int, scale: int, groups: int = DYSAMPLE_GROUPS) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, scale: int, groups: int = DYSAMPLE_GROUPS
+    ) -> None:
         super().__init__()
         self.scale = scale
         self.groups = groups
         self.end_conv = nn.Conv2d(in_channels, out_channels, 1)
         self.offset = nn.Conv2d(in_channels, 2 * groups * scale**2, 1)
         self.scope = nn.Conv2d(in_channels, 2 * groups * scale**2, 1, bias=False)
-        centres = (torch.arange(scale) - (scale - 1) / 2) / scale  # of the sub-pixels, in input pixels
+        centres = (
+            torch.arange(scale) - (scale - 1) / 2
+        ) / scale  # of the sub-pixels, in input pixels
         x, y = torch.meshgrid(centres, centres, indexing="xy")
-        init_pos = torch.stack([x.repeat(groups, 1), y.repeat(groups, 1)])  # (2, groups * scale, scale)
+        init_pos = torch.stack(
+            [x.repeat(groups, 1), y.repeat(groups, 1)]
+        )  # (2, groups * scale, scale)
         self.register_buffer("init_pos", init_pos.reshape(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape
         exact = coordinate_dtype(x.dtype)
-        offset = (self.offset(x) * self.scope(x).sigmoid()).to(exact) * 0.5 + self.init_pos.to(exact)
+        offset = (self.offset(x) * self.scope(x).sigmoid()).to(exact) * 0.5 + self.init_pos.to(
+            exact
+        )
         columns = torch.arange(width, device=x.device, dtype=exact) + 0.5
         rows = torch.arange(height, device=x.device, dtype=exact) + 0.5
         offset = offset.view(batch, 2, -1, height, width)
         grid_x = (offset[:, 0] + columns) * (2 / width) - 1
         grid_y = (offset[:, 1] + rows[:, None]) * (2 / height) - 1
-        grid = F.pixel_shuffle(torch.cat([grid_x, grid_y], 1), self.scale)  # (B, 2 * groups, sH, sW)
-        grid = grid.unflatten(1, (2, self.groups)).permute(0, 2, 3, 4, 1).flatten(0, 1)  # (B * groups, sH, sW, 2)
+        grid = F.pixel_shuffle(
+            torch.cat([grid_x, grid_y], 1), self.scale
+        )  # (B, 2 * groups, sH, sW)
+        grid = (
+            grid.unflatten(1, (2, self.groups)).permute(0, 2, 3, 4, 1).flatten(0, 1)
+        )  # (B * groups, sH, sW, 2)
         grouped = x.reshape(batch * self.groups, -1, height, width).to(exact)
-        sampled = F.grid_sample(grouped, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        sampled = F.grid_sample(
+            grouped, grid, mode="bilinear", padding_mode="border", align_corners=False
+        )
         return self.end_conv(sampled.to(x.dtype).reshape(batch, -1, *sampled.shape[-2:]))
 
 
@@ -111,7 +135,8 @@ class ChannelLayerNorm(nn.Module):
 
 
 class LDAUpsample(nn.Module):
-    """Local deformable attention (Du et al., "LDA-AQU: Adaptive Query-guided Upsampling", ACM MM 2024), one head.
+    """Local deformable attention (Du et al., "LDA-AQU: Adaptive Query-guided Upsampling", ACM MM
+    2024), one head.
 
     Every output pixel attends to 3x3 samples of the input at learnt offsets around it.
 
@@ -139,12 +164,15 @@ class LDAUpsample(nn.Module):
         self.relative_position_bias_table = nn.Parameter(torch.zeros(1, 1, 1, taps, hidden))
 
     def sampling_grid(self, query: Tensor) -> Tensor:
-        """Queries (B, D, sH, sW) -> sampling grid (B * groups, taps * sH, sW, 2) for align_corners=True."""
+        """Queries (B, D, sH, sW) -> sampling grid (B * groups, taps * sH, sW, 2) for
+        align_corners=True."""
         height, width = query.shape[-2:]
         exact = coordinate_dtype(query.dtype)
         offset = self.conv_offset(query.reshape(query.shape[0] * LDA_GROUPS, -1, height, width))
         offset = offset.tanh().to(exact) * self.OFFSET_RANGE
-        offset = offset.unflatten(1, (self.KERNEL, self.KERNEL, 2))  # (B * groups, ky, kx, 2, sH, sW)
+        offset = offset.unflatten(
+            1, (self.KERNEL, self.KERNEL, 2)
+        )  # (B * groups, ky, kx, 2, sH, sW)
         tap = torch.arange(self.KERNEL, device=query.device, dtype=exact) - self.KERNEL // 2
         rows = torch.arange(height, device=query.device, dtype=exact)
         columns = torch.arange(width, device=query.device, dtype=exact)
@@ -157,15 +185,21 @@ class LDAUpsample(nn.Module):
         """(B, C, H, W) at the grid -> (B, C, taps, sH, sW)."""
         batch, channels, height, width = x.shape
         grouped = x.reshape(batch * LDA_GROUPS, -1, height, width).to(grid.dtype)
-        sampled = F.grid_sample(grouped, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+        sampled = F.grid_sample(
+            grouped, grid, mode="bilinear", padding_mode="zeros", align_corners=True
+        )
         return sampled.to(x.dtype).reshape(batch, channels, self.KERNEL**2, -1, grid.shape[2])
 
     def forward(self, x: Tensor) -> Tensor:
         size = (x.shape[2] * self.scale, x.shape[3] * self.scale)
         normed = self.layer_norm(x)
-        query = F.interpolate(self.proj_q(normed), size, mode="bilinear", align_corners=True)  # (B, D, sH, sW)
+        query = F.interpolate(
+            self.proj_q(normed), size, mode="bilinear", align_corners=True
+        )  # (B, D, sH, sW)
         grid = self.sampling_grid(query)
-        bias = self.relative_position_bias_table[0, 0, 0].t()[None, :, :, None, None]  # (1, D, taps, 1, 1)
+        bias = self.relative_position_bias_table[0, 0, 0].t()[
+            None, :, :, None, None
+        ]  # (1, D, taps, 1, 1)
         key = self.sample(self.proj_k(normed), grid) + bias  # (B, D, taps, sH, sW)
         value = self.sample(x, grid)  # (B, C, taps, sH, sW)
         logits = (query[:, :, None] * key).sum(1, keepdim=True) * query.shape[1] ** -0.5
@@ -173,7 +207,8 @@ class LDAUpsample(nn.Module):
 
 
 class PixelAttention(nn.Module):
-    """x * sigmoid(conv1x1(x)) (Zhao et al., "Efficient Image Super-Resolution Using Pixel Attention", 2020)."""
+    """x * sigmoid(conv1x1(x)) (Zhao et al., "Efficient Image Super-Resolution Using Pixel
+    Attention", 2020)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -188,7 +223,9 @@ def upscale_steps(scale: int) -> list[int]:
     return [3] if scale == 3 else [2] * int(math.log2(scale))
 
 
-def upsampler_layers(kind: str, scale: int, embed_dim: int, num_out_ch: int, mid_dim: int) -> list[nn.Module]:
+def upsampler_layers(
+    kind: str, scale: int, embed_dim: int, num_out_ch: int, mid_dim: int
+) -> list[nn.Module]:
     """The layers of an upsampler, in the order that gives checkpoints their indices."""
 
     def conv3(in_channels: int, out_channels: int) -> nn.Conv2d:
@@ -207,8 +244,17 @@ def upsampler_layers(kind: str, scale: int, embed_dim: int, num_out_ch: int, mid
     if kind == "nearest+conv":
         layers = []
         for step in steps:
-            layers += [conv3(embed_dim, embed_dim), nn.Upsample(scale_factor=step), nn.LeakyReLU(0.2)]
-        return [*layers, conv3(embed_dim, embed_dim), nn.LeakyReLU(0.2), conv3(embed_dim, num_out_ch)]
+            layers += [
+                conv3(embed_dim, embed_dim),
+                nn.Upsample(scale_factor=step),
+                nn.LeakyReLU(0.2),
+            ]
+        return [
+            *layers,
+            conv3(embed_dim, embed_dim),
+            nn.LeakyReLU(0.2),
+            conv3(embed_dim, num_out_ch),
+        ]
     if kind in ("dysample", "lda"):
         layers = [] if mid_dim == embed_dim else [conv3(embed_dim, mid_dim), nn.LeakyReLU(0.01)]
         if kind == "dysample":
@@ -242,18 +288,33 @@ def upsampler_layers(kind: str, scale: int, embed_dim: int, num_out_ch: int, mid
 class Upsampler(nn.Sequential):
     """Features (B, embed_dim, H, W) -> image (B, num_out_ch, H * scale, W * scale).
 
-    The buffer ``MetaUpsample`` (uint8: version, type, scale, embed_dim, num_out_ch, mid_dim, groups) is what loaders
-    recognise an FDAT by. It describes this module, so it is never overwritten from a checkpoint. Widths above 255
-    don't fit uint8 and are stored as 255; `checkpoint.infer_upsampler` takes widths from the weights.
+    The buffer ``MetaUpsample`` (uint8: version, type, scale, embed_dim, num_out_ch, mid_dim,
+    groups) is what loaders recognise an FDAT by. It describes this module, so it is never
+    overwritten from a checkpoint. Widths above 255 don't fit uint8 and are stored as 255;
+    `checkpoint.infer_upsampler` takes widths from the weights.
     """
 
     MetaUpsample: Tensor
 
-    def __init__(self, kind: str, scale: int, embed_dim: int, num_out_ch: int, mid_dim: int) -> None:
+    def __init__(
+        self, kind: str, scale: int, embed_dim: int, num_out_ch: int, mid_dim: int
+    ) -> None:
         check_upsampler(kind, scale, embed_dim, mid_dim)
         super().__init__(*upsampler_layers(kind, scale, embed_dim, num_out_ch, mid_dim))
-        meta = [META_VERSION, UPSAMPLER_TYPES.index(kind), scale, embed_dim, num_out_ch, mid_dim, DYSAMPLE_GROUPS]
-        self.register_buffer("MetaUpsample", torch.tensor([min(m, 255) for m in meta], dtype=torch.uint8))
+        meta = [
+            META_VERSION,
+            UPSAMPLER_TYPES.index(kind),
+            scale,
+            embed_dim,
+            num_out_ch,
+            mid_dim,
+            DYSAMPLE_GROUPS,
+        ]
+        self.register_buffer(
+            "MetaUpsample", torch.tensor([min(m, 255) for m in meta], dtype=torch.uint8)
+        )
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:  # type: ignore[no-untyped-def]
-        super()._load_from_state_dict({**state_dict, f"{prefix}MetaUpsample": self.MetaUpsample}, prefix, *args)
+        super()._load_from_state_dict(
+            {**state_dict, f"{prefix}MetaUpsample": self.MetaUpsample}, prefix, *args
+        )

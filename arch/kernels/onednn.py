@@ -1,5 +1,5 @@
-"""oneDNN's operators that take GELU into a product or a convolution, or a product into a sum; and public ones where
-they are missing.
+"""oneDNN's operators that take GELU into a product or a convolution, or a product into a sum; and
+public ones where they are missing.
 
 The former are internal to torch: those of its own compiler.
 """
@@ -22,16 +22,27 @@ def has_internal_operators(dtype: torch.dtype, device: torch.device) -> bool:
 
 @cache
 def _computes(dtype: torch.dtype) -> bool:
-    convolutions = "_convolution_pointwise", "_convolution_pointwise_", "_convolution_transpose_pointwise"
+    convolutions = (
+        "_convolution_pointwise",
+        "_convolution_pointwise_",
+        "_convolution_transpose_pointwise",
+    )
     packing = "_reorder_convolution_weight", "_reorder_linear_weight"
     names = *convolutions, *packing, "_linear_pointwise", "_is_mkldnn_bf16_supported"
-    if not torch.backends.mkldnn.is_available() or not all(hasattr(torch.ops.mkldnn, name) for name in names):
+    if not torch.backends.mkldnn.is_available() or not all(
+        hasattr(torch.ops.mkldnn, name) for name in names
+    ):
         return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32 or (
+        dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
 
 
-def convolve_gelu(image: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int], groups: int) -> Tensor:
-    """gelu of a convolution: (B, C, H, W), channels last -> (B, O, h, w), with zeros around it (rows, columns)."""
+def convolve_gelu(
+    image: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int], groups: int
+) -> Tensor:
+    """gelu of a convolution: (B, C, H, W), channels last -> (B, O, h, w), with zeros around it
+    (rows, columns)."""
     if not has_internal_operators(image.dtype, image.device):
         return F.gelu(F.conv2d(image, weight, bias, padding=padding, groups=groups))
     return torch.ops.mkldnn._convolution_pointwise(
@@ -39,7 +50,9 @@ def convolve_gelu(image: Tensor, weight: Tensor, bias: Tensor | None, padding: t
     )
 
 
-def transposed_gelu(image: Tensor, weight: Tensor, bias: Tensor, padding: tuple[int, int]) -> Tensor:
+def transposed_gelu(
+    image: Tensor, weight: Tensor, bias: Tensor, padding: tuple[int, int]
+) -> Tensor:
     """gelu of a transposed convolution of stride 2: (B, C, H, W), channels last -> (B, O, h, w)."""
     if not has_internal_operators(image.dtype, image.device):
         return F.gelu(F.conv_transpose2d(image, weight, bias, stride=2, padding=padding))
@@ -49,7 +62,8 @@ def transposed_gelu(image: Tensor, weight: Tensor, bias: Tensor, padding: tuple[
 
 
 TYPICAL_ROWS = 64, 256
-"""Rows and columns for which weights of 1x1 convolutions are packed; in float32 others go as quickly."""
+"""Rows and columns for which weights of 1x1 convolutions are packed; in float32 others go as
+quickly."""
 
 
 def pack_pointwise(weight: Tensor) -> Tensor:

@@ -17,10 +17,12 @@ def _capabilities() -> dict[str, object]:
 
 
 def has_matrix_unit() -> bool:
-    """Whether it has AMX: products in bfloat16 then cost next to nothing, and all that saves them costs more."""
+    """Whether it has AMX: products in bfloat16 then cost next to nothing, and all that saves them
+    costs more."""
     return bool(_capabilities().get("amx_bf16", False))
 
 
 def is_intel() -> bool:
-    """Whether MKL, which is behind torch's attention and plain matrix products, gives it its best kernels."""
+    """Whether MKL, which is behind torch's attention and plain matrix products, gives it its best
+    kernels."""
     return "intel" in str(_capabilities().get("cpu_name", "")).lower()

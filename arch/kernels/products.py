@@ -1,11 +1,12 @@
 """Products of tokens with a weight, by the fastest library there is for them.
 
-On a CPU that is oneDNN, in float32 on AMD at twice the rate of the MKL behind `F.linear`, and elsewhere at least at the
-same. Two ways lead there:
+On a CPU that is oneDNN, in float32 on AMD at twice the rate of the MKL behind `F.linear`, and
+elsewhere at least at the same. Two ways lead there:
 
-- a weight packed once, and internal operators of torch (those of its own compiler), which take GELU into the product;
-- where these are missing, in float32 a 1x1 convolution, which packs the weight at every call: 8 % slower for 8192
-  tokens, 15 % for 2048.
+- a weight packed once, and internal operators of torch (those of its own compiler), which take GELU
+  into the product;
+- where these are missing, in float32 a 1x1 convolution, which packs the weight at every call: 8 %
+  slower for 8192 tokens, 15 % for 2048.
 
 Everywhere else it is `F.linear`.
 """
@@ -26,7 +27,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if x.dtype != torch.float32 or x.device.type != "cpu":
         return F.linear(x, weight, bias)
     image = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)  # (1, C, 1, tokens), channels last
-    return F.conv2d(image, weight[:, :, None, None], bias).permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
+    return (
+        F.conv2d(image, weight[:, :, None, None], bias)
+        .permute(0, 2, 3, 1)
+        .reshape(*x.shape[:-1], -1)
+    )
 
 
 @dataclass(frozen=True)
@@ -60,10 +65,13 @@ class Product:
 
 @dataclass(frozen=True)
 class AddedProduct:
-    """A product of rows that is added to other rows, in float32 on a CPU without a pass of its own for the sum."""
+    """A product of rows that is added to other rows, in float32 on a CPU without a pass of its own
+    for the sum."""
 
     product: Product  # (O, C)
-    packed: Tensor | None  # what oneDNN makes of the weight of a 1x1 convolution; None: the sum is an operator
+    packed: (
+        Tensor | None
+    )  # what oneDNN makes of the weight of a 1x1 convolution; None: the sum is an operator
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None = None) -> AddedProduct:
@@ -73,7 +81,8 @@ class AddedProduct:
         return cls(Product.of(weight, bias), None)
 
     def __call__(self, rows: Tensor, x: Tensor) -> None:
-        """rows (h, W, O) += product of x (h, W, C); both lie without gaps, and ``rows`` may be of higher precision."""
+        """rows (h, W, O) += product of x (h, W, C); both lie without gaps, and ``rows`` may be of
+        higher precision."""
         if not x.numel():
             return
         if self.packed is None:

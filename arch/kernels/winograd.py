@@ -1,16 +1,19 @@
 """3x3 convolutions with fewer multiplications: Winograd's F(m x m, 3 x 3).
 
-For m outputs y of a kernel g over m + 2 inputs d, in one dimension (Winograd 1980; Lavin and Gray, CVPR 2016)
+For m outputs y of a kernel g over m + 2 inputs d, in one dimension (Winograd 1980; Lavin and Gray,
+CVPR 2016)
 
     y = A^T [(G g) * (B^T d)]
 
-in two dimensions the same along rows and columns, and summed over input channels between the brackets and A^T: one
-matrix product for each of the (m + 2)^2 places. The transforms are Kronecker products applied as matrix products, too.
+in two dimensions the same along rows and columns, and summed over input channels between the
+brackets and A^T: one matrix product for each of the (m + 2)^2 places. The transforms are Kronecker
+products applied as matrix products, too.
 
-The points at which the polynomials are evaluated decide the rounding. In full precision m = 4 takes a quarter of the
-multiplications, and with 0, +-3/4, +-3/2 and infinity a float32 result is within twice the error (RMS) of the direct
-convolution; with the customary 0, +-1, +-2 it is four times. In bfloat16 m = 2 with 0, +-1 and infinity takes four
-ninths, at three times the error; m = 4 would have eight times.
+The points at which the polynomials are evaluated decide the rounding. In full precision m = 4 takes
+a quarter of the multiplications, and with 0, +-3/4, +-3/2 and infinity a float32 result is within
+twice the error (RMS) of the direct convolution; with the customary 0, +-1, +-2 it is four times. In
+bfloat16 m = 2 with 0, +-1 and infinity takes four ninths, at three times the error; m = 4 would
+have eight times.
 """
 
 from __future__ import annotations
@@ -29,7 +32,8 @@ from .processor import has_matrix_unit
 TAPS = 3
 LEAST_CHANNELS = 64  # below, the transforms cost more than the products save
 LEAST_PAIRS = {torch.bfloat16: 2**17}
-"""Channels times outputs: where products are quick the transforms weigh more, and they cost precision."""
+"""Channels times outputs: where products are quick the transforms weigh more, and they cost
+precision."""
 TOKENS = 2**11
 """Outputs computed at a time, so that what lies between the transforms stays in a CPU's cache."""
 
@@ -47,7 +51,8 @@ class Algorithm:
         return self.tile + TAPS - 1
 
     def matrices(self) -> tuple[Tensor, Tensor, Tensor]:
-        """A^T (tile, places), G (places, TAPS) and B^T (places, places) in float64, with rows of B^T at most 1."""
+        """A^T (tile, places), G (places, TAPS) and B^T (places, places) in float64, with rows of
+        B^T at most 1."""
         kernel, data = self._evaluation(TAPS), torch.linalg.inv(self._evaluation(self.places)).T
         size = data.abs().amax(1, keepdim=True)
         return self._evaluation(self.tile).T, kernel * size, data / size
@@ -61,22 +66,30 @@ class Algorithm:
 
 
 _PRECISE = Algorithm(4, (0.0, 0.75, -0.75, 1.5, -1.5))
-ALGORITHMS = {torch.float64: _PRECISE, torch.float32: _PRECISE, torch.bfloat16: Algorithm(2, (0.0, 1.0, -1.0))}
+ALGORITHMS = {
+    torch.float64: _PRECISE,
+    torch.float32: _PRECISE,
+    torch.bfloat16: Algorithm(2, (0.0, 1.0, -1.0)),
+}
 
 
 @cache
 def _transforms(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The transforms of data (places**2, places**2) and of results (tile**2, places**2) in both dimensions."""
+    """The transforms of data (places**2, places**2) and of results (tile**2, places**2) in both
+    dimensions."""
     result, _, data = ALGORITHMS[dtype].matrices()
     return torch.kron(data, data).to(dtype), torch.kron(result, result).to(dtype)
 
 
 def suits(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether a convolution with such a weight (O, C, k, k) is quicker this way: on a CPU, with many channels."""
+    """Whether a convolution with such a weight (O, C, k, k) is quicker this way: on a CPU, with
+    many channels."""
     outputs, channels, *kernel = shape
     if dtype == torch.bfloat16 and has_matrix_unit():
         return False
-    wide = min(outputs, channels) >= LEAST_CHANNELS and outputs * channels >= LEAST_PAIRS.get(dtype, 0)
+    wide = min(outputs, channels) >= LEAST_CHANNELS and outputs * channels >= LEAST_PAIRS.get(
+        dtype, 0
+    )
     return wide and kernel == [TAPS, TAPS] and device.type == "cpu" and dtype in ALGORITHMS
 
 
@@ -107,7 +120,8 @@ def convolve(
     Args:
         image: the data.
         transformed: from `transform_weight`.
-        padding: columns of zeros left and right, rows of zeros above and below, as `torch.nn.functional.pad` has them.
+        padding: columns of zeros left and right, rows of zeros above and below, as
+            `torch.nn.functional.pad` has them.
         finish: what is done to outputs (..., O) while they are in the cache: bias, activation.
         shuffle: r, for a PixelShuffle of channels in the order (r, r, O / r**2).
 
@@ -115,15 +129,27 @@ def convolve(
         (B, O / r**2, (h + above + below - 2) * r, (w + left + right - 2) * r), channels last.
     """
     left, right, above, below = padding
-    height, width = max(0, image.shape[2] + above + below - 2), max(0, image.shape[3] + left + right - 2)
+    height, width = (
+        max(0, image.shape[2] + above + below - 2),
+        max(0, image.shape[3] + left + right - 2),
+    )
     tile = ALGORITHMS[image.dtype].tile
-    result = image.new_empty(image.shape[0], height * shuffle, width * shuffle, transformed.shape[2] // shuffle**2)
+    result = image.new_empty(
+        image.shape[0], height * shuffle, width * shuffle, transformed.shape[2] // shuffle**2
+    )
     down, across = -(-height // tile), -(-width // tile)
     step = max(1, TOKENS // max(1, across * tile**2))  # rows of tiles
     together = max(1, step // max(1, down))  # images
-    for rows, into in zip(image.permute(0, 2, 3, 1).split(together), result.split(together)):  # (b, h, w, C)
-        for top in range(0, down, step) if into.numel() else ():  # an empty batch is one empty group
-            start, stop = top * tile, min(height, (top + step) * tile)  # the padded rows start .. stop + 2 are seen
+    for rows, into in zip(
+        image.permute(0, 2, 3, 1).split(together), result.split(together)
+    ):  # (b, h, w, C)
+        for top in (
+            range(0, down, step) if into.numel() else ()
+        ):  # an empty batch is one empty group
+            start, stop = (
+                top * tile,
+                min(height, (top + step) * tile),
+            )  # the padded rows start .. stop + 2 are seen
             needed = -(-(stop - start) // tile) * tile + TAPS - 1
             missing = max(0, above - start)
             seen = rows[:, max(0, start - above) : max(0, stop + TAPS - 1 - above)]
@@ -141,7 +167,9 @@ def _convolve_tiles(rows: Tensor, transformed: Tensor) -> Tensor:
     algorithm = ALGORITHMS[rows.dtype]
     data_transform, result_transform = _transforms(rows.dtype)
     places, tile = algorithm.places**2, algorithm.tile**2
-    tiles = rows.unfold(1, algorithm.places, algorithm.tile).unfold(2, algorithm.places, algorithm.tile)
+    tiles = rows.unfold(1, algorithm.places, algorithm.tile).unfold(
+        2, algorithm.places, algorithm.tile
+    )
     images, down, across, channels = tiles.shape[:4]  # of (B, down, across, C, places, places)
     shape = images, down, across
     if rows.dtype == torch.bfloat16:  # whose batched products would copy what is transposed
@@ -150,7 +178,11 @@ def _convolve_tiles(rows: Tensor, transformed: Tensor) -> Tensor:
         del tiles
         products = torch.bmm(data, transformed)  # (places**2, tiles, O)
         del data
-        return torch.mm(result_transform, products.flatten(1)).view(tile, *shape, -1).permute(1, 2, 3, 0, 4)
+        return (
+            torch.mm(result_transform, products.flatten(1))
+            .view(tile, *shape, -1)
+            .permute(1, 2, 3, 0, 4)
+        )
     tiles = tiles.permute(0, 1, 2, 4, 5, 3).reshape(-1, places, channels)
     data = torch.matmul(data_transform, tiles)  # (tiles, places**2, C)
     del tiles
@@ -160,11 +192,17 @@ def _convolve_tiles(rows: Tensor, transformed: Tensor) -> Tensor:
 
 
 def _place(outputs: Tensor, into: Tensor) -> None:
-    """Tiles (down, across, tile**2, r, r, C), shuffled, to (height * r, width * r, C); the last may reach beyond."""
+    """Tiles (down, across, tile**2, r, r, C), shuffled, to (height * r, width * r, C); the last may
+    reach beyond."""
     tile, r = math.isqrt(outputs.shape[2]), outputs.shape[3]
-    outputs = outputs.unflatten(2, (tile, tile)).permute(0, 2, 4, 1, 3, 5, 6)  # (down, tile, r, across, tile, r, C)
+    outputs = outputs.unflatten(2, (tile, tile)).permute(
+        0, 2, 4, 1, 3, 5, 6
+    )  # (down, tile, r, across, tile, r, C)
     (down, below), (across, beside) = (divmod(side // r, tile) for side in into.shape[:2])
-    for vertical, rows, start in ((slice(0, down), tile, 0), (slice(down, None), below, down * tile * r)):
+    for vertical, rows, start in (
+        (slice(0, down), tile, 0),
+        (slice(down, None), below, down * tile * r),
+    ):
         for horizontal, columns, left in (
             (slice(0, across), tile, 0),
             (slice(across, None), beside, across * tile * r),

@@ -1,4 +1,5 @@
-"""Windowed networks on images of any size in bounded memory: the protocol of an exact engine around `WindowedUpscaler`.
+"""Windowed networks on images of any size in bounded memory: the protocol of an exact engine around
+`WindowedUpscaler`.
 
 What one call of the wrapper gives for the whole image, a band of windows at a time.
 """
@@ -23,7 +24,8 @@ class WindowPlan:
         batch: windows per call of the network.
         dtype, device: where and in what the network runs.
         steps: windows, for each of which progress is told.
-        memory_required: bytes on the device beside the weights: the network's, and those of the rows at work.
+        memory_required: bytes on the device beside the weights: the network's, and those of the
+            rows at work.
         host_memory_required: nothing is kept on the host.
     """
 
@@ -48,7 +50,8 @@ class WindowPlan:
 
     @property
     def memory_required(self) -> int:
-        """Bytes for a batch of windows and the bands that they are joined in, beside weights and output."""
+        """Bytes for a batch of windows and the bands that they are joined in, beside weights and
+        output."""
         model = self.model
         size = torch.empty((), dtype=self.dtype).element_size()
         working_bytes = getattr(model.network, "working_bytes", None)
@@ -83,7 +86,8 @@ class WindowEngine:
         device: torch.device | str,
         available: int | None = None,
     ) -> WindowPlan:
-        """For ``batch`` images of this size: as many windows at once as gain something and fit ``available`` bytes."""
+        """For ``batch`` images of this size: as many windows at once as gain something and fit
+        ``available`` bytes."""
         device = torch.device(device)
         windows = self.model.batch or (CPU_BATCH if device.type == "cpu" else DEVICE_BATCH)
         plan = WindowPlan(self.model, batch, height, width, windows, dtype, device)
@@ -107,8 +111,10 @@ class WindowEngine:
         Args:
             image: (B, C, H, W) in [0, 1], on any device.
             plan: from `plan`, for this size.
-            write: called as ``write(top, rows)`` with finished rows (B, C, h, W * scale) in order, unclamped.
-            progress: called as ``progress(done, total)`` for every window, after its batch; may raise to interrupt.
+            write: called as ``write(top, rows)`` with finished rows (B, C, h, W * scale) in order,
+                unclamped.
+            progress: called as ``progress(done, total)`` for every window, after its batch; may
+                raise to interrupt.
         """
         done, total = 0, plan.steps
 

@@ -27,11 +27,15 @@ def foreign(upsampler: str = "pixelshuffledirect", scale: int = 2) -> ImageModel
     values["group_block_pattern"] = list(config.group_block_pattern)
     state_dict = dict(randomise(SpandrelFDAT(**values)).state_dict())
     descriptor = ModelLoader(registry=MAIN_REGISTRY).load_from_state_dict(state_dict)
-    assert isinstance(descriptor, ImageModelDescriptor) and isinstance(descriptor.model, SpandrelFDAT)
+    assert isinstance(descriptor, ImageModelDescriptor) and isinstance(
+        descriptor.model, SpandrelFDAT
+    )
     return descriptor.eval()
 
 
-@pytest.mark.parametrize(("upsampler", "scale"), [("pixelshuffledirect", 2), ("transpose+conv", 4), ("lda", 2)])
+@pytest.mark.parametrize(
+    ("upsampler", "scale"), [("pixelshuffledirect", 2), ("transpose+conv", 4), ("lda", 2)]
+)
 def test_same_pixels(upsampler: str, scale: int) -> None:
     theirs = foreign(upsampler, scale)
     ours = adopt(theirs)
@@ -73,7 +77,9 @@ def test_precision_is_kept_and_followed(dtype: torch.dtype) -> None:
 def test_everything_else_is_returned_unchanged() -> None:
     ours = FDATArch().load(dict(foreign().model.state_dict()))
     assert adopt(ours) is ours
-    other = ModelLoader().load_from_state_dict(dict(SPAN(num_in_ch=3, num_out_ch=3, feature_channels=8).state_dict()))
+    other = ModelLoader().load_from_state_dict(
+        dict(SPAN(num_in_ch=3, num_out_ch=3, feature_channels=8).state_dict())
+    )
     assert adopt(other) is other
 
 

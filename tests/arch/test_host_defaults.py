@@ -80,4 +80,6 @@ def test_adopting(defaults: str | torch.dtype) -> None:
     foreign = SpandrelArch().load(dict(state_dict))
     with default(defaults):
         ours = adopt(foreign)
-    assert all(torch.equal(tensor, state_dict[key]) for key, tensor in ours.model.state_dict().items())
+    assert all(
+        torch.equal(tensor, state_dict[key]) for key, tensor in ours.model.state_dict().items()
+    )

@@ -1,4 +1,5 @@
-"""What is said of models, against figures known from elsewhere and against spandrel's own descriptors."""
+"""What is said of models, against figures known from elsewhere and against spandrel's own
+descriptors."""
 
 from __future__ import annotations
 
@@ -24,7 +25,11 @@ DEMO = ROOT / "models" / "fdat_demo_x2.safetensors"
 
 def facts(text: str) -> dict[str, str]:
     """The lines that are not part of a list."""
-    return dict(line.split(": ", 1) for line in text.splitlines() if not line.startswith(" ") and ": " in line)
+    return dict(
+        line.split(": ", 1)
+        for line in text.splitlines()
+        if not line.startswith(" ") and ": " in line
+    )
 
 
 def listed(text: str, title: str) -> list[str]:
@@ -63,7 +68,8 @@ def test_bundled_model() -> None:
     assert (found["Scale"], found["Channels"], found["Input"]) == ("x2", "3 (RGB)", "any size")
     with safe_open(DEMO, "pt") as file:
         metadata = file.metadata()
-        weights = sum(file.get_tensor(key).numel() for key in file.keys() if "MetaUpsample" not in key)  # noqa: SIM118
+        names = [name for name in file.keys() if "MetaUpsample" not in name]  # noqa: SIM118
+        weights = sum(file.get_tensor(name).numel() for name in names)
     assert int(found["Parameters"].replace(",", "")) == weights
     entries = listed(text, "Training metadata")
     assert len(entries) == len(metadata)
@@ -79,7 +85,9 @@ def dense_iso_vit() -> dict[str, torch.Tensor]:
     return {key: torch.zeros(value.shape) for key, value in shapes.items()}
 
 
-def test_dense_iso_vit_says_what_was_assumed(tmp_path: Path, dense_iso_vit: dict[str, torch.Tensor]) -> None:
+def test_dense_iso_vit_says_what_was_assumed(
+    tmp_path: Path, dense_iso_vit: dict[str, torch.Tensor]
+) -> None:
     path = tmp_path / "vit.safetensors"
     save_file(dense_iso_vit, path)
     path.with_suffix(".json").write_text(json.dumps({"norm_eps": 1e-6, "heads": [6, 8, 6, 8]}))
@@ -93,7 +101,9 @@ def test_dense_iso_vit_says_what_was_assumed(tmp_path: Path, dense_iso_vit: dict
     assert found["Training metadata"] == "none in the file"
     assumed = listed(text, "Assumed")
     assert "assumed gated_half=second" in assumed
-    assert not any("norm_eps" in line or "heads" in line for line in assumed)  # the sidecar says them
+    assert not any(
+        "norm_eps" in line or "heads" in line for line in assumed
+    )  # the sidecar says them
     assert "assumed" not in found["Tags"]
 
 
@@ -103,7 +113,14 @@ def test_models_of_other_loaders() -> None:
     from spandrel.architectures.SwinIR import SwinIR, SwinIRArch
 
     network = SwinIR(
-        img_size=8, in_chans=1, embed_dim=12, depths=[1], num_heads=[2], window_size=4, upsampler="", upscale=1
+        img_size=8,
+        in_chans=1,
+        embed_dim=12,
+        depths=[1],
+        num_heads=[2],
+        window_size=4,
+        upsampler="",
+        upscale=1,
     )
     descriptor = SwinIRArch().load(network.state_dict())
     assert isinstance(descriptor, ImageModelDescriptor)
@@ -111,7 +128,11 @@ def test_models_of_other_loaders() -> None:
     found = facts(text)
     assert found["File"] == "not known (from another loader or a state dict)"
     assert found["Training metadata"] == "not known without the file"
-    assert (found["Architecture"], found["Purpose"], found["Scale"]) == ("SwinIR", "restoration", "x1")
+    assert (found["Architecture"], found["Purpose"], found["Scale"]) == (
+        "SwinIR",
+        "restoration",
+        "x1",
+    )
     assert found["Channels"] == "1 (grey)"
     assert int(found["Parameters"].replace(",", "")) == sum(p.numel() for p in network.parameters())
     assert found["Precision"] == "fp32, bf16 (not fp16)"
@@ -124,7 +145,9 @@ def test_what_holds_now_is_described() -> None:
     full = facts(describe(descriptor))
     half = facts(describe(descriptor.half()))
     assert half["Size"].endswith("as float16")
-    assert float(half["Size"].split()[0]) == pytest.approx(float(full["Size"].split()[0]) / 2, abs=0.02)
+    assert float(half["Size"].split()[0]) == pytest.approx(
+        float(full["Size"].split()[0]) / 2, abs=0.02
+    )
     assert (full["Purpose"], full["Scale"]) == ("restoration", "x1")
 
 
@@ -150,7 +173,10 @@ def test_inpainting_models() -> None:
 
 def test_hostile_metadata_stays_short_and_on_its_lines(tmp_path: Path) -> None:
     path = tmp_path / "hostile.safetensors"
-    metadata = {f"k{i:04}": "x" for i in range(500)} | {"a\nb\x1b[31m": "first\nsecond\r\x00", "b": "é" * 100_000}
+    metadata = {f"k{i:04}": "x" for i in range(500)} | {
+        "a\nb\x1b[31m": "first\nsecond\r\x00",
+        "b": "é" * 100_000,
+    }
     save_file(random_fdat(SMALL).state_dict(), path, metadata)
     text = describe(load_model(path))
     entries = listed(text, "Training metadata")
@@ -161,5 +187,7 @@ def test_hostile_metadata_stays_short_and_on_its_lines(tmp_path: Path) -> None:
 
 
 def test_something_else() -> None:
-    with pytest.raises(ValueError, match=r"the model is a str; a model of an upscale model loader was expected"):
+    with pytest.raises(
+        ValueError, match=r"the model is a str; a model of an upscale model loader was expected"
+    ):
         describe("engine.trt")  # type: ignore[arg-type]

@@ -1,4 +1,5 @@
-"""Loading: every container and type, and a table of files that must be refused with a readable reason."""
+"""Loading: every container and type, and a table of files that must be refused with a readable
+reason."""
 
 from __future__ import annotations
 
@@ -34,9 +35,15 @@ def assert_is_small_fdat(model) -> None:
 WRAPPERS = {
     "bare": lambda sd: sd,
     "params": lambda sd: {"params": sd},
-    "params_ema": lambda sd: {"params_ema": sd, "params": {k: torch.zeros_like(v) for k, v in sd.items()}},
+    "params_ema": lambda sd: {
+        "params_ema": sd,
+        "params": {k: torch.zeros_like(v) for k, v in sd.items()},
+    },
     "state_dict": lambda sd: {"epoch": 3, "state_dict": sd},
-    "model beside optimizer": lambda sd: {"model": sd, "optimizer": {"state": {}, "param_groups": []}},
+    "model beside optimizer": lambda sd: {
+        "model": sd,
+        "optimizer": {"state": {}, "param_groups": []},
+    },
     "module.": lambda sd: {f"module.{k}": v for k, v in sd.items()},
     "_orig_mod.": lambda sd: {f"_orig_mod.{k}": v for k, v in sd.items()},
     "module._orig_mod.": lambda sd: {"params": {f"module._orig_mod.{k}": v for k, v in sd.items()}},
@@ -86,7 +93,11 @@ def test_files_cast_with_the_upsamplers_numbers(dtype: torch.dtype) -> None:
 
 
 def test_options(state_dict) -> None:
-    bare = {k: v for k, v in random_fdat(small("lda", 2)).state_dict().items() if k != "upsampler.MetaUpsample"}
+    bare = {
+        k: v
+        for k, v in random_fdat(small("lda", 2)).state_dict().items()
+        if k != "upsampler.MetaUpsample"
+    }
     with pytest.raises(ModelLoadError, match="pass the option scale="):
         load_model(bare)
     assert load_model(bare, scale=2).scale == 2
@@ -117,7 +128,9 @@ def test_inpainting_models_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
     class Masked(Architecture):
         def __init__(self) -> None:
-            super().__init__(id="MaskedTest", name="MaskedTest", detect=lambda sd: "masked.weight" in sd)
+            super().__init__(
+                id="MaskedTest", name="MaskedTest", detect=lambda sd: "masked.weight" in sd
+            )
 
         def load(self, state_dict):
             module = torch.nn.ModuleDict({"masked": torch.nn.Conv2d(4, 3, 1, bias=False)})
@@ -231,7 +244,9 @@ BAD_FILES = [
 
 @pytest.mark.parametrize("source", [None, 3, ["model.pth"], b"model.pth"], ids=str)
 def test_what_is_neither_a_path_nor_a_state_dict(source) -> None:
-    with pytest.raises(ModelLoadError, match=f"found a {type(source).__name__}; the path of a checkpoint"):
+    with pytest.raises(
+        ModelLoadError, match=f"found a {type(source).__name__}; the path of a checkpoint"
+    ):
         load_model(source)
 
 
@@ -254,12 +269,24 @@ def change(**tensors: torch.Tensor | None):
 
 
 BAD_TENSORS = [
-    (change(**{"conv_after.weight": torch.full((24, 24, 3, 3), float("nan"))}), "'conv_after.weight' holds NaN"),
-    (change(**{"groups.1.conv.weight": torch.full((24, 24, 3, 3), float("inf"))}), "'groups.1.conv.weight' holds NaN"),
+    (
+        change(**{"conv_after.weight": torch.full((24, 24, 3, 3), float("nan"))}),
+        "'conv_after.weight' holds NaN",
+    ),
+    (
+        change(**{"groups.1.conv.weight": torch.full((24, 24, 3, 3), float("inf"))}),
+        "'groups.1.conv.weight' holds NaN",
+    ),
     (change(**{"groups.0.blocks.1.ffn.fc2.weight": None}), "does not fit it.*ffn.fc2.weight"),
-    (change(**{"groups.0.blocks.1.ffn.fc2.weight": torch.zeros(24, 7)}), "does not fit it.*ffn.fc2.weight"),
+    (
+        change(**{"groups.0.blocks.1.ffn.fc2.weight": torch.zeros(24, 7)}),
+        "does not fit it.*ffn.fc2.weight",
+    ),
     (change(extra=torch.zeros(3)), "does not fit it.*extra"),
-    (change(**{"upsampler.0.weight": torch.zeros(17, 24, 3, 3), "upsampler.MetaUpsample": None}), "FDAT|does not fit"),
+    (
+        change(**{"upsampler.0.weight": torch.zeros(17, 24, 3, 3), "upsampler.MetaUpsample": None}),
+        "FDAT|does not fit",
+    ),
     (change(**{"groups.0.blocks.0.attn.bias": torch.zeros(5)}), "does not fit"),
     (change(**{"conv_after.weight": torch.zeros(24, 24, 3, 3).to_sparse()}), "sparse_coo"),
     (change(**{"conv_after.weight": torch.zeros(24, 24, 3, 3, device="meta")}), "on meta"),
@@ -268,7 +295,10 @@ BAD_TENSORS = [
     (lambda sd: {}, "holds no tensors"),
     (lambda sd: {1: 2, 3: {4: 5}}, "holds no tensors"),
     (lambda sd: {"a": torch.zeros(3)}, "Found 1 tensor, starting"),
-    (lambda sd: {number: torch.zeros(3, 3) for number in range(20)}, "no dictionary with at least 12 named tensors"),
+    (
+        lambda sd: {number: torch.zeros(3, 3) for number in range(20)},
+        "no dictionary with at least 12 named tensors",
+    ),
 ]
 
 
@@ -289,14 +319,17 @@ def test_loading_registers_nothing(state_dict) -> None:
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "not json"])
-def test_a_json_file_beside_another_model_does_not_matter(tmp_path: Path, state_dict, content: str) -> None:
+def test_a_json_file_beside_another_model_does_not_matter(
+    tmp_path: Path, state_dict, content: str
+) -> None:
     save_file(state_dict, tmp_path / "model.safetensors")
     (tmp_path / "model.json").write_text(content)
     assert_is_small_fdat(load_model(tmp_path / "model.safetensors"))
 
 
 def test_weights_loaded_in_inference_mode_notice_changes(state_dict) -> None:
-    """As hosts load: the exact engine must not go on with weights that it packed before they were changed."""
+    """As hosts load: the exact engine must not go on with weights that it packed before they were
+    changed."""
     image = torch.rand(1, 20, 20, 3)
     with torch.inference_mode():
         model = load_model(state_dict)

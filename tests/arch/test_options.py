@@ -47,7 +47,12 @@ def test_options_for_another_architecture() -> None:
     from tests.helpers.fdat_cases import random_fdat
 
     state_dict = random_fdat().state_dict()
-    assert load_model(state_dict, **parse_options(f"scale={load_model(state_dict).scale}")).architecture.id == "FDAT"
+    assert (
+        load_model(
+            state_dict, **parse_options(f"scale={load_model(state_dict).scale}")
+        ).architecture.id
+        == "FDAT"
+    )
     with pytest.raises(ModelLoadError, match="FDAT has no such option: heads; it has: scale"):
         load_model(state_dict, **parse_options("heads=3"))
     with pytest.raises(ModelLoadError, match="scale is a whole number, not 'two'"):

@@ -1,4 +1,5 @@
-"""`arch.install` on copies of spandrel's real registry, with and without its FDAT, and beside other packs."""
+"""`arch.install` on copies of spandrel's real registry, with and without its FDAT, and beside other
+packs."""
 
 from __future__ import annotations
 
@@ -84,7 +85,9 @@ def test_another_pack_was_there_first(name: str) -> None:
     assert len(set(ids(registry))) == len(ids(registry))
 
 
-def test_an_error_leaves_the_registry_as_it_was(monkeypatch: pytest.MonkeyPatch, registry: ArchRegistry) -> None:
+def test_an_error_leaves_the_registry_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, registry: ArchRegistry
+) -> None:
     from fdat_dense_iso.arch import registry as registry_module
 
     def circular(architecture: Architecture) -> ArchSupport:
@@ -104,14 +107,17 @@ def test_an_error_leaves_the_registry_as_it_was(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_core_style_loading_of_both(registry: ArchRegistry) -> None:
-    """What core's loader does: `ModelLoader().load_from_state_dict(...)`, then `.patcher` is set on the result."""
+    """What core's loader does: `ModelLoader().load_from_state_dict(...)`, then `.patcher` is set on
+    the result."""
     from fdat_dense_iso.arch.dense_iso.config import DenseIsoViTConfig, pixel_shuffle_head
     from fdat_dense_iso.arch.dense_iso.network import DenseIsoViT
 
     install(registry)
     loader = ModelLoader(registry=registry)
     head = pixel_shuffle_head(fusion_width=8, widths=(8, 8, 8, 8))
-    config = DenseIsoViTConfig(dims=(16, 24), depths=(1, 1), heads=(2, 2), hidden=(16, 24), head=head)
+    config = DenseIsoViTConfig(
+        dims=(16, 24), depths=(1, 1), heads=(2, 2), hidden=(16, 24), head=head
+    )
     network = DenseIsoViT(config).eval()
     dense = loader.load_from_state_dict(network.state_dict()).eval()
     dense.patcher = object()

@@ -16,20 +16,31 @@ ABOUT = {"date": "2026-11-20", "machine": "two cores"}
 SPEED = {
     "command": "python -m benchmarks.fdat speed",
     "what": "speed",
-    "rows": [{"preset": "tiny", "size": "64x64", "engine s": 0.5, "spread": {"engine": [0.4, 0.5, 0.75]}}],
+    "rows": [
+        {"preset": "tiny", "size": "64x64", "engine s": 0.5, "spread": {"engine": [0.4, 0.5, 0.75]}}
+    ],
 }
 GROWTH = {
     "command": "python -m benchmarks.fdat growth --sizes 8x8 8x16",
     "what": "growth",
     "rows": [
-        {"preset": "tiny", "size": size, "s/Mpx": 12.0, "to the first": 1.0, "spread": {"engine": [11.0, 12.0, 13.5]}}
+        {
+            "preset": "tiny",
+            "size": size,
+            "s/Mpx": 12.0,
+            "to the first": 1.0,
+            "spread": {"engine": [11.0, 12.0, 13.5]},
+        }
         for size in ("8x8", "8x16")
     ],
 }
 MEMORY = {
     "command": "python -m benchmarks.fdat memory",
     "what": "memory",
-    "rows": [{"preset": "tiny", "size": "8x8", "contestant": name, "peak MiB": 3.5} for name in ("engine", "tiles")],
+    "rows": [
+        {"preset": "tiny", "size": "8x8", "contestant": name, "peak MiB": 3.5}
+        for name in ("engine", "tiles")
+    ],
 }
 TRAIN = {
     "command": "python -m benchmarks.dense_iso train samples",
@@ -47,7 +58,12 @@ TRAIN = {
 def test_page(tmp_path: Path) -> None:
     figures, docs = tmp_path / "figures", tmp_path / "docs"
     figures.mkdir()
-    for name, content in {"a-speed": SPEED, "b-growth": GROWTH, "c-memory": MEMORY, "d-train": TRAIN}.items():
+    for name, content in {
+        "a-speed": SPEED,
+        "b-growth": GROWTH,
+        "c-memory": MEMORY,
+        "d-train": TRAIN,
+    }.items():
         (figures / f"{name}.json").write_text(json.dumps({**ABOUT, **content}))
     collect(figures, docs)
     page = (docs / "benchmarks.md").read_text(encoding="utf-8")
@@ -74,7 +90,9 @@ def test_other_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(typer.BadParameter, match=r"holds no \*\.json"):
         collect(tmp_path, tmp_path)
     (tmp_path / "x.json").write_text("{}")
-    with pytest.raises(typer.BadParameter, match=r"x\.json holds no figures of a benchmark known here"):
+    with pytest.raises(
+        typer.BadParameter, match=r"x\.json holds no figures of a benchmark known here"
+    ):
         collect(tmp_path, tmp_path / "docs")
     assert not (tmp_path / "docs" / "benchmarks.md").exists()
 

@@ -28,7 +28,9 @@ def network() -> FDAT:
     config = FDATConfig(scale=2, embed_dim=16, num_groups=1, depth_per_group=1, num_heads=2)
     model = InferenceFDAT(config).eval().double()
     with torch.no_grad():
-        for parameter in model.parameters():  # strong gates and attention, so that statistics matter
+        for (
+            parameter
+        ) in model.parameters():  # strong gates and attention, so that statistics matter
             parameter.add_(torch.randn_like(parameter) * 0.3)
     return model
 
@@ -56,7 +58,9 @@ def test_row_of_a_comparison() -> None:
 def test_heat_rises_from_black_to_white_in_few_steps() -> None:
     colours = heat(np.linspace(0, 3, 1000, dtype=np.float32)[None], 2)[0].astype(int)
     assert (colours[0] == 0).all() and (colours[-1] == 255).all()
-    assert (np.diff(colours, axis=0) >= 0).all() and len(np.unique(colours, axis=0)) == HEAT_STEPS + 1
+    assert (np.diff(colours, axis=0) >= 0).all() and len(
+        np.unique(colours, axis=0)
+    ) == HEAT_STEPS + 1
 
 
 def test_sewn_picture_is_full(tmp_path: Path) -> None:
@@ -104,25 +108,44 @@ def test_local_statistics_do_not_see_far(network: FDAT) -> None:
 def test_commands(tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()
-    Image.open(ROOT / "samples" / "coffee.png").crop((200, 100, 360, 244)).save(pictures / "one.png")
+    Image.open(ROOT / "samples" / "coffee.png").crop((200, 100, 360, 244)).save(
+        pictures / "one.png"
+    )
     page = tmp_path / "page.md"
-    page.write_text("".join(f"<!-- {name} -->\n<!-- end of {name} -->\n" for name in ("pictures", "large")))
+    page.write_text(
+        "".join(f"<!-- {name} -->\n<!-- end of {name} -->\n" for name in ("pictures", "large"))
+    )
     common = ["--model", str(CHECKPOINT), "--page", str(page)]
     runner = CliRunner()
     result = runner.invoke(app, ["pictures", str(pictures), *common])
     assert result.exit_code == 0, result.output
-    exact = next(line.split(" | ") for line in result.output.splitlines() if line.startswith("| exact"))
+    exact = next(
+        line.split(" | ") for line in result.output.splitlines() if line.startswith("| exact")
+    )
     assert float(exact[2]) > 100  # float32 rounding
     small = ["--width", "100", "--height", "72", "--tiles", "64"]
     result = runner.invoke(app, ["large", str(pictures), *small, *common])
     assert result.exit_code == 0, result.output
-    rows = {line.split(" | ")[0]: line.split(" | ") for line in page.read_text().splitlines() if line.startswith("|")}
+    rows = {
+        line.split(" | ")[0]: line.split(" | ")
+        for line in page.read_text().splitlines()
+        if line.startswith("|")
+    }
     assert "| exact | | |" in page.read_text()
     assert 30 < float(rows["| tiles of 64"][1]) < 80
     output = tmp_path / "images" / "heat.png"
     result = runner.invoke(
         app,
-        ["heatmap", str(pictures / "one.png"), "--model", str(CHECKPOINT), "--output", str(output), "--tiles", "64"],
+        [
+            "heatmap",
+            str(pictures / "one.png"),
+            "--model",
+            str(CHECKPOINT),
+            "--output",
+            str(output),
+            "--tiles",
+            "64",
+        ],
     )
     assert result.exit_code == 0, result.output
     with Image.open(output) as sheet:

@@ -10,10 +10,13 @@ from fdat_dense_iso.arch.kernels.winograd import ALGORITHMS, Algorithm
 
 
 @pytest.mark.parametrize(
-    "points", [(0.0, 1.0, -1.0), (0.0, 0.75, -0.75, 1.5, -1.5), (0.0, 1.0, -1.0, 2.0, -2.0)], ids=str
+    "points",
+    [(0.0, 1.0, -1.0), (0.0, 0.75, -0.75, 1.5, -1.5), (0.0, 1.0, -1.0, 2.0, -2.0)],
+    ids=str,
 )
 def test_growth_is_that_of_noise_in_the_products(points: tuple[float, ...]) -> None:
-    """Every product of random tiles gets noise of one part of its size; the outputs' noise is measured."""
+    """Every product of random tiles gets noise of one part of its size; the outputs' noise is
+    measured."""
     algorithm = Algorithm(len(points) - 1, points)
     result, kernel, data = algorithm.matrices()
     noise, white, kernels = (
@@ -22,7 +25,9 @@ def test_growth_is_that_of_noise_in_the_products(points: tuple[float, ...]) -> N
     )
     products = (kernel @ kernels @ kernel.T) * (data @ white @ data.T)
     outputs = result @ (products * noise) @ result.T  # (., tile, tile)
-    assert float(outputs.square().mean().sqrt()) / 3 == pytest.approx(amplification(algorithm), rel=0.05)
+    assert float(outputs.square().mean().sqrt()) / 3 == pytest.approx(
+        amplification(algorithm), rel=0.05
+    )
 
 
 def test_rounding_of_float32_is_known() -> None:

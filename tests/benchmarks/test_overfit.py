@@ -1,4 +1,5 @@
-"""Dense-Iso-ViT learns patches by heart (slow), and what the command says about gradients is true."""
+"""Dense-Iso-ViT learns patches by heart (slow), and what the command says about gradients is
+true."""
 
 from __future__ import annotations
 
@@ -19,9 +20,12 @@ SAMPLES = ROOT / "samples"
 
 
 def pictures() -> Path:
-    """Photographs: PICTURES from the environment, else those beside the repository, else the sample."""
+    """Photographs: PICTURES from the environment, else those beside the repository, else the
+    sample."""
     folders = [Path(os.environ["PICTURES"])] if "PICTURES" in os.environ else []
-    folders += [beside / "shared" / "images" / "train_cc0" for beside in (ROOT.parent, Path("/work"))]
+    folders += [
+        beside / "shared" / "images" / "train_cc0" for beside in (ROOT.parent, Path("/work"))
+    ]
     return next((folder for folder in folders if folder.is_dir()), SAMPLES)
 
 
@@ -36,7 +40,9 @@ def test_the_network_learns_eight_patches_by_heart() -> None:
 def small() -> DenseIsoViT:
     head = pixel_shuffle_head(fusion_width=8, widths=(8, 8, 8, 8))
     return DenseIsoViT(
-        DenseIsoViTConfig(window=16, dims=(8, 12), depths=(1,), heads=(2, 3), hidden=(16, 20), head=head)
+        DenseIsoViTConfig(
+            window=16, dims=(8, 12), depths=(1,), heads=(2, 3), hidden=(16, 20), head=head
+        )
     )
 
 
@@ -58,7 +64,11 @@ def test_a_parameter_without_gradient_is_named() -> None:
     torch.manual_seed(0)
     network = Detached(small().config)
     result = overfit(network, torch.rand(2, 3, 64, 64), steps=2)
-    lost = [name for name, _ in network.named_parameters() if name.startswith(("stages.1.", "transitions."))]
+    lost = [
+        name
+        for name, _ in network.named_parameters()
+        if name.startswith(("stages.1.", "transitions."))
+    ]
     assert result.without_gradient == result.not_moved == lost
     assert 0 < result.reached < result.parameters
 
@@ -70,7 +80,8 @@ def test_a_gradient_that_is_not_finite_is_named() -> None:
 
 
 def test_the_linear_limit_is_reached_by_as_many_cells_as_numbers() -> None:
-    """Against least squares: three cells need three numbers; with two, the best plane leaves the least variance."""
+    """Against least squares: three cells need three numbers; with two, the best plane leaves the
+    least variance."""
     torch.manual_seed(0)
     residual = torch.rand(1, 3, 12, 4) - 0.5  # three cells of 4 x 4 pixels
     assert linear_limit(residual, 3, 4) > 100

@@ -26,7 +26,9 @@ from tools.metadata import add_metadata, read_curve, read_metadata
 from tools.metadata import main as metadata_command
 from tools.metrics import evaluate_rgb, load_lpips
 
-BENCHMARK_PICTURES = Path(os.environ.get("SR_BENCHMARK_PICTURES", ROOT.parent / "shared" / "images"))
+BENCHMARK_PICTURES = Path(
+    os.environ.get("SR_BENCHMARK_PICTURES", ROOT.parent / "shared" / "images")
+)
 CHECKPOINT = ROOT / "models" / "fdat_demo_x2.safetensors"
 
 
@@ -34,11 +36,16 @@ CHECKPOINT = ROOT / "models" / "fdat_demo_x2.safetensors"
     ("folder", "scale", "psnr", "ssim"),
     [("set5", 2, 33.66, 0.9299), ("set5", 4, 28.42, 0.8104), ("set14", 4, 26.00, 0.7027)],
 )
-def test_bicubic_interpolation_scores_as_published(folder: str, scale: int, psnr: float, ssim: float) -> None:
-    """Figures that papers since SRCNN (Dong et al., 2014) and VDSR (Kim et al., 2016) print for bicubic."""
+def test_bicubic_interpolation_scores_as_published(
+    folder: str, scale: int, psnr: float, ssim: float
+) -> None:
+    """Figures that papers since SRCNN (Dong et al., 2014) and VDSR (Kim et al., 2016) print for
+    bicubic."""
     pictures = BENCHMARK_PICTURES / folder
     if not pictures.is_dir():
-        pytest.skip(f"no {pictures}; SR_BENCHMARK_PICTURES names the folder that holds set5 and set14")
+        pytest.skip(
+            f"no {pictures}; SR_BENCHMARK_PICTURES names the folder that holds set5 and set14"
+        )
     mean = average(evaluate_folder(pictures, scale, {"bicubic": imresize}), "bicubic")
     assert mean.psnr_y == pytest.approx(psnr, abs=0.03)
     assert mean.ssim_y == pytest.approx(ssim, abs=0.001)
@@ -59,13 +66,19 @@ def test_grey_files_stay_grey(tmp_path: Path) -> None:
     assert read_picture(tmp_path / "grey.png").shape == (48, 64)
     scores = evaluate_folder(tmp_path, 2, {"constant": lambda low, scale: np.full_like(grey, 128)})
     error = (grey[2:-2, 2:-2].astype(float) - 128) ** 2
-    assert scores["grey.png"]["constant"].psnr_y == pytest.approx(10 * np.log10(255**2 / error.mean()))
+    assert scores["grey.png"]["constant"].psnr_y == pytest.approx(
+        10 * np.log10(255**2 / error.mean())
+    )
 
 
 def test_command_prints_records_and_writes_the_page(tmp_path: Path) -> None:
     (tmp_path / "tiny").mkdir()
-    Image.open(ROOT / "samples" / "coffee.png").crop((200, 150, 264, 200)).save(tmp_path / "tiny" / "colour.png")
-    Image.open(ROOT / "samples" / "coffee.png").convert("L").crop((0, 0, 51, 40)).save(tmp_path / "tiny" / "grey.png")
+    Image.open(ROOT / "samples" / "coffee.png").crop((200, 150, 264, 200)).save(
+        tmp_path / "tiny" / "colour.png"
+    )
+    Image.open(ROOT / "samples" / "coffee.png").convert("L").crop((0, 0, 51, 40)).save(
+        tmp_path / "tiny" / "grey.png"
+    )
     checkpoint, page = tmp_path / "model.safetensors", tmp_path / "page.md"
     shutil.copy(CHECKPOINT, checkpoint)
     page.write_text("before\n<!-- quality -->\nold\n<!-- end of quality -->\nafter\n")
@@ -75,10 +88,14 @@ def test_command_prints_records_and_writes_the_page(tmp_path: Path) -> None:
         app, [str(tmp_path / "tiny"), "--model", str(checkpoint), "--record", "--page", str(page)]
     )
     assert result.exit_code == 0, result.output
-    printed = next(line for line in result.output.splitlines() if "tiny average" in line and " model " in line)
+    printed = next(
+        line for line in result.output.splitlines() if "tiny average" in line and " model " in line
+    )
     score = printed.split(" Y ")[1].split()[0]
     before, after = load_file(CHECKPOINT), load_file(checkpoint)
-    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert before.keys() == after.keys() and all(
+        torch.equal(before[name], after[name]) for name in before
+    )
     assert f'"tiny x2": "{score}"' in read_metadata(checkpoint)["scores_psnr_ssim_y"]
     assert read_metadata(checkpoint)["licence"] == read_metadata(CHECKPOINT)["licence"]
     text = page.read_text()
@@ -95,7 +112,8 @@ def test_page_without_a_place_is_refused(tmp_path: Path) -> None:
 
 
 def test_lpips_if_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for the library: what it is given, and what happens when it can't fetch its network."""
+    """A stand-in for the library: what it is given, and what happens when it can't fetch its
+    network."""
     given = []
 
     class Stub(torch.nn.Module):
@@ -135,10 +153,15 @@ def test_curve_of_a_log() -> None:
 
 
 @pytest.mark.parametrize(("until", "expected"), [(None, [500, 8000]), (500, [500, 1000, 1500])])
-def test_curve_goes_before_what_is_recorded(until: int | None, expected: list[int], tmp_path: Path) -> None:
+def test_curve_goes_before_what_is_recorded(
+    until: int | None, expected: list[int], tmp_path: Path
+) -> None:
     checkpoint, log = tmp_path / "model.safetensors", tmp_path / "train.log"
     shutil.copy(CHECKPOINT, checkpoint)
-    add_metadata(checkpoint, {"training_loss_l1": "[[500, 9.0], [1000, 0.5], [1500, 0.4]]", "training_steps": "8000"})
+    add_metadata(
+        checkpoint,
+        {"training_loss_l1": "[[500, 9.0], [1000, 0.5], [1500, 0.4]]", "training_steps": "8000"},
+    )
     log.write_text("step 500/8000  L1 0.02305  204 s\nstep 8000/8000  L1 0.02143  401 s\n")
     app = typer.Typer()
     app.command()(metadata_command)

@@ -1,6 +1,7 @@
 """Fixtures for tests in a real ComfyUI: one host for all of them, with small random checkpoints.
 
-`COMFYUI_ROOT` names the checkout (default `~/ComfyUI`), `COMFYUI_PYTHON` the interpreter that runs it.
+`COMFYUI_ROOT` names the checkout (default `~/ComfyUI`), `COMFYUI_PYTHON` the interpreter that runs
+it.
 """
 
 from __future__ import annotations
@@ -29,18 +30,22 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 
 @pytest.fixture(scope="session")
 def picture() -> numpy.ndarray:
-    """A (75, 110, 3) uint8 picture with smooth colours, edges and noise; no side is a multiple of 8."""
+    """A (75, 110, 3) uint8 picture with smooth colours, edges and noise; no side is a multiple of
+    8."""
     random = numpy.random.default_rng(0)
     rows, columns = numpy.mgrid[0:75, 0:110]
     phases = numpy.stack([rows / 9, columns / 13, (rows + columns) / 5], axis=-1)
     stripes = ((columns // 11 + rows // 7) % 2)[..., None]
-    pixels = 0.5 + 0.2 * numpy.sin(phases) + 0.2 * (stripes - 0.5) + random.normal(0, 0.03, phases.shape)
+    pixels = (
+        0.5 + 0.2 * numpy.sin(phases) + 0.2 * (stripes - 0.5) + random.normal(0, 0.03, phases.shape)
+    )
     return (255 * pixels.clip(0, 1)).astype(numpy.uint8)
 
 
 @pytest.fixture(scope="session")
 def aligned_picture(picture: numpy.ndarray) -> numpy.ndarray:
-    """(88, 128, 3): tiles of 48 with overlap 8 start at multiples of 8, whether a model asks for that or not."""
+    """(88, 128, 3): tiles of 48 with overlap 8 start at multiples of 8, whether a model asks for
+    that or not."""
     return numpy.pad(picture, ((0, 13), (0, 18), (0, 0)), "wrap")
 
 
@@ -59,7 +64,9 @@ def fdat(client: Client) -> str:
         mid_dim=16,
         upsampler_type="pixelshuffledirect",
     )
-    with torch.no_grad():  # as initialised it gives almost black pictures, in which no error could be seen
+    with (
+        torch.no_grad()
+    ):  # as initialised it gives almost black pictures, in which no error could be seen
         model.get_parameter("upsampler.0.weight").mul_(15)
         model.get_parameter("upsampler.0.bias").fill_(0.5)
     return _save(client, "fdat.safetensors", model)
@@ -93,7 +100,11 @@ def log_of_the_test(client: Client, request: pytest.FixtureRequest) -> Iterator[
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    left_out = [report for report in terminalreporter.stats.get("skipped", []) if "comfyui" in report.keywords]
+    left_out = [
+        report
+        for report in terminalreporter.stats.get("skipped", [])
+        if "comfyui" in report.keywords
+    ]
     if left_out:
         reason = left_out[0].longrepr[2].removeprefix("Skipped: ")
         terminalreporter.write_line(f"{len(left_out)} tests marked comfyui were left out: {reason}")

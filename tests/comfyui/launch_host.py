@@ -1,7 +1,9 @@
-"""Runs a ComfyUI checkout's `main.py` as the tests need it: `python launch_host.py CHECKOUT [its arguments]`.
+"""Runs a ComfyUI checkout's `main.py` as the tests need it: `python launch_host.py CHECKOUT [its
+arguments]`.
 
-- torchvision and torchaudio are often builds that do not load beside a CPU torch. torchvision is made
-  importable; torchaudio, which the host imports at start and no upscaling uses, becomes an empty package.
+- torchvision and torchaudio are often builds that do not load beside a CPU torch. torchvision is
+  made importable; torchaudio, which the host imports at start and no upscaling uses, becomes an
+  empty package.
 - The host ends when its standard input closes, so it never outlives the test run that started it.
 """
 

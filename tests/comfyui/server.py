@@ -1,7 +1,8 @@
-"""A real ComfyUI on CPU for tests: finding a checkout, running it, talking to it over loopback HTTP.
+"""A real ComfyUI on CPU for tests: finding a checkout, running it, talking to it over loopback
+HTTP.
 
-The host runs in a folder of its own (models, inputs, outputs, user data, and custom_nodes with this pack and
-`other_pack`), so the checkout stays as it was.
+The host runs in a folder of its own (models, inputs, outputs, user data, and custom_nodes with this
+pack and `other_pack`), so the checkout stays as it was.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ class PromptRejected(Exception):
         super().__init__(json.dumps(answer, indent=1))
 
 
-# Finding a host ---------------------------------------------------------------------------------------------
+# Finding a host
+# ---------------------------------------------------------------------------------------------
 
 
 def find_checkout() -> Path:
@@ -72,7 +74,8 @@ def find_checkout() -> Path:
 
 
 def find_python(checkout: Path) -> str:
-    """COMFYUI_PYTHON, or the checkout's own virtual environment, or the interpreter that runs the tests."""
+    """COMFYUI_PYTHON, or the checkout's own virtual environment, or the interpreter that runs the
+    tests."""
     candidates = [
         checkout / environment / program
         for environment in ("venv", ".venv")
@@ -104,11 +107,14 @@ def _missing_distributions(python: str, checkout: Path) -> list[str]:
         "    try: distribution(name)\n"
         "    except PackageNotFoundError: print(name)\n"
     )
-    result = subprocess.run([python, "-c", program, *required], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [python, "-c", program, *required], capture_output=True, text=True, check=True
+    )
     return result.stdout.split()
 
 
-# The process ------------------------------------------------------------------------------------------------
+# The process
+# ------------------------------------------------------------------------------------------------
 
 
 class Host:
@@ -194,7 +200,9 @@ class Host:
                 return
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 time.sleep(0.2)
-        raise HostFailed(f"ComfyUI did not answer in {START_SECONDS} seconds:\n{self.log()[-4000:]}")
+        raise HostFailed(
+            f"ComfyUI did not answer in {START_SECONDS} seconds:\n{self.log()[-4000:]}"
+        )
 
     def _stop(self) -> None:
         assert self._process is not None and self._process.stdin is not None
@@ -213,7 +221,8 @@ def _free_port() -> int:
         return listener.getsockname()[1]
 
 
-# The HTTP interface -----------------------------------------------------------------------------------------
+# The HTTP interface
+# -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,13 +275,18 @@ class Client:
             "Content-Type: image/png\r\n\r\n"
         ).encode()
         body += png.getvalue() + f"\r\n--{boundary}--\r\n".encode()
-        answer = json.loads(self._post("/upload/image", body, f"multipart/form-data; boundary={boundary}"))
+        answer = json.loads(
+            self._post("/upload/image", body, f"multipart/form-data; boundary={boundary}")
+        )
         return answer["name"]
 
     def queue(self, graph: Graph, **extra_data: str) -> str:
-        """Queue an API-format graph with what the interface sends beside it; returns the prompt's id."""
+        """Queue an API-format graph with what the interface sends beside it; returns the prompt's
+        id."""
         try:
-            answer = self.post("/prompt", {"prompt": graph, "client_id": self.id, "extra_data": extra_data})
+            answer = self.post(
+                "/prompt", {"prompt": graph, "client_id": self.id, "extra_data": extra_data}
+            )
         except urllib.error.HTTPError as error:
             if error.code != 400:
                 raise
@@ -306,7 +320,8 @@ class Client:
     def events(self, graph: Graph, **extra_data: str) -> Iterator[dict[str, Any]]:
         """Queue a graph and yield the host's websocket messages about it, until it has ended.
 
-        A preview picture becomes a message of the type "preview" with (H, W, 3) uint8 pixels as data.
+        A preview picture becomes a message of the type "preview" with (H, W, 3) uint8 pixels as
+        data.
         """
         from websocket import create_connection
 
@@ -318,14 +333,20 @@ class Client:
                 message = connection.recv()
                 if isinstance(message, bytes):
                     if struct.unpack(">I", message[:4])[0] == PREVIEW_IMAGE:
-                        pixels = numpy.asarray(Image.open(io.BytesIO(message[8:])))  # 4 bytes say PNG or JPEG
+                        pixels = numpy.asarray(
+                            Image.open(io.BytesIO(message[8:]))
+                        )  # 4 bytes say PNG or JPEG
                         yield {"type": "preview", "data": pixels}
                     continue
                 event = json.loads(message)
                 if event["data"].get("prompt_id") != prompt:
                     continue
                 yield event
-                if event["type"] in ("execution_success", "execution_error", "execution_interrupted"):
+                if event["type"] in (
+                    "execution_success",
+                    "execution_error",
+                    "execution_interrupted",
+                ):
                     return
         finally:
             connection.close()
@@ -341,8 +362,14 @@ def _outcome(entry: dict[str, Any]) -> Outcome:
         error=failure.get("exception_message", ""),
         error_node=failure.get("node_id", interruption.get("node_id", "")),
         cached=frozenset(messages["execution_cached"]["nodes"]),
-        images={node: output["images"] for node, output in entry["outputs"].items() if "images" in output},
-        texts={node: output["text"] for node, output in entry["outputs"].items() if "text" in output},
+        images={
+            node: output["images"]
+            for node, output in entry["outputs"].items()
+            if "images" in output
+        },
+        texts={
+            node: output["text"] for node, output in entry["outputs"].items() if "text" in output
+        },
     )
 
 
@@ -356,7 +383,11 @@ def main() -> None:
         host = Host(checkout, find_python(checkout), Path(folder))
         example = checkout / "input" / "example.png"
         for file in [*([example] if example.is_file() else []), *map(Path, sys.argv[1:])]:
-            target = host.base / "input" if file.suffix in (".png", ".jpg", ".jpeg", ".webp") else host.models
+            target = (
+                host.base / "input"
+                if file.suffix in (".png", ".jpg", ".jpeg", ".webp")
+                else host.models
+            )
             shutil.copy(file, target)
         with host as client:
             print(f"ComfyUI {host.version} at {client.address}; Enter ends it", flush=True)

@@ -1,4 +1,5 @@
-"""Dense-Iso-ViT in a real ComfyUI: a large picture through core's node and this pack's, and the loader's options."""
+"""Dense-Iso-ViT in a real ComfyUI: a large picture through core's node and this pack's, and the
+loader's options."""
 
 from __future__ import annotations
 
@@ -28,21 +29,25 @@ from tests.comfyui.test_workflows import (
 pytestmark = pytest.mark.comfyui
 
 SIDE = 1024
-# Core cuts tiles of 512 pixels with 32 in common: 0-512, 480-992, 960-1024. Windows of 64 pixels start at multiples of
-# 48, in the tiles too, since those start at multiples of 480. But the last window of a tile is shifted back to fit, in
-# the first tile to 448: it takes over from the one at 432 in the middle of what they share, from pixel 468 on, and up
-# to pixel 512 two tiles are blended. The second tile ends likewise. Everywhere else both nodes run the same windows.
+# Core cuts tiles of 512 pixels with 32 in common: 0-512, 480-992, 960-1024. Windows of 64 pixels
+# start at multiples of 48, in the tiles too, since those start at multiples of 480. But the last
+# window of a tile is shifted back to fit, in the first tile to 448: it takes over from the one at
+# 432 in the middle of what they share, from pixel 468 on, and up to pixel 512 two tiles are
+# blended. The second tile ends likewise. Everywhere else both nodes run the same windows.
 TILE_BORDERS = ((468, 512), (948, 992))
 
 
 @pytest.fixture(scope="module")
 def checkpoint(client: Client) -> str:
-    """The file name of a x4 Dense-Iso-ViT for windows of 64 pixels, small enough for a few seconds."""
+    """The file name of a x4 Dense-Iso-ViT for windows of 64 pixels, small enough for a few
+    seconds."""
     torch.manual_seed(0)
     head = pixel_shuffle_head(fusion_width=8, widths=(8, 8, 4, 4))
     model = DenseIsoViT(DenseIsoViTConfig(dims=(8, 16), depths=(1,), heads=(2, 2), head=head))
     with torch.no_grad():
-        for parameter in model.parameters():  # as initialised it would be little more than bilinear interpolation
+        for parameter in (
+            model.parameters()
+        ):  # as initialised it would be little more than bilinear interpolation
             if parameter.ndim > 1:
                 parameter.copy_(torch.randn_like(parameter) / parameter[0].numel() ** 0.5)
         model.get_parameter("head.5.weight").mul_(0.2)
@@ -64,7 +69,9 @@ def test_large_picture_through_cores_node_and_ours(
     client: Client, checkpoint: str, picture: numpy.ndarray, loader: str, tmp_path: Path
 ) -> None:
     large = numpy.tile(picture, (14, 10, 1))[:SIDE, :SIDE]
-    outcome = client.run(both_nodes(client.upload("large.png", large), checkpoint, loader, tmp_path / "both.npz"))
+    outcome = client.run(
+        both_nodes(client.upload("large.png", large), checkpoint, loader, tmp_path / "both.npz")
+    )
     assert outcome.status == "success", outcome.error
     with numpy.load(tmp_path / "both.npz") as both:
         difference, deviation = both["difference"], float(both["deviation"])
@@ -79,7 +86,9 @@ def test_large_picture_through_cores_node_and_ours(
 
 
 @pytest.mark.parametrize("options", ["", "gated_half=first; heads=4", "skip=none"])
-def test_options_of_the_loader(client: Client, dense_iso: str, picture: numpy.ndarray, options: str) -> None:
+def test_options_of_the_loader(
+    client: Client, dense_iso: str, picture: numpy.ndarray, options: str
+) -> None:
     workflow = graph(client.upload("picture.png", picture), LOADER, dense_iso, UPSCALER)
     workflow["loader"]["inputs"]["options"] = options
     (pixels,) = saved(client, client.run(workflow))
@@ -98,7 +107,9 @@ def test_options_from_another_node(client: Client, dense_iso: str, picture: nump
     assert "gated_half='third': expected one of second, first" in outcome.error
 
 
-@pytest.mark.parametrize(("options", "message"), [("heads", "write NAME=VALUE"), ("colour=red", "unknown option")])
+@pytest.mark.parametrize(
+    ("options", "message"), [("heads", "write NAME=VALUE"), ("colour=red", "unknown option")]
+)
 def test_bad_options_are_refused_before_any_work(
     client: Client, dense_iso: str, picture: numpy.ndarray, options: str, message: str
 ) -> None:

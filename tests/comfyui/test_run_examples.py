@@ -1,4 +1,5 @@
-"""Every example workflow runs to its end on the bundled model. `browser.mjs` loads them as a user does."""
+"""Every example workflow runs to its end on the bundled model. `browser.mjs` loads them as a user
+does."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ def test_runs_to_its_end(client: Client, name: str) -> None:
 
 
 def test_hires_fix_is_ready_for_a_checkpoint(client: Client) -> None:
-    """Un-muted, with a file that is no real checkpoint: the host accepts the graph and fails in loading it alone."""
+    """Un-muted, with a file that is no real checkpoint: the host accepts the graph and fails in
+    loading it alone."""
     folder = client.host.base / "models" / "checkpoints"
     folder.mkdir(exist_ok=True)
     (folder / "mine.safetensors").touch()
@@ -35,7 +37,9 @@ def test_hires_fix_is_ready_for_a_checkpoint(client: Client) -> None:
     for node in workflow["nodes"]:
         node["mode"] = ACTIVE
     graph = api_graph(workflow)
-    loader = next(number for number, node in graph.items() if node["class_type"] == "CheckpointLoaderSimple")
+    loader = next(
+        number for number, node in graph.items() if node["class_type"] == "CheckpointLoaderSimple"
+    )
     graph[loader]["inputs"]["ckpt_name"] = "mine.safetensors"
     client.upload("example.png", numpy.full((64, 64, 3), 128, numpy.uint8))
     assert client.run(graph).error_node == loader
@@ -44,5 +48,9 @@ def test_hires_fix_is_ready_for_a_checkpoint(client: Client) -> None:
 def test_templates_are_offered_with_their_pictures(client: Client) -> None:
     assert set(client.get_json("/workflow_templates")[PACK_NAME]) == set(WORKFLOWS)
     for name in WORKFLOWS:
-        assert client.get_json(f"/api/workflow_templates/{PACK_NAME}/{name}.json") == read_workflow(name)
-        assert client.get(f"/api/workflow_templates/{PACK_NAME}/{name}.jpg").startswith(b"\xff\xd8\xff")
+        assert client.get_json(f"/api/workflow_templates/{PACK_NAME}/{name}.json") == read_workflow(
+            name
+        )
+        assert client.get(f"/api/workflow_templates/{PACK_NAME}/{name}.jpg").startswith(
+            b"\xff\xd8\xff"
+        )

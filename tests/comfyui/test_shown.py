@@ -1,4 +1,5 @@
-"""What the interface shows beside results: model info, previews while a picture grows, help and translations."""
+"""What the interface shows beside results: model info, previews while a picture grows, help and
+translations."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ LANGUAGES = ("de", "ja", "zh")
 NODES = list(json.loads((PACK / "locales" / "en" / "nodeDefs.json").read_text("utf-8")))
 
 
-# Model info -------------------------------------------------------------------------------------------------
+# Model info
+# -------------------------------------------------------------------------------------------------
 
 
 def info_graph(loader: str, model: str) -> Graph:
@@ -55,7 +57,8 @@ def test_info_of_no_model(client: Client) -> None:
     assert "the model is a str" in outcome.error
 
 
-# Previews ---------------------------------------------------------------------------------------------------
+# Previews
+# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +73,9 @@ def can_choose_previews(client: Client) -> None:
     [({"mode": "tile", "tile": 64, "overlap": 16, "batch": 1}, 6), ({"mode": "exact"}, 14)],
     ids=["tile", "exact"],
 )
-def test_picture_grows(client: Client, picture: numpy.ndarray, options: dict[str, object], enlarged: int) -> None:
+def test_picture_grows(
+    client: Client, picture: numpy.ndarray, options: dict[str, object], enlarged: int
+) -> None:
     """With the bundled model, which takes a few seconds for this."""
     large = picture.repeat(enlarged, 0).repeat(enlarged, 1)
     workflow = graph(client.upload("large.png", large), LOADER, BUNDLED, UPSCALER, **options)
@@ -80,21 +85,34 @@ def test_picture_grows(client: Client, picture: numpy.ndarray, options: dict[str
 
     previews = [event["data"] for event in events if event["type"] == "preview"]
     assert len(previews) >= 2
-    assert not any(numpy.array_equal(before, after) for before, after in itertools.pairwise(previews))
+    assert not any(
+        numpy.array_equal(before, after) for before, after in itertools.pairwise(previews)
+    )
     height, width, _ = previews[0].shape
     step = round(result.shape[1] / width)
-    assert (height, width) == (-(-result.shape[0] // step), -(-result.shape[1] // step)) and 256 < width <= 512
-    blocks = result[: height // 2 * step, : width // 2 * step].reshape(height // 2, step, width // 2, step, 3)
+    assert (height, width) == (
+        -(-result.shape[0] // step),
+        -(-result.shape[1] // step),
+    ) and 256 < width <= 512
+    blocks = result[: height // 2 * step, : width // 2 * step].reshape(
+        height // 2, step, width // 2, step, 3
+    )
     final = blocks.astype(float).mean((1, 3))
-    errors = [abs(preview[: height // 2, : width // 2] - final).mean((1, 2)) for preview in previews]
+    errors = [
+        abs(preview[: height // 2, : width // 2] - final).mean((1, 2)) for preview in previews
+    ]
     finished = [int((error < 6).cumprod().sum()) for error in errors]  # rows, from the top
     assert finished == sorted(finished) and finished[-1] >= 1
-    assert all((error[rows:] > 10).all() for error, rows in zip(errors, finished) if rows < 2)  # darkened
+    assert all(
+        (error[rows:] > 10).all() for error, rows in zip(errors, finished) if rows < 2
+    )  # darkened
 
 
 @pytest.mark.usefixtures("can_choose_previews")
 @pytest.mark.parametrize("choice", ["none", "default"])
-def test_no_previews_where_they_are_off(client: Client, fdat: str, picture: numpy.ndarray, choice: str) -> None:
+def test_no_previews_where_they_are_off(
+    client: Client, fdat: str, picture: numpy.ndarray, choice: str
+) -> None:
     """The host was started without --preview-method, so its default is none."""
     large = numpy.tile(picture, (8, 8, 1))
     workflow = graph(client.upload(f"{choice}.png", large), LOADER, fdat, UPSCALER, mode="exact")
@@ -103,14 +121,18 @@ def test_no_previews_where_they_are_off(client: Client, fdat: str, picture: nump
     assert not [event for event in events if event["type"] == "preview"]
 
 
-# Help and translations --------------------------------------------------------------------------------------
+# Help and translations
+# --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_help_in_other_languages_is_served(client: Client, language: str) -> None:
     for node in NODES:
         page = client.get(f"/extensions/{PACK_NAME}/docs/{node}/{language}.md").decode()
-        assert page.startswith("# ") and page != client.get(f"/extensions/{PACK_NAME}/docs/{node}.md").decode()
+        assert (
+            page.startswith("# ")
+            and page != client.get(f"/extensions/{PACK_NAME}/docs/{node}.md").decode()
+        )
 
 
 @pytest.mark.parametrize("language", ("en", *LANGUAGES))
@@ -120,6 +142,9 @@ def test_translations_are_served(client: Client, language: str) -> None:
     assert ours.items() <= served.items()
     for node in ours:
         description = client.get_json(f"/object_info/{node}")[node]
-        inputs = {**description["input"].get("required", {}), **description["input"].get("optional", {})}
+        inputs = {
+            **description["input"].get("required", {}),
+            **description["input"].get("optional", {}),
+        }
         assert set(inputs) == set(ours[node]["inputs"])
         assert len(description["output"]) == len(ours[node]["outputs"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -38,7 +37,12 @@ def graph(client: Client, clip: Clip, model: str, name: str = "in.mp4", **option
         },
         "save": {
             "class_type": "SaveVideo",
-            "inputs": {"video": ["upscaler", 0], "filename_prefix": "test", "format": "auto", "codec": "auto"},
+            "inputs": {
+                "video": ["upscaler", 0],
+                "filename_prefix": "test",
+                "format": "auto",
+                "codec": "auto",
+            },
         },
     }
 
@@ -74,7 +78,11 @@ def assert_doubled(after: Probe, source: list[numpy.ndarray]) -> None:
 def test_video_through_the_node(client: Client, nearest: str, clip: Clip) -> None:
     after = saved(client, client.run(graph(client, clip, nearest, crf=4)))
     before = source_of(client)
-    assert (after.times, after.packets, after.colour) == (before.times, before.packets, before.colour)
+    assert (after.times, after.packets, after.colour) == (
+        before.times,
+        before.packets,
+        before.colour,
+    )
     assert after.end == pytest.approx(before.end, abs=1e-6)
     assert (after.rotation, after.matrix) == (before.rotation, before.matrix)
     assert after.codec == ("hevc" if "10le" in clip.pixel_format else "h264")
@@ -88,7 +96,14 @@ def test_defaults_need_no_touching(client: Client, nearest: str) -> None:
 
 
 def test_options_of_the_image_node_work(client: Client, nearest: str) -> None:
-    options = {"mode": "tile", "tile": 32, "overlap": 8, "target": "90x70", "codec": "hevc", "pixel_format": "yuv444p"}
+    options = {
+        "mode": "tile",
+        "tile": 32,
+        "overlap": 8,
+        "target": "90x70",
+        "codec": "hevc",
+        "pixel_format": "yuv444p",
+    }
     after = saved(client, client.run(graph(client, Clip(frames=2), nearest, **options)))
     assert (after.codec, after.pixel_format, after.size) == ("hevc", "yuv444p", (70, 90))
 
@@ -107,7 +122,12 @@ def test_video_of_pictures_and_sound(client: Client, nearest: str) -> None:
     assert after.times == before.times
     assert after.end == pytest.approx(before.end, abs=0.05)
     assert len(after.packets) == 1
-    assert numpy.mean([abs(a - b.repeat(2, 0).repeat(2, 1)).mean() for a, b in zip(after.luma, before.luma)]) < 4
+    assert (
+        numpy.mean(
+            [abs(a - b.repeat(2, 0).repeat(2, 1)).mean() for a, b in zip(after.luma, before.luma)]
+        )
+        < 4
+    )
 
 
 def test_a_part_of_a_video(client: Client, nearest: str) -> None:
@@ -123,8 +143,12 @@ def test_a_part_of_a_video(client: Client, nearest: str) -> None:
 
 
 def test_equal_frames_are_computed_once(client: Client, nearest: str) -> None:
-    workflow = graph(client, Clip(codec="ffv1", frames=60, still=30, audio=()), nearest, name="in.mkv")
-    events = [event["data"]["value"] for event in client.events(workflow) if event["type"] == "progress"]
+    workflow = graph(
+        client, Clip(codec="ffv1", frames=60, still=30, audio=()), nearest, name="in.mkv"
+    )
+    events = [
+        event["data"]["value"] for event in client.events(workflow) if event["type"] == "progress"
+    ]
     assert_doubled(probe(newest(client, "test")), source_of(client, "in.mkv").luma)
     assert len(events) <= 60 + 2
 
@@ -135,7 +159,8 @@ def newest(client: Client, start: str) -> Path:
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
-# Errors and interrupts --------------------------------------------------------------------------------------
+# Errors and interrupts
+# --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -168,7 +193,11 @@ def test_interrupt_leaves_what_was_done(client: Client, nearest: str) -> None:
     workflow = graph(client, Clip(frames=300, height=96, width=128, rate=Fraction(30)), nearest)
     start, events = len(client.host.log()), []
     for event in client.events(workflow):
-        if event["type"] == "progress" and event["data"]["value"] > 0.3 * event["data"]["max"] and not events:
+        if (
+            event["type"] == "progress"
+            and event["data"]["value"] > 0.3 * event["data"]["max"]
+            and not events
+        ):
             client.interrupt()
             events.append(event)
     assert event["type"] == "execution_interrupted"
@@ -176,7 +205,9 @@ def test_interrupt_leaves_what_was_done(client: Client, nearest: str) -> None:
     part, source = probe(kept), source_of(client)
     assert 60 < len(part.times) < 300
     assert part.times == source.times[: len(part.times)]
-    assert abs(part.luma[-1] - source.luma[len(part.times) - 1].repeat(2, 0).repeat(2, 1)).mean() < 3
+    assert (
+        abs(part.luma[-1] - source.luma[len(part.times) - 1].repeat(2, 0).repeat(2, 1)).mean() < 3
+    )
     assert f"{kept} holds the first {len(part.times)} frames" in client.host.log(start)
     assert client.run(graph(client, Clip(frames=2), nearest)).status == "success"
 
@@ -186,7 +217,10 @@ def test_a_fault_leaves_what_was_done(client: Client, nearest: str) -> None:
     workflow = graph(client, Clip(frames=1), nearest, name="changing.ts")
     parts = []
     for width in (64, 96):
-        write_clip(client.host.base / "input" / "part.ts", Clip(frames=10, width=width, audio=(), rate=Fraction(25)))
+        write_clip(
+            client.host.base / "input" / "part.ts",
+            Clip(frames=10, width=width, audio=(), rate=Fraction(25)),
+        )
         parts.append((client.host.base / "input" / "part.ts").read_bytes())
     (client.host.base / "input" / "changing.ts").write_bytes(b"".join(parts))
     outcome = client.run(workflow)
@@ -205,26 +239,36 @@ def test_a_file_that_is_no_video(client: Client, nearest: str) -> None:
     assert "it is no video that FFmpeg can read" in outcome.error
 
 
-# What the interface shows -----------------------------------------------------------------------------------
+# What the interface shows
+# -----------------------------------------------------------------------------------
 
 
 def test_node_describes_itself(client: Client) -> None:
     description = client.get_json(f"/object_info/{UPSCALER}")[UPSCALER]
     assert description["display_name"] == "Upscale Video (Tiled)"
     inputs = {**description["input"]["required"], **description["input"]["optional"]}
-    assert [name for name, (_, *options) in inputs.items() if not (options and options[0].get("tooltip"))] == []
+    assert [
+        name
+        for name, (_, *options) in inputs.items()
+        if not (options and options[0].get("tooltip"))
+    ] == []
     assert {"mode", "target", "codec", "crf"} < set(inputs)
     assert not {"image", "alpha"} & set(inputs)
     assert client.get(f"/extensions/{PACK_NAME}/docs/{UPSCALER}.md").decode().startswith("# ")
 
 
-# Memory -----------------------------------------------------------------------------------------------------
+# Memory
+# -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_ten_seconds_take_the_memory_of_two(client: Client, nearest: str) -> None:
-    """640x360 with sound, beside what the host takes with its model; two seconds twice, for its heap to settle."""
-    run: Callable[[Clip], Outcome] = lambda clip: client.wait(client.queue(graph(client, clip, nearest)), 900)  # noqa: E731
+    """640x360 with sound, beside what the host takes with its model; two seconds twice, for its
+    heap to settle."""
+
+    def run(clip: Clip) -> Outcome:
+        return client.wait(client.queue(graph(client, clip, nearest)), 900)
+
     peaks = {}
     for seconds in (0, 2, 2, 10):
         frames = 24 * seconds or 1

@@ -1,4 +1,5 @@
-"""Workflows in a real ComfyUI, over HTTP: pairings of loaders and upscalers, errors, interrupts, caching."""
+"""Workflows in a real ComfyUI, over HTTP: pairings of loaders and upscalers, errors, interrupts,
+caching."""
 
 from __future__ import annotations
 
@@ -34,7 +35,10 @@ def graph(picture: str, loader: str, model: str, upscaler: str, **options: objec
             "class_type": upscaler,
             "inputs": {"upscale_model": ["loader", 0], "image": ["picture", 0], **options},
         },
-        "save": {"class_type": "SaveImage", "inputs": {"images": ["upscaler", 0], "filename_prefix": "test"}},
+        "save": {
+            "class_type": "SaveImage",
+            "inputs": {"images": ["upscaler", 0], "filename_prefix": "test"},
+        },
     }
 
 
@@ -55,7 +59,8 @@ def load_by_spandrel(path: Path) -> ImageModelDescriptor:
 
 
 def whole_image(model: ImageModelDescriptor, image: torch.Tensor) -> torch.Tensor:
-    """What core's upscaler, with its tiles of 512 pixels, must give for a smaller (1, H, W, C) image."""
+    """What core's upscaler, with its tiles of 512 pixels, must give for a smaller (1, H, W, C)
+    image."""
     with torch.inference_mode():
         return model(image.movedim(-1, 1)).movedim(1, -1)
 
@@ -67,18 +72,25 @@ def assert_same(pixels: numpy.ndarray, expected: torch.Tensor) -> None:
     assert abs(pixels / 255 - expected[0].clamp(0, 1).numpy()).max() <= 1 / 255 + 1e-5
 
 
-# Pairings of loaders and upscalers --------------------------------------------------------------------------
+# Pairings of loaders and upscalers
+# --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("loader", [CORE_LOADER, LOADER])
-def test_fdat_through_cores_upscaler(client: Client, fdat: str, picture: numpy.ndarray, loader: str) -> None:
+def test_fdat_through_cores_upscaler(
+    client: Client, fdat: str, picture: numpy.ndarray, loader: str
+) -> None:
     outcome = client.run(graph(client.upload("picture.png", picture), loader, fdat, CORE_UPSCALER))
     (pixels,) = saved(client, outcome)
-    assert_same(pixels, whole_image(load_by_spandrel(client.host.models / fdat), to_tensor(picture)))
+    assert_same(
+        pixels, whole_image(load_by_spandrel(client.host.models / fdat), to_tensor(picture))
+    )
 
 
 @pytest.mark.parametrize("model", ["fdat", "dense_iso"])
-@pytest.mark.parametrize(("loader", "shape"), [(CORE_LOADER, "aligned_picture"), (LOADER, "picture")])
+@pytest.mark.parametrize(
+    ("loader", "shape"), [(CORE_LOADER, "aligned_picture"), (LOADER, "picture")]
+)
 def test_this_packs_upscaler_equals_the_python_interface(
     client: Client, request: pytest.FixtureRequest, loader: str, shape: str, model: str
 ) -> None:
@@ -95,15 +107,21 @@ def test_this_packs_upscaler_equals_the_python_interface(
 def test_dense_iso_vit_through_cores_upscaler(
     client: Client, dense_iso: str, picture: numpy.ndarray, loader: str
 ) -> None:
-    outcome = client.run(graph(client.upload("picture.png", picture), loader, dense_iso, CORE_UPSCALER))
+    outcome = client.run(
+        graph(client.upload("picture.png", picture), loader, dense_iso, CORE_UPSCALER)
+    )
     (pixels,) = saved(client, outcome)
     assert_same(pixels, whole_image(load_model(client.host.models / dense_iso), to_tensor(picture)))
 
 
 @pytest.mark.parametrize("gives", ["model", "half model"])
-def test_model_of_another_pack(client: Client, fdat: str, aligned_picture: numpy.ndarray, gives: str) -> None:
+def test_model_of_another_pack(
+    client: Client, fdat: str, aligned_picture: numpy.ndarray, gives: str
+) -> None:
     path = client.host.models / fdat
-    workflow = graph(client.upload("picture.png", aligned_picture), "OtherPackLoader", fdat, UPSCALER, **TILES)
+    workflow = graph(
+        client.upload("picture.png", aligned_picture), "OtherPackLoader", fdat, UPSCALER, **TILES
+    )
     workflow["loader"]["inputs"] = {"path": str(path), "gives": gives}
     workflow["upscaler"]["inputs"]["precision"] = "fp32"
     (pixels,) = saved(client, client.run(workflow))
@@ -124,10 +142,14 @@ def test_defaults_need_no_touching(client: Client, fdat: str, picture: numpy.nda
     """The graph holds nothing but the two connections, as when a node is dropped and wired."""
     outcome = client.run(graph(client.upload("picture.png", picture), LOADER, fdat, UPSCALER))
     (pixels,) = saved(client, outcome)
-    assert_same(pixels, whole_image(load_by_spandrel(client.host.models / fdat), to_tensor(picture)))
+    assert_same(
+        pixels, whole_image(load_by_spandrel(client.host.models / fdat), to_tensor(picture))
+    )
 
 
-def test_lower_precision_leaves_the_model_as_it_was(client: Client, fdat: str, picture: numpy.ndarray) -> None:
+def test_lower_precision_leaves_the_model_as_it_was(
+    client: Client, fdat: str, picture: numpy.ndarray
+) -> None:
     """Core's upscaler gets the very descriptor that this pack's has run in bfloat16."""
     name = client.upload("picture.png", picture)
     first = client.run(graph(name, LOADER, fdat, UPSCALER, **TILES, precision="bf16"))
@@ -135,7 +157,9 @@ def test_lower_precision_leaves_the_model_as_it_was(client: Client, fdat: str, p
     assert first.status == "success", first.error
     assert "loader" in second.cached
     (pixels,) = saved(client, second)
-    assert_same(pixels, whole_image(load_by_spandrel(client.host.models / fdat), to_tensor(picture)))
+    assert_same(
+        pixels, whole_image(load_by_spandrel(client.host.models / fdat), to_tensor(picture))
+    )
 
 
 def test_every_frame_of_a_batch(client: Client, fdat: str, picture: numpy.ndarray) -> None:
@@ -173,14 +197,20 @@ def test_transparency(client: Client, fdat: str, picture: numpy.ndarray) -> None
 @pytest.mark.parametrize("target", ["1.5x", "50%", "200x90"])
 def test_target(client: Client, fdat: str, picture: numpy.ndarray, target: str) -> None:
     name = client.upload("picture.png", picture)
-    (pixels,) = saved(client, client.run(graph(name, LOADER, fdat, UPSCALER, **TILES, target=target)))
+    (pixels,) = saved(
+        client, client.run(graph(name, LOADER, fdat, UPSCALER, **TILES, target=target))
+    )
     model = load_model(client.host.models / fdat)
-    assert_same(pixels, upscale_image(model, to_tensor(picture), **TILES, target=parse_target(target)))
+    assert_same(
+        pixels, upscale_image(model, to_tensor(picture), **TILES, target=parse_target(target))
+    )
 
 
 def test_target_from_another_node(client: Client, fdat: str, picture: numpy.ndarray) -> None:
     """Linked values are unknown when the host validates a graph."""
-    workflow = graph(client.upload("picture.png", picture), LOADER, fdat, UPSCALER, target=["text", 0])
+    workflow = graph(
+        client.upload("picture.png", picture), LOADER, fdat, UPSCALER, target=["text", 0]
+    )
     workflow["text"] = {"class_type": "PrimitiveString", "inputs": {"value": "50%"}}
     (pixels,) = saved(client, client.run(workflow))
     assert pixels.shape == (38, 55, 3)
@@ -189,24 +219,42 @@ def test_target_from_another_node(client: Client, fdat: str, picture: numpy.ndar
 @pytest.mark.parametrize("mode", ["auto", "exact"])
 def test_all_options_together(client: Client, picture: numpy.ndarray, mode: str) -> None:
     """On the bundled model, with the mask that LoadImage makes of transparency: 1 - alpha."""
-    options = {"seamless": "both", "ensemble": 8, "colour_fix": "wavelet", "target": "fit 150x90", "mode": mode}
+    options = {
+        "seamless": "both",
+        "ensemble": 8,
+        "colour_fix": "wavelet",
+        "target": "fit 150x90",
+        "mode": mode,
+    }
     alpha = numpy.full((*picture.shape[:2], 1), 255, numpy.uint8)
     alpha[20:45, 30:80] = 0
     name = client.upload("masked.png", numpy.concatenate([picture, alpha], axis=-1))
     bundled = PACK / "models" / "fdat_demo_x2.safetensors"
-    workflow = graph(name, LOADER, bundled.name, UPSCALER, **options, output_dtype="fp16", mask=["picture", 1])
+    workflow = graph(
+        name, LOADER, bundled.name, UPSCALER, **options, output_dtype="fp16", mask=["picture", 1]
+    )
     (pixels,) = saved(client, client.run(workflow))
     mask = 1 - to_tensor(alpha)[..., 0]
     model = load_model(bundled)
     expected = upscale_image(model, to_tensor(picture), mask=mask, dtype=torch.float16, **options)
     assert_same(pixels, expected.float())
-    assert (expected - upscale_image(model, to_tensor(picture), target="fit 150x90")).abs().max() > 0.05
+    assert (
+        expected - upscale_image(model, to_tensor(picture), target="fit 150x90")
+    ).abs().max() > 0.05
 
 
-def test_mask_of_another_size_and_a_batch(client: Client, fdat: str, picture: numpy.ndarray) -> None:
-    """LoadImage's mask of an opaque picture is an empty one of 64 x 64: nothing is left for the model to do."""
-    workflow = graph(client.upload("picture.png", picture), LOADER, fdat, UPSCALER, mask=["picture", 1])
-    workflow["batch"] = {"class_type": "RepeatImageBatch", "inputs": {"image": ["picture", 0], "amount": 3}}
+def test_mask_of_another_size_and_a_batch(
+    client: Client, fdat: str, picture: numpy.ndarray
+) -> None:
+    """LoadImage's mask of an opaque picture is an empty one of 64 x 64: nothing is left for the
+    model to do."""
+    workflow = graph(
+        client.upload("picture.png", picture), LOADER, fdat, UPSCALER, mask=["picture", 1]
+    )
+    workflow["batch"] = {
+        "class_type": "RepeatImageBatch",
+        "inputs": {"image": ["picture", 0], "amount": 3},
+    }
     workflow["upscaler"]["inputs"]["image"] = ["batch", 0]
     frames = saved(client, client.run(workflow))
     assert len(frames) == 3
@@ -216,21 +264,34 @@ def test_mask_of_another_size_and_a_batch(client: Client, fdat: str, picture: nu
 
 
 def test_masks_that_do_not_fit_are_named(client: Client, fdat: str, picture: numpy.ndarray) -> None:
-    workflow = graph(client.upload("picture.png", picture), LOADER, fdat, UPSCALER, mask=["masks", 0])
-    workflow["repeated"] = {"class_type": "RepeatImageBatch", "inputs": {"image": ["picture", 0], "amount": 2}}
-    workflow["masks"] = {"class_type": "ImageToMask", "inputs": {"image": ["repeated", 0], "channel": "red"}}
+    workflow = graph(
+        client.upload("picture.png", picture), LOADER, fdat, UPSCALER, mask=["masks", 0]
+    )
+    workflow["repeated"] = {
+        "class_type": "RepeatImageBatch",
+        "inputs": {"image": ["picture", 0], "amount": 2},
+    }
+    workflow["masks"] = {
+        "class_type": "ImageToMask",
+        "inputs": {"image": ["repeated", 0], "channel": "red"},
+    }
     outcome = client.run(workflow)
     assert outcome.error_node == "upscaler"
     assert "there are 2 masks for 1 pictures" in outcome.error
 
 
-# Running ----------------------------------------------------------------------------------------------------
+# Running
+# ----------------------------------------------------------------------------------------------------
 
 
-def test_replaced_checkpoint_is_loaded_again(client: Client, fdat: str, picture: numpy.ndarray) -> None:
+def test_replaced_checkpoint_is_loaded_again(
+    client: Client, fdat: str, picture: numpy.ndarray
+) -> None:
     weights = load_file(client.host.models / fdat)
     replaced = client.host.models / "replaced.safetensors"
-    workflow = graph(client.upload("picture.png", picture), LOADER, replaced.name, UPSCALER, **TILES)
+    workflow = graph(
+        client.upload("picture.png", picture), LOADER, replaced.name, UPSCALER, **TILES
+    )
     for bias in (0.4, 0.6):
         weights["upsampler.0.bias"].fill_(bias)
         save_file(weights, replaced)
@@ -266,7 +327,9 @@ def test_progress_counts_to_the_end(client: Client, fdat: str, picture: numpy.nd
 
 
 @pytest.mark.parametrize(
-    "options", [{"mode": "tile", "tile": 24, "overlap": 8, "batch": 1}, {"mode": "exact"}], ids=["tile", "exact"]
+    "options",
+    [{"mode": "tile", "tile": 24, "overlap": 8, "batch": 1}, {"mode": "exact"}],
+    ids=["tile", "exact"],
 )
 def test_interrupt_in_mid_upscale_then_success(
     client: Client, fdat: str, picture: numpy.ndarray, options: dict[str, object]
@@ -288,7 +351,8 @@ def test_interrupt_in_mid_upscale_then_success(
     assert_same(pixels, upscale_image(model, to_tensor(picture), **TILES))
 
 
-# Errors -----------------------------------------------------------------------------------------------------
+# Errors
+# -----------------------------------------------------------------------------------------------------
 
 
 class _Exploit:
@@ -341,8 +405,12 @@ def test_bad_checkpoint_is_named_in_the_error(
     assert client.run(graph(uploaded, LOADER, fdat, UPSCALER)).status == "success"
 
 
-def test_bad_target_is_refused_before_any_work(client: Client, fdat: str, picture: numpy.ndarray) -> None:
-    workflow = graph(client.upload("picture.png", picture), LOADER, fdat, UPSCALER, target="as large as possible")
+def test_bad_target_is_refused_before_any_work(
+    client: Client, fdat: str, picture: numpy.ndarray
+) -> None:
+    workflow = graph(
+        client.upload("picture.png", picture), LOADER, fdat, UPSCALER, target="as large as possible"
+    )
     with pytest.raises(PromptRejected) as refusal:
         client.queue(workflow)
     (message,) = refusal.value.node_errors["upscaler"]
@@ -350,7 +418,8 @@ def test_bad_target_is_refused_before_any_work(client: Client, fdat: str, pictur
     assert client.idle()
 
 
-# What the interface shows of the nodes ----------------------------------------------------------------------
+# What the interface shows of the nodes
+# ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("node", [LOADER, UPSCALER])
@@ -359,7 +428,11 @@ def test_node_describes_itself(client: Client, node: str) -> None:
     assert description["python_module"] == f"custom_nodes.{PACK_NAME}"
     assert description["description"]
     inputs = {**description["input"]["required"], **description["input"].get("optional", {})}
-    without_tooltip = [name for name, (_, *options) in inputs.items() if not (options and options[0].get("tooltip"))]
+    without_tooltip = [
+        name
+        for name, (_, *options) in inputs.items()
+        if not (options and options[0].get("tooltip"))
+    ]
     assert without_tooltip == []
     assert all(description["output_tooltips"])
 
@@ -372,7 +445,9 @@ def test_help_page_is_served(client: Client, node: str) -> None:
 
 def test_bundled_models_are_offered(client: Client) -> None:
     bundled = {path.name for path in (PACK / "models").glob("*.safetensors")}
-    _, options = client.get_json(f"/object_info/{LOADER}")[LOADER]["input"]["required"]["model_name"]
+    _, options = client.get_json(f"/object_info/{LOADER}")[LOADER]["input"]["required"][
+        "model_name"
+    ]
     assert bundled
     assert bundled <= set(options["options"])
 

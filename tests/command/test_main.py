@@ -96,7 +96,8 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Model:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory: a.png (grey with alpha, 16 bit), b.jpg, deep/c.webp in `in`, and one.png."""
+    """The working directory: a.png (grey with alpha, 16 bit), b.jpg, deep/c.webp in `in`, and
+    one.png."""
     (tmp_path / "in" / "deep").mkdir(parents=True)
     write_png(tmp_path / "one.png", samples(3, 8))
     write_png(tmp_path / "in" / "a.png", samples(2, 16))
@@ -145,9 +146,17 @@ def test_a_folder(folder: Path, model: Model):
     ]
     assert result.stderr == "finished: 3 done, 0 skipped, 0 failed\n"
     assert files_in(folder / "out") == {"a_x2.png", "b_x2.png", "deep/c_x2.png"}
-    np.testing.assert_array_equal(read_picture_file(folder / "out" / "a_x2.png"), doubled(samples(2, 16)))
-    np.testing.assert_array_equal(read_picture_file(folder / "out" / "deep" / "c_x2.png"), doubled(samples(4, 8)))
-    assert [call["shape"] for call in model.calls] == [(1, 13, 17, 4), (1, 13, 17, 3), (1, 13, 17, 4)]
+    np.testing.assert_array_equal(
+        read_picture_file(folder / "out" / "a_x2.png"), doubled(samples(2, 16))
+    )
+    np.testing.assert_array_equal(
+        read_picture_file(folder / "out" / "deep" / "c_x2.png"), doubled(samples(4, 8))
+    )
+    assert [call["shape"] for call in model.calls] == [
+        (1, 13, 17, 4),
+        (1, 13, 17, 3),
+        (1, 13, 17, 4),
+    ]
     assert len(model.loaded) == 1
 
 
@@ -159,8 +168,30 @@ def test_a_pattern_and_a_name(folder: Path):
 def test_options_go_to_upscale_image(folder: Path, model: Model):
     run("one.png", "out")
     run(
-        *("one.png", "x.png", "--target", "3x", "--mode", "tile", "--tile", 64, "--overlap", 8, "--batch", 4),
-        *("--precision", "bf16", "--alpha", "resize", "--device", "cpu", "--threads", torch.get_num_threads()),
+        *(
+            "one.png",
+            "x.png",
+            "--target",
+            "3x",
+            "--mode",
+            "tile",
+            "--tile",
+            64,
+            "--overlap",
+            8,
+            "--batch",
+            4,
+        ),
+        *(
+            "--precision",
+            "bf16",
+            "--alpha",
+            "resize",
+            "--device",
+            "cpu",
+            "--threads",
+            torch.get_num_threads(),
+        ),
         *("--seamless", "both", "--ensemble", 8, "--colour-fix", "wavelet", "--mask", "in/a.png"),
     )
     plain, full = model.calls
@@ -199,7 +230,9 @@ def test_options_go_to_upscale_image(folder: Path, model: Model):
 
 
 def test_options_of_the_model(folder: Path, model: Model):
-    result = run("one.png", "out", "--model-option", "heads=6,8,6,8", "--model-option", "gated_half=first")
+    result = run(
+        "one.png", "out", "--model-option", "heads=6,8,6,8", "--model-option", "gated_half=first"
+    )
     assert result.exit_code == 0, result.stderr
     assert model.options == {"heads": "6,8,6,8", "gated_half": "first"}
 
@@ -295,11 +328,15 @@ def test_an_input_is_never_replaced(folder: Path, overwrite: list[str]):
     for output in ("one.png", ".", "in/../one.png"):
         result = run("one.png", output, *overwrite)
         assert (result.exit_code, result.stdout) == (2, "")
-        assert re.fullmatch(r"error: .*one.png: would replace the input one.png; .*\n", result.stderr)
+        assert re.fullmatch(
+            r"error: .*one.png: would replace the input one.png; .*\n", result.stderr
+        )
     assert (folder / "one.png").read_bytes() == before
 
 
-def test_a_file_that_appears_meanwhile_is_kept(folder: Path, model: Model, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_that_appears_meanwhile_is_kept(
+    folder: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+):
     original = model.upscale_image
 
     def slow(*arguments, **options):
@@ -358,7 +395,9 @@ def test_a_link_to_nothing_and_a_name_too_long_fail_alone(folder: Path):
 def test_a_claim_of_too_many_pixels(folder: Path):
     result = run("one.png", "two.png", "--max-megapixels", 0.0002)
     assert result.exit_code == 1
-    assert result.stderr.startswith("error: one.png: it claims 17x13 pixels; the limit is 0.0002 million (raise it")
+    assert result.stderr.startswith(
+        "error: one.png: it claims 17x13 pixels; the limit is 0.0002 million (raise it"
+    )
     assert result.stderr.count("\n") == 1
 
 
@@ -392,7 +431,10 @@ def test_errors_of_the_model(folder: Path, model: Model, error: Exception, line:
     model.errors = {1: error}
     result = run("in", "out")
     assert result.exit_code == 1
-    assert result.stderr.splitlines() == [f"error: in/a.png: {line}", "finished: 1 done, 0 skipped, 1 failed"]
+    assert result.stderr.splitlines() == [
+        f"error: in/a.png: {line}",
+        "finished: 1 done, 0 skipped, 1 failed",
+    ]
     assert files_in(folder / "out") == {"b.jpg"}
 
 
@@ -418,7 +460,10 @@ def test_debug_shows_the_traceback(folder: Path, model: Model):
         (["one.png", "out", "--mask", "none.png"], "--mask none.png: No such file or directory"),
         (["one.png", "out", "--mask", "text.png"], "--mask text.png: the content is neither PNG"),
         (["one.png", "out", "--model-option", "heads"], "--model-option: 'heads' is no option"),
-        (["one.png", "out", "--device", "cuda:7"], "--device cuda:7 is not to be had here: no cuda:7 at all"),
+        (
+            ["one.png", "out", "--device", "cuda:7"],
+            "--device cuda:7 is not to be had here: no cuda:7 at all",
+        ),
         (["one.png", "out", "--device", "toaster"], "--device toaster is not to be had here: "),
     ],
 )
@@ -459,10 +504,15 @@ def test_wrong_options(folder: Path, arguments: list[str]):
     ("error", "line"),
     [
         (ValueError("net.safetensors: holds no\ntensors"), "net.safetensors: holds no tensors"),
-        (FileNotFoundError(2, "No such file or directory"), "net.safetensors: No such file or directory"),
+        (
+            FileNotFoundError(2, "No such file or directory"),
+            "net.safetensors: No such file or directory",
+        ),
     ],
 )
-def test_a_model_that_cannot_be_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, line: str):
+def test_a_model_that_cannot_be_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, line: str
+):
     def fail(source: Path, **options: str):
         raise error
 
@@ -480,7 +530,9 @@ def test_an_interrupt_leaves_whole_files(folder: Path, model: Model):
     assert files_in(folder / "out") == {"a.png"}
 
 
-def test_an_interrupt_that_python_drops_in_a_finalizer(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_interrupt_that_python_drops_in_a_finalizer(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
     class Finalized:
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGINT)
@@ -537,7 +589,9 @@ def test_version():
     if not (ROOT / "pyproject.toml").is_file():
         pytest.skip("no pyproject.toml yet")
     result = CliRunner().invoke(cli.app, ["--version"])
-    assert re.fullmatch(r"fdat-dense-iso \d+\.\d+\.\d+, torch .+, spandrel .+, pyvips .+\n", result.output)
+    assert re.fullmatch(
+        r"fdat-dense-iso \d+\.\d+\.\d+, torch .+, spandrel .+, pyvips .+\n", result.output
+    )
 
 
 def python(code: str, *arguments: object, **options) -> subprocess.CompletedProcess[str]:
@@ -571,7 +625,10 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(package: s
     code = f"import sys; sys.modules[{package!r}] = None; from fdat_dense_iso.command import main; main.app()"
     result = python(code, "a.png", "b.png", "--model", "m.pth")
     assert result.returncode == 2
-    assert package in result.stderr and "pip install -r requirements.txt -r requirements-cli.txt" in result.stderr
+    assert (
+        package in result.stderr
+        and "pip install -r requirements.txt -r requirements-cli.txt" in result.stderr
+    )
     assert result.stderr.count("\n") == 1
 
 

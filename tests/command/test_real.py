@@ -51,7 +51,9 @@ def upscaled(checkpoint: Path, values: np.ndarray, **options) -> np.ndarray:
     """What the Python functions make of (H, W, C) integers, in the same depth."""
     largest = np.iinfo(values.dtype).max
     image = torch.from_numpy((values / largest).astype(np.float32))[None]
-    result = upscale_image(load_model(checkpoint), image, device="cpu", **options)[0].double().numpy()
+    result = (
+        upscale_image(load_model(checkpoint), image, device="cpu", **options)[0].double().numpy()
+    )
     return np.floor(result.clip(0, 1) * largest + 0.5).astype(values.dtype)
 
 
@@ -88,7 +90,12 @@ def test_choices_are_those_of_upscale_image():
     ids=str,
 )
 def test_the_result_is_that_of_the_functions(tmp_path: Path, checkpoint: Path, options: dict):
-    smooth = np.add.outer(np.linspace(0, 0.6, 50), np.linspace(0.1, 0.4, 40))[:, :, None] * [1, 0.8, 0.5, 1]
+    smooth = np.add.outer(np.linspace(0, 0.6, 50), np.linspace(0.1, 0.4, 40))[:, :, None] * [
+        1,
+        0.8,
+        0.5,
+        1,
+    ]
     values = {
         "rgb.png": (smooth[:, :, :3] * 255).astype(np.uint8),
         "rgba.tif": (smooth * 65535).astype(np.uint16),
@@ -97,14 +104,24 @@ def test_the_result_is_that_of_the_functions(tmp_path: Path, checkpoint: Path, o
     (tmp_path / "in").mkdir()
     for name, value in values.items():
         write_picture_file(tmp_path / "in" / name, value)
-    arguments = [str(tmp_path / "in"), str(tmp_path / "out"), "-m", str(checkpoint), "--device", "cpu"]
+    arguments = [
+        str(tmp_path / "in"),
+        str(tmp_path / "out"),
+        "-m",
+        str(checkpoint),
+        "--device",
+        "cpu",
+    ]
     for name, value in options.items():
         arguments += [f"--{name.replace('_', '-')}", str(value)]
     result = CliRunner().invoke(cli.app, arguments)
     assert (result.exit_code, result.stderr) == (0, "finished: 3 done, 0 skipped, 0 failed\n")
     for name, value in values.items():
         assert (
-            largest_difference(read_picture_file(tmp_path / "out" / name), upscaled(checkpoint, value, **options)) <= 1
+            largest_difference(
+                read_picture_file(tmp_path / "out" / name), upscaled(checkpoint, value, **options)
+            )
+            <= 1
         )
 
 
@@ -116,7 +133,16 @@ def test_one_mask_for_pictures_of_any_size(tmp_path: Path, checkpoint: Path):
     values = {f"{side}.png": samples(3, 8, height=side, width=2 * side) for side in (40, 90)}
     for name, value in values.items():
         write_png(tmp_path / "in" / name, value)
-    line = [tmp_path / "in", tmp_path / "out", "-m", checkpoint, "--device", "cpu", "--mask", tmp_path / "mask.png"]
+    line = [
+        tmp_path / "in",
+        tmp_path / "out",
+        "-m",
+        checkpoint,
+        "--device",
+        "cpu",
+        "--mask",
+        tmp_path / "mask.png",
+    ]
     assert CliRunner().invoke(cli.app, list(map(str, line))).exit_code == 0
     for name, value in values.items():
         expected = upscaled(checkpoint, value, mask=torch.from_numpy(mask[None, ..., 0] / 255))
@@ -127,7 +153,9 @@ def test_one_mask_for_pictures_of_any_size(tmp_path: Path, checkpoint: Path):
 def test_options_of_the_model(tmp_path: Path, option: str):
     torch.manual_seed(0)
     head = pixel_shuffle_head(fusion_width=8, widths=(8, 8, 8, 8))
-    network = DenseIsoViT(DenseIsoViTConfig(window=16, dims=(8,), depths=(1,), heads=(2,), head=head))
+    network = DenseIsoViT(
+        DenseIsoViTConfig(window=16, dims=(8,), depths=(1,), heads=(2,), head=head)
+    )
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.ndim > 1:
@@ -136,13 +164,21 @@ def test_options_of_the_model(tmp_path: Path, option: str):
     safetensors.torch.save_file(network.state_dict(), checkpoint)
     values = samples(3, 8)
     write_png(tmp_path / "one.png", values)
-    arguments = [str(tmp_path / "one.png"), str(tmp_path / "two.png"), "-m", str(checkpoint), "--device", "cpu"]
+    arguments = [
+        str(tmp_path / "one.png"),
+        str(tmp_path / "two.png"),
+        "-m",
+        str(checkpoint),
+        "--device",
+        "cpu",
+    ]
     result = CliRunner().invoke(cli.app, [*arguments, "--model-option", option])
     assert result.exit_code == 0, result.stderr
     image = torch.from_numpy((values / 255).astype(np.float32))[None]
     name, _, value = option.partition("=")
     expected, plain = (
-        upscale_image(load_model(checkpoint, **known), image, device="cpu")[0].numpy() for known in ({name: value}, {})
+        upscale_image(load_model(checkpoint, **known), image, device="cpu")[0].numpy()
+        for known in ({name: value}, {})
     )
     found = read_picture_file(tmp_path / "two.png") / 255
     assert abs(found - expected).max() <= 1 / 255 and abs(found - plain).max() > 2 / 255
@@ -156,7 +192,10 @@ def test_checkpoints_that_cannot_be_loaded(tmp_path: Path, checkpoint: Path):
     (tmp_path / "cut.safetensors").write_bytes(checkpoint.read_bytes()[:5000])
     (tmp_path / "text.pth").write_text("hello")
     for name in ("cut.safetensors", "text.pth", "none.safetensors", "one.png"):
-        for arguments in ([tmp_path / "one.png", tmp_path / "out", "-m", tmp_path / name], ["--info", tmp_path / name]):
+        for arguments in (
+            [tmp_path / "one.png", tmp_path / "out", "-m", tmp_path / name],
+            ["--info", tmp_path / name],
+        ):
             result = CliRunner().invoke(cli.app, list(map(str, arguments)))
             assert (result.exit_code, result.stdout) == (2, "")
             assert re.fullmatch(rf"error: .*{name}: .+\n", result.stderr)
@@ -173,8 +212,21 @@ def test_info_needs_no_pictures(checkpoint: Path):
 def test_in_a_process_of_its_own_from_another_folder(tmp_path: Path, checkpoint: Path):
     write_png(tmp_path / "one.png", samples(3, 8))
     script = os.path.relpath(ROOT / "cli.py", tmp_path)
-    line = [sys.executable, script, "one.png", "two.webp", "-m", str(checkpoint), "-t", "50x40", "--device", "cpu"]
-    result = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    line = [
+        sys.executable,
+        script,
+        "one.png",
+        "two.webp",
+        "-m",
+        str(checkpoint),
+        "-t",
+        "50x40",
+        "--device",
+        "cpu",
+    ]
+    result = subprocess.run(
+        line, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == "one.png -> two.webp (17x13 -> 50x40)\n"
     expected = upscaled(checkpoint, samples(3, 8), target=parse_target("50x40"))
@@ -205,9 +257,16 @@ def test_ctrl_c(tmp_path: Path, checkpoint: Path):
     first = process.stdout.readline()
     process.send_signal(signal.SIGINT)
     rest, errors = process.communicate(timeout=120)
-    assert (process.returncode, errors) == (130, "interrupted: the results written so far are complete\n")
-    written = {Path(line.split(" -> ")[1].split(" (")[0]).name for line in (first + rest).splitlines()}
+    assert (process.returncode, errors) == (
+        130,
+        "interrupted: the results written so far are complete\n",
+    )
+    written = {
+        Path(line.split(" -> ")[1].split(" (")[0]).name for line in (first + rest).splitlines()
+    }
     assert 1 <= len(written) < 40
     found = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written <= found and len(found - written) <= 1  # interrupted between writing and saying so
+    assert (
+        written <= found and len(found - written) <= 1
+    )  # interrupted between writing and saying so
     assert all(read_picture_file(tmp_path / "out" / name).shape == (192, 192, 3) for name in found)

@@ -49,7 +49,13 @@ def run(*arguments: object):
 
 
 def command(*arguments: object) -> list[str]:
-    return [sys.executable, str(ROOT / "cli.py"), *map(str, arguments), "--model", "nearest.safetensors"]
+    return [
+        sys.executable,
+        str(ROOT / "cli.py"),
+        *map(str, arguments),
+        "--model",
+        "nearest.safetensors",
+    ]
 
 
 def test_a_video(folder: Path) -> None:
@@ -57,7 +63,11 @@ def test_a_video(folder: Path) -> None:
     line = "in/b.mp4 -> out.mp4 (64x48 -> 128x96, 30 frames, h264 yuv420p)\n"
     assert (result.exit_code, result.stdout, result.stderr) == (0, line, "")
     before, after = probe(folder / "in" / "b.mp4"), probe(folder / "out.mp4")
-    assert (after.times, after.packets, after.colour) == (before.times, before.packets, before.colour)
+    assert (after.times, after.packets, after.colour) == (
+        before.times,
+        before.packets,
+        before.colour,
+    )
     for frame, source in zip(after.luma, before.luma, strict=True):
         assert np.abs(frame - source.repeat(2, 0).repeat(2, 1)).mean() < 3  # encoded at crf 18
 
@@ -65,14 +75,27 @@ def test_a_video(folder: Path) -> None:
 def test_pictures_and_videos_in_one_folder(folder: Path) -> None:
     result = run("in", "out", "--suffix", "_x2")
     assert result.exit_code == 0, result.stderr
-    assert {path.name for path in (folder / "out").iterdir()} == {"a_x2.png", "b_x2.mp4", "c_x2.mp4"}
+    assert {path.name for path in (folder / "out").iterdir()} == {
+        "a_x2.png",
+        "b_x2.mp4",
+        "c_x2.mp4",
+    }
     assert len(probe(folder / "out" / "c_x2.mp4").times) == 5
     again = run("in", "out", "--suffix", "_x2")
     assert again.stderr.endswith("finished: 0 done, 3 skipped, 0 failed\n")
 
 
 def test_options_of_videos(folder: Path) -> None:
-    options = ("--video-format", "mkv", "--video-codec", "hevc", "--crf", 30, "--pixel-format", "yuv420p10le")
+    options = (
+        "--video-format",
+        "mkv",
+        "--video-codec",
+        "hevc",
+        "--crf",
+        30,
+        "--pixel-format",
+        "yuv420p10le",
+    )
     result = run("in/*.mp4", "out/", *options, "--target", "133x75")
     assert result.exit_code == 0, result.stderr
     assert "becomes 134x76 by repeating" in result.stderr
@@ -85,8 +108,14 @@ def test_options_of_videos(folder: Path) -> None:
     [
         (("in/b.mp4", "out.png"), "in/b.mp4 and out.png: one is a picture and the other a video"),
         (("in/a.png", "out.mp4"), "in/a.png and out.mp4: one is a picture and the other a video"),
-        (("in/b.mp4", "out.avi"), "out.avi: cannot write '.avi' files; give a name in .png, .jpg, .webp or .tif, for"),
-        (("in/b.mp4", "out.mp4", "--video-format", "mkv"), "suffix and --video-format mkv contradict each other"),
+        (
+            ("in/b.mp4", "out.avi"),
+            "out.avi: cannot write '.avi' files; give a name in .png, .jpg, .webp or .tif, for",
+        ),
+        (
+            ("in/b.mp4", "out.mp4", "--video-format", "mkv"),
+            "suffix and --video-format mkv contradict each other",
+        ),
         (("in/b.mp4", "in/b.mp4"), "in/b.mp4: would replace the input"),
     ],
 )
@@ -100,7 +129,10 @@ def test_wrong_usage(folder: Path, arguments: tuple[str, ...], message: str) -> 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--video-codec", "vp9", "--pixel-format", "yuv420p10le"), "libvpx-vp9 does not encode yuv420p10le"),
+        (
+            ("--video-codec", "vp9", "--pixel-format", "yuv420p10le"),
+            "libvpx-vp9 does not encode yuv420p10le",
+        ),
         (("--video-codec", "h264", "--crf", 60), "crf is 60; h264 takes 0 (best) to 51"),
     ],
 )
@@ -119,13 +151,18 @@ def test_a_broken_video_does_not_stop_the_others(folder: Path) -> None:
     (folder / "in" / "broken.mp4").write_bytes(b"not a video")
     result = run("in", "out")
     assert result.exit_code == 1
-    assert "error: in/broken.mp4: it is no video that FFmpeg can read (Invalid data found" in result.stderr
+    assert (
+        "error: in/broken.mp4: it is no video that FFmpeg can read (Invalid data found"
+        in result.stderr
+    )
     assert result.stderr.endswith("finished: 3 done, 0 skipped, 1 failed\n")
 
 
 def test_without_av(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find = cli.importlib.util.find_spec
-    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None if name == "av" else find(name))
+    monkeypatch.setattr(
+        cli.importlib.util, "find_spec", lambda name: None if name == "av" else find(name)
+    )
     result = run("in/b.mp4", "out.mp4")
     assert (result.exit_code, result.stderr) == (
         2,
@@ -136,7 +173,8 @@ def test_without_av(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Programs that are started heed Ctrl-C, also where the tests run in the background and ignore it."""
+    """Programs that are started heed Ctrl-C, also where the tests run in the background and ignore
+    it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -144,7 +182,8 @@ def interruptible() -> Iterator[None]:
 
 @pytest.mark.usefixtures("interruptible")
 def test_interrupted_and_resumed(folder: Path) -> None:
-    """Ctrl-C in the middle: what is there is said, can be played, is not lost, and is gone on from."""
+    """Ctrl-C in the middle: what is there is said, can be played, is not lost, and is gone on
+    from."""
     write_clip(folder / "long.mp4", Clip(frames=400))
     assert run("long.mp4", "whole.mp4").exit_code == 0
     process = subprocess.Popen(command("long.mp4", "out.mp4"), stderr=subprocess.PIPE, text=True)
@@ -155,14 +194,20 @@ def test_interrupted_and_resumed(folder: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 130
-    said = re.search(r"kept: out.mp4.partial.mp4 holds the first (\d+) frames; --resume goes on from there", errors)
+    said = re.search(
+        r"kept: out.mp4.partial.mp4 holds the first (\d+) frames; --resume goes on from there",
+        errors,
+    )
     assert said, errors
     frames = int(said.group(1))
     assert SEGMENT_FRAMES <= frames == len(probe(partial).times) < 400
 
     refused = run("long.mp4", "out.mp4")
     assert refused.exit_code == 1
-    assert f"holds the first {frames} frames of an earlier run; resume it, or overwrite it" in refused.stderr
+    assert (
+        f"holds the first {frames} frames of an earlier run; resume it, or overwrite it"
+        in refused.stderr
+    )
     assert "mode" in run("long.mp4", "out.mp4", "--resume", "--mode", "whole").stderr
     resumed = run("long.mp4", "out.mp4", "--resume")
     assert resumed.exit_code == 0, resumed.stderr
@@ -179,13 +224,18 @@ def test_unfinished_videos_are_no_inputs(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_ten_seconds_take_the_memory_of_two(folder: Path) -> None:
-    """640x360, with sound, beside the memory that the program takes with its model; also killed and resumed."""
+    """640x360, with sound, beside the memory that the program takes with its model; also killed and
+    resumed."""
     peaks = {}
     clips = {"tiny": Clip(frames=1, height=16, width=16)}
-    clips |= {f"{s} s": Clip(frames=24 * s, rate=Fraction(24), height=360, width=640) for s in (2, 10)}
+    clips |= {
+        f"{s} s": Clip(frames=24 * s, rate=Fraction(24), height=360, width=640) for s in (2, 10)
+    }
     for name, clip in clips.items():
         write_clip(folder / f"{name}.mp4", clip)
-        with subprocess.Popen(command(f"{name}.mp4", f"{name} x2.mp4"), stdout=subprocess.DEVNULL) as process:
+        with subprocess.Popen(
+            command(f"{name}.mp4", f"{name} x2.mp4"), stdout=subprocess.DEVNULL
+        ) as process:
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         assert process.returncode == 0

@@ -1,4 +1,5 @@
-"""docs/adding-an-architecture.md, followed to the letter: its code is written to files, imported and run."""
+"""docs/adding-an-architecture.md, followed to the letter: its code is written to files, imported
+and run."""
 
 from __future__ import annotations
 
@@ -21,7 +22,11 @@ PAGE = ROOT / "docs" / "adding-an-architecture.md"
 
 def code_blocks() -> dict[str, str]:
     """The Python code of the page, by the file that the first line of each block names."""
-    blocks = re.findall(r"^```python\n# (\S+)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(
+        r"^```python\n# (\S+)\n(.*?)^```$",
+        PAGE.read_text(encoding="utf-8"),
+        re.MULTILINE | re.DOTALL,
+    )
     return dict(blocks)
 
 
@@ -31,7 +36,9 @@ def steps() -> dict[str, str]:
 
 
 @pytest.fixture
-def followed(steps: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def followed(
+    steps: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ModuleType]:
     """The module of the page as ``fdat_dense_iso.arch.espcn``, registered as the page says."""
     before = set(sys.modules)
     (tmp_path / "espcn.py").write_text(steps["arch/espcn.py"], encoding="utf-8")
@@ -58,7 +65,14 @@ def test_the_entry_is_todays_list_and_the_new_one(steps: dict[str, str]) -> None
 
 
 def test_the_test_of_the_page_passes(followed: ModuleType, tmp_path: Path) -> None:
-    arguments = ["-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path / "test_espcn.py")]
+    arguments = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        str(tmp_path / "test_espcn.py"),
+    ]
     assert pytest.main(arguments) == pytest.ExitCode.OK
 
 

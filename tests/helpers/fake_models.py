@@ -21,7 +21,8 @@ class FakeArch(Architecture):
 
 
 class Nearest(nn.Module):
-    """Nearest-neighbour upsampling; remembers the shapes it was called with, and may misbehave on demand."""
+    """Nearest-neighbour upsampling; remembers the shapes it was called with, and may misbehave on
+    demand."""
 
     def __init__(self, scale: int, channels: int = 3) -> None:
         super().__init__()
@@ -39,12 +40,15 @@ class Nearest(nn.Module):
 
 
 class Stencil(nn.Module):
-    """A random 5x5 convolution to scale x scale subpixels: local, mixes neighbours, and has no symmetry at all."""
+    """A random 5x5 convolution to scale x scale subpixels: local, mixes neighbours, and has no
+    symmetry at all."""
 
     def __init__(self, scale: int = 2, channels: int = 3) -> None:
         super().__init__()
         self.scale, self.channels = scale, channels
-        kernel = torch.rand(channels * scale**2, 1, 5, 5, generator=torch.Generator().manual_seed(5))
+        kernel = torch.rand(
+            channels * scale**2, 1, 5, 5, generator=torch.Generator().manual_seed(5)
+        )
         self.weight = nn.Parameter(kernel / kernel.sum((2, 3), keepdim=True))
         self.calls: list[tuple[int, ...]] = []
 
@@ -107,11 +111,18 @@ def enlarged(image: Tensor, scale: int) -> Tensor:
 
 def picture(height: int, width: int, channels: int = 3, batch: int = 1) -> Tensor:
     """Random picture (B, H, W, C) whose alpha, if any, is partly transparent."""
-    return torch.rand(batch, height, width, channels, generator=torch.Generator().manual_seed(height * 977 + width))
+    return torch.rand(
+        batch,
+        height,
+        width,
+        channels,
+        generator=torch.Generator().manual_seed(height * 977 + width),
+    )
 
 
 def save_nearest(path: Path) -> None:
-    """A checkpoint of the Compact architecture that repeats every pixel twice: all that it adds to that is zero."""
+    """A checkpoint of the Compact architecture that repeats every pixel twice: all that it adds to
+    that is zero."""
     body = {"0": (4, 3, 3, 3), "2": (4, 4, 3, 3), "4": (12, 4, 3, 3)}
     state = {f"body.{number}.weight": torch.zeros(shape) for number, shape in body.items()}
     state |= {f"body.{number}.bias": torch.zeros(shape[0]) for number, shape in body.items()}

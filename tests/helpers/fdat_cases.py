@@ -12,7 +12,9 @@ from fdat_dense_iso.arch.fdat.architecture import InferenceFDAT
 from fdat_dense_iso.arch.fdat.config import FDATConfig
 from fdat_dense_iso.arch.fdat.network import FDAT
 
-SMALL = FDATConfig(embed_dim=24, num_groups=2, depth_per_group=1, num_heads=3, mid_dim=16, ffn_expansion_ratio=1.5)
+SMALL = FDATConfig(
+    embed_dim=24, num_groups=2, depth_per_group=1, num_heads=3, mid_dim=16, ffn_expansion_ratio=1.5
+)
 
 UPSAMPLER_SCALES = [
     ("conv", 1),
@@ -31,7 +33,8 @@ def small(upsampler: str = "pixelshuffledirect", scale: int = 2, **fields: objec
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Unit-gain weights, temperatures up to 8 and strong gates, so that every path shows in the output."""
+    """Unit-gain weights, temperatures up to 8 and strong gates, so that every path shows in the
+    output."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -41,7 +44,9 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
             elif name.endswith("attn.bias"):
                 value = 0.5 * noise
             elif parameter.ndim == 1:  # norms and biases
-                value = 0.1 * noise + (1 if ".n1.weight" in name or ".n2.weight" in name or "norm" in name else 0)
+                value = 0.1 * noise + (
+                    1 if ".n1.weight" in name or ".n2.weight" in name or "norm" in name else 0
+                )
             else:
                 gain = 3.0 if ".inter." in name else 0.7
                 value = gain * noise / math.sqrt(parameter[0].numel())

@@ -13,11 +13,13 @@ from tests.helpers.paths import ROOT
 PACK = "pack_with_stand_ins"
 
 Texts = dict[str, Any]
-"""As in a host's ``nodeDefs.json``: display_name, description, inputs by id, outputs by position."""
+"""As in a host's ``nodeDefs.json``: display_name, description, inputs by id, outputs by
+position."""
 
 
 class Recorder:
-    """Stands for any class or namespace of the host: a call gives an object that holds what it was called with."""
+    """Stands for any class or namespace of the host: a call gives an object that holds what it was
+    called with."""
 
     def __getattr__(self, name: str) -> Recorder:
         return Recorder()
@@ -38,7 +40,9 @@ def node_schemas() -> list[SimpleNamespace]:
     io.Schema = type("Schema", (SimpleNamespace,), {"__dataclass_fields__": Everything()})  # type: ignore[attr-defined]
     api.io, api.ComfyExtension = io, object  # type: ignore[attr-defined]
     api.__getattr__ = lambda name: Recorder()  # type: ignore[method-assign]
-    spec = importlib.util.spec_from_file_location(PACK, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    spec = importlib.util.spec_from_file_location(
+        PACK, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
     assert spec is not None
     stand_ins = {
         "comfy_api": ModuleType("comfy_api"),
@@ -47,9 +51,21 @@ def node_schemas() -> list[SimpleNamespace]:
         f"{PACK}.host": MagicMock(),
     }
     with patch.dict(sys.modules, stand_ins):
-        modules = [importlib.import_module(f"{PACK}.{path.stem}") for path in sorted(ROOT.glob("nodes*.py"))]
-        classes = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
-        return [node.define_schema() for node in dict.fromkeys(classes) if hasattr(node, "define_schema")]
+        modules = [
+            importlib.import_module(f"{PACK}.{path.stem}")
+            for path in sorted(ROOT.glob("nodes*.py"))
+        ]
+        classes = [
+            value
+            for module in modules
+            for value in vars(module).values()
+            if isinstance(value, type)
+        ]
+        return [
+            node.define_schema()
+            for node in dict.fromkeys(classes)
+            if hasattr(node, "define_schema")
+        ]
 
 
 def texts(schema: SimpleNamespace) -> Texts:
@@ -59,6 +75,7 @@ def texts(schema: SimpleNamespace) -> Texts:
         "description": schema.description,
         "inputs": {one.id: {"name": one.id, "tooltip": one.tooltip} for one in schema.inputs},
         "outputs": {
-            str(index): {"name": one.display_name, "tooltip": one.tooltip} for index, one in enumerate(schema.outputs)
+            str(index): {"name": one.display_name, "tooltip": one.tooltip}
+            for index, one in enumerate(schema.outputs)
         },
     }

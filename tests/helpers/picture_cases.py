@@ -20,10 +20,14 @@ XMP = (
 )
 
 
-def samples(channels: int, bits: int, height: int = 13, width: int = 17, seed: int = 0) -> np.ndarray:
+def samples(
+    channels: int, bits: int, height: int = 13, width: int = 17, seed: int = 0
+) -> np.ndarray:
     """(H, W, C) random integers with the extreme values among them; what is invisible is black."""
     dtype = np.uint8 if bits == 8 else np.uint16
-    values = np.random.default_rng(seed).integers(0, 2**bits, (height, width, channels), dtype=dtype)
+    values = np.random.default_rng(seed).integers(
+        0, 2**bits, (height, width, channels), dtype=dtype
+    )
     values[0, 0], values[0, 1] = 0, 2**bits - 1
     if channels in (2, 4):
         values[values[:, :, -1] == 0] = 0
@@ -51,10 +55,16 @@ def exif_block(orientation: int = 1) -> Image.Exif:
 def write_png(path: Path, values: np.ndarray, chunks: dict[bytes, bytes] | None = None) -> None:
     """A PNG of (H, W, C) uint8 or uint16, rows unfiltered."""
     height, width, channels = values.shape
-    header = struct.pack(">IIBBBBB", width, height, 8 * values.itemsize, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    header = struct.pack(
+        ">IIBBBBB", width, height, 8 * values.itemsize, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0
+    )
     rows = values.astype(values.dtype.newbyteorder(">")).reshape(height, -1)
     data = b"".join(b"\0" + row.tobytes() for row in rows)
-    path.write_bytes(png_of_chunks({b"IHDR": header, **(chunks or {}), b"IDAT": zlib.compress(data), b"IEND": b""}))
+    path.write_bytes(
+        png_of_chunks(
+            {b"IHDR": header, **(chunks or {}), b"IDAT": zlib.compress(data), b"IEND": b""}
+        )
+    )
 
 
 def png_of_chunks(chunks: dict[bytes, bytes]) -> bytes:
@@ -88,7 +98,11 @@ def read_png(path: Path) -> np.ndarray:
         rows.append(row[step:])
         above = row
     plain = np.array(rows, np.uint8).tobytes()
-    return np.frombuffer(plain, f">u{bits // 8}").astype(f"u{bits // 8}").reshape(height, width, channels)
+    return (
+        np.frombuffer(plain, f">u{bits // 8}")
+        .astype(f"u{bits // 8}")
+        .reshape(height, width, channels)
+    )
 
 
 def write_tiff(path: Path, values: np.ndarray, **options) -> None:
@@ -105,10 +119,15 @@ def read_tiff(path: Path) -> np.ndarray:
 
 
 def write_picture_file(path: Path, values: np.ndarray, **options) -> None:
-    """(H, W, C) integers as the file type that the name stands for: JPEG at best quality, WebP lossless."""
+    """(H, W, C) integers as the file type that the name stands for: JPEG at best quality, WebP
+    lossless."""
     if path.suffix in (".jpg", ".webp"):
         image = Image.fromarray(values if values.shape[2] > 1 else values[:, :, 0])
-        best = {"quality": 100, "subsampling": 0} if path.suffix == ".jpg" else {"lossless": True, "exact": True}
+        best = (
+            {"quality": 100, "subsampling": 0}
+            if path.suffix == ".jpg"
+            else {"lossless": True, "exact": True}
+        )
         image.save(path, **best, **options)
     elif path.suffix == ".png":
         write_png(path, values, **options)

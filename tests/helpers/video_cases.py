@@ -55,11 +55,15 @@ def write_clip(path: Path, clip: Clip) -> None:
     tick = Fraction(1, clip.rate.numerator)
     with av.open(str(path), "w", options={"output_ts_offset": str(clip.offset)}) as container:
         container.metadata.update(clip.metadata)
-        video = container.add_stream(clip.codec, rate=clip.rate, options=QUIET if clip.codec == "libx265" else {})
+        video = container.add_stream(
+            clip.codec, rate=clip.rate, options=QUIET if clip.codec == "libx265" else {}
+        )
         video.height, video.width, video.pix_fmt = clip.height, clip.width, clip.pixel_format
         context = video.codec_context
         context.time_base = tick
-        context.color_primaries, context.color_trc, context.colorspace, context.color_range = clip.colour
+        context.color_primaries, context.color_trc, context.colorspace, context.color_range = (
+            clip.colour
+        )
         tones = [container.add_stream(codec, rate=48000, layout="stereo") for codec in clip.audio]
         for tone in tones:  # the format interleaves
             container.mux(packet for packet in _tone(tone, float(clip.frames / clip.rate)))
@@ -80,15 +84,17 @@ def write_clip(path: Path, clip: Clip) -> None:
 
 
 def _tone(stream, seconds: float):
-    samples = np.sin(np.arange(int(48000 * seconds)) / np.array([[17], [23]])).astype(np.float32) / 2
+    samples = (
+        np.sin(np.arange(int(48000 * seconds)) / np.array([[17], [23]])).astype(np.float32) / 2
+    )
     for start in range(0, samples.shape[1], 1024):
         part = np.ascontiguousarray(samples[:, start : start + 1024])
         frame = av.AudioFrame.from_ndarray(part, format="fltp", layout="stereo")
         frame.sample_rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)
         if stream.codec_context.name != "aac":
-            frame = av.AudioResampler(format=stream.codec_context.format, layout="stereo", rate=48000).resample(frame)[
-                0
-            ]
+            frame = av.AudioResampler(
+                format=stream.codec_context.format, layout="stereo", rate=48000
+            ).resample(frame)[0]
         yield from stream.encode(frame)
     yield from stream.encode(None)
 
@@ -109,7 +115,9 @@ class Probe:
     tag: str
     rate: Fraction
     metadata: dict[str, str]
-    packets: list[list[tuple[Fraction, bytes]]]  # of each audio stream: time in seconds, and content
+    packets: list[
+        list[tuple[Fraction, bytes]]
+    ]  # of each audio stream: time in seconds, and content
     languages: list[str | None]
 
 
@@ -126,7 +134,9 @@ def probe(path: Path) -> Probe:
             "luma": [_luma(frame) for frame in frames],
             "size": (frames[0].height, frames[0].width),
             "codec": context.codec.canonical_name,
-            "pixel_format": frames[0].format.name.replace("yuvj", "yuv"),  # which says what the range says
+            "pixel_format": frames[0].format.name.replace(
+                "yuvj", "yuv"
+            ),  # which says what the range says
             "colour": tuple(map(int, colour)),
             "rotation": frames[0].rotation,
             "matrix": side and bytes(side),
@@ -144,7 +154,8 @@ def probe(path: Path) -> Probe:
 
 
 def _decoded(container) -> Iterator[av.VideoFrame]:
-    """As players do: what cannot be decoded, at the end of a file that is cut off, is passed over."""
+    """As players do: what cannot be decoded, at the end of a file that is cut off, is passed
+    over."""
     for packet in container.demux(video=0):
         with contextlib.suppress(av.FFmpegError):
             yield from packet.decode()

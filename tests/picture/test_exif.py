@@ -1,4 +1,5 @@
-"""What stands in picture files beside the pixels, from every format to every format; read by Pillow and tifffile."""
+"""What stands in picture files beside the pixels, from every format to every format; read by Pillow
+and tifffile."""
 
 from __future__ import annotations
 
@@ -64,7 +65,9 @@ def metadata_of(path: Path) -> dict[str, object]:
                 "taken": photo["DateTimeOriginal"],
                 "exposure": photo["ExposureTime"],
                 "size": (photo["PixelXDimension"], photo["PixelYDimension"]),
-                "latitude": tuple(np.array(place["GPSLatitude"]).reshape(3, 2).T.astype(float).tolist()),
+                "latitude": tuple(
+                    np.array(place["GPSLatitude"]).reshape(3, 2).T.astype(float).tolist()
+                ),
                 "orientation": tags["Orientation"].value,
                 "dpi": tags["XResolution"].value[0] / tags["XResolution"].value[1],
             }
@@ -118,7 +121,9 @@ def test_orientation_is_applied_and_reset(tmp_path: Path, suffix: str, orientati
     image = Image.fromarray(samples(3, 8))
     exif = exif_block(orientation)
     options = {"lossless": True} if suffix == ".webp" else {}
-    image.save(tmp_path / f"x{suffix}", exif=exif if suffix == ".tif" else exif.tobytes(), **options)
+    image.save(
+        tmp_path / f"x{suffix}", exif=exif if suffix == ".tif" else exif.tobytes(), **options
+    )
     upright = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / f"x{suffix}")))
     picture = read_picture(tmp_path / f"x{suffix}")
     np.testing.assert_array_equal(picture.pixels, expected_pixels(upright))
@@ -138,10 +143,21 @@ def test_no_thumbnail_of_the_old_picture(tmp_path: Path):
     block = bytearray(tiff_header_on(exif_block()))  # big-endian; a directory 1 is added behind it
     (entries,) = struct.unpack_from(">H", block, 8)
     struct.pack_into(">L", block, 10 + 12 * entries, len(block))
-    rows = [(0x0103, 3, 1, 6 << 16), (0x0201, 4, 1, len(block) + 42), (0x0202, 4, 1, len(thumbnail))]
-    block += struct.pack(">H", 3) + b"".join(struct.pack(">HHLL", *row) for row in rows) + bytes(4) + thumbnail
+    rows = [
+        (0x0103, 3, 1, 6 << 16),
+        (0x0201, 4, 1, len(block) + 42),
+        (0x0202, 4, 1, len(thumbnail)),
+    ]
+    block += (
+        struct.pack(">H", 3)
+        + b"".join(struct.pack(">HHLL", *row) for row in rows)
+        + bytes(4)
+        + thumbnail
+    )
     data = encoded(Image.fromarray(samples(3, 8)), "JPEG", exif=b"Exif\0\0" + block)
-    assert Image.open(io.BytesIO(data)).getexif().get_ifd(ExifTags.IFD.IFD1)[0x0202] == len(thumbnail)
+    assert Image.open(io.BytesIO(data)).getexif().get_ifd(ExifTags.IFD.IFD1)[0x0202] == len(
+        thumbnail
+    )
     (tmp_path / "old.jpg").write_bytes(data)
     write_picture(read_picture(tmp_path / "old.jpg"), tmp_path / "x.jpg")
     assert thumbnail not in (tmp_path / "x.jpg").read_bytes()
@@ -189,11 +205,15 @@ def test_layout_descriptions_of_scientific_tiff_are_not_kept(tmp_path: Path):
 @pytest.mark.parametrize("byteorder", ["<", ">"])
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize("exif_order", ["<", ">"])
-def test_exif_of_tiff_is_what_was_put_in(tmp_path: Path, byteorder: str, big: bool, exif_order: str):
+def test_exif_of_tiff_is_what_was_put_in(
+    tmp_path: Path, byteorder: str, big: bool, exif_order: str
+):
     write_tiff(tmp_path / "x.tif", samples(3, 8), byteorder=byteorder, bigtiff=big)
     exif = exif_block()
     exif.endian = exif_order
-    tiff = bytes(picture_exif.tiff_with_exif((tmp_path / "x.tif").read_bytes(), tiff_header_on(exif)))
+    tiff = bytes(
+        picture_exif.tiff_with_exif((tmp_path / "x.tif").read_bytes(), tiff_header_on(exif))
+    )
     (tmp_path / "y.tif").write_bytes(tiff)
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "y.tif"), samples(3, 8))
     block = picture_exif.exif_of_tiff(tiff)
@@ -222,7 +242,9 @@ def test_exif_errors():
 
 def test_damaged_directories_raise_nothing_else(tmp_path: Path):
     write_tiff(tmp_path / "x.tif", samples(1, 8, height=2, width=2))
-    data = picture_exif.tiff_with_exif((tmp_path / "x.tif").read_bytes(), tiff_header_on(exif_block()))
+    data = picture_exif.tiff_with_exif(
+        (tmp_path / "x.tif").read_bytes(), tiff_header_on(exif_block())
+    )
     random = np.random.default_rng(0)
     for _ in range(2000):
         damaged = bytearray(data[: random.integers(9, len(data) + 1)])
@@ -235,11 +257,15 @@ def test_damaged_directories_raise_nothing_else(tmp_path: Path):
         assert block is None or block[:4] == b"II*\0"
 
 
-def test_broken_exif_of_tiff_costs_only_the_exif(tmp_path: Path, monkeypatch, caplog: pytest.LogCaptureFixture):
+def test_broken_exif_of_tiff_costs_only_the_exif(
+    tmp_path: Path, monkeypatch, caplog: pytest.LogCaptureFixture
+):
     def broken(tiff: bytes) -> bytes:
         raise picture_exif.ExifError("a directory lies outside of the file")
 
     monkeypatch.setattr("fdat_dense_iso.picture.vips.exif_of_tiff", broken)
     write_tiff(tmp_path / "x.tif", samples(3, 8))
-    np.testing.assert_array_equal(read_picture(tmp_path / "x.tif").pixels, expected_pixels(samples(3, 8)))
+    np.testing.assert_array_equal(
+        read_picture(tmp_path / "x.tif").pixels, expected_pixels(samples(3, 8))
+    )
     assert "its EXIF is left out: a directory lies outside" in caplog.text

@@ -34,19 +34,33 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def planned(*inputs: str, to: str, **options) -> dict[str, str]:
-    return {job.source.as_posix(): job.target.as_posix() for job in plan_jobs(inputs, to, **options)}
+    return {
+        job.source.as_posix(): job.target.as_posix() for job in plan_jobs(inputs, to, **options)
+    }
 
 
 @pytest.mark.parametrize(
     ("inputs", "output", "options", "expected"),
     [
         pytest.param(["one.png"], "two.jpg", {}, {"one.png": "two.jpg"}, id="file to file"),
-        pytest.param(["one.png"], "new/two.PNG", {}, {"one.png": "new/two.PNG"}, id="file in a new folder"),
+        pytest.param(
+            ["one.png"], "new/two.PNG", {}, {"one.png": "new/two.PNG"}, id="file in a new folder"
+        ),
         pytest.param(["one.png"], "in", {}, {"one.png": "in/one.png"}, id="file to folder"),
-        pytest.param(["one.png"], "new", {}, {"one.png": "new/one.png"}, id="no suffix is a folder"),
+        pytest.param(
+            ["one.png"], "new", {}, {"one.png": "new/one.png"}, id="no suffix is a folder"
+        ),
         pytest.param(["one.png"], "v1.5/", {}, {"one.png": "v1.5/one.png"}, id="slash is a folder"),
-        pytest.param(["odd/noname"], "x.png", {}, {"odd/noname": "x.png"}, id="the input's name is free"),
-        pytest.param(["odd/x[1].png"], "new", {}, {"odd/x[1].png": "new/x[1].png"}, id="a file before a pattern"),
+        pytest.param(
+            ["odd/noname"], "x.png", {}, {"odd/noname": "x.png"}, id="the input's name is free"
+        ),
+        pytest.param(
+            ["odd/x[1].png"],
+            "new",
+            {},
+            {"odd/x[1].png": "new/x[1].png"},
+            id="a file before a pattern",
+        ),
         pytest.param(
             ["in"],
             "new",
@@ -67,9 +81,27 @@ def planned(*inputs: str, to: str, **options) -> dict[str, str]:
             },
             id="recursive",
         ),
-        pytest.param(["in/*.[jt]*"], "new", {}, {"in/b.jpg": "new/b.jpg", "in/c.tiff": "new/c.tiff"}, id="pattern"),
-        pytest.param(["in/**/*.png"], "new", {}, {"in/deep/er/e.png": "new/deep/er/e.png"}, id="pattern of any depth"),
-        pytest.param(["*/deep/*"], "new", {}, {"in/deep/d.webp": "new/in/deep/d.webp"}, id="pattern of folders"),
+        pytest.param(
+            ["in/*.[jt]*"],
+            "new",
+            {},
+            {"in/b.jpg": "new/b.jpg", "in/c.tiff": "new/c.tiff"},
+            id="pattern",
+        ),
+        pytest.param(
+            ["in/**/*.png"],
+            "new",
+            {},
+            {"in/deep/er/e.png": "new/deep/er/e.png"},
+            id="pattern of any depth",
+        ),
+        pytest.param(
+            ["*/deep/*"],
+            "new",
+            {},
+            {"in/deep/d.webp": "new/in/deep/d.webp"},
+            id="pattern of folders",
+        ),
         pytest.param(
             ["one.png", "in/*.jpg", "one.png"],
             "new",
@@ -101,15 +133,30 @@ def test_plans(inputs: list[str], output: str, options: dict, expected: dict[str
     ("inputs", "output", "options", "message"),
     [
         (["none.png"], "new", {}, "none.png: no such file or folder"),
-        (["none/*.png"], "new", {}, r"none/\*.png: found no PNG, JPEG, WebP or TIFF file and no video$"),
+        (
+            ["none/*.png"],
+            "new",
+            {},
+            r"none/\*.png: found no PNG, JPEG, WebP or TIFF file and no video$",
+        ),
         (["in/.cache/.."], "in/b.jpg", {}, "OUTPUT is a file, and INPUT is more than one file"),
-        (["one.png"], "two.gif", {}, "cannot write '.gif' files; .*a folder of this name ends in a slash"),
+        (
+            ["one.png"],
+            "two.gif",
+            {},
+            "cannot write '.gif' files; .*a folder of this name ends in a slash",
+        ),
         (["one.png"], "two.png", {"file_format": "jpg"}, "suffix and --format jpg contradict"),
         (["one.png"], "two.png", {"suffix": "_x2"}, "OUTPUT is a file here"),
         (["odd/noname"], "new", {}, "its name does not say which format to write; use --format"),
         (["one.png"], "one.png", {}, "would replace the input one.png"),
         (["one.png"], "./in/../one.png", {}, "would replace the input one.png"),
-        (["in"], "in", {}, "in/a.PNG: would replace the input in/a.PNG; give another OUTPUT or --suffix"),
+        (
+            ["in"],
+            "in",
+            {},
+            "in/a.PNG: would replace the input in/a.PNG; give another OUTPUT or --suffix",
+        ),
         (
             ["in/a.PNG", "in/c.tiff"],
             "new",
@@ -134,7 +181,9 @@ def test_what_does_not_fit_together(inputs: list[str], output: str, options: dic
 
 def test_an_empty_folder_says_how_to_go_deeper():
     Path("in/only").mkdir()
-    with pytest.raises(PlanError, match=r"found no PNG, .*folders below it are read with --recursive"):
+    with pytest.raises(
+        PlanError, match=r"found no PNG, .*folders below it are read with --recursive"
+    ):
         planned("in/only", to="new")
     with pytest.raises(PlanError, match=r"file and no video$"):
         planned("in/only", to="new", recursive=True)
@@ -150,7 +199,9 @@ def test_other_names_of_an_input_are_not_replaced(link, photos: Path):
 
 def test_no_input_is_replaced_by_the_result_of_another():
     Path("in/b.png").touch()
-    with pytest.raises(PlanError, match=r"in/b.png: would replace the input in/b.png|in/a.PNG: would replace"):
+    with pytest.raises(
+        PlanError, match=r"in/b.png: would replace the input in/b.png|in/a.PNG: would replace"
+    ):
         planned("in/b.jpg", "in/b.png", to="in", file_format="png")
 
 

@@ -44,7 +44,9 @@ from fdat_dense_iso.picture.vips import (
     write_picture,
 )
 
-DEEP = [(suffix, kind, bits) for suffix in (".png", ".tif") for kind in CHANNELS for bits in (8, 16)]
+DEEP = [
+    (suffix, kind, bits) for suffix in (".png", ".tif") for kind in CHANNELS for bits in (8, 16)
+]
 SHALLOW = [(".webp", "rgb", 8), (".webp", "rgba", 8)]
 
 
@@ -93,10 +95,14 @@ def test_every_value_survives(tmp_path: Path, suffix: str, bits: int):
     np.testing.assert_array_equal(read_picture_file(tmp_path / f"target{suffix}"), values)
 
 
-@pytest.mark.parametrize(("bits", "suffix"), [(8, ".png"), (8, ".tif"), (8, ".webp"), (16, ".png"), (16, ".tif")])
+@pytest.mark.parametrize(
+    ("bits", "suffix"), [(8, ".png"), (8, ".tif"), (8, ".webp"), (16, ".png"), (16, ".tif")]
+)
 def test_halves_are_rounded_up_and_the_rest_is_clamped(tmp_path: Path, bits: int, suffix: str):
     largest = 2**bits - 1
-    levels = np.array([-1e9, -0.2, 0.49, 0.5, 1.5, 100.49, 100.5, largest - 0.51, largest - 0.5, largest + 9])
+    levels = np.array(
+        [-1e9, -0.2, 0.49, 0.5, 1.5, 100.49, 100.5, largest - 0.51, largest - 0.5, largest + 9]
+    )
     pixels = np.repeat((levels / largest).astype(np.float32), 3).reshape(1, -1, 3)
     write_picture(picture_of(pixels, bits), tmp_path / f"x{suffix}")
     found = read_picture_file(tmp_path / f"x{suffix}")[0, :, 0]
@@ -164,15 +170,21 @@ def test_other_encodings_are_read_as_pillow_shows_them(read_bytes, kind, options
     shown = np.asarray(Image.open(io.BytesIO(data)).convert(mode))
     picture = read_bytes(data)
     assert picture.grey == (mode == "L")
-    np.testing.assert_array_equal(picture.pixels, expected_pixels(shown.reshape(*shown.shape[:2], -1)))
+    np.testing.assert_array_equal(
+        picture.pixels, expected_pixels(shown.reshape(*shown.shape[:2], -1))
+    )
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_grey_png_of_few_bits_is_spread_over_the_range(read_bytes, bits: int):
     levels = np.arange(8) % 2**bits
-    packed = np.packbits(((levels[:, None] >> np.arange(bits)[::-1]) & 1).astype(np.uint8)).tobytes()
+    packed = np.packbits(
+        ((levels[:, None] >> np.arange(bits)[::-1]) & 1).astype(np.uint8)
+    ).tobytes()
     header = struct.pack(">IIBBBBB", 8, 1, bits, 0, 0, 0, 0)
-    picture = read_bytes(png_of_chunks({b"IHDR": header, b"IDAT": zlib.compress(b"\0" + packed), b"IEND": b""}))
+    picture = read_bytes(
+        png_of_chunks({b"IHDR": header, b"IDAT": zlib.compress(b"\0" + packed), b"IEND": b""})
+    )
     np.testing.assert_allclose(picture.pixels[0, :, 0], levels / (2**bits - 1), atol=1e-6)
     assert picture.grey
 
@@ -185,7 +197,9 @@ def test_tiff_layouts(tmp_path: Path, bits: int):
     ):
         path = tmp_path / f"{number}.tif"
         if "planarconfig" in options:
-            tifffile.imwrite(path, values.transpose(2, 0, 1), photometric="rgb", metadata=None, **options)
+            tifffile.imwrite(
+                path, values.transpose(2, 0, 1), photometric="rgb", metadata=None, **options
+            )
         else:
             write_tiff(path, values, **options)
         np.testing.assert_array_equal(read_picture(path).pixels, expected_pixels(values))
@@ -203,11 +217,15 @@ def test_premultiplied_tiff(tmp_path: Path, bits: int):
     largest = 2**bits - 1
     values = samples(4, bits)
     alpha = values[:, :, 3:].astype(np.float64) / largest
-    stored = np.concatenate([np.round(values[:, :, :3] * alpha).astype(values.dtype), values[:, :, 3:]], axis=2)
+    stored = np.concatenate(
+        [np.round(values[:, :, :3] * alpha).astype(values.dtype), values[:, :, 3:]], axis=2
+    )
     write_tiff(tmp_path / "x.tif", stored, extrasamples=["assocalpha"])
     pixels = read_picture(tmp_path / "x.tif").pixels
     visible = alpha[:, :, 0] > 0.1
-    assert np.abs(pixels[visible] * largest - values[visible]).max() <= 11  # half a level / 0.1, then rounded
+    assert (
+        np.abs(pixels[visible] * largest - values[visible]).max() <= 11
+    )  # half a level / 0.1, then rounded
     np.testing.assert_array_equal(pixels[:, :, 3], expected_pixels(values)[:, :, 3])
 
 
@@ -257,7 +275,9 @@ def test_16_bits_in_a_format_of_8(tmp_path: Path, suffix: str, caplog: pytest.Lo
 
 
 @pytest.mark.parametrize("grey", [True, False])
-def test_jpeg_lays_transparency_on_white(tmp_path: Path, grey: bool, caplog: pytest.LogCaptureFixture):
+def test_jpeg_lays_transparency_on_white(
+    tmp_path: Path, grey: bool, caplog: pytest.LogCaptureFixture
+):
     pixels = np.zeros((16, 16, 4), np.float32)
     pixels[..., :3], pixels[..., 3] = 0.2, 0.75
     write_picture(picture_of(pixels, grey=grey), tmp_path / "x.jpg")
@@ -267,9 +287,13 @@ def test_jpeg_lays_transparency_on_white(tmp_path: Path, grey: bool, caplog: pyt
     assert "the picture is laid on white" in caplog.text
 
 
-def test_nothing_is_warned_of_where_nothing_is_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_nothing_is_warned_of_where_nothing_is_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     for suffix, bits in ((".png", 16), (".tif", 16), (".webp", 8)):
-        write_picture(picture_of(np.ones((4, 4, 4), np.float32), bits=bits), tmp_path / f"x{suffix}")
+        write_picture(
+            picture_of(np.ones((4, 4, 4), np.float32), bits=bits), tmp_path / f"x{suffix}"
+        )
     assert caplog.records == []
 
 
@@ -277,13 +301,18 @@ def test_grey_with_alpha_as_webp(tmp_path: Path):
     values = samples(2, 8)
     write_png(tmp_path / "x.png", values)
     write_picture(read_picture(tmp_path / "x.png"), tmp_path / "x.webp")
-    np.testing.assert_array_equal(read_picture_file(tmp_path / "x.webp"), values[:, :, [0, 0, 0, 1]])
+    np.testing.assert_array_equal(
+        read_picture_file(tmp_path / "x.webp"), values[:, :, [0, 0, 0, 1]]
+    )
 
 
 def test_grey_with_alpha_is_written_as_the_mean_of_its_colours(tmp_path: Path):
     pixels = np.array([[[0.1, 0.2, 0.6, 0.5]]], np.float32)
     write_picture(picture_of(pixels, bits=16, grey=True), tmp_path / "x.tif")
-    assert read_picture_file(tmp_path / "x.tif")[0, 0].tolist() == [19661, 32768]  # 0.3 and 0.5 of 65535
+    assert read_picture_file(tmp_path / "x.tif")[0, 0].tolist() == [
+        19661,
+        32768,
+    ]  # 0.3 and 0.5 of 65535
 
 
 @pytest.mark.parametrize(
@@ -341,7 +370,9 @@ def cut(data: bytes, part: float) -> bytes:
 def tiff_of(dtype: type, channels: int = 3) -> bytes:
     buffer = io.BytesIO()
     extra = ["unspecified"] * (channels - 3) or None
-    tifffile.imwrite(buffer, np.zeros((8, 8, channels), dtype), photometric="rgb", extrasamples=extra)
+    tifffile.imwrite(
+        buffer, np.zeros((8, 8, channels), dtype), photometric="rgb", extrasamples=extra
+    )
     return buffer.getvalue()
 
 
@@ -351,7 +382,9 @@ def tiff_of(dtype: type, channels: int = 3) -> bytes:
         pytest.param(b"", "the file is empty", id="empty"),
         pytest.param(b"hello, I am no picture", "neither PNG, JPEG, WebP nor TIFF", id="text"),
         pytest.param(b"<svg/>", "neither PNG, JPEG, WebP nor TIFF", id="svg"),
-        pytest.param(encoded(Image.new("RGB", (4, 4)), "GIF"), "convert it to one of these", id="gif"),
+        pytest.param(
+            encoded(Image.new("RGB", (4, 4)), "GIF"), "convert it to one of these", id="gif"
+        ),
         *(
             pytest.param(cut(whole(kind), part), "broken or cut off", id=f"{kind} {part}")
             for kind in ("PNG", "JPEG", "WEBP", "TIFF")
@@ -360,12 +393,16 @@ def tiff_of(dtype: type, channels: int = 3) -> bytes:
         pytest.param(whole("PNG")[:12], "broken or cut off", id="PNG start"),
         pytest.param(whole("WEBP")[:12], "broken or cut off", id="WebP start"),
         pytest.param(claiming(0, 5), "broken or cut off", id="no width"),
-        pytest.param(claiming(100_000, 100_000), "100000x100000 pixels; the limit is 200 million", id="bomb"),
+        pytest.param(
+            claiming(100_000, 100_000), "100000x100000 pixels; the limit is 200 million", id="bomb"
+        ),
         pytest.param(claiming(2**31 - 1, 2**31 - 1), "broken or cut off", id="impossible size"),
         pytest.param(tiff_of(np.float32), "float samples; supported are 8 and 16 bit", id="float"),
         pytest.param(tiff_of(np.int16), "short samples", id="signed"),
         pytest.param(tiff_of(np.uint8, 5), "5 channels where 3 or 4", id="5 channels"),
-        pytest.param(encoded(Image.new("RGB", (4, 4)).convert("LAB"), "TIFF"), "TIFF|lab", id="Lab"),
+        pytest.param(
+            encoded(Image.new("RGB", (4, 4)).convert("LAB"), "TIFF"), "TIFF|lab", id="Lab"
+        ),
     ],
 )
 def test_bad_files_are_named_for_what_they_are(read_bytes, data: bytes, message: str):
@@ -399,7 +436,9 @@ def test_unreadable(tmp_path: Path):
 def test_damaged_bytes_raise_nothing_else(read_bytes, kind: str):
     random = np.random.default_rng(1)
     data = encoded(
-        Image.fromarray(samples(3, 8)), kind, exif=exif_block() if kind == "TIFF" else exif_block().tobytes()
+        Image.fromarray(samples(3, 8)),
+        kind,
+        exif=exif_block() if kind == "TIFF" else exif_block().tobytes(),
     )
     read = 0
     for _ in range(60):
@@ -427,7 +466,9 @@ def test_an_existing_file_is_replaced_only_on_demand(tmp_path: Path):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
-def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error):
+def test_an_interrupted_write_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error
+):
     def fail(*_: object) -> None:
         raise error
 

@@ -22,7 +22,9 @@ app.command()(main)
 
 
 def run(*arguments: object) -> tuple[int, str]:
-    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(argument) for argument in arguments])
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(
+        app, [str(argument) for argument in arguments]
+    )
     return result.exit_code, result.output
 
 
@@ -75,16 +77,28 @@ def test_mistakes_are_explained(checkpoint: Path, arguments: list[str], message:
 
 
 def test_ranking_finds_the_only_reading_that_leaves_the_picture_alone() -> None:
-    """At scale 1, a network whose residual vanishes if, and only if, the first half is gated: gelu(-10) is 0."""
+    """At scale 1, a network whose residual vanishes if, and only if, the first half is gated:
+    gelu(-10) is 0."""
     module, options = build("grid, x1")
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            silent = ("in_conv.weight", "in_conv.bias", "pos_embed", "t0.bias", "t1.bias", "pw2.bias")
+            silent = (
+                "in_conv.weight",
+                "in_conv.bias",
+                "pos_embed",
+                "t0.bias",
+                "t1.bias",
+                "pw2.bias",
+            )
             if name.endswith((*silent, "to_out.weight", "to_out.bias")):
                 parameter.zero_()
             elif ".dw." in name:
                 parameter[: len(parameter) // 2] = -10 if name.endswith("bias") else 0
-    readings = list(rank_readings(module.state_dict(), {"heads": options["heads"]}, {}, torch.rand(2, 3, 16, 16)))
+    readings = list(
+        rank_readings(
+            module.state_dict(), {"heads": options["heads"]}, {}, torch.rand(2, 3, 16, 16)
+        )
+    )
     assert readings[0][:2] == ("as assumed", {}) and readings[0][2] < 60
     _, answer, found, better = max(readings, key=lambda reading: reading[2])
     assert better and answer["gated_half"] == "first" and found > 100

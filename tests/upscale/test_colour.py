@@ -28,14 +28,20 @@ def low_pass(plane: np.ndarray, method: str) -> np.ndarray:
     return plane
 
 
-def fixed(result: np.ndarray, frame: np.ndarray, method: str, known: np.ndarray | None = None) -> np.ndarray:
+def fixed(
+    result: np.ndarray, frame: np.ndarray, method: str, known: np.ndarray | None = None
+) -> np.ndarray:
     """(H * scale, W * scale) and (H, W), in float64."""
     height, width = frame.shape
     scale = result.shape[0] // height
     reduced = result.reshape(height, scale, width, scale).mean((1, 3))
     weight = np.ones_like(frame) if known is None else known.astype(float)
-    shift = low_pass((frame - reduced) * weight, method) / np.maximum(low_pass(weight, method), 1e-8)
-    large = Image.fromarray(shift.astype(np.float32), "F").resize(result.shape[::-1], Image.Resampling.BICUBIC)
+    shift = low_pass((frame - reduced) * weight, method) / np.maximum(
+        low_pass(weight, method), 1e-8
+    )
+    large = Image.fromarray(shift.astype(np.float32), "F").resize(
+        result.shape[::-1], Image.Resampling.BICUBIC
+    )
     return (result + np.asarray(large)).clip(0, 1)
 
 
@@ -48,7 +54,9 @@ def test_against_scipy(method: str, size: tuple[int, int], scale: int, masked: b
     result = picture(size[0] * scale, size[1] * scale)[0] * 0.7
     known = picture(*size)[0, ..., 0] > 0.3 if masked else None
     planes = [(result[..., c].double().numpy(), frame[..., c].double().numpy()) for c in range(3)]
-    expected = np.stack([fixed(*pair, method, known.numpy() if masked else None) for pair in planes], -1)
+    expected = np.stack(
+        [fixed(*pair, method, known.numpy() if masked else None) for pair in planes], -1
+    )
     fix_colour_(result, frame, method, known, rows=16)
     assert np.abs(result.numpy() - expected).max() <= 1e-5
 
@@ -68,7 +76,9 @@ class Shifted(Nearest):
 @pytest.mark.parametrize("size", [(1, 1), (13, 40), (75, 31)], ids=str)
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_constant_shift_is_undone(method: str, channels: int, size: tuple[int, int], tile: int | None) -> None:
+def test_a_constant_shift_is_undone(
+    method: str, channels: int, size: tuple[int, int], tile: int | None
+) -> None:
     image = picture(*size, channels, batch=3) * 0.4 + 0.5
     image[..., 3:] = 1
     model = descriptor(Shifted(-0.2), 2)
@@ -103,7 +113,9 @@ def test_detail_passes(method: str) -> None:
 def test_at_a_seam(method: str) -> None:
     model, image = stencil(), picture(40, 64) * torch.linspace(0, 1, 64)[:, None]
     options = {"seamless": "both", "mode": "whole", "colour_fix": method}
-    result, again = (upscale_image(model, x, **options) for x in (image, image.roll((20, 32), (1, 2))))
+    result, again = (
+        upscale_image(model, x, **options) for x in (image, image.roll((20, 32), (1, 2)))
+    )
     assert (again - result.roll((40, 64), (1, 2))).abs().max() <= 1e-5
 
 

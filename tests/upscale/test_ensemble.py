@@ -58,15 +58,28 @@ def test_whole() -> None:
 
 
 def test_in_tiles() -> None:
-    """Blending is not the same for all members, so the error is that of tiles, less what averages out."""
+    """Blending is not the same for all members, so the error is that of tiles, less what averages
+    out."""
     model, image = stencil(), picture(50, 83)
     options = {"mode": "tile", "tile": 32, "overlap": 16}
-    error = (upscale_image(model, image, ensemble=8, **options) - expected(model, image, 8)).pow(2).mean().sqrt()
-    assert error <= (upscale_image(model, image, **options) - whole(model, image)).pow(2).mean().sqrt() < 0.01
+    error = (
+        (upscale_image(model, image, ensemble=8, **options) - expected(model, image, 8))
+        .pow(2)
+        .mean()
+        .sqrt()
+    )
+    assert (
+        error
+        <= (upscale_image(model, image, **options) - whole(model, image)).pow(2).mean().sqrt()
+        < 0.01
+    )
 
 
 def test_in_exact_mode() -> None:
-    model, image = load_model(random_fdat(small("pixelshuffledirect", 2)).state_dict()), picture(21, 34)
+    model, image = (
+        load_model(random_fdat(small("pixelshuffledirect", 2)).state_dict()),
+        picture(21, 34),
+    )
     result = upscale_image(model, image, mode="exact", ensemble=8)
     assert (result - expected(model, image, 8)).abs().max() <= 5e-5
     assert (result - whole(model, image)).abs().max() > 1e-3
@@ -75,11 +88,19 @@ def test_in_exact_mode() -> None:
 @pytest.mark.parametrize("count", [1, 2, 4, 8])
 def test_costs_as_many_runs(count: int) -> None:
     model, seen = nearest(), []
-    upscale_image(model, picture(40, 60, batch=2), tile=24, ensemble=count, progress=lambda *step: seen.append(step))
+    upscale_image(
+        model,
+        picture(40, 60, batch=2),
+        tile=24,
+        ensemble=count,
+        progress=lambda *step: seen.append(step),
+    )
     plain = nearest()
     upscale_image(plain, picture(40, 60, batch=2), tile=24)
     assert pixels_computed(model) == count * pixels_computed(plain)
-    assert seen[-1][0] == seen[-1][1] and [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert seen[-1][0] == seen[-1][1] and [done for done, _ in seen] == sorted(
+        {done for done, _ in seen}
+    )
 
 
 @pytest.mark.parametrize("rows", [1, 4, 100])

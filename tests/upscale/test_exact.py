@@ -1,4 +1,5 @@
-"""`upscale_image` through the engines that this pack's networks offer, against the plain descriptor on whole images."""
+"""`upscale_image` through the engines that this pack's networks offer, against the plain descriptor
+on whole images."""
 
 from __future__ import annotations
 
@@ -54,7 +55,9 @@ def test_equals_the_whole_image(name: str, size: tuple[int, int], mode: str) -> 
 def test_grey_and_rgba(name: str) -> None:
     model, image = MODELS[name](), picture(40, 50)
     grey = upscale_image(model, image[..., :1])
-    assert (grey - whole(model, image[..., :1].expand(-1, -1, -1, 3)).mean(-1, keepdim=True)).abs().max() <= 5e-5
+    assert (
+        grey - whole(model, image[..., :1].expand(-1, -1, -1, 3)).mean(-1, keepdim=True)
+    ).abs().max() <= 5e-5
     opaque = torch.cat([image, torch.ones_like(image[..., :1])], -1)
     assert (upscale_image(model, opaque)[..., :3] - whole(model, image)).abs().max() <= 5e-5
 
@@ -62,7 +65,9 @@ def test_grey_and_rgba(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_progress_rises_to_the_total(name: str) -> None:
     seen: list[tuple[int, int]] = []
-    upscale_image(MODELS[name](), picture(70, 90, batch=2), progress=lambda *step: seen.append(step))
+    upscale_image(
+        MODELS[name](), picture(70, 90, batch=2), progress=lambda *step: seen.append(step)
+    )
     done = [step for step, _ in seen]
     assert done == sorted(set(done)) and len({total for _, total in seen}) == 1
     assert seen[-1][0] == seen[-1][1] and len(seen) > 4
@@ -113,7 +118,9 @@ def test_out_of_memory_leads_to_a_smaller_plan_and_the_same_result(
     assert caplog.text.count("smaller bands") == failures
     done = [step for step, _ in seen]
     assert done == sorted(done) and seen[-1][0] == seen[-1][1]
-    assert len(done) > seen[-1][1]  # told in the repeated bands too, since that is when users can interrupt
+    assert (
+        len(done) > seen[-1][1]
+    )  # told in the repeated bands too, since that is when users can interrupt
 
 
 def test_the_floor_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

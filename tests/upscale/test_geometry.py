@@ -14,7 +14,8 @@ CASES = [
     for tile in (8, 32, 64, 128, 512)
     for overlap in (0, 1, 8, 16, 31)
     for alignment in (1, 2, 8, 16)
-    if -(-overlap // alignment) * alignment < max(tile // alignment, 1) * alignment or length <= tile
+    if -(-overlap // alignment) * alignment < max(tile // alignment, 1) * alignment
+    or length <= tile
 ]
 
 
@@ -50,7 +51,11 @@ def test_image_no_longer_than_a_tile_is_one_tile(length: int) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [((100, 16, 16), "leaves nothing"), ((100, 16, 9, 8), "leaves nothing"), ((0, 16, 4), "must be >= 1")],
+    [
+        ((100, 16, 16), "leaves nothing"),
+        ((100, 16, 9, 8), "leaves nothing"),
+        ((0, 16, 4), "must be >= 1"),
+    ],
 )
 def test_impossible_plans(arguments: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):

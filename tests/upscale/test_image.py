@@ -1,4 +1,5 @@
-"""`upscale_image` against closed forms: a nearest-neighbour model makes the same picture, tiled or not.
+"""`upscale_image` against closed forms: a nearest-neighbour model makes the same picture, tiled or
+not.
 
 More than 400 lines, because all promises of one function stand together.
 """
@@ -21,9 +22,12 @@ from tests.helpers.fake_models import Nearest, descriptor, enlarged, nearest, pi
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"tile": 16}, {"tile": 16, "overlap": 0}, {"tile": 24, "overlap": 9, "batch": 5}]
+    "options",
+    [{}, {"tile": 16}, {"tile": 16, "overlap": 0}, {"tile": 24, "overlap": 9, "batch": 5}],
 )
-@pytest.mark.parametrize("size", [(1, 1), (1, 50), (13, 17), (31, 64), (53, 47), (97, 101)], ids=str)
+@pytest.mark.parametrize(
+    "size", [(1, 1), (1, 50), (13, 17), (31, 64), (53, 47), (97, 101)], ids=str
+)
 @pytest.mark.parametrize("scale", [1, 2, 3, 4])
 def test_tiled_equals_untiled(scale: int, size: tuple[int, int], options: dict) -> None:
     image = picture(*size, batch=2)
@@ -34,14 +38,19 @@ def test_tiled_equals_untiled(scale: int, size: tuple[int, int], options: dict) 
 
 
 def test_position_dependent_model_is_blended_between_its_tiles() -> None:
-    """A model that returns a different constant for every call: each pixel is a convex mix of its tiles' constants."""
+    """A model that returns a different constant for every call: each pixel is a convex mix of its
+    tiles' constants."""
 
     class Counter(Nearest):
         def forward(self, x):
             result = super().forward(x)
-            return result if x.device.type == "meta" else torch.full_like(result, len(self.calls) / 10)
+            return (
+                result if x.device.type == "meta" else torch.full_like(result, len(self.calls) / 10)
+            )
 
-    result = upscale_image(descriptor(Counter(2), 2), picture(8, 20), tile=8, overlap=4, batch=1, mode="tile")
+    result = upscale_image(
+        descriptor(Counter(2), 2), picture(8, 20), tile=8, overlap=4, batch=1, mode="tile"
+    )
     row = result[0, 0, :, 0]
     assert row[0] == pytest.approx(0.1) and row[-1] == pytest.approx(row.max().item())
     assert (row[1:] - row[:-1] >= -1e-6).all()
@@ -66,14 +75,19 @@ def test_size_requirements_are_met_by_every_tile(multiple_of: int, minimum: int)
     model = nearest(multiple_of=multiple_of, minimum=minimum)
     image = picture(75, 91)
     result = upscale_image(model, image, tile=40, overlap=8)
-    assert all(h % multiple_of == w % multiple_of == 0 and min(h, w) >= minimum for _, _, h, w in model.model.calls)
+    assert all(
+        h % multiple_of == w % multiple_of == 0 and min(h, w) >= minimum
+        for _, _, h, w in model.model.calls
+    )
     assert (result - enlarged(image, 2)).abs().max() <= 1e-6
 
 
 @pytest.mark.parametrize("tile", [None, 16])
 @pytest.mark.parametrize("model_channels", [1, 3, 4])
 @pytest.mark.parametrize("image_channels", [1, 3, 4])
-def test_any_channels_through_any_model(image_channels: int, model_channels: int, tile: int | None) -> None:
+def test_any_channels_through_any_model(
+    image_channels: int, model_channels: int, tile: int | None
+) -> None:
     image = picture(21, 30, image_channels, batch=2)
     result = upscale_image(nearest(2, model_channels), image, tile=tile)
     expected = enlarged(image, 2)
@@ -104,7 +118,9 @@ class Box(nn.Module):
         self.weight = nn.Parameter(torch.full((3, 1, 3, 3), 1 / 9))
 
     def forward(self, x):
-        return nn.functional.conv2d(nn.functional.pad(x, (1, 1, 1, 1), "replicate"), self.weight, groups=3)
+        return nn.functional.conv2d(
+            nn.functional.pad(x, (1, 1, 1, 1), "replicate"), self.weight, groups=3
+        )
 
 
 def test_transparent_pixels_do_not_fringe() -> None:
@@ -137,13 +153,20 @@ def test_target_size(target, size: tuple[int, int]) -> None:
     image[..., 3] = 0.5
     result = upscale_image(nearest(2), image, target=target)
     assert result.shape == (2, *size, 4)
-    assert (result[..., :3] - 0.25).abs().max() <= 1e-5 and (result[..., 3] - 0.5).abs().max() <= 1e-5
+    assert (result[..., :3] - 0.25).abs().max() <= 1e-5 and (
+        result[..., 3] - 0.5
+    ).abs().max() <= 1e-5
 
 
 def test_progress_counts_every_tile_of_every_frame_and_pass() -> None:
     seen: list[tuple[int, int]] = []
     upscale_image(
-        nearest(), picture(40, 40, 4, batch=2), tile=24, overlap=8, batch=2, progress=lambda *s: seen.append(s)
+        nearest(),
+        picture(40, 40, 4, batch=2),
+        tile=24,
+        overlap=8,
+        batch=2,
+        progress=lambda *s: seen.append(s),
     )
     assert seen == [(2 * (i + 1), 16) for i in range(8)]
 
@@ -175,7 +198,12 @@ def test_descriptor_comes_back_as_it_was(fault: str, dtype: torch.dtype, trainin
         "model": {"batch": 1},
         "argument": {"precision": "fp99"},
     }[fault]
-    expected = {"none": None, "progress": Interrupted, "model": RuntimeError, "argument": ValueError}[fault]
+    expected = {
+        "none": None,
+        "progress": Interrupted,
+        "model": RuntimeError,
+        "argument": ValueError,
+    }[fault]
     for precision in ("auto", "bf16"):
         arguments = {"precision": precision, **options}
         if expected is None:
@@ -218,12 +246,16 @@ class Overflows(Nearest):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_overflow_is_computed_again_in_float32(value: float, precision: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_overflow_is_computed_again_in_float32(
+    value: float, precision: str, caplog: pytest.LogCaptureFixture
+) -> None:
     image = picture(16, 48) * 0.9
     image[0, 4, 40] = 1
     network = Overflows(value)
     with caplog.at_level(logging.WARNING):
-        result = upscale_image(descriptor(network, 2), image, tile=16, overlap=0, batch=1, precision=precision)
+        result = upscale_image(
+            descriptor(network, 2), image, tile=16, overlap=0, batch=1, precision=precision
+        )
     assert (result - enlarged(image, 2)).abs().max() <= 0.005
     assert (result[:, :, 64:] - enlarged(image, 2)[:, :, 64:]).abs().max() <= 1e-6
     assert "float32" in caplog.text and "NaN or infinite" in caplog.text
@@ -252,15 +284,21 @@ class LittleMemory(Nearest):
 
 
 @pytest.mark.parametrize("pixels", [100 * 100, 64 * 64, 3000, 40 * 40])
-@pytest.mark.parametrize("options", [{"mode": "whole"}, {"tile": 128, "batch": 8}, {"tile": 64, "batch": 3}])
+@pytest.mark.parametrize(
+    "options", [{"mode": "whole"}, {"tile": 128, "batch": 8}, {"tile": 64, "batch": 3}]
+)
 def test_out_of_memory_leads_to_smaller_batches_and_tiles(pixels: int, options: dict) -> None:
     network = LittleMemory(pixels)
     image = picture(150, 190)
     seen: list[tuple[int, int]] = []
-    result = upscale_image(descriptor(network, 2), image, progress=lambda *s: seen.append(s), **options)
+    result = upscale_image(
+        descriptor(network, 2), image, progress=lambda *s: seen.append(s), **options
+    )
     assert (result - enlarged(image, 2)).abs().max() <= 1e-6
     assert network.failures <= 5
-    assert seen[-1][0] == seen[-1][1] and [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert seen[-1][0] == seen[-1][1] and [done for done, _ in seen] == sorted(
+        {done for done, _ in seen}
+    )
 
 
 def test_finished_tiles_are_not_computed_again() -> None:
@@ -285,7 +323,9 @@ def test_finished_tiles_are_not_computed_again() -> None:
         if len(network.calls) == 3 and x.shape[-1] == 64:
             network.calls.pop()
             calls_of_first_two.append(len(network.calls))
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 17179869184 bytes")
+            raise RuntimeError(
+                "DefaultCPUAllocator: can't allocate memory: you tried to allocate 17179869184 bytes"
+            )
 
     result = upscale_image(descriptor(network, 2), image, tile=64, overlap=0, batch=1, mode="tile")
     assert (result - enlarged(image, 2)).abs().max() <= 1e-6
@@ -308,7 +348,9 @@ class Fixed(Nearest):
 
 
 @pytest.mark.parametrize("mode", ["auto", "tile", "whole"])
-@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (15, 17), (12, 100), (100, 12), (33, 47)], ids=str)
+@pytest.mark.parametrize(
+    "size", [(1, 1), (1, 40), (40, 1), (15, 17), (12, 100), (100, 12), (33, 47)], ids=str
+)
 def test_networks_of_one_tile_size(size: tuple[int, int], mode: str) -> None:
     image = picture(*size, batch=2)
     result = upscale_image(descriptor(Fixed(3), 3), image, mode=mode)
@@ -341,10 +383,14 @@ def test_an_error_without_a_message_is_named_by_its_type(caplog: pytest.LogCaptu
     assert "does not run (RuntimeError)" in caplog.text
 
 
-def test_a_model_that_does_not_run_in_half_precision_runs_in_float32(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_model_that_does_not_run_in_half_precision_runs_in_float32(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     image = picture(40, 40)
     with caplog.at_level(logging.WARNING):
-        result = upscale_image(descriptor(OnlyFloat32(2), 2), image, tile=16, batch=4, precision="bf16")
+        result = upscale_image(
+            descriptor(OnlyFloat32(2), 2), image, tile=16, batch=4, precision="bf16"
+        )
     assert torch.equal(result, upscale_image(nearest(2), image, tile=16, batch=4))
     assert "does not run (expected m1 and m2" in caplog.text
 
@@ -353,7 +399,13 @@ def test_swinir_in_bfloat16_at_sizes_where_spandrel_fails() -> None:
     from spandrel.architectures.SwinIR import SwinIR
 
     network = SwinIR(
-        img_size=16, window_size=8, depths=[2], embed_dim=12, num_heads=[2], upscale=2, upsampler="nearest+conv"
+        img_size=16,
+        window_size=8,
+        depths=[2],
+        embed_dim=12,
+        num_heads=[2],
+        upscale=2,
+        upsampler="nearest+conv",
     )
     model = descriptor(network.eval(), 2, multiple_of=8)
     image = picture(40, 52)
@@ -396,7 +448,8 @@ def test_tiles_shrink_to_the_free_memory() -> None:
 
 
 class FailingProduct(TorchDispatchMode):
-    """Runs out of memory at one of the products of tensors that come after the model's first call."""
+    """Runs out of memory at one of the products of tensors that come after the model's first
+    call."""
 
     def __init__(self, number: int, calls: list) -> None:
         super().__init__()
@@ -427,7 +480,9 @@ def test_copies_keep_nothing_of_the_host() -> None:
     model.patcher = object()
     copy = cast_copy(model, torch.bfloat16)
     assert "patcher" not in vars(copy) and copy.model is not model.model
-    assert copy.dtype == torch.bfloat16 and model.dtype == torch.float32 and hasattr(model, "patcher")
+    assert (
+        copy.dtype == torch.bfloat16 and model.dtype == torch.float32 and hasattr(model, "patcher")
+    )
 
 
 @pytest.mark.parametrize(
@@ -440,7 +495,9 @@ def test_copies_keep_nothing_of_the_host() -> None:
         (False, False, (9, 0), torch.float32),
     ],
 )
-def test_best_dtype(monkeypatch: pytest.MonkeyPatch, half: bool, bfloat: bool, capability, expected) -> None:
+def test_best_dtype(
+    monkeypatch: pytest.MonkeyPatch, half: bool, bfloat: bool, capability, expected
+) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     model = nearest(2)
     model.supports_half, model.supports_bfloat16 = half, bfloat
@@ -453,7 +510,12 @@ def test_best_dtype(monkeypatch: pytest.MonkeyPatch, half: bool, bfloat: bool, c
     [
         (torch.cuda.OutOfMemoryError("CUDA out of memory"), True),
         (RuntimeError("MPS backend out of memory (MPS allocated: 5 GB)"), True),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (
+            RuntimeError(
+                "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+            ),
+            True,
+        ),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), True),
         (MemoryError(), True),
         (RuntimeError("shape mismatch"), False),
@@ -488,7 +550,9 @@ class Box4(nn.Module):
 
 def test_the_floor_says_what_to_do() -> None:
     model = descriptor(LittleMemory(10), 2)
-    with pytest.raises(OutOfMemoryError, match=r"single tile of \d+x\d+ pixels.*close other programs"):
+    with pytest.raises(
+        OutOfMemoryError, match=r"single tile of \d+x\d+ pixels.*close other programs"
+    ):
         upscale_image(model, picture(100, 100))
 
 
@@ -583,7 +647,9 @@ def test_bad_options(options: dict, message: str) -> None:
 def test_huge_images_are_refused_before_any_work(target: float | None) -> None:
     model = nearest()
     huge = torch.zeros(1).expand(1, 60_000, 60_000, 3)
-    with pytest.raises(OutOfMemoryError, match=r"needs \d+\.\d GiB of main memory and \d+\.\d GiB are free"):
+    with pytest.raises(
+        OutOfMemoryError, match=r"needs \d+\.\d GiB of main memory and \d+\.\d GiB are free"
+    ):
         upscale_image(model, huge, target=target)
     assert model.model.calls == []
 

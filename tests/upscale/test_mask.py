@@ -1,4 +1,5 @@
-"""Mask-limited upscaling: weights against scipy, the rest against the unmasked and the plainly resampled picture."""
+"""Mask-limited upscaling: weights against scipy, the rest against the unmasked and the plainly
+resampled picture."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ def box(height: int, width: int, top: int, bottom: int, left: int, right: int) -
 
 
 def resampled(image: torch.Tensor, scale: int = 2) -> torch.Tensor:
-    return torch.stack([resize(frame, (frame.shape[0] * scale, frame.shape[1] * scale)) for frame in image])
+    return torch.stack(
+        [resize(frame, (frame.shape[0] * scale, frame.shape[1] * scale)) for frame in image]
+    )
 
 
 def enlarged(mask: torch.Tensor, scale: int = 2) -> torch.Tensor:
@@ -43,7 +46,9 @@ def test_a_straight_border_is_a_ramp() -> None:
 def test_weights_against_scipy(size: tuple[int, int]) -> None:
     mask = picture(*size)[0, ..., 0] ** 8
     region = feathered(mask)
-    grown = ndimage.maximum_filter(torch.where(mask >= LEAST, mask, 0).double().numpy(), 2 * GROWTH + 1, mode="nearest")
+    grown = ndimage.maximum_filter(
+        torch.where(mask >= LEAST, mask, 0).double().numpy(), 2 * GROWTH + 1, mode="nearest"
+    )
     mean = [
         ndimage.uniform_filter(x, 2 * SOFTENING + 1, mode="constant")
         for x in (grown, torch.ones(size).double().numpy())
@@ -57,11 +62,15 @@ def test_weights_against_scipy(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize(("scale", "channels"), [(2, 1), (1, 3), (2, 3), (3, 3), (2, 4)])
 def test_the_model_inside_resampling_outside(scale: int, channels: int, options: dict) -> None:
     model, image = stencil(scale), picture(101, 143, channels, batch=3)
-    masks = torch.cat([box(101, 143, 10, 30, 20, 60), box(101, 143, 90, 101, 0, 5), box(101, 143, 50, 51, 70, 71)])
+    masks = torch.cat(
+        [box(101, 143, 10, 30, 20, 60), box(101, 143, 90, 101, 0, 5), box(101, 143, 50, 51, 70, 71)]
+    )
     result = upscale_image(model, image, mask=masks, **options)
     plain, modelled = resampled(image, scale), upscale_image(model, image, **options)
     inside = enlarged(masks, scale).bool()
-    reached = torch.stack([torch.from_numpy(ndimage.maximum_filter(m.numpy(), 2 * REACH + 3)) for m in masks])
+    reached = torch.stack(
+        [torch.from_numpy(ndimage.maximum_filter(m.numpy(), 2 * REACH + 3)) for m in masks]
+    )
     outside = ~enlarged(reached, scale).bool()
     assert (result - modelled)[inside].abs().max() <= 1e-6
     assert (result - plain)[outside].abs().max() <= 2e-5
@@ -76,29 +85,49 @@ def test_a_grey_mask_is_a_mix(channels: int) -> None:
     model, image = stencil(), picture(40, 51, channels)
     if channels == 4:  # no premultiplied colour above its alpha, also where resampling overshoots
         image[..., :3], image[..., 3:] = image[..., :3] * 0.2 + 0.3, image[..., 3:] * 0.2 + 0.8
-    result = premultiplied(upscale_image(model, image, mask=torch.full((1, 40, 51), 0.25), mode="whole"))
-    modelled, plain = premultiplied(upscale_image(model, image, mode="whole")), premultiplied(resampled(image))
+    result = premultiplied(
+        upscale_image(model, image, mask=torch.full((1, 40, 51), 0.25), mode="whole")
+    )
+    modelled, plain = (
+        premultiplied(upscale_image(model, image, mode="whole")),
+        premultiplied(resampled(image)),
+    )
     assert (result - (0.25 * modelled + 0.75 * plain)).abs().max() <= 1e-5
 
 
 def premultiplied(image: torch.Tensor) -> torch.Tensor:
-    return torch.cat([image[..., :3] * image[..., 3:], image[..., 3:]], -1) if image.shape[-1] == 4 else image
+    return (
+        torch.cat([image[..., :3] * image[..., 3:], image[..., 3:]], -1)
+        if image.shape[-1] == 4
+        else image
+    )
 
 
-@pytest.mark.parametrize("options", [{}, {"ensemble": 8, "colour_fix": "wavelet"}, {"mode": "whole"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"ensemble": 8, "colour_fix": "wavelet"}, {"mode": "whole"}], ids=str
+)
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_an_empty_mask_is_plain_resampling(channels: int, options: dict) -> None:
     model, image, seen = stencil(), picture(33, 41, channels, batch=2), []
     result = upscale_image(
-        model, image, mask=torch.zeros(1, 64, 64), progress=lambda *step: seen.append(step), **options
+        model,
+        image,
+        mask=torch.zeros(1, 64, 64),
+        progress=lambda *step: seen.append(step),
+        **options,
     )
     assert (result - resampled(image)).abs().max() <= 2e-5
     assert model.model.calls == [] and seen == [(1, 2), (2, 2)]
 
 
 def test_a_full_mask_changes_nothing() -> None:
-    model, image = load_model(random_fdat(small("pixelshuffledirect", 2)).state_dict()), picture(40, 50)
-    assert torch.equal(upscale_image(model, image, mask=torch.ones(1, 7, 9)), upscale_image(model, image))
+    model, image = (
+        load_model(random_fdat(small("pixelshuffledirect", 2)).state_dict()),
+        picture(40, 50),
+    )
+    assert torch.equal(
+        upscale_image(model, image, mask=torch.ones(1, 7, 9)), upscale_image(model, image)
+    )
 
 
 def test_an_empty_frame_beside_others() -> None:
@@ -138,7 +167,9 @@ def test_the_automatic_tile_leaves_most_out(name: str) -> None:
     image, mask = picture(700, 800), box(700, 800, 300, 350, 300, 340)
     if name == "fdat":
         model, calls = load_model(random_fdat(small("pixelshuffledirect", 2)).state_dict()), []
-        model.model.register_forward_hook(lambda module, inputs, output: calls.append(tuple(inputs[0].shape)))
+        model.model.register_forward_hook(
+            lambda module, inputs, output: calls.append(tuple(inputs[0].shape))
+        )
         model.model.calls = calls
     else:
         model = stencil() if name == "stencil" else descriptor(Fixed(), 2)
@@ -147,7 +178,10 @@ def test_the_automatic_tile_leaves_most_out(name: str) -> None:
 
 
 def test_exact_mode_is_the_whole_image_inside() -> None:
-    model, image = load_model(random_fdat(small("pixelshuffledirect", 2)).state_dict()), picture(60, 70)
+    model, image = (
+        load_model(random_fdat(small("pixelshuffledirect", 2)).state_dict()),
+        picture(60, 70),
+    )
     mask = box(60, 70, 5, 20, 30, 50)
     result = upscale_image(model, image, mask=mask, mode="exact")
     assert (result - whole(model, image))[enlarged(mask).bool()].abs().max() <= 5e-5

@@ -1,4 +1,5 @@
-"""All options together against their pieces put together by hand, bad ones, result types, equal frames, memory."""
+"""All options together against their pieces put together by hand, bad ones, result types, equal
+frames, memory."""
 
 from __future__ import annotations
 
@@ -11,18 +12,33 @@ from fdat_dense_iso.arch import load_model
 from fdat_dense_iso.upscale import upscale_image
 from fdat_dense_iso.upscale.mask import feathered
 from fdat_dense_iso.upscale.memory import LiveBytes
-from tests.helpers.fake_models import Nearest, descriptor, nearest, picture, pixels_computed, stencil, whole
+from tests.helpers.fake_models import (
+    Nearest,
+    descriptor,
+    nearest,
+    picture,
+    pixels_computed,
+    stencil,
+    whole,
+)
 from tests.helpers.fdat_cases import random_fdat, small
 from tests.upscale.test_colour import fixed
 from tests.upscale.test_ensemble import expected as mean_of_symmetries
 from tests.upscale.test_exact import MODELS
 from tests.upscale.test_resize import by_pillow
 
-ALL = {"seamless": "both", "ensemble": 8, "colour_fix": "wavelet", "target": "fit 90x90", "alpha": "resize"}
+ALL = {
+    "seamless": "both",
+    "ensemble": 8,
+    "colour_fix": "wavelet",
+    "target": "fit 90x90",
+    "alpha": "resize",
+}
 
 
 def by_hand(model, frame: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Nine copies of the texture and of its mask, each step on all of that, and the middle of it taken in the end."""
+    """Nine copies of the texture and of its mask, each step on all of that, and the middle of it
+    taken in the end."""
     (height, width, channels), scale = frame.shape, model.scale
     tiled = frame.repeat(3, 3, 1)
     modelled = mean_of_symmetries(model, tiled[None, ..., :3], 8)[0].double().numpy()
@@ -44,7 +60,11 @@ def by_hand(model, frame: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     for plane in planes:
         weight = planes[3] if channels == 4 and plane is not planes[3] else 1
         large = torch.from_numpy((plane * weight).astype(np.float32))[..., None]
-        final.append(by_pillow(large, (3 * target[0], 3 * target[1]))[target[0] : -target[0], target[1] : -target[1]])
+        final.append(
+            by_pillow(large, (3 * target[0], 3 * target[1]))[
+                target[0] : -target[0], target[1] : -target[1]
+            ]
+        )
     if channels == 4:
         final[:3] = [(plane / final[3]).clip(0, 1) for plane in final[:3]]
     return torch.from_numpy(np.stack(final, -1))
@@ -88,15 +108,23 @@ def test_all_together_through_exact_engines(name: str, channels: int) -> None:
     result = upscale_image(model, frames, mode="exact", **options)
     assert result.shape == (1, 61, 90, channels)
     visible = 1 if channels != 4 else result[..., 3:]
-    assert ((result - upscale_image(plain, frames, mode="whole", **options)) * visible).abs().max() <= 2e-4
+    assert (
+        (result - upscale_image(plain, frames, mode="whole", **options)) * visible
+    ).abs().max() <= 2e-4
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seamless": "diagonal"}, "seamless 'diagonal' is not known; use one of none, horizontal, vertical, both"),
+        (
+            {"seamless": "diagonal"},
+            "seamless 'diagonal' is not known; use one of none, horizontal, vertical, both",
+        ),
         ({"ensemble": 3}, "ensemble 3 is not known; use one of 1, 2, 4, 8"),
-        ({"colour_fix": "adain"}, "colour_fix 'adain' is not known; use one of none, average, wavelet"),
+        (
+            {"colour_fix": "adain"},
+            "colour_fix 'adain' is not known; use one of none, average, wavelet",
+        ),
         ({"dtype": torch.uint8}, "dtype torch.uint8 is not known"),
         ({"mode": "exact", "mask": torch.ones(1, 8, 8)}, "no exact mode"),
         ({"target": "fit 100"}, "is not understood"),
@@ -119,7 +147,9 @@ def test_bad_options_are_refused_before_any_work(options: dict, message: str) ->
 def test_result_type(dtype: torch.dtype, target: str | None) -> None:
     model, image = stencil(), picture(30, 41, 4, batch=2)
     result = upscale_image(model, image, dtype=dtype, target=target)
-    assert result.dtype == dtype and torch.equal(result, upscale_image(model, image, target=target).to(dtype))
+    assert result.dtype == dtype and torch.equal(
+        result, upscale_image(model, image, target=target).to(dtype)
+    )
 
 
 def peak_bytes(image: torch.Tensor, **options) -> int:
@@ -150,7 +180,8 @@ def test_only_one_frame_is_held_beside_the_result() -> None:
     ids=["ensemble2", "ensemble8", "colour", "seamless", "mask"],
 )
 def test_options_need_little_more(options: dict, frames: float) -> None:
-    """In frames of the result, beside what is needed without the option: the ensemble's members come one at a time."""
+    """In frames of the result, beside what is needed without the option: the ensemble's members
+    come one at a time."""
     image = picture(512, 320)
     assert peak_bytes(image, **options) <= peak_bytes(image) + (frames + 0.5) * 4 * 3 * 1024 * 640
 
@@ -198,4 +229,9 @@ def test_work_is_bounded_by_what_is_asked_for() -> None:
     image = picture(50, 60)
     assert torch.equal(upscale_image(descriptor(Once(2), 2), image), whole(nearest(2), image))
     fdat = load_model(random_fdat(small("pixelshuffledirect", 2)).state_dict())
-    assert upscale_image(fdat, image, ensemble=1, seamless="none", colour_fix="none").shape == (1, 100, 120, 3)
+    assert upscale_image(fdat, image, ensemble=1, seamless="none", colour_fix="none").shape == (
+        1,
+        100,
+        120,
+        3,
+    )

@@ -1,4 +1,5 @@
-"""The live preview's engine side: what is shown when, and that nothing is done for what is not shown."""
+"""The live preview's engine side: what is shown when, and that nothing is done for what is not
+shown."""
 
 from __future__ import annotations
 
@@ -43,7 +44,9 @@ def test_tile_by_tile(channels: int) -> None:
     image[..., 3:] = 1
     options = {"tile": 16, "overlap": 0, "batch": 1, "mode": "tile"}
     model = stencil()
-    result = upscale_image(model, image, preview=seen, progress=lambda *step: told.append(step), **options)
+    result = upscale_image(
+        model, image, preview=seen, progress=lambda *step: told.append(step), **options
+    )
     assert torch.equal(result, upscale_image(model, image, **options))
     assert seen.steps == told and len(told) == 12
     assert torch.equal(seen.pictures[-1], as_uint8(result[0]))
@@ -71,25 +74,34 @@ def test_band_by_band() -> None:
     result = upscale_image(model, image, preview=seen)
     assert torch.equal(seen.pictures[-1], as_uint8(result[0]))
     assert torch.equal(result, upscale_image(model, image))
-    finished = [int((shown == as_uint8(result[0])).all(-1).all(-1).sum()) for shown in seen.pictures]
-    assert finished == sorted(set(finished)) and len(finished) > 3  # the first, of the input only, and bands
+    finished = [
+        int((shown == as_uint8(result[0])).all(-1).all(-1).sum()) for shown in seen.pictures
+    ]
+    assert (
+        finished == sorted(set(finished)) and len(finished) > 3
+    )  # the first, of the input only, and bands
 
 
 @pytest.mark.parametrize("size", [(256, 256), (257, 100), (900, 1400), (30, 5000)], ids=str)
 def test_large_results_are_averaged_down(size: tuple[int, int]) -> None:
     rows, columns = (torch.linspace(0, 1, side) for side in size)
-    image = torch.stack([rows[:, None].expand(size), columns.expand(size), rows[:, None] * columns], -1)[None]
+    image = torch.stack(
+        [rows[:, None].expand(size), columns.expand(size), rows[:, None] * columns], -1
+    )[None]
     seen = Shown()
     result = upscale_image(nearest(2), image, preview=seen)
     shown, side = seen.pictures[-1].float() / 255, max(size) * 2
     step = side / max(shown.shape[:2])
     assert max(shown.shape[:2]) > LONGEST_SIDE / 2 - 1
-    expected = torch.nn.functional.interpolate(result.movedim(-1, 1), shown.shape[:2], mode="area")[0].movedim(0, -1)
+    expected = torch.nn.functional.interpolate(result.movedim(-1, 1), shown.shape[:2], mode="area")[
+        0
+    ].movedim(0, -1)
     assert (shown - expected).abs().max() <= 1 / 255 + 2 * step / (2 * min(size))
 
 
 def test_every_frame_and_channel_of_its_own() -> None:
-    """A model of one channel makes red, green and blue one after the other; equal frames are not shown again."""
+    """A model of one channel makes red, green and blue one after the other; equal frames are not
+    shown again."""
     image, seen = picture(20, 30, batch=3), Shown()
     image[2] = image[1]
     result = upscale_image(nearest(2, 1), image, preview=seen)
@@ -98,7 +110,9 @@ def test_every_frame_and_channel_of_its_own() -> None:
         one, two, three = seen.pictures[3 * index : 3 * index + 3]
         final = as_uint8(result[index])
         assert torch.equal(three, final) and torch.equal(two[..., :2], final[..., :2])
-        assert torch.equal(one[..., 0], final[..., 0]) and not torch.equal(one[..., 1], final[..., 1])
+        assert torch.equal(one[..., 0], final[..., 0]) and not torch.equal(
+            one[..., 1], final[..., 1]
+        )
 
 
 def test_unmasked_parts_are_not_darkened() -> None:

@@ -1,4 +1,5 @@
-"""Resampling against Pillow; periodic resampling against Pillow on a texture laid out five times."""
+"""Resampling against Pillow; periodic resampling against Pillow on a texture laid out five
+times."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ def random(*shape: int) -> torch.Tensor:
 
 
 def by_pillow(frame: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
-    resized = Image.fromarray(frame[..., 0].numpy(), "F").resize(size[::-1], Image.Resampling.BICUBIC)
+    resized = Image.fromarray(frame[..., 0].numpy(), "F").resize(
+        size[::-1], Image.Resampling.BICUBIC
+    )
     return np.asarray(resized).clip(0, 1)
 
 
@@ -26,12 +29,18 @@ def test_resize_against_pillow(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("wrap", [(True, False), (False, True), (True, True)], ids=str)
-@pytest.mark.parametrize("size", [(20, 31), (80, 90), (41, 114), (7, 200), (82, 57), (1, 1)], ids=str)
-def test_periodic_resize_is_the_middle_of_many_copies(size: tuple[int, int], wrap: tuple[bool, bool]) -> None:
+@pytest.mark.parametrize(
+    "size", [(20, 31), (80, 90), (41, 114), (7, 200), (82, 57), (1, 1)], ids=str
+)
+def test_periodic_resize_is_the_middle_of_many_copies(
+    size: tuple[int, int], wrap: tuple[bool, bool]
+) -> None:
     frame = random(41, 57, 1)
     copies = [5 if periodic else 1 for periodic in wrap]
     large = by_pillow(frame.repeat(*copies, 1), (size[0] * copies[0], size[1] * copies[1]))
-    rows, columns = (slice(2 * side, 3 * side) if periodic else slice(None) for side, periodic in zip(size, wrap))
+    rows, columns = (
+        slice(2 * side, 3 * side) if periodic else slice(None) for side, periodic in zip(size, wrap)
+    )
     assert np.abs(resize(frame, size, wrap)[..., 0].numpy() - large[rows, columns]).max() <= 1e-4
 
 

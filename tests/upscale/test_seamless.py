@@ -1,4 +1,5 @@
-"""Seamless textures: against the middle of nine copies, and against the upscaled half-rolled texture."""
+"""Seamless textures: against the middle of nine copies, and against the upscaled half-rolled
+texture."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ def test_is_the_middle_of_many_copies(seamless: str, channels: int, size: tuple[
 @pytest.mark.parametrize("target", [None, "50x90", "30x20", "100%"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("seamless", AXES)
-def test_the_half_rolled_texture_gives_the_half_rolled_result(seamless: str, channels: int, target: str | None) -> None:
+def test_the_half_rolled_texture_gives_the_half_rolled_result(
+    seamless: str, channels: int, target: str | None
+) -> None:
     axes = AXES[seamless]
     image = picture(60, 40, channels)
     image[..., 3:] = image[..., 3:] * 0.5 + 0.5
@@ -43,18 +46,27 @@ def test_the_half_rolled_texture_gives_the_half_rolled_result(seamless: str, cha
     result = upscale_image(model, image, **options)
     again = upscale_image(model, rolled(image, axes), **options)
     assert (again - rolled(result, axes)).abs().max() <= 1e-5
-    plain = upscale_image(model, image, target=target), upscale_image(model, rolled(image, axes), target=target)
+    plain = (
+        upscale_image(model, image, target=target),
+        upscale_image(model, rolled(image, axes), target=target),
+    )
     assert (plain[1] - rolled(plain[0], axes)).abs().max() > 0.05
 
 
 def test_in_tiles() -> None:
-    """Where tiles end differs between the two, so that they agree only as well as tiles do among themselves."""
+    """Where tiles end differs between the two, so that they agree only as well as tiles do among
+    themselves."""
     image, model = picture(90, 130), stencil()
     options = {"tile": 64, "overlap": 16, "seamless": "both"}
-    result, again = upscale_image(model, image, **options), upscale_image(model, rolled(image, (1, 2)), **options)
+    result, again = (
+        upscale_image(model, image, **options),
+        upscale_image(model, rolled(image, (1, 2)), **options),
+    )
     tiles = (upscale_image(model, image, tile=64, overlap=16) - whole(model, image)).abs().max()
     assert (again - rolled(result, (1, 2))).abs().max() <= 2 * tiles < 0.08
-    plain, other = (upscale_image(model, x, tile=64, overlap=16) for x in (image, rolled(image, (1, 2))))
+    plain, other = (
+        upscale_image(model, x, tile=64, overlap=16) for x in (image, rolled(image, (1, 2)))
+    )
     assert (other - rolled(plain, (1, 2))).abs().max() > 0.2
 
 
@@ -83,7 +95,8 @@ def test_networks_of_one_tile_size(size: tuple[int, int]) -> None:
 
 
 def test_exact_mode() -> None:
-    """FDAT's statistics are those of the continued texture, so that its two results agree nearly, not to the bit."""
+    """FDAT's statistics are those of the continued texture, so that its two results agree nearly,
+    not to the bit."""
     model = load_model(random_fdat(small("pixelshuffledirect", 2)).state_dict())
     image = torch.nn.functional.interpolate(picture(8, 8).movedim(-1, 1), (64, 96), mode="bicubic")
     image = image.movedim(1, -1).clamp(0, 1)
@@ -100,7 +113,9 @@ def test_exact_mode() -> None:
 def test_extend(length: int) -> None:
     x = torch.arange(float(length))
     assert extend(x, 0, 5, True).tolist() == [float((i - 5) % length) for i in range(length + 10)]
-    assert extend(x, 0, 5, False).tolist() == [float(min(max(i - 5, 0), length - 1)) for i in range(length + 10)]
+    assert extend(x, 0, 5, False).tolist() == [
+        float(min(max(i - 5, 0), length - 1)) for i in range(length + 10)
+    ]
 
 
 def test_margins_are_taken_off_again() -> None:

@@ -44,7 +44,19 @@ def test_a_number_is_a_factor() -> None:
     "text",
     [
         *("x", "big", "0", "0x", "-2", "2xx", "1e3", "65", "0x0", "100%%", "nan", "1920x1080x3"),
-        *("mp", "0mp", "-1mp", "99999999mp", "2mp2", "fit", "fit 100", "fit 100x", "fit x100", "fit 2mp", "fit 0x5"),
+        *(
+            "mp",
+            "0mp",
+            "-1mp",
+            "99999999mp",
+            "2mp2",
+            "fit",
+            "fit 100",
+            "fit 100x",
+            "fit x100",
+            "fit 2mp",
+            "fit 0x5",
+        ),
     ],
 )
 def test_parse_refuses(text: str) -> None:
@@ -75,7 +87,9 @@ SIZES = [(1080, 1920), (1920, 1080), (37, 113), (512, 512), (5, 700), (997, 7)]
 
 @pytest.mark.parametrize("box", [(1920, 1080), (100, 100), (31, 77), (1, 1)], ids=str)
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_fit_never_exceeds_and_keeps_the_aspect(size: tuple[int, int], box: tuple[int, int]) -> None:
+def test_fit_never_exceeds_and_keeps_the_aspect(
+    size: tuple[int, int], box: tuple[int, int]
+) -> None:
     found = Target(width=box[0], height=box[1], fit=True).size(*size)
     limits = box[1], box[0]
     factor = min(Fraction(limit, side) for limit, side in zip(limits, size))
@@ -94,7 +108,11 @@ def test_megapixels(size: tuple[int, int], megapixels: float) -> None:
 
 @pytest.mark.parametrize(
     ("target", "size"),
-    [(Target(factor=0.001), (40, 40)), (Target(width=10**6), (40, 40)), (Target(megapixels=10), (1, 1000))],
+    [
+        (Target(factor=0.001), (40, 40)),
+        (Target(width=10**6), (40, 40)),
+        (Target(megapixels=10), (1, 1000)),
+    ],
     ids=str,
 )
 def test_sizes_that_cannot_be(target: Target, size: tuple[int, int]) -> None:

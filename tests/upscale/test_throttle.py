@@ -18,7 +18,8 @@ class Clock:
 
 
 def run(step: float, cost: float, seconds: float) -> tuple[list[float], float]:
-    """The seconds at which something of ``cost`` was due, asked every ``step``, and the largest share it ever had."""
+    """The seconds at which something of ``cost`` was due, asked every ``step``, and the largest
+    share it ever had."""
     clock = Clock()
     throttle = Throttle(0.5, 0.02, clock, clock)
     start, times, share = clock.now, [], 0.0

@@ -1,4 +1,5 @@
-"""Colours of video frames, against the code values of the standards' colour bars, and closed forms."""
+"""Colours of video frames, against the code values of the standards' colour bars, and closed
+forms."""
 
 from __future__ import annotations
 
@@ -58,7 +59,9 @@ def test_colour_bars(bars: tuple[int, int, int], chroma: str) -> None:
     matrix, levels, bits = bars
     colour = Colour(matrix=matrix, range=levels)
     for rgb, codes in zip(RGB_BARS, BARS[bars], strict=True):
-        made = FrameMaker(name_of(bits, chroma), colour, 16, 24)(torch.tensor(rgb).float().expand(16, 24, 3))
+        made = FrameMaker(name_of(bits, chroma), colour, 16, 24)(
+            torch.tensor(rgb).float().expand(16, 24, 3)
+        )
         assert [int(plane[3, 3]) for plane in plane_arrays(made)] == pytest.approx(codes, abs=1)
         assert made.color_range == levels
         frame = frame_of(name_of(bits, chroma), 16, 24, codes)
@@ -66,7 +69,9 @@ def test_colour_bars(bars: tuple[int, int, int], chroma: str) -> None:
         reader = SampleReader(frame.format, colour, 16, 24)
         read = reader.rgb(reader.samples(frame))
         assert read.shape == (16, 24, 3)
-        assert (read - torch.tensor(rgb)).abs().max() < 1.3 / 2 ** (bits - 1)  # a code value is rounded
+        assert (read - torch.tensor(rgb)).abs().max() < 1.3 / 2 ** (
+            bits - 1
+        )  # a code value is rounded
 
 
 @pytest.mark.parametrize("matrix", [1, 4, 5, 6, 7, 9])
@@ -80,7 +85,9 @@ def test_pictures_come_back(matrix: int, levels: int, bits: int) -> None:
     assert (reader.rgb(reader.samples(made)) - rgb).abs().max() < 2 / 2**bits
 
 
-@pytest.mark.parametrize("name", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuvj420p", "nv12"])
+@pytest.mark.parametrize(
+    "name", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuvj420p", "nv12"]
+)
 def test_luma_is_not_touched(name: str) -> None:
     values = np.random.default_rng(0).integers(0, 256, (34, 46))
     frame = frame_of(name, 34, 46, [values])
@@ -97,18 +104,26 @@ def test_chroma_is_sited_left_and_between_rows() -> None:
     """A sample of 4:2:0 chroma lies on every other column, and in the middle of two rows."""
     height, width = 32, 64
     columns, rows = np.arange(width // 2), np.arange(height // 2)[:, None]
-    frame = frame_of("yuv420p", height, width, [128, 40 + 4 * columns, np.broadcast_to(40 + 4 * rows, (16, 32))])
+    frame = frame_of(
+        "yuv420p", height, width, [128, 40 + 4 * columns, np.broadcast_to(40 + 4 * rows, (16, 32))]
+    )
     samples = SampleReader(frame.format, Colour(), height, width).samples(frame) / 256
     inside = np.s_[8:-8]
     np.testing.assert_allclose(samples[1, 8][inside], (40 + 2 * np.arange(width))[inside], atol=0.2)
-    np.testing.assert_allclose(samples[2, :, 8][inside], (39 + 2 * np.arange(height))[inside], atol=0.2)
+    np.testing.assert_allclose(
+        samples[2, :, 8][inside], (39 + 2 * np.arange(height))[inside], atol=0.2
+    )
     back = frame_of("yuv444p", height, width, [np.rint(plane) for plane in samples])
-    planes = [plane[:, : width // 2] for plane in plane_arrays(PixelFormatConverter("yuv420p")(back))]
+    planes = [
+        plane[:, : width // 2] for plane in plane_arrays(PixelFormatConverter("yuv420p")(back))
+    ]
     np.testing.assert_allclose(planes[1][8, 6:-6], (40 + 4 * columns)[6:-6], atol=1)
     np.testing.assert_allclose(planes[2][6:-6, 8], (40 + 4 * rows[:, 0])[6:-6], atol=1)
 
 
-@pytest.mark.parametrize(("name", "top"), [("rgb24", 255), ("gbrp", 255), ("gbrp10le", 1023), ("rgb48le", 65535)])
+@pytest.mark.parametrize(
+    ("name", "top"), [("rgb24", 255), ("gbrp", 255), ("gbrp10le", 1023), ("rgb48le", 65535)]
+)
 def test_rgb_is_taken_as_it_is(name: str, top: int) -> None:
     values = np.random.default_rng(0).integers(0, top + 1, (9, 7, 3))
     frame = av.VideoFrame(7, 9, name)
@@ -118,7 +133,9 @@ def test_rgb_is_taken_as_it_is(name: str, top: int) -> None:
     else:
         plane_arrays(frame)[0][:, :21] = values.reshape(9, 21)
     reader = SampleReader(frame.format, Colour(matrix=0), 9, 7)
-    np.testing.assert_allclose(reader.rgb(reader.samples(frame)).numpy(), values / top, atol=1.1 / top)
+    np.testing.assert_allclose(
+        reader.rgb(reader.samples(frame)).numpy(), values / top, atol=1.1 / top
+    )
 
 
 @pytest.mark.parametrize(("name", "black", "white"), [("gray", 16, 235), ("gray10le", 64, 940)])

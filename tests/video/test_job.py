@@ -18,7 +18,14 @@ pytest.importorskip("av")
 import av
 
 from fdat_dense_iso.picture.files import VIDEO_SUFFIXES
-from fdat_dense_iso.video import Encoding, PictureVideo, UnsupportedStreamError, VideoError, VideoFile, VideoJob
+from fdat_dense_iso.video import (
+    Encoding,
+    PictureVideo,
+    UnsupportedStreamError,
+    VideoError,
+    VideoFile,
+    VideoJob,
+)
 from fdat_dense_iso.video.colour import Colour, FrameMaker
 from fdat_dense_iso.video.write import CONTAINERS, SEGMENT_FRAMES, SegmentEncoder
 from tests.helpers.video_cases import MIRRORED, TURNED, Clip, probe, write_clip
@@ -43,15 +50,21 @@ class Doubler:
         return frames.repeat_interleave(self.factor, 1).repeat_interleave(self.factor, 2)
 
 
-def upscale(source: Path, target: Path, *, factor: int = 2, run=None, encoding: Encoding = FINE, **options) -> VideoJob:
+def upscale(
+    source: Path, target: Path, *, factor: int = 2, run=None, encoding: Encoding = FINE, **options
+) -> VideoJob:
     with VideoFile(source) as video:
         height, width = video.size
-        job = VideoJob(video, target, size=(height * factor, width * factor), encoding=encoding, **options)
+        job = VideoJob(
+            video, target, size=(height * factor, width * factor), encoding=encoding, **options
+        )
         job.run(run or Doubler(factor))
     return job
 
 
-def assert_same_pictures(result: list[np.ndarray], source: list[np.ndarray], *, factor: int = 2) -> None:
+def assert_same_pictures(
+    result: list[np.ndarray], source: list[np.ndarray], *, factor: int = 2
+) -> None:
     """Up to what encoding finely and resampling the chroma twice cost."""
     assert len(result) == len(source)
     for got, frame in zip(result, source, strict=True):
@@ -60,7 +73,8 @@ def assert_same_pictures(result: list[np.ndarray], source: list[np.ndarray], *, 
         assert np.abs(got - expected).mean() < 0.7
 
 
-# What is kept -----------------------------------------------------------------------------------------------
+# What is kept
+# -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -68,15 +82,33 @@ def assert_same_pictures(result: list[np.ndarray], source: list[np.ndarray], *, 
     [
         (".mp4", Clip(frames=100, metadata={"title": "A title"})),
         (".mov", Clip(rate=Fraction(25), colour=(9, 16, 9, 1))),
-        (".mkv", Clip(rate=Fraction(24), codec="libx265", audio=("libopus", "flac"), colour=(5, 6, 5, 1))),
-        (".mp4", Clip(pts=[number * 1001 + number % 7 * 131 for number in range(30)])),  # variable frame rate
+        (
+            ".mkv",
+            Clip(
+                rate=Fraction(24), codec="libx265", audio=("libopus", "flac"), colour=(5, 6, 5, 1)
+            ),
+        ),
+        (
+            ".mp4",
+            Clip(pts=[number * 1001 + number % 7 * 131 for number in range(30)]),
+        ),  # variable frame rate
         (".mp4", Clip(pixel_format="yuv420p", colour=(1, 1, 1, 2))),  # full range
         (".mp4", Clip(audio=(), offset=0.5)),
         (".mp4", Clip(frames=1)),
         (".mp4", Clip(frames=SEGMENT_FRAMES + 1, matrix=TURNED)),
         (".mp4", Clip(matrix=MIRRORED, pixel_format="yuv444p")),
     ],
-    ids=["mp4", "mov", "mkv", "vfr", "full range", "late without audio", "one frame", "turned", "mirrored"],
+    ids=[
+        "mp4",
+        "mov",
+        "mkv",
+        "vfr",
+        "full range",
+        "late without audio",
+        "one frame",
+        "turned",
+        "mirrored",
+    ],
 )
 def test_everything_but_the_size_is_kept(tmp_path: Path, suffix: str, clip: Clip) -> None:
     source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
@@ -96,7 +128,9 @@ def test_everything_but_the_size_is_kept(tmp_path: Path, suffix: str, clip: Clip
 
 
 def test_ten_bits_are_kept_as_hevc(tmp_path: Path) -> None:
-    write_clip(tmp_path / "in.mp4", Clip(codec="libx265", pixel_format="yuv420p10le", colour=(9, 16, 9, 1)))
+    write_clip(
+        tmp_path / "in.mp4", Clip(codec="libx265", pixel_format="yuv420p10le", colour=(9, 16, 9, 1))
+    )
     job = upscale(tmp_path / "in.mp4", tmp_path / "out.mp4", encoding=Encoding())
     before, after = probe(tmp_path / "in.mp4"), probe(tmp_path / "out.mp4")
     assert job.encoding == Encoding(codec="hevc", crf=20, pixel_format="yuv420p10le")
@@ -119,7 +153,9 @@ def test_a_rotated_video_is_upscaled_upright(tmp_path: Path) -> None:
     assert run.shapes == [(1, 64, 48, 3)] * 2
 
 
-def test_a_matrix_left_to_be_guessed_is_named_where_players_would_guess_another(tmp_path: Path) -> None:
+def test_a_matrix_left_to_be_guessed_is_named_where_players_would_guess_another(
+    tmp_path: Path,
+) -> None:
     """BT.601 for 640x360, BT.709 for 1280x720."""
     clip = Clip(frames=1, height=360, width=640, colour=(2, 2, 2, 0), audio=())
     write_clip(tmp_path / "in.mp4", clip)
@@ -137,9 +173,14 @@ def test_a_part_is_cut_out(tmp_path: Path) -> None:
     before, after = probe(tmp_path / "in.mp4"), probe(tmp_path / "out.mp4")
     assert after.times == [Fraction(number, 30) for number in range(30)]
     assert_same_pictures(after.luma, before.luma[15:45])
-    expected = [(time - Fraction(1, 2), data) for time, data in before.packets[0] if 0.5 <= time < 1.5]
+    expected = [
+        (time - Fraction(1, 2), data) for time, data in before.packets[0] if 0.5 <= time < 1.5
+    ]
     assert [data for _, data in after.packets[0]] == [data for _, data in expected]
-    assert all(abs(one[0] - other[0]) <= Fraction(1, 48000) for one, other in zip(after.packets[0], expected))
+    assert all(
+        abs(one[0] - other[0]) <= Fraction(1, 48000)
+        for one, other in zip(after.packets[0], expected)
+    )
 
 
 def test_a_clock_that_begins_anywhere_is_set_to_zero(tmp_path: Path) -> None:
@@ -162,13 +203,15 @@ def test_equal_frames_are_computed_once(tmp_path: Path) -> None:
     assert_same_pictures(probe(tmp_path / "out.mp4").luma, probe(tmp_path / "in.mkv").luma)
 
 
-# How it is encoded ------------------------------------------------------------------------------------------
+# How it is encoded
+# ------------------------------------------------------------------------------------------
 
 
 class TimelessStream:
     """A stream whose encoder says nothing sensible about when to decode.
 
-    FFmpeg's x265 does so for segments shorter than its delay: the times come from memory never written.
+    FFmpeg's x265 does so for segments shorter than its delay: the times come from memory never
+    written.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -183,7 +226,9 @@ class TimelessStream:
 
 @pytest.mark.parametrize("frames", [1, 2, 3, SEGMENT_FRAMES])
 @pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
-def test_decoding_times_do_not_depend_on_the_encoder(codec: str, frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decoding_times_do_not_depend_on_the_encoder(
+    codec: str, frames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     encoding = Encoding(codec=codec, crf=30).resolved(8, ".mkv")
     colour = Colour(matrix=1, range=1, primaries=1, transfer=1)
     frame = FrameMaker(encoding.pixel_format, colour, 64, 72)
@@ -200,7 +245,9 @@ def test_decoding_times_do_not_depend_on_the_encoder(codec: str, frames: int, mo
     packets = encoder.finish()
     assert encoder.delay == {"h264": 2, "hevc": 2, "av1": 0, "vp9": 0}[codec]
     assert sorted(shown for _, shown, _ in packets) == list(range(frames))
-    assert [decoded for _, _, decoded in packets] == [place - encoder.delay for place in range(frames)]
+    assert [decoded for _, _, decoded in packets] == [
+        place - encoder.delay for place in range(frames)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -216,13 +263,17 @@ def test_decoding_times_do_not_depend_on_the_encoder(codec: str, frames: int, mo
     ],
     ids=lambda value: str(value) if isinstance(value, str) else None,
 )
-def test_encoding_can_be_chosen(tmp_path: Path, encoding: Encoding, suffix: str, expected: tuple[str, str]) -> None:
+def test_encoding_can_be_chosen(
+    tmp_path: Path, encoding: Encoding, suffix: str, expected: tuple[str, str]
+) -> None:
     write_clip(tmp_path / "in.mp4", Clip(frames=50, audio=(), width=72))
     upscale(tmp_path / "in.mp4", tmp_path / f"out{suffix}", encoding=encoding)
     before, after = probe(tmp_path / "in.mp4"), probe(tmp_path / f"out{suffix}")
     assert (after.codec, after.pixel_format) == expected
     assert after.times == pytest.approx(before.times, abs=0.0005)  # Matroska counts milliseconds
-    assert all(np.abs(a - b.repeat(2, 0).repeat(2, 1)).mean() < 2 for a, b in zip(after.luma, before.luma))
+    assert all(
+        np.abs(a - b.repeat(2, 0).repeat(2, 1)).mean() < 2 for a, b in zip(after.luma, before.luma)
+    )
 
 
 def test_quality_can_be_chosen(tmp_path: Path) -> None:
@@ -244,11 +295,18 @@ def test_quality_can_be_chosen(tmp_path: Path) -> None:
     ],
 )
 def test_odd_sizes(tmp_path: Path, caplog, size, pixel_format: str, stored) -> None:
-    """A pixel format with halved chroma needs an even size: the last row or column is repeated, and that is said."""
-    write_clip(tmp_path / "in.mkv", Clip(codec="ffv1", pixel_format="yuv444p", height=size[0], width=size[1], frames=2))
+    """A pixel format with halved chroma needs an even size: the last row or column is repeated, and
+    that is said."""
+    write_clip(
+        tmp_path / "in.mkv",
+        Clip(codec="ffv1", pixel_format="yuv444p", height=size[0], width=size[1], frames=2),
+    )
     caplog.set_level(logging.WARNING)
     job = upscale(
-        tmp_path / "in.mkv", tmp_path / "out.mp4", factor=1, encoding=Encoding(pixel_format=pixel_format, crf=1)
+        tmp_path / "in.mkv",
+        tmp_path / "out.mp4",
+        factor=1,
+        encoding=Encoding(pixel_format=pixel_format, crf=1),
     )
     before, after = probe(tmp_path / "in.mkv"), probe(tmp_path / "out.mp4")
     assert job.size == after.size == stored
@@ -285,20 +343,28 @@ def test_bad_encodings_are_refused_before_any_work(
 
 def test_a_size_that_the_encoder_refuses(tmp_path: Path) -> None:
     write_clip(tmp_path / "in.mp4", Clip(frames=2))
-    with VideoFile(tmp_path / "in.mp4") as video, pytest.raises(VideoError, match="libx264 refuses 20000x64"):
+    with (
+        VideoFile(tmp_path / "in.mp4") as video,
+        pytest.raises(VideoError, match="libx264 refuses 20000x64"),
+    ):
         VideoJob(video, tmp_path / "out.mp4", size=(64, 20000))
 
 
 def test_a_size_in_which_the_encoder_goes_wrong(tmp_path: Path) -> None:
     """libx265 overwrites memory in pictures this small."""
     write_clip(tmp_path / "in.mp4", Clip(frames=2))
-    with VideoFile(tmp_path / "in.mp4") as video, pytest.raises(VideoError, match="libx265 needs 64 pixels a side"):
+    with (
+        VideoFile(tmp_path / "in.mp4") as video,
+        pytest.raises(VideoError, match="libx265 needs 64 pixels a side"),
+    ):
         VideoJob(video, tmp_path / "out.mp4", size=(48, 64), encoding=Encoding(codec="hevc"))
 
 
 def test_sound_that_the_format_cannot_hold(tmp_path: Path) -> None:
     write_clip(tmp_path / "in.mp4", Clip(frames=2))
-    with pytest.raises(UnsupportedStreamError, match=r"webm files cannot hold aac audio; write a \.mkv file"):
+    with pytest.raises(
+        UnsupportedStreamError, match=r"webm files cannot hold aac audio; write a \.mkv file"
+    ):
         upscale(tmp_path / "in.mp4", tmp_path / "out.webm")
     upscale(tmp_path / "in.mp4", tmp_path / "out.mkv")
 
@@ -307,23 +373,30 @@ def test_written_suffixes_are_planned() -> None:
     assert set(VIDEO_SUFFIXES) == set(CONTAINERS)
 
 
-# Videos of pictures in memory -------------------------------------------------------------------------------
+# Videos of pictures in memory
+# -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("channels", [1, 2, 6])
 @pytest.mark.parametrize("rate", [48000, 11000])
 def test_pictures_and_sound(tmp_path: Path, channels: int, rate: int) -> None:
-    images = torch.rand(12, 1, 1, 3, generator=torch.Generator().manual_seed(0)).expand(12, 32, 48, 3)
+    images = torch.rand(12, 1, 1, 3, generator=torch.Generator().manual_seed(0)).expand(
+        12, 32, 48, 3
+    )
     tone = torch.sin(torch.arange(rate) * 2 * torch.pi * 440 / rate).expand(channels, rate) / 2
     with PictureVideo(images, Fraction(24), (tone, rate)) as video:
         VideoJob(video, tmp_path / "out.mp4", size=(64, 96)).run(Doubler())
     after = probe(tmp_path / "out.mp4")
     assert after.times == [Fraction(number, 24) for number in range(12)]
     expected = images[:, 0, 0] @ torch.tensor([0.2126, 0.7152, 0.0722]) * 219 + 16
-    assert [float(frame.mean()) for frame in after.luma] == pytest.approx(expected.tolist(), abs=1.5)
+    assert [float(frame.mean()) for frame in after.luma] == pytest.approx(
+        expected.tolist(), abs=1.5
+    )
     assert after.end == pytest.approx(0.5, abs=0.11)  # an AAC frame of 11025 Hz is 93 ms long
     with av.open(str(tmp_path / "out.mp4")) as container:
-        samples = np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)
+        samples = np.concatenate(
+            [frame.to_ndarray() for frame in container.decode(audio=0)], axis=1
+        )
         played = container.streams.audio[0].rate
     assert samples.shape[0] == channels
     spectrum = np.abs(np.fft.rfft(samples[0, : played // 2]))
@@ -337,7 +410,8 @@ def test_pictures_are_not_copied() -> None:
             assert frame.rgb().data_ptr() == image.data_ptr()
 
 
-# Errors -----------------------------------------------------------------------------------------------------
+# Errors
+# -----------------------------------------------------------------------------------------------------
 
 
 def test_a_text_is_no_video(tmp_path: Path) -> None:
@@ -354,7 +428,9 @@ def test_a_missing_file(tmp_path: Path) -> None:
 def test_sound_alone_is_no_video(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "in.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=48000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+        )
         frame.sample_rate = 48000
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -418,10 +494,14 @@ def test_nothing_that_can_be_decoded(tmp_path: Path) -> None:
 
 def test_a_size_that_changes_in_mid_video(tmp_path: Path) -> None:
     for number, width in enumerate((64, 96)):
-        write_clip(tmp_path / f"{number}.ts", Clip(frames=10, width=width, audio=(), rate=Fraction(25)))
+        write_clip(
+            tmp_path / f"{number}.ts", Clip(frames=10, width=width, audio=(), rate=Fraction(25))
+        )
     joined = tmp_path / "in.ts"
     joined.write_bytes(b"".join((tmp_path / f"{number}.ts").read_bytes() for number in range(2)))
-    with pytest.raises(VideoError, match="frame 11 has 96x48 pixels where the video began with 64x48"):
+    with pytest.raises(
+        VideoError, match="frame 11 has 96x48 pixels where the video began with 64x48"
+    ):
         upscale(joined, tmp_path / "out.mp4")
     assert len(probe(tmp_path / "out.mp4.partial.mp4").times) == 10
 
@@ -434,7 +514,9 @@ def test_too_many_pixels(tmp_path: Path) -> None:
 
 def test_a_result_of_another_size_than_promised(tmp_path: Path) -> None:
     write_clip(tmp_path / "in.mp4", Clip(frames=1))
-    with pytest.raises(VideoError, match=r"a frame became \(1, 144, 192, 3\) where \(1, 96, 128, 3\) was expected"):
+    with pytest.raises(
+        VideoError, match=r"a frame became \(1, 144, 192, 3\) where \(1, 96, 128, 3\) was expected"
+    ):
         upscale(tmp_path / "in.mp4", tmp_path / "out.mp4", run=Doubler(3))
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 

@@ -1,4 +1,5 @@
-"""What interrupts leave of a video, and what resuming makes of it: the frames of a run that was never interrupted."""
+"""What interrupts leave of a video, and what resuming makes of it: the frames of a run that was
+never interrupted."""
 
 from __future__ import annotations
 
@@ -70,13 +71,16 @@ def whole(source: Path) -> Probe:
 
 
 def assert_begins_as(part: Probe, whole: Probe) -> None:
-    """Its whole segments are those of ``whole``. Others may lack their end, and were encoded without knowing it."""
+    """Its whole segments are those of ``whole``. Others may lack their end, and were encoded
+    without knowing it."""
     count = len(part.times)
     kept = count // SEGMENT_FRAMES * SEGMENT_FRAMES
     assert part.times[:kept] == whole.times[:kept]
     assert all(map(np.array_equal, part.luma[:kept], whole.luma))
     expected = dict(zip(whole.times, whole.luma))
-    assert all(np.abs(frame - expected[time]).mean() < 2 for time, frame in zip(part.times, part.luma))
+    assert all(
+        np.abs(frame - expected[time]).mean() < 2 for time, frame in zip(part.times, part.luma)
+    )
     sound = part.packets[0]
     assert sound == whole.packets[0][: len(sound)]
     assert sound[-1][0] == pytest.approx(float(part.times[-1]), abs=1)
@@ -91,9 +95,12 @@ def assert_same(result: Probe, whole: Probe) -> None:
 
 
 def kill(source: Path, target: Path, at: int, *, resume: bool = False) -> None:
-    """Run in another process that is killed when it tells its progress for the ``at``-th time: thrice a frame."""
+    """Run in another process that is killed when it tells its progress for the ``at``-th time:
+    thrice a frame."""
     names = {"root": str(ROOT), "source": str(source), "target": str(target)}
-    done = subprocess.run([sys.executable, "-c", KILLED.format(at=at, resume=resume, **names)], capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED.format(at=at, resume=resume, **names)], capture_output=True
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
 
 
@@ -116,7 +123,9 @@ def test_killed_and_resumed(source: Path, whole: Probe, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 
-@pytest.mark.parametrize("error", [RuntimeError("no more"), KeyboardInterrupt()], ids=["fault", "interrupt"])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no more"), KeyboardInterrupt()], ids=["fault", "interrupt"]
+)
 @pytest.mark.parametrize("frames", [30, 100])
 def test_every_finished_frame_is_kept(
     source: Path, whole: Probe, tmp_path: Path, error: BaseException, frames: int
@@ -163,7 +172,9 @@ def test_every_codec_resumes(source: Path, tmp_path: Path, encoding: Encoding, s
     assert_same(probe(tmp_path / f"out{suffix}"), probe(tmp_path / f"whole{suffix}"))
 
 
-def test_an_interrupt_while_resuming_loses_nothing(source: Path, whole: Probe, tmp_path: Path) -> None:
+def test_an_interrupt_while_resuming_loses_nothing(
+    source: Path, whole: Probe, tmp_path: Path
+) -> None:
     target, run = tmp_path / "out.mp4", Doubler()
     run.errors = {150: RuntimeError()}
     with job(source, target) as work, pytest.raises(RuntimeError):
@@ -218,7 +229,9 @@ def test_unfinished_results_are_not_lost_by_mistake(source: Path, tmp_path: Path
 
 def test_another_video_in_the_place_of_the_unfinished_result(source: Path, tmp_path: Path) -> None:
     write_clip(tmp_path / "out.mp4.partial.mp4", Clip(frames=2))
-    with pytest.raises(VideoError, match="is not the unfinished result of an earlier run; rename it"):
+    with pytest.raises(
+        VideoError, match="is not the unfinished result of an earlier run; rename it"
+    ):
         job(source, tmp_path / "out.mp4", resume=True)
 
 
@@ -234,9 +247,13 @@ def test_full_disk(source: Path, whole: Probe, tmp_path: Path) -> None:
     target = tmp_path / "out.mp4"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     with job(source, target) as work:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (source.with_name("whole.mp4").stat().st_size // 2, limits[1]))
+        resource.setrlimit(
+            resource.RLIMIT_FSIZE, (source.with_name("whole.mp4").stat().st_size // 2, limits[1])
+        )
         try:
-            with pytest.raises(VideoError, match=r"out\.mp4\.partial\.mp4 cannot be written on \(File too large\)"):
+            with pytest.raises(
+                VideoError, match=r"out\.mp4\.partial\.mp4 cannot be written on \(File too large\)"
+            ):
                 work.run(Doubler())
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -249,7 +266,9 @@ def test_full_disk(source: Path, whole: Probe, tmp_path: Path) -> None:
     assert_same(probe(target), whole)
 
 
-def test_fault_of_the_encoder(source: Path, whole: Probe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fault_of_the_encoder(
+    source: Path, whole: Probe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     count, add = 0, SegmentEncoder.add
 
     def fail(self: SegmentEncoder, frame: object) -> None:
@@ -274,5 +293,8 @@ def test_a_folder_that_cannot_be_written(source: Path, tmp_path: Path) -> None:
         work.run(Doubler())
     if os.geteuid() != 0:  # who may write everywhere
         (tmp_path / "closed").mkdir(mode=0o500)
-        with job(source, tmp_path / "closed" / "out.mp4") as work, pytest.raises(VideoError, match="cannot be written"):
+        with (
+            job(source, tmp_path / "closed" / "out.mp4") as work,
+            pytest.raises(VideoError, match="cannot be written"),
+        ):
             work.run(Doubler())

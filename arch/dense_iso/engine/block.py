@@ -1,6 +1,8 @@
-"""A block of Dense-Iso-ViT on a CPU with oneDNN: weights packed once, GELU taken into the depthwise convolution.
+"""A block of Dense-Iso-ViT on a CPU with oneDNN: weights packed once, GELU taken into the depthwise
+convolution.
 
-The two halves of GDFN stay apart from their product on, so that none of them has to be cut out of the other's memory.
+The two halves of GDFN stay apart from their product on, so that none of them has to be cut out of
+the other's memory.
 """
 
 from __future__ import annotations
@@ -22,10 +24,13 @@ class PackedBlock:
 
     @staticmethod
     def suits(block: Block) -> bool:
-        """Whether the block is made of its own layers alone: none was replaced by another kind, and none has hooks."""
+        """Whether the block is made of its own layers alone: none was replaced by another kind, and
+        none has hooks."""
         inner = [block.attention, block.gdfn, *block.attention.children(), *block.gdfn.children()]
         return all(
-            type(module) in _OWN_LAYERS and not module._forward_hooks and not module._forward_pre_hooks
+            type(module) in _OWN_LAYERS
+            and not module._forward_hooks
+            and not module._forward_pre_hooks
             for module in inner
         )
 
@@ -42,7 +47,9 @@ class PackedBlock:
         self.out_proj = _packed(gdfn.out_proj)
 
     def __call__(self, x: Tensor) -> Tensor:
-        for branch, norm, scale in zip((self.attend, self.feed_forward), self.norms, self.layer_scales):
+        for branch, norm, scale in zip(
+            (self.attend, self.feed_forward), self.norms, self.layer_scales
+        ):
             y = branch(norm(x))
             x = y.add_(x) if scale is None else torch.addcmul(x, scale, y)
         return x
@@ -50,8 +57,8 @@ class PackedBlock:
     def attend(self, x: Tensor) -> Tensor:
         """`Attention.forward`.
 
-        In bfloat16 two products and a softmax take two thirds of the fused operator's time on CPUs of AMD; on those of
-        Intel it is the other way round.
+        In bfloat16 two products and a softmax take two thirds of the fused operator's time on CPUs
+        of AMD; on those of Intel it is the other way round.
         """
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if x.dtype != torch.bfloat16 or is_intel():
@@ -67,8 +74,12 @@ class PackedBlock:
     def feed_forward(self, x: Tensor) -> Tensor:
         """`GDFN.forward`."""
         mixed = []
-        for half, path, gated in zip(self.halves, self.paths, (self.gate_first, not self.gate_first)):
-            image = half(x).unflatten(1, (self.grid, self.grid)).permute(0, 3, 1, 2)  # (B, hidden, grid, grid)
+        for half, path, gated in zip(
+            self.halves, self.paths, (self.gate_first, not self.gate_first)
+        ):
+            image = (
+                half(x).unflatten(1, (self.grid, self.grid)).permute(0, 3, 1, 2)
+            )  # (B, hidden, grid, grid)
             groups = image.shape[1]
             y = (
                 convolve_gelu(image, *path, (1, 1), groups)

@@ -1,18 +1,19 @@
 """The linear end of Dense-Iso-ViT's head as one convolution, exact up to the borders.
 
-Convolution and PixelShuffle are linear. Where no activation lies between them, the layers from some point on are
-one linear map from the grid at that point to the pixels, and away from the borders it is the same for every cell
-of the grid: one convolution. Composed from the end, layer by layer:
+Convolution and PixelShuffle are linear. Where no activation lies between them, the layers from some
+point on are one linear map from the grid at that point to the pixels, and away from the borders it
+is the same for every cell of the grid: one convolution. Composed from the end, layer by layer:
 
     pixels <- K on the grid 2n <- PixelShuffle(2) <- W (3x3) on the grid n      K' = K . shuffle . W: 5x5 on grid n
 
-At a border the layers pad with zeros where the composition would go on. With kernels up to 3x3 only the outermost
-cells notice, so K has three variants along each axis: first cell, inner cells, last cell. One rule makes the
-difference, in `_before_shuffle`: taps that would read beyond the border are left out.
+At a border the layers pad with zeros where the composition would go on. With kernels up to 3x3 only
+the outermost cells notice, so K has three variants along each axis: first cell, inner cells, last
+cell. One rule makes the difference, in `_before_shuffle`: taps that would read beyond the border
+are left out.
 
-Where the grid is small and each of its cells has many outputs, a kernel is larger than what it is applied to, and an
-operator that brings a kernel into the layout it likes spends more time on that than on its work. Such a convolution is
-a product of patches with a weight that is packed once.
+Where the grid is small and each of its cells has many outputs, a kernel is larger than what it is
+applied to, and an operator that brings a kernel into the layout it likes spends more time on that
+than on its work. Such a convolution is a product of patches with a weight that is packed once.
 """
 
 from __future__ import annotations
@@ -32,10 +33,15 @@ from ..config import RGB, HeadLayer
 RADIUS = 2  # of the composed kernels
 SIDE = 2 * RADIUS + 1
 FIRST, INNER, LAST = range(3)
-TAPS = ((RADIUS, SIDE), (0, SIDE), (0, RADIUS + 1))  # of the variants, those that can lie inside the image
+TAPS = (
+    (RADIUS, SIDE),
+    (0, SIDE),
+    (0, RADIUS + 1),
+)  # of the variants, those that can lie inside the image
 
 MANY_OUTPUTS = 128
-"""Per cell: from here on patches are worth their memory, which is `SIDE` ** 2 times that of the cells."""
+"""Per cell: from here on patches are worth their memory, which is `SIDE` ** 2 times that of the
+cells."""
 
 Span = tuple[int, int]  # first cell and one past the last
 Variants = list[list[Tensor]]  # 3 x 3: first, inner and last row by first, inner and last column
@@ -51,7 +57,8 @@ class FoldedHead:
         factor: output pixels per cell and axis.
         kernels: (RGB * factor**2, C, rows, columns) without the taps beyond a border.
         biases: (RGB * factor**2,).
-        products: the same as products of patches (cells, rows * columns * C), where that is quicker; else none.
+        products: the same as products of patches (cells, rows * columns * C), where that is
+            quicker; else none.
     """
 
     start: int
@@ -66,7 +73,8 @@ class FoldedHead:
 
         Args:
             x: (B, C, rows, columns), the grid or a part of it.
-            covered: rows and columns of the grid that ``x`` covers: all within 2 cells of the wanted ones.
+            covered: rows and columns of the grid that ``x`` covers: all within 2 cells of the
+                wanted ones.
             wanted: rows and columns of the cells whose output is wanted.
 
         Returns:
@@ -76,17 +84,23 @@ class FoldedHead:
         out = x.new_empty(x.shape[0], RGB * self.factor**2, bottom - top, right - left)
         for v, rows in self._bands(wanted[0]):
             for h, columns in self._bands(wanted[1]):
-                region = out[:, :, rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left]
+                region = out[
+                    :, :, rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left
+                ]
                 region.copy_(self._cells(x, covered, (v, h), (rows, columns)))
         return F.pixel_shuffle(out, self.factor)
 
     def _bands(self, wanted: Span) -> list[tuple[int, Span]]:
         """The wanted cells by variant."""
         bands = ((FIRST, (0, 1)), (INNER, (1, self.side - 1)), (LAST, (self.side - 1, self.side)))
-        cut = [(variant, (max(span[0], wanted[0]), min(span[1], wanted[1]))) for variant, span in bands]
+        cut = [
+            (variant, (max(span[0], wanted[0]), min(span[1], wanted[1]))) for variant, span in bands
+        ]
         return [(variant, span) for variant, span in cut if span[0] < span[1]]
 
-    def _cells(self, x: Tensor, covered: tuple[Span, Span], variant: Span, wanted: tuple[Span, Span]) -> Tensor:
+    def _cells(
+        self, x: Tensor, covered: tuple[Span, Span], variant: Span, wanted: tuple[Span, Span]
+    ) -> Tensor:
         """Cells that are all of one variant, before the shuffle."""
         slices, padding = [], []
         for axis in range(2):
@@ -103,7 +117,9 @@ class FoldedHead:
 
     def patch_values(self, dtype: torch.dtype, device: torch.device) -> int:
         """Numbers that are kept for each cell at work beside its input and output."""
-        return SIDE**2 * self.kernels[INNER][INNER].shape[1] if self._by_products(dtype, device) else 0
+        return (
+            SIDE**2 * self.kernels[INNER][INNER].shape[1] if self._by_products(dtype, device) else 0
+        )
 
     def _by_products(self, dtype: torch.dtype, device: torch.device) -> bool:
         return bool(self.products) and has_internal_operators(dtype, device)
@@ -111,11 +127,15 @@ class FoldedHead:
 
 def _multiply_patches(x: Tensor, taps: Sequence[int], product: Product) -> Tensor:
     """A convolution as a product of the pixels under the kernel: (B, C, h, w) -> (B, O, h', w')."""
-    patches = x.permute(0, 2, 3, 1).unfold(1, taps[0], 1).unfold(2, taps[1], 1)  # (B, h', w', C, rows, columns)
+    patches = (
+        x.permute(0, 2, 3, 1).unfold(1, taps[0], 1).unfold(2, taps[1], 1)
+    )  # (B, h', w', C, rows, columns)
     return product(patches.permute(0, 1, 2, 4, 5, 3).flatten(3)).permute(0, 3, 1, 2)
 
 
-def fold_head(convolutions: Sequence[nn.Conv2d], layers: Sequence[HeadLayer], grid: int) -> FoldedHead | None:
+def fold_head(
+    convolutions: Sequence[nn.Conv2d], layers: Sequence[HeadLayer], grid: int
+) -> FoldedHead | None:
     """Fold as much of the head as saves most; None where nothing does.
 
     Args:
@@ -123,7 +143,9 @@ def fold_head(convolutions: Sequence[nn.Conv2d], layers: Sequence[HeadLayer], gr
         layers: what they are.
         grid: side of the token grid on which the head starts.
     """
-    sides = [grid * math.prod(layer.shuffle for layer in layers[:i]) for i in range(len(layers) + 1)]
+    sides = [
+        grid * math.prod(layer.shuffle for layer in layers[:i]) for i in range(len(layers) + 1)
+    ]
 
     def cost(start: int) -> int:
         plain = sum(
@@ -144,35 +166,49 @@ def fold_head(convolutions: Sequence[nn.Conv2d], layers: Sequence[HeadLayer], gr
     layout = torch.channels_last  # that of the tokens, or every call would copy the kernel to it
     trimmed = [
         [
-            kernels[v][h][:, :, slice(*TAPS[v]), slice(*TAPS[h])].to(dtype).contiguous(memory_format=layout)
+            kernels[v][h][:, :, slice(*TAPS[v]), slice(*TAPS[h])]
+            .to(dtype)
+            .contiguous(memory_format=layout)
             for h in range(3)
         ]
         for v in range(3)
     ]
     factor = sides[-1] // sides[start]
     products = []
-    if RGB * factor**2 >= MANY_OUTPUTS and has_internal_operators(dtype, convolutions[start].weight.device):
+    if RGB * factor**2 >= MANY_OUTPUTS and has_internal_operators(
+        dtype, convolutions[start].weight.device
+    ):
         products = [
-            [Product.of(k.permute(0, 2, 3, 1).flatten(1), b) for k, b in zip(*rows)] for rows in zip(trimmed, biases)
+            [Product.of(k.permute(0, 2, 3, 1).flatten(1), b) for k, b in zip(*rows)]
+            for rows in zip(trimmed, biases)
         ]
     return FoldedHead(start, sides[start], factor, trimmed, biases, products)
 
 
 def _foldable(layers: Sequence[HeadLayer], sides: Sequence[int]) -> list[int]:
-    """Layers from which on the head is linear and composes to 5x5: every one but the last must shuffle."""
+    """Layers from which on the head is linear and composes to 5x5: every one but the last must
+    shuffle."""
     starts = []
     last = layers[-1]
     if last.kernel <= 3 and last.activation == "none":
         for start in range(len(layers) - 2, -1, -1):
             layer = layers[start]
-            if layer.activation != "none" or layer.shuffle < 2 or layer.kernel > 3 or sides[start] < 3:
+            if (
+                layer.activation != "none"
+                or layer.shuffle < 2
+                or layer.kernel > 3
+                or sides[start] < 3
+            ):
                 break
             starts.append(start)
     return starts
 
 
-def _compose(convolutions: Sequence[nn.Conv2d], layers: Sequence[HeadLayer]) -> tuple[Variants, Variants]:
-    """Kernels (RGB * factor**2, C, SIDE, SIDE) and biases (RGB * factor**2,) in front of the first of ``layers``."""
+def _compose(
+    convolutions: Sequence[nn.Conv2d], layers: Sequence[HeadLayer]
+) -> tuple[Variants, Variants]:
+    """Kernels (RGB * factor**2, C, SIDE, SIDE) and biases (RGB * factor**2,) in front of the first
+    of ``layers``."""
     first = convolutions[0].weight
     dtype = torch.promote_types(first.dtype, torch.float32)  # half precision only at the very end
     identity = torch.eye(RGB, dtype=dtype, device=first.device)[:, :, None, None]
@@ -193,12 +229,14 @@ def _compose(convolutions: Sequence[nn.Conv2d], layers: Sequence[HeadLayer]) -> 
     return kernels, biases
 
 
-def _before_shuffle(kernels: Variants, biases: Variants, variant: Span, r: int) -> tuple[Tensor, Tensor]:
+def _before_shuffle(
+    kernels: Variants, biases: Variants, variant: Span, r: int
+) -> tuple[Tensor, Tensor]:
     """What stands behind a PixelShuffle(r), seen from a cell of ``variant`` in front of it.
 
-    Kernels (RGB * f**2, c, s, s) -> (RGB * (r * f)**2, c * r**2, 3, 3): such a cell holds r x r cells behind. Of a
-    first cell the first row is a first row and all others are inner ones; what lies before it does not exist, so taps
-    there are left out. The last cell likewise.
+    Kernels (RGB * f**2, c, s, s) -> (RGB * (r * f)**2, c * r**2, 3, 3): such a cell holds r x r
+    cells behind. Of a first cell the first row is a first row and all others are inner ones; what
+    lies before it does not exist, so taps there are left out. The last cell likewise.
     """
     outputs, inputs, side = kernels[INNER][INNER].shape[:3]
     f, radius = math.isqrt(outputs // RGB), side // 2
@@ -234,12 +272,15 @@ def _exists(variant: int, offset: int) -> bool:
 
 
 def _before_convolution(kernel: Tensor, weight: Tensor) -> Tensor:
-    """A kernel (o, m, s, s) behind a convolution (m, c, k, k) as a kernel (o, c, SIDE, SIDE) in front of it."""
+    """A kernel (o, m, s, s) behind a convolution (m, c, k, k) as a kernel (o, c, SIDE, SIDE) in
+    front of it."""
     side, k = kernel.shape[-1], weight.shape[-1]
     margin = (SIDE - (side + k - 1)) // 2
     products = torch.einsum("omyx,mcuv->yxocuv", kernel, weight)
     composed = kernel.new_zeros(kernel.shape[0], weight.shape[1], SIDE, SIDE)
     for y in range(side):
         for x in range(side):
-            composed[:, :, margin + y : margin + y + k, margin + x : margin + x + k] += products[y, x]
+            composed[:, :, margin + y : margin + y + k, margin + x : margin + x + k] += products[
+                y, x
+            ]
     return composed

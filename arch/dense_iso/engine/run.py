@@ -1,14 +1,16 @@
 """Dense-Iso-ViT for inference: the same parameters and the same output, computed with less work.
 
-- The linear end of the head is one convolution (`fold`); wide 3x3 convolutions before it run by Winograd's
-  algorithm on a CPU (`winograd`).
-- The head is computed only where its output is kept: going backwards, every layer is asked for the cells that the
-  next one reads, and no others (`_plan`).
+- The linear end of the head is one convolution (`fold`); wide 3x3 convolutions before it run by
+  Winograd's algorithm on a CPU (`winograd`).
+- The head is computed only where its output is kept: going backwards, every layer is asked for the
+  cells that the next one reads, and no others (`_plan`).
 - The widest layers run in bands of rows, which needs half of the memory and is faster on CPUs.
-- Tokens of several windows go through the stages together, which spreads what every operator costs to begin; so does
-  what the head does on their grid before it enlarges. Behind that a CPU takes one window at a time.
-- Everything keeps the layout of tokens, channels last, in which a PixelShuffle copies runs if the channels of the
-  convolution before it are in the right order; GDFN's two depthwise paths are one convolution.
+- Tokens of several windows go through the stages together, which spreads what every operator costs
+  to begin; so does what the head does on their grid before it enlarges. Behind that a CPU takes one
+  window at a time.
+- Everything keeps the layout of tokens, channels last, in which a PixelShuffle copies runs if the
+  channels of the convolution before it are in the right order; GDFN's two depthwise paths are one
+  convolution.
 
 In training, and where gradients are recorded, the plain network runs.
 """
@@ -51,30 +53,43 @@ class Step:
 
 
 class HeadConvolution:
-    """Convolution, activation and PixelShuffle, with output channels in the order in which shuffling copies runs."""
+    """Convolution, activation and PixelShuffle, with output channels in the order in which
+    shuffling copies runs."""
 
     def __init__(self, convolution: nn.Conv2d, layer: HeadLayer, slopes: Tensor | None) -> None:
-        self.shuffle, self.radius, self.activation = layer.shuffle, layer.kernel // 2, layer.activation
+        self.shuffle, self.radius, self.activation = (
+            layer.shuffle,
+            layer.kernel // 2,
+            layer.activation,
+        )
         self.slopes = None if slopes is None else self._ordered(slopes)
         self.bias = None if convolution.bias is None else self._ordered(convolution.bias)
         weight = self._ordered(convolution.weight)
         suits = winograd.suits(weight.shape, weight.dtype, weight.device)
         self.transformed = winograd.transform_weight(weight) if suits else None
-        self.weight = weight.contiguous(memory_format=torch.channels_last) if self.transformed is None else None
+        self.weight = (
+            weight.contiguous(memory_format=torch.channels_last)
+            if self.transformed is None
+            else None
+        )
 
     def _ordered(self, values: Tensor) -> Tensor:
         """From (C, r, r) along the first dimension, as PixelShuffle has it, to (r, r, C)."""
         return values.detach().unflatten(0, (-1, self.shuffle**2)).transpose(0, 1).flatten(0, 1)
 
-    def __call__(self, x: Tensor, covered: tuple[Span, Span], vertical: Step, horizontal: Step) -> Tensor:
-        """The cells of the steps, activated and shuffled, from ``x``, which covers some of the layer's input."""
+    def __call__(
+        self, x: Tensor, covered: tuple[Span, Span], vertical: Step, horizontal: Step
+    ) -> Tensor:
+        """The cells of the steps, activated and shuffled, from ``x``, which covers some of the
+        layer's input."""
         x = x[:, :, _shifted(vertical.read, covered[0])]
         if self.transformed is not None:
             x = x[:, :, :, _shifted(horizontal.read, covered[1])]
             padding = *horizontal.padding, *vertical.padding
             return winograd.convolve(x, self.transformed, padding, self._finish, self.shuffle)
         assert self.weight is not None, "one of the two is kept"
-        # On all columns, with zeros also where the window goes on: to cut the result is cheaper than to copy the input.
+        # On all columns, with zeros also where the window goes on: to cut the result is cheaper
+        # than to copy the input.
         gelu = self.activation == "gelu"
         if gelu:
             x = convolve_gelu(x, self.weight, self.bias, (self.radius, self.radius), 1)
@@ -121,7 +136,8 @@ class Prepared:
 
 
 class InferenceDenseIsoViT(DenseIsoViT):
-    """`DenseIsoViT` with a faster path without gradients, and with output for a part of the window."""
+    """`DenseIsoViT` with a faster path without gradients, and with output for a part of the
+    window."""
 
     def __init__(self, config: DenseIsoViTConfig | None = None) -> None:
         super().__init__(config)
@@ -139,7 +155,8 @@ class InferenceDenseIsoViT(DenseIsoViT):
         return self.part(x, (0, end), (0, end))
 
     def part(self, x: Tensor, rows: Span, columns: Span) -> Tensor:
-        """Some output pixels of windows, the same of all: (B, 3, window, window) -> (B, 3, rows, columns).
+        """Some output pixels of windows, the same of all: (B, 3, window, window) -> (B, 3, rows,
+        columns).
 
         Args:
             x: windows, as for `DenseIsoViT.forward`.
@@ -167,7 +184,9 @@ class InferenceDenseIsoViT(DenseIsoViT):
         gain, offset = VALUE_RANGES[self.config.value_range]
         x = x if gain == 1 else x * gain + offset
         prepared = self._prepare()
-        cells = self._on_token_grid(self.features(x).contiguous(memory_format=torch.channels_last), prepared)
+        cells = self._on_token_grid(
+            self.features(x).contiguous(memory_format=torch.channels_last), prepared
+        )
         first = 0
         for (rows, columns), equal in itertools.groupby(places):
             count = len(list(equal))
@@ -185,7 +204,8 @@ class InferenceDenseIsoViT(DenseIsoViT):
         return min(batch, 1) if device.type == "cpu" else batch
 
     def run_stage(self, stage: Stage, x: Tensor) -> Tensor:
-        """As `DenseIsoViT.run_stage`, tokens (B, N, C) of one stage, with packed weights where blocks allow it."""
+        """As `DenseIsoViT.run_stage`, tokens (B, N, C) of one stage, with packed weights where
+        blocks allow it."""
         if self.training or torch.is_grad_enabled() or is_altered(stage):
             return super().run_stage(stage, x)
         packed = self._prepare().blocks
@@ -199,26 +219,36 @@ class InferenceDenseIsoViT(DenseIsoViT):
             attended = block.attention(block.norm1(x))
             x = x + (attended if block.layer_scale_1 is None else block.layer_scale_1 * attended)
             fed_forward = _gdfn_on_tokens(block.gdfn, block.norm2(x))
-            x = x + (fed_forward if block.layer_scale_2 is None else block.layer_scale_2 * fed_forward)
+            x = x + (
+                fed_forward if block.layer_scale_2 is None else block.layer_scale_2 * fed_forward
+            )
         return x
 
     def working_bytes(self, batch: int, dtype: torch.dtype, device: torch.device) -> int:
-        """Peak memory of one forward of ``batch`` whole windows beside the parameters, from the sizes of its tensors.
+        """Peak memory of one forward of ``batch`` whole windows beside the parameters, from the
+        sizes of its tensors.
 
         Of the head, one step at a time: its input and its output; or that and its shuffled copy.
         """
         config = self.config
         tokens, image = config.grid**2, RGB * (config.window * config.scale) ** 2
         hidden_maps = 3 if has_internal_operators(dtype, device) else 5
-        blocks = max(3 * width + hidden_maps * hidden for width, hidden in zip(config.dims, config.hidden))
+        blocks = max(
+            3 * width + hidden_maps * hidden for width, hidden in zip(config.dims, config.hidden)
+        )
         together = self.head_batch(batch, device)
-        stages, largest = batch * tokens * (sum(config.dims) + blocks), 2 * batch * image  # in the end all are joined
+        stages, largest = (
+            batch * tokens * (sum(config.dims) + blocks),
+            2 * batch * image,
+        )  # in the end all are joined
         cells_held, held, side, channels = 0, 0, config.grid, sum(config.dims)
         folded, tiles = self._prepare().folded, 0
         start = self._enlarging_from(folded)
         for i, (layer, convolution) in enumerate(zip(config.head, self._convolutions)):
             if i == start:
-                cells_held = batch * (tokens * channels + image)  # of all windows, and results, while some go on
+                cells_held = batch * (
+                    tokens * channels + image
+                )  # of all windows, and results, while some go on
             windows = batch if i < start else together
             fold_here = folded is not None and i == folded.start
             out = RGB * folded.factor**2 if folded is not None and fold_here else layer.channels
@@ -232,7 +262,9 @@ class InferenceDenseIsoViT(DenseIsoViT):
                 needed = held + cells * (channels + out)
                 tiles = max(tiles, winograd.working_values(channels, out, dtype))
             elif folded is not None and fold_here:
-                needed = held + cells * (folded.patch_values(dtype, device) + 2 * channels + 2 * out)
+                needed = held + cells * (
+                    folded.patch_values(dtype, device) + 2 * channels + 2 * out
+                )
             else:
                 needed = held + cells * max(2 * channels + out, channels + 2 * out)
             largest = max(largest, cells_held + windows * needed)
@@ -243,7 +275,8 @@ class InferenceDenseIsoViT(DenseIsoViT):
         return torch.empty((), dtype=dtype).element_size() * (max(stages, largest + tiles) + inputs)
 
     def _on_token_grid(self, x: Tensor, prepared: Prepared) -> Tensor:
-        """What the head does before it enlarges, on all cells: (B, sum(dims), grid, grid) -> (B, C, grid, grid)."""
+        """What the head does before it enlarges, on all cells: (B, sum(dims), grid, grid) -> (B, C,
+        grid, grid)."""
         whole = 0, self.config.grid
         for layer in prepared.layers[: self._enlarging_from(prepared.folded)]:
             step = Step(whole, whole, (layer.radius, layer.radius))
@@ -256,17 +289,22 @@ class InferenceDenseIsoViT(DenseIsoViT):
         return next((i for i in range(steps) if self.config.head[i].shuffle > 1), steps)
 
     def _head(self, x: Tensor, rows: Span, columns: Span, prepared: Prepared) -> Tensor:
-        """`_on_token_grid`'s (B, C, grid, grid) -> (B, 3, rows, columns), the widest layers in bands of rows."""
+        """`_on_token_grid`'s (B, C, grid, grid) -> (B, 3, rows, columns), the widest layers in
+        bands of rows."""
         folded = prepared.folded
         horizontal = list(enumerate(self._plan(folded, columns)))
         start, split = self._enlarging_from(folded), self._banded_from(folded)
         covered = (0, self.config.grid), (0, self.config.grid)
-        x, covered = self._run(x, covered, self._plan(folded, rows), horizontal[start:split], prepared)
+        x, covered = self._run(
+            x, covered, self._plan(folded, rows), horizontal[start:split], prepared
+        )
         count = -(-(rows[1] - rows[0]) // BAND) if split < len(horizontal) else 1
         edges = [rows[0] + (rows[1] - rows[0]) * i // count for i in range(count + 1)]
         bands = []
         for band in itertools.pairwise(edges):
-            out, reached = self._run(x, covered, self._plan(folded, band), horizontal[split:], prepared)
+            out, reached = self._run(
+                x, covered, self._plan(folded, band), horizontal[split:], prepared
+            )
             bands.append(out[:, :, _shifted(band, reached[0]), _shifted(columns, reached[1])])
         return torch.cat(bands, dim=2) if count > 1 else bands[0]
 
@@ -278,7 +316,8 @@ class InferenceDenseIsoViT(DenseIsoViT):
         horizontal: list[tuple[int, Step]],
         prepared: Prepared,
     ) -> tuple[Tensor, tuple[Span, Span]]:
-        """Some steps of the head: the result, and the rows and columns of its grid that it covers."""
+        """Some steps of the head: the result, and the rows and columns of its grid that it
+        covers."""
         folded = prepared.folded
         for i, h in horizontal:
             v = vertical[i]
@@ -287,7 +326,10 @@ class InferenceDenseIsoViT(DenseIsoViT):
             else:
                 layer = prepared.layers[i]
                 x, factor = layer(x, covered, v, h), layer.shuffle
-            covered = (v.cells[0] * factor, v.cells[1] * factor), (h.cells[0] * factor, h.cells[1] * factor)
+            covered = (
+                (v.cells[0] * factor, v.cells[1] * factor),
+                (h.cells[0] * factor, h.cells[1] * factor),
+            )
         return x, covered
 
     def _banded_from(self, folded: FoldedHead | None) -> int:
@@ -297,7 +339,8 @@ class InferenceDenseIsoViT(DenseIsoViT):
         return shuffling[-1] if folded is None and shuffling else len(self.config.head)
 
     def _plan(self, folded: FoldedHead | None, wanted: Span) -> list[Step]:
-        """The steps of the head along one axis for output pixels ``wanted``, found from the last to the first."""
+        """The steps of the head along one axis for output pixels ``wanted``, found from the last to
+        the first."""
         layers = [(layer.kernel // 2, layer.shuffle) for layer in self.config.head]
         if folded is not None:
             layers = [*layers[: folded.start], (RADIUS, folded.factor)]
@@ -307,7 +350,9 @@ class InferenceDenseIsoViT(DenseIsoViT):
             side //= factor
             cells = wanted[0] // factor, -(-wanted[1] // factor)
             wanted = max(0, cells[0] - radius), min(side, cells[1] + radius)
-            steps.append(Step(cells, wanted, (wanted[0] - cells[0] + radius, cells[1] + radius - wanted[1])))
+            steps.append(
+                Step(cells, wanted, (wanted[0] - cells[0] + radius, cells[1] + radius - wanted[1]))
+            )
         return steps[::-1]
 
     @property
@@ -320,8 +365,12 @@ class InferenceDenseIsoViT(DenseIsoViT):
         if self._prepared is None or self._prepared.weights != weights:
             convolutions = self._convolutions
             folded = fold_head(convolutions, self.config.head, self.config.grid)
-            before = list(zip(convolutions, self.config.head))[: folded.start if folded is not None else None]
-            slopes = [getattr(activation, "weight", None) for activation in self.slopes]  # of PReLU, None for others
+            before = list(zip(convolutions, self.config.head))[
+                : folded.start if folded is not None else None
+            ]
+            slopes = [
+                getattr(activation, "weight", None) for activation in self.slopes
+            ]  # of PReLU, None for others
             layers = [HeadConvolution(*pair, slope) for pair, slope in zip(before, slopes)]
             self._prepared = Prepared(weights, folded, layers)
         return self._prepared
@@ -339,7 +388,9 @@ class InferenceDenseIsoViT(DenseIsoViT):
     def __getstate__(self) -> dict:  # copies and pickles go without what can be made again
         return {**self.__dict__, "_prepared": None}
 
-    def _apply(self, fn, recurse: bool = True) -> nn.Module:  # moved or cast: also gives the memory back
+    def _apply(
+        self, fn, recurse: bool = True
+    ) -> nn.Module:  # moved or cast: also gives the memory back
         self._forget()
         return super()._apply(fn, recurse)
 
@@ -355,7 +406,9 @@ def _shifted(span: Span, covered: Span) -> slice:
 
 def _gdfn_on_tokens(gdfn: GDFN, x: Tensor) -> Tensor:
     """`GDFN.forward` on channels-last memory. (B, N, C) -> (B, N, C)."""
-    x = gdfn.g_proj(x).unflatten(1, (gdfn.grid, gdfn.grid)).permute(0, 3, 1, 2)  # (B, 2 * hidden, grid, grid)
+    x = (
+        gdfn.g_proj(x).unflatten(1, (gdfn.grid, gdfn.grid)).permute(0, 3, 1, 2)
+    )  # (B, 2 * hidden, grid, grid)
     weight = torch.cat([gdfn.path_1.weight, gdfn.path_2.weight])
     bias = None
     if gdfn.path_1.bias is not None and gdfn.path_2.bias is not None:

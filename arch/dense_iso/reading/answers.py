@@ -1,4 +1,5 @@
-"""Answers to what tensors can't tell, put into the configuration and, where they concern layouts, into the weights."""
+"""Answers to what tensors can't tell, put into the configuration and, where they concern layouts,
+into the weights."""
 
 from __future__ import annotations
 
@@ -19,8 +20,11 @@ from .slopes import place_slopes
 Settled = list[tuple[str, Any, str]]
 
 
-def complete(found: Match, answers: Answers, weights: dict[str, Tensor]) -> tuple[DenseIsoViTConfig, Settled]:
-    """The whole configuration, and (name, value, source) of every answer that matters for this network.
+def complete(
+    found: Match, answers: Answers, weights: dict[str, Tensor]
+) -> tuple[DenseIsoViTConfig, Settled]:
+    """The whole configuration, and (name, value, source) of every answer that matters for this
+    network.
 
     Args:
         found: the recognised network.
@@ -37,7 +41,9 @@ def complete(found: Match, answers: Answers, weights: dict[str, Tensor]) -> tupl
         settled.append((name, answers[name] if value is None else value, answers.sources[name]))
         return settled[-1][1]
 
-    by_name = None if found.gate_is_first is None else ("first" if found.gate_is_first else "second")
+    by_name = (
+        None if found.gate_is_first is None else ("first" if found.gate_is_first else "second")
+    )
     fields["gated_half"] = answer("gated_half", by_name if answers.assumed("gated_half") else None)
     _settle_norms(found, fields, weights, answers, answer)
     fields["norm_eps"] = answer("norm_eps")
@@ -67,12 +73,18 @@ def complete(found: Match, answers: Answers, weights: dict[str, Tensor]) -> tupl
     return config, settled
 
 
-def _settle_norms(found: Match, fields: dict[str, Any], weights: dict[str, Tensor], answers: Answers, answer) -> None:
+def _settle_norms(
+    found: Match, fields: dict[str, Any], weights: dict[str, Tensor], answers: Answers, answer
+) -> None:
     if not has_bare_norms(weights):
         if answers["norm"] == "rms":
-            raise ModelLoadError("option norm=rms: the norms in this file have biases, which RMSNorm has not")
+            raise ModelLoadError(
+                "option norm=rms: the norms in this file have biases, which RMSNorm has not"
+            )
         return
-    fields["norm"] = answer("norm", "rms" if found.norm_is_rms and answers.assumed("norm") else None)
+    fields["norm"] = answer(
+        "norm", "rms" if found.norm_is_rms and answers.assumed("norm") else None
+    )
     if fields["norm"] == "layer":
         fill_norm_biases(weights)
         if answers.assumed("norm"):
@@ -94,7 +106,9 @@ def _of_norm(name: str) -> bool:
     return "norm" in name.split(".")[-2:][0]
 
 
-def _settle_head(found: Match, fields: dict[str, Any], weights: dict[str, Tensor], answers: Answers, answer) -> None:
+def _settle_head(
+    found: Match, fields: dict[str, Any], weights: dict[str, Tensor], answers: Answers, answer
+) -> None:
     head = fields["head"]
     if any(layer.activation == PRELU for layer in head):  # in this project's naming
         return
@@ -102,16 +116,26 @@ def _settle_head(found: Match, fields: dict[str, Any], weights: dict[str, Tensor
     per_layer = activations(head, names, place)
     if found.slopes is not None:
         per_layer, slopes = place_slopes(found.slopes, head, per_layer, place, found.notes.guessed)
-        weights |= {f"slopes.{i}.weight": tensor.to(torch.float32).clone() for i, tensor in slopes.items()}
+        weights |= {
+            f"slopes.{i}.weight": tensor.to(torch.float32).clone() for i, tensor in slopes.items()
+        }
     elif PRELU in per_layer:
-        raise ModelLoadError("option head_activation names prelu, but the file holds no slopes for the head")
-    fields["head"] = tuple(dataclasses.replace(layer, activation=name) for layer, name in zip(head, per_layer))
+        raise ModelLoadError(
+            "option head_activation names prelu, but the file holds no slopes for the head"
+        )
+    fields["head"] = tuple(
+        dataclasses.replace(layer, activation=name) for layer, name in zip(head, per_layer)
+    )
     _settle_shuffles(found, fields["head"], weights, answer)
     if len(per_layer) > 1:
-        answer("head_activation", per_layer if any(name != "none" for name in per_layer) else "none")
+        answer(
+            "head_activation", per_layer if any(name != "none" for name in per_layer) else "none"
+        )
 
 
-def _settle_shuffles(found: Match, head: tuple[HeadLayer, ...], weights: dict[str, Tensor], answer) -> None:
+def _settle_shuffles(
+    found: Match, head: tuple[HeadLayer, ...], weights: dict[str, Tensor], answer
+) -> None:
     doubtful = [i for i, layer in enumerate(head) if found.found and splits_in_twos(layer.shuffle)]
     if not doubtful or answer("shuffles") == "once":
         return
@@ -130,11 +154,16 @@ def _settle_patch(found: Match, weights: dict[str, Tensor], answers: Answers, an
     if answer("patch_layout", answers["patch_layout"] or default) == "hwc":
         weight = weights["patch_embedding.weight"]
         width, side = weight.shape[0], weight.shape[2]
-        weights["patch_embedding.weight"] = weight.reshape(width, side, side, RGB).permute(0, 3, 1, 2).contiguous()
+        weights["patch_embedding.weight"] = (
+            weight.reshape(width, side, side, RGB).permute(0, 3, 1, 2).contiguous()
+        )
 
 
-def _settle_colours(found: Match, fields: dict[str, Any], weights: dict[str, Tensor], answers: Answers, answer) -> None:
-    """The value range, and everything else that is done to colours: into the first and the last convolution."""
+def _settle_colours(
+    found: Match, fields: dict[str, Any], weights: dict[str, Tensor], answers: Answers, answer
+) -> None:
+    """The value range, and everything else that is done to colours: into the first and the last
+    convolution."""
     colours = found.colours
     value_range = answers["value_range"]
     if colours is not None and answers.assumed("value_range") and float(colours.mean.max()) > 1:
@@ -165,11 +194,15 @@ def _enter_normalised(weights: dict[str, Tensor], fields: dict[str, Any], colour
     fields["patch_bias"] = True
 
 
-def _leave_scaled(weights: dict[str, Tensor], fields: dict[str, Any], scale: Tensor, shift: Tensor) -> None:
+def _leave_scaled(
+    weights: dict[str, Tensor], fields: dict[str, Any], scale: Tensor, shift: Tensor
+) -> None:
     """The last convolution with its colours multiplied by ``scale`` and moved by ``shift``."""
     last = len(fields["head"]) - 1
     layer = fields["head"][last]
-    if layer.activation not in ("none", "relu", PRELU) or (bool(shift.any()) and layer.activation != "none"):
+    if layer.activation not in ("none", "relu", PRELU) or (
+        bool(shift.any()) and layer.activation != "none"
+    ):
         raise ModelLoadError(
             f"the head ends in {layer.activation}, and colours are scaled behind it: this network can't do both"
         )
@@ -183,8 +216,11 @@ def _leave_scaled(weights: dict[str, Tensor], fields: dict[str, Any], scale: Ten
         fields["head"] = (*fields["head"][:last], dataclasses.replace(layer, bias=True))
 
 
-def _settle_qkv(found: Match, weights: dict[str, Tensor], config: DenseIsoViTConfig, answers: Answers, answer) -> None:
-    """Rows of queries, keys and values in this project's order. No layout is assumed where each has its own layer."""
+def _settle_qkv(
+    found: Match, weights: dict[str, Tensor], config: DenseIsoViTConfig, answers: Answers, answer
+) -> None:
+    """Rows of queries, keys and values in this project's order. No layout is assumed where each has
+    its own layer."""
     fused = any(len(parts) < 3 for parts in found.qkv_parts.values())
     layout = answer("qkv_layout") if fused else answers["qkv_layout"]
     for block, parts in found.qkv_parts.items():

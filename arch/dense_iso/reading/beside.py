@@ -1,4 +1,5 @@
-"""Files that hold more than one network once: beside others (loss, discriminator, average), or under two names."""
+"""Files that hold more than one network once: beside others (loss, discriminator, average), or
+under two names."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ TRAINING_WORDS = {
 
 def network_beside_others(source: Mapping[str, Any], container: str | None, read: Callable[..., Match],
                           refused: ModelLoadError) -> Match:  # fmt: skip
-    """The network in another state dict of a file, or in a part of one, by the first component in which names differ.
+    """The network in another state dict of a file, or in a part of one, by the first component in
+    which names differ.
 
     Args:
         source: as for `read_checkpoint`.
@@ -48,13 +50,20 @@ def network_beside_others(source: Mapping[str, Any], container: str | None, read
         if result := attempt(other, None):
             return result
     starts = prefixes(source, container)
-    tried = {start: attempt(container, start) for start in (starts if 1 < len(starts) <= MOST_PARTS else ())}
+    tried = {
+        start: attempt(container, start)
+        for start in (starts if 1 < len(starts) <= MOST_PARTS else ())
+    }
     found = {start: result for start, result in tried.items() if result is not None}
     if not found:
         raise refused
     averaged = [prefix for prefix in found if "ema" in prefix.lower()]
     chosen = averaged if len(averaged) == 1 else list(found)
-    unknown = [p for p in starts if p not in found and not set(words(tuple(p.split(".")[-1:]))) & TRAINING_WORDS]
+    unknown = [
+        p
+        for p in starts
+        if p not in found and not set(words(tuple(p.split(".")[-1:]))) & TRAINING_WORDS
+    ]
     if len(chosen) > 1 or unknown:
         raise NotDenseIsoViTError(
             f"{refused}. On their own, the tensors under {' or '.join(map(repr, chosen))} are a Dense-Iso-ViT: the "
@@ -71,7 +80,9 @@ def match_stored(checkpoint: Checkpoint, notes: Notes, asked: Asked) -> Match:
     try:
         result = match(checkpoint, notes, asked)
     except ModelLoadError:
-        changes = [_without_repeats, _transposed] if asked.matrices == "out_in" else [_without_repeats]
+        changes = (
+            [_without_repeats, _transposed] if asked.matrices == "out_in" else [_without_repeats]
+        )
         for change in changes:
             changed, remark = change(checkpoint.layers)
             if remark:
@@ -83,9 +94,15 @@ def match_stored(checkpoint: Checkpoint, notes: Notes, asked: Asked) -> Match:
                 return result
         raise
     in_blocks = " ".join(names for role, names in result.found if "blocks" in role)
-    bare = [e for e in checkpoint.layers if e.bare_matrix and len(set(e.shape)) == 1 and repr(e) in in_blocks]
+    bare = [
+        e
+        for e in checkpoint.layers
+        if e.bare_matrix and len(set(e.shape)) == 1 and repr(e) in in_blocks
+    ]
     if bare and asked.matrices == "out_in":
-        notes.guessed.add(f"square matrices like {bare[0]} are (out, in), as those of nn.Linear (option matrices)")
+        notes.guessed.add(
+            f"square matrices like {bare[0]} are (out, in), as those of nn.Linear (option matrices)"
+        )
     return result
 
 
@@ -98,13 +115,18 @@ def _without_repeats(layers: list[Layer]) -> tuple[list[Layer], str]:
             return layers, ""
         ends = layer.weight.flatten()[[0, -1]].tolist()
         same = seen.setdefault((layer.kind, layer.shape, *ends), [])
-        twin = next((e for e in same if _equal(e.weight, layer.weight) and _equal(e.bias, layer.bias)), None)
+        twin = next(
+            (e for e in same if _equal(e.weight, layer.weight) and _equal(e.bias, layer.bias)), None
+        )
         same.append(layer) if twin is None else twins.append((twin, layer))
     if not twins:
         return layers, ""
     repeated = {id(layer) for _, layer in twins}
     kept = [layer for layer in layers if id(layer) not in repeated]
-    return kept, f"{len(twins)} layers that are there twice taken once: {twins[0][0].name}, not {twins[0][1].name} ..."
+    return (
+        kept,
+        f"{len(twins)} layers that are there twice taken once: {twins[0][0].name}, not {twins[0][1].name} ...",
+    )
 
 
 def _equal(one: Tensor | None, other: Tensor | None) -> bool:
@@ -114,5 +136,7 @@ def _equal(one: Tensor | None, other: Tensor | None) -> bool:
 def _transposed(layers: list[Layer]) -> tuple[list[Layer], str]:
     """Bare matrices the other way round."""
     bare = [layer for layer in layers if layer.bare_matrix]
-    turned = [replace(layer, weight=layer.weight.T) if layer.bare_matrix else layer for layer in layers]
+    turned = [
+        replace(layer, weight=layer.weight.T) if layer.bare_matrix else layer for layer in layers
+    ]
     return turned, f"matrices like {bare[0]} taken as (in, out)" if bare else ""

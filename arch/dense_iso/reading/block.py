@@ -1,12 +1,13 @@
-"""One transformer block of an unknown spelling: which layer plays which role, from shapes first and evidence second.
+"""One transformer block of an unknown spelling: which layer plays which role, from shapes first and
+evidence second.
 
-The shapes: two norms of width d, one or two depthwise 3x3 convolutions that make the GDFN's 2h channels, a
-layer d -> 2h (or two d -> h), a layer h -> d, and attention as one of
+The shapes: two norms of width d, one or two depthwise 3x3 convolutions that make the GDFN's 2h
+channels, a layer d -> 2h (or two d -> h), a layer h -> d, and attention as one of
 
     (3d, d) | (3d, d) (d, d) | 3 x (d, d) | 4 x (d, d) | (d, d) (2d, d) | (d, d) (2d, d) (d, d)
 
-and perhaps two vectors of width d (layer scale). Norms without bias are vectors too. A group of layers with anything
-else is no block.
+and perhaps two vectors of width d (layer scale). Norms without bias are vectors too. A group of
+layers with anything else is no block.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class Block:
     Attributes:
         root: path that all of its layers share.
         width, hidden: d and h.
-        qkv_parts: what the layers of queries, keys and values hold, in the order of their rows: ("q", "kv").
+        qkv_parts: what the layers of queries, keys and values hold, in the order of their rows:
+            ("q", "kv").
         roles: role -> layers, as found (several where this project's layer is stored in parts).
         weights: this project's names inside a block -> tensors.
         gate_is_first: by the names the first half is gated; None: they do not say.
@@ -101,16 +103,22 @@ def parse_block(group: Sequence[Layer], root: Path, evidence: Evidence) -> Block
     linears, vectors = by_kind.pop("linear", []), by_kind.pop("vector", [])
     norms, vectors = _norms_and_scales(norms, vectors, root, evidence)
     if by_kind:
-        raise NotABlock(f"layers that no block has: {[layer for rest in by_kind.values() for layer in rest][:3]}")
+        raise NotABlock(
+            f"layers that no block has: {[layer for rest in by_kind.values() for layer in rest][:3]}"
+        )
     if len(depthwise) not in (1, 2) or len({layer.shape for layer in depthwise}) != 1:
         raise NotABlock(f"depthwise convolutions {depthwise}, expected one, or two of equal width")
     if len(norms) != 2 or norms[0].shape != norms[1].shape:
         raise NotABlock(f"norms {norms}, expected two of equal width")
     width, channels = norms[0].shape[0], depthwise[0].shape[0] * len(depthwise)
     if channels % 2:
-        raise NotABlock(f"one depthwise convolution of {channels} channels, expected an even number")
+        raise NotABlock(
+            f"one depthwise convolution of {channels} channels, expected an even number"
+        )
     hidden = channels // 2
-    if len(vectors) not in (0, 2) or any(vector.shape not in ((width,), (1,)) for vector in vectors):
+    if len(vectors) not in (0, 2) or any(
+        vector.shape not in ((width,), (1,)) for vector in vectors
+    ):
         raise NotABlock(f"vectors {vectors}, expected none, or two of width {width} (layer scale)")
 
     parts = _linears(linears, depthwise, width, hidden, root, evidence)
@@ -120,11 +128,16 @@ def parse_block(group: Sequence[Layer], root: Path, evidence: Evidence) -> Block
     if vectors:
         if vectors[0].shape != (width,):
             evidence.notes.guessed.add("single numbers in blocks as scales of the two branches")
-        vectors = two_branches(vectors, parts.attention, feed_forward, len(root), evidence, "layer scale 1/2")
+        vectors = two_branches(
+            vectors, parts.attention, feed_forward, len(root), evidence, "layer scale 1/2"
+        )
     expand = _gate_last(parts.expand, evidence, "the two halves of g_proj")[0]
     depthwise, gate_is_first = _gate_last(depthwise, evidence, "path_1/path_2")
     if evidence.use_names and _crossed(expand, depthwise, len(root)):
-        depthwise, gate_is_first = depthwise[::-1], None if gate_is_first is None else not gate_is_first
+        depthwise, gate_is_first = (
+            depthwise[::-1],
+            None if gate_is_first is None else not gate_is_first,
+        )
     if [e.path[-1] for e in (*parts.expand, *depthwise, parts.contract)] == RESTORMER:
         gate_is_first = True  # where these names come from, the first half is gated
     roles = {
@@ -136,7 +149,9 @@ def parse_block(group: Sequence[Layer], root: Path, evidence: Evidence) -> Block
         "out_proj": [parts.contract],
         "layer_scale": vectors,
     }
-    return Block(root, width, hidden, qkv_parts, roles, _weights(roles, width, hidden), gate_is_first)
+    return Block(
+        root, width, hidden, qkv_parts, roles, _weights(roles, width, hidden), gate_is_first
+    )
 
 
 def _norms_and_scales(norms: list[Layer], vectors: list[Layer], root: Path,
@@ -144,18 +159,25 @@ def _norms_and_scales(norms: list[Layer], vectors: list[Layer], root: Path,
     """Norms without bias look like layer scale: two vectors are norms, of four names must tell.
 
     Raises:
-        NotABlock: they do not. Other networks have four vectors in a block, too, so this is no sign of a Dense-Iso-ViT.
+        NotABlock: they do not. Other networks have four vectors in a block, too, so this is no sign
+            of a Dense-Iso-ViT.
     """
     wide = [e for e in vectors if e.shape != (1,)]
     if norms or len(wide) not in (2, 4):
         return norms, vectors
     if len(wide) == 4:
-        norms = [e for e in wide if any("norm" in w or w in NORM_WORDS for w in words(e.path[len(root) :]))]
+        norms = [
+            e
+            for e in wide
+            if any("norm" in w or w in NORM_WORDS for w in words(e.path[len(root) :]))
+        ]
         if not evidence.use_names or len(norms) != 2:
             scales = [e for e in wide if set(words(e.path[len(root) :])) & SCALE_WORDS]
             norms = [e for e in wide if e not in scales]
         if not evidence.use_names or len(norms) != 2:
-            raise NotABlock(f"four vectors of which the names do not tell norms without bias from layer scale: {wide}")
+            raise NotABlock(
+                f"four vectors of which the names do not tell norms without bias from layer scale: {wide}"
+            )
         wide = norms
     return wide, [e for e in vectors if e not in wide]
 
@@ -167,7 +189,9 @@ def _linears(linears: list[Layer], depthwise: list[Layer], width: int, hidden: i
     fitting = []
     expands = [[layer] for layer in linears if shape[layer] == (2 * hidden, width)]
     expands += [
-        list(pair) for pair in itertools.combinations(linears, 2) if all(shape[e] == (hidden, width) for e in pair)
+        list(pair)
+        for pair in itertools.combinations(linears, 2)
+        if all(shape[e] == (hidden, width) for e in pair)
     ]
     for expand in expands:
         for contract in linears:
@@ -197,9 +221,13 @@ def _linears(linears: list[Layer], depthwise: list[Layer], width: int, hidden: i
         own = [*parts.expand, parts.contract]
         score = sum(count(e, FEED_FORWARD_WORDS) - count(e, attention_words) for e in own)
         score += count(parts.contract, OUT_WORDS) - count(parts.contract, IN_WORDS)
-        score += evidence.use_names and parts.contract.path[-1].lower() == "w2"  # as in LLaMA: w2(act(w1 x) * w3 x)
+        score += (
+            evidence.use_names and parts.contract.path[-1].lower() == "w2"
+        )  # as in LLaMA: w2(act(w1 x) * w3 x)
         score += sum(count(e, IN_WORDS) - count(e, OUT_WORDS) for e in parts.expand)
-        return score + sum(count(e, attention_words) - count(e, FEED_FORWARD_WORDS) for e in parts.attention)
+        return score + sum(
+            count(e, attention_words) - count(e, FEED_FORWARD_WORDS) for e in parts.attention
+        )
 
     def fairly_spoken(parts: _Linears) -> int:
         """As `spoken`, but attention may call its projection "out" as well."""
@@ -211,10 +239,13 @@ def _linears(linears: list[Layer], depthwise: list[Layer], width: int, hidden: i
         return spoken(parts) + sum(map(direction, parts.attention))
 
     def in_order(parts: _Linears) -> int:
-        """How far the GDFN's layers stand from just before and just after its depthwise convolutions."""
+        """How far the GDFN's layers stand from just before and just after its depthwise
+        convolutions."""
         first, last = depthwise[0].index, depthwise[-1].index
         between = [abs(e.index - first) + 100 * (e.index > first) for e in parts.expand]
-        return -sum(between) - abs(parts.contract.index - last) - 100 * (parts.contract.index < last)
+        return (
+            -sum(between) - abs(parts.contract.index - last) - 100 * (parts.contract.index < last)
+        )
 
     best = _best(_best(fitting, apart), fairly_spoken)
     if len(best) > 1 and not _same_layers(best):
@@ -252,17 +283,27 @@ def _pattern(rest: Sequence[Layer], width: int) -> str | None:
 
 
 def _letter(layer: Layer, root: Path) -> str | None:
-    """What a name says: "q", "k", "v", "kv", "qk", "out" (a known word, but none of these), or nothing."""
+    """What a name says: "q", "k", "v", "kv", "qk", "out" (a known word, but none of these), or
+    nothing."""
     found = set(words(layer.path[len(root) :][-2:]))
-    for letter, known in (("kv", KV_WORDS), ("qk", QK_WORDS), ("q", Q_WORDS), ("k", K_WORDS), ("v", V_WORDS)):
+    for letter, known in (
+        ("kv", KV_WORDS),
+        ("qk", QK_WORDS),
+        ("q", Q_WORDS),
+        ("k", K_WORDS),
+        ("v", V_WORDS),
+    ):
         if found & known:
             return letter
     return None
 
 
 def _spelled(layer: Layer, root: Path, letters: str, evidence: Evidence) -> str:
-    """``letters`` in the order in which the name of a fused layer spells them (kvq, to_vk), else as they are."""
-    spelled = [word for word in words(layer.path[len(root) :][-2:]) if sorted(word) == sorted(letters)]
+    """``letters`` in the order in which the name of a fused layer spells them (kvq, to_vk), else as
+    they are."""
+    spelled = [
+        word for word in words(layer.path[len(root) :][-2:]) if sorted(word) == sorted(letters)
+    ]
     return spelled[-1] if spelled and evidence.use_names else letters
 
 
@@ -272,13 +313,22 @@ def _attention(layers: list[Layer], width: int, root: Path,
     pattern = _pattern(layers, width)
     if pattern == "fused":
         layers = sorted(layers, key=lambda layer: -layer.shape[0])
-        return (_spelled(layers[0], root, "qkv", evidence),), {"qkv": layers[:1], "projection": layers[1:]}
+        return (_spelled(layers[0], root, "qkv", evidence),), {
+            "qkv": layers[:1],
+            "projection": layers[1:],
+        }
     letters = [_letter(layer, root) if evidence.use_names else None for layer in layers]
     if pattern == "separate":
-        named = [next((e for e, letter in zip(layers, letters) if letter == wanted), None) for wanted in "qkv"]
+        named = [
+            next((e for e, letter in zip(layers, letters) if letter == wanted), None)
+            for wanted in "qkv"
+        ]
         known = [layer for layer in named if layer is not None]
         if len(known) == 3 and all(letters.count(wanted) == 1 for wanted in "qkv"):
-            return ("q", "k", "v"), {"qkv": known, "projection": [e for e in layers if e not in known]}
+            return ("q", "k", "v"), {
+                "qkv": known,
+                "projection": [e for e in layers if e not in known],
+            }
         if any(letters):
             raise evidence.ambiguous(layers, "q, k, v and the output projection")
         ordered = _numbered_trio(layers, evidence) or evidence.in_order(layers, "q/k/v/projection")
@@ -301,7 +351,8 @@ def _attention(layers: list[Layer], width: int, root: Path,
 
 
 def _numbered_trio(layers: list[Layer], evidence: Evidence) -> list[Layer] | None:
-    """Three layers of a module list (q, k, v), then the one beside it; None where there is no such list."""
+    """Three layers of a module list (q, k, v), then the one beside it; None where there is no such
+    list."""
     for projection in layers if len(layers) == 4 and evidence.use_names else ():
         trio = {e.path: e for e in layers if e is not projection}
         parents = {path[:-1] for path in trio}
@@ -311,8 +362,11 @@ def _numbered_trio(layers: list[Layer], evidence: Evidence) -> list[Layer] | Non
     return None
 
 
-def _gate_last(layers: list[Layer], evidence: Evidence, what: str) -> tuple[list[Layer], bool | None]:
-    """Two paths in the order of their halves; and whether the one that is named as the gate stands first."""
+def _gate_last(
+    layers: list[Layer], evidence: Evidence, what: str
+) -> tuple[list[Layer], bool | None]:
+    """Two paths in the order of their halves; and whether the one that is named as the gate stands
+    first."""
     if len(layers) < 2:
         return list(layers), None
     gates = [
@@ -327,7 +381,9 @@ def _gate_last(layers: list[Layer], evidence: Evidence, what: str) -> tuple[list
     ]
     if len(gates) != 1 and len(values) != 1:
         return evidence.in_order(layers, what), None
-    gate = gates[0] if len(gates) == 1 else next(layer for layer in layers if layer is not values[0])
+    gate = (
+        gates[0] if len(gates) == 1 else next(layer for layer in layers if layer is not values[0])
+    )
     if evidence.definition_order:
         evidence.notes.by_file_order.add(what)
         ordered = sorted(layers, key=lambda layer: layer.index)
@@ -360,7 +416,9 @@ def _weights(roles: dict[str, list[Layer]], width: int, hidden: int) -> dict[str
         if not layers:
             continue
         weights[name + ".weight"] = (
-            layers[0].weight if layers[0].weight.ndim == 1 else torch.cat([layer.matrix for layer in layers])
+            layers[0].weight
+            if layers[0].weight.ndim == 1
+            else torch.cat([layer.matrix for layer in layers])
         )
         bias = _joined_bias(layers)
         if bias is not None:

@@ -1,7 +1,9 @@
-"""The head of an unknown spelling: which order of its convolutions leads from the features to colours.
+"""The head of an unknown spelling: which order of its convolutions leads from the features to
+colours.
 
-A convolution to c channels may be followed by PixelShuffle(r), which leaves c / r**2 channels for the next one;
-the last one leaves three. Shapes fix the order of unequal convolutions, evidence that of equal ones.
+A convolution to c channels may be followed by PixelShuffle(r), which leaves c / r**2 channels for
+the next one; the last one leaves three. Shapes fix the order of unequal convolutions, evidence that
+of equal ones.
 """
 
 from __future__ import annotations
@@ -30,7 +32,20 @@ EARLY_WORDS = {
     "refine",
     "body",
 }
-LATE_WORDS = {"last", "final", "tail", "out", "output", "post", "hr", "rgb", "recon", "reconstruct", "to_rgb", "finish"}
+LATE_WORDS = {
+    "last",
+    "final",
+    "tail",
+    "out",
+    "output",
+    "post",
+    "hr",
+    "rgb",
+    "recon",
+    "reconstruct",
+    "to_rgb",
+    "finish",
+}
 MOST_SOLUTIONS = 200
 
 Shape = tuple[int, int, int]  # output channels, input channels, kernel
@@ -38,7 +53,8 @@ Chain = list[tuple[Layer, int]]  # convolutions, each with the factor of the Pix
 
 
 def solve_chain(layers: Sequence[Layer], channels: int, evidence: Evidence) -> Chain | str:
-    """The head from ``channels`` features to RGB as (layer, PixelShuffle factor after it), or why there is none."""
+    """The head from ``channels`` features to RGB as (layer, PixelShuffle factor after it), or why
+    there is none."""
     odd = [layer for layer in layers if _shape(layer)[2] % 2 == 0]
     if odd:
         return f"even kernels in the head: {odd}"
@@ -53,7 +69,9 @@ def solve_chain(layers: Sequence[Layer], channels: int, evidence: Evidence) -> C
         )
     members = {
         shape: evidence.in_order(
-            [layer for layer in layers if _shape(layer) == shape], "equal convolutions of the head", among=layers
+            [layer for layer in layers if _shape(layer) == shape],
+            "equal convolutions of the head",
+            among=layers,
         )
         for shape in counts
     }
@@ -69,8 +87,11 @@ def _shape(layer: Layer) -> Shape:
     return shape[0], shape[1], shape[2] if len(shape) == 4 else 1
 
 
-def _orders(counts: dict[Shape, int], channels: int, last: Shape | None) -> Iterator[list[tuple[Shape, int]]]:
-    """Orders of the shapes, each with the shuffle factor that follows; ``last`` is waiting for its factor."""
+def _orders(
+    counts: dict[Shape, int], channels: int, last: Shape | None
+) -> Iterator[list[tuple[Shape, int]]]:
+    """Orders of the shapes, each with the shuffle factor that follows; ``last`` is waiting for its
+    factor."""
     if not any(counts.values()):
         factor = _factor(channels, RGB)
         if last is not None and factor:
@@ -91,13 +112,22 @@ def _factor(before: int, after: int) -> int:
 
 
 def _most_plausible(chains: list[Chain], layers: Sequence[Layer], evidence: Evidence) -> Chain:
-    """Of several orders that fit: by number, by definition order, by words; fusion first is the default."""
+    """Of several orders that fit: by number, by definition order, by words; fusion first is the
+    default."""
     if len(chains) == 1:
         return chains[0]
     what = "order of the head's convolutions"
-    numbered = number_order([layer.path for layer in layers], evidence.universe) if evidence.use_names else None
+    numbered = (
+        number_order([layer.path for layer in layers], evidence.universe)
+        if evidence.use_names
+        else None
+    )
     by_path = {layer.path: layer for layer in layers}
-    order = [by_path[path] for path in numbered] if numbered else sorted(layers, key=lambda layer: layer.index)
+    order = (
+        [by_path[path] for path in numbered]
+        if numbered
+        else sorted(layers, key=lambda layer: layer.index)
+    )
     if numbered or evidence.definition_order:
         if not numbered:
             evidence.notes.by_file_order.add(what)
@@ -111,11 +141,15 @@ def _most_plausible(chains: list[Chain], layers: Sequence[Layer], evidence: Evid
 
     def against_numbers(chain: Chain) -> int:
         pairs = itertools.combinations([layer.path for layer, _ in chain], 2)
-        return sum((number_order(list(pair), evidence.universe) or pair)[0] != pair[0] for pair in pairs)
+        return sum(
+            (number_order(list(pair), evidence.universe) or pair)[0] != pair[0] for pair in pairs
+        )
 
     def quality(chain: Chain) -> tuple[int, int, int]:
         spoken = sum(position * lateness(layer) for position, (layer, _) in enumerate(chain))
-        first_shuffle = next(i for i, (_, factor) in enumerate(chain) if factor > 1 or i == len(chain) - 1)
+        first_shuffle = next(
+            i for i, (_, factor) in enumerate(chain) if factor > 1 or i == len(chain) - 1
+        )
         numbers = -against_numbers(chain) if evidence.use_names else 0
         return numbers, (spoken if evidence.use_names else 0), first_shuffle
 

@@ -1,7 +1,9 @@
-"""What a network does to its pixels first and last: the patch embedding, and the mean and deviation of colours.
+"""What a network does to its pixels first and last: the patch embedding, and the mean and deviation
+of colours.
 
-Both end up in the weights of this project's network. A patch embedding written as a linear layer over the pixels of a
-patch is a convolution, and colours are normalised by linear maps in front of it and behind the head:
+Both end up in the weights of this project's network. A patch embedding written as a linear layer
+over the pixels of a patch is a convolution, and colours are normalised by linear maps in front of
+it and behind the head:
 
     (x - mean) / std -> network -> + skip, * std + mean      =      x -> W / std, b - W mean / std ... * std -> + skip
 """
@@ -19,7 +21,18 @@ from ..config import RGB
 from .evidence import AmbiguousCheckpointError, Evidence, NoResemblanceError
 from .layers import Layer, words
 
-PATCH_WORDS = {"patch", "patches", "embed", "embedding", "embeddings", "embedder", "stem", "token", "tokens", "unfold"}
+PATCH_WORDS = {
+    "patch",
+    "patches",
+    "embed",
+    "embedding",
+    "embeddings",
+    "embedder",
+    "stem",
+    "token",
+    "tokens",
+    "unfold",
+}
 MEAN_WORDS = {"mean", "means", "mu"}
 DEVIATION_WORDS = {"std", "stds", "deviation", "sigma"}
 
@@ -48,7 +61,8 @@ def patch_convolution(layers: Sequence[Layer]) -> Layer | None:
 
 
 def patch_linears(layers: Sequence[Layer]) -> list[Layer]:
-    """The linear layers (or 1x1 convolutions) that could be over the pixels of a patch, by their inputs.
+    """The linear layers (or 1x1 convolutions) that could be over the pixels of a patch, by their
+    inputs.
 
     Raises:
         NoResemblanceError: there is none.
@@ -63,7 +77,8 @@ def patch_linears(layers: Sequence[Layer]) -> list[Layer]:
 
 
 def patch_linear(layers: Sequence[Layer], width: int, evidence: Evidence) -> Layer:
-    """The linear layer (or 1x1 convolution) over the pixels of a patch, as a convolution with its rows (3, p, p).
+    """The linear layer (or 1x1 convolution) over the pixels of a patch, as a convolution with its
+    rows (3, p, p).
 
     Raises:
         NoResemblanceError: there is none.
@@ -94,7 +109,8 @@ def _patch_side(pixels: int) -> int:
 
 
 def take_colours(layers: Sequence[Layer], evidence: Evidence) -> tuple[Colours | None, list[Layer]]:
-    """Mean and deviation, as buffers or as 1x1 convolutions at both ends (EDSR's MeanShift), and the layers they use.
+    """Mean and deviation, as buffers or as 1x1 convolutions at both ends (EDSR's MeanShift), and
+    the layers they use.
 
     Raises:
         AmbiguousCheckpointError: two 1x1 convolutions between colours that do not undo each other.
@@ -104,9 +120,15 @@ def take_colours(layers: Sequence[Layer], evidence: Evidence) -> tuple[Colours |
     deviation = [e for e in vectors if set(words(e.path)) & DEVIATION_WORDS and e not in mean]
     if len(mean) <= 1 and len(deviation) <= 1 and mean + deviation:
         zero, one = torch.zeros(RGB), torch.ones(RGB)
-        colours = Colours(mean[0].weight if mean else zero, deviation[0].weight if deviation else one)
+        colours = Colours(
+            mean[0].weight if mean else zero, deviation[0].weight if deviation else one
+        )
         return colours, mean + deviation
-    shifts = [e for e in layers if e.weight.ndim == 4 and e.shape == (RGB, RGB, 1, 1) and e.bias is not None]
+    shifts = [
+        e
+        for e in layers
+        if e.weight.ndim == 4 and e.shape == (RGB, RGB, 1, 1) and e.bias is not None
+    ]
     if len(shifts) != 2:
         return None, []
     first, last = _mean_shifts(shifts, evidence)
@@ -116,7 +138,8 @@ def take_colours(layers: Sequence[Layer], evidence: Evidence) -> tuple[Colours |
 
 
 def _mean_shifts(pair: Sequence[Layer], evidence: Evidence) -> tuple[Layer, Layer]:
-    """Of two convolutions between colours the one before the network and the one behind it, which undoes it."""
+    """Of two convolutions between colours the one before the network and the one behind it, which
+    undoes it."""
     biases = [e.bias.float() for e in pair if e.bias is not None]
     if not any(e.weight.is_meta for e in pair):
         matrices = [e.matrix.float() for e in pair]

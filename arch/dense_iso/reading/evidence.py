@@ -1,8 +1,9 @@
-"""Telling equal-shaped layers apart: numbers in names, words in names, nesting, definition order, and nothing else.
+"""Telling equal-shaped layers apart: numbers in names, words in names, nesting, definition order,
+and nothing else.
 
-Names are evidence only where they carry meaning: numbers must count from 0 or 1 without gaps and belong to
-nothing but the layers in question, words must be known ones. Everything weaker is noted, and what has no ground
-at all is refused.
+Names are evidence only where they carry meaning: numbers must count from 0 or 1 without gaps and
+belong to nothing but the layers in question, words must be known ones. Everything weaker is noted,
+and what has no ground at all is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +17,19 @@ from .layers import Layer, Notes, common_prefix, natural_key, tokens, words
 
 Path = tuple[str, ...]
 
-ATTENTION_WORDS = {"attn", "attention", "atten", "att", "msa", "mha", "mhsa", "sa", "selfattn", "selfattention", "qkv"}
+ATTENTION_WORDS = {
+    "attn",
+    "attention",
+    "atten",
+    "att",
+    "msa",
+    "mha",
+    "mhsa",
+    "sa",
+    "selfattn",
+    "selfattention",
+    "qkv",
+}
 FEED_FORWARD_WORDS = {"ff", "ffn", "mlp", "gdfn", "feed", "feedforward", "gate", "gated", "mixer"}
 FIRST_WORDS = {"before", "pre", "input", "first"}
 SECOND_WORDS = {"after", "post", "second"}
@@ -38,7 +51,8 @@ VALUE_WORDS = {
 
 
 class NotDenseIsoViTError(ModelLoadError):
-    """The tensors are not those of a Dense-Iso-ViT; the message says what was found and what did not fit."""
+    """The tensors are not those of a Dense-Iso-ViT; the message says what was found and what did
+    not fit."""
 
 
 class NoResemblanceError(NotDenseIsoViTError):
@@ -65,7 +79,9 @@ class Evidence:
     use_names: bool = True
     notes: Notes = field(default_factory=Notes)
 
-    def in_order(self, layers: Sequence[Layer], what: str, among: Sequence[Layer] = ()) -> list[Layer]:
+    def in_order(
+        self, layers: Sequence[Layer], what: str, among: Sequence[Layer] = ()
+    ) -> list[Layer]:
         """``layers`` by number, else by definition order, else by alphabet.
 
         Args:
@@ -78,7 +94,10 @@ class Evidence:
             return list(layers)
         if self.use_names:
             others = {layer.path for layer in among} - {layer.path for layer in layers}
-            own, universe = [layer.path for layer in layers], [path for path in self.universe if path not in others]
+            own, universe = (
+                [layer.path for layer in layers],
+                [path for path in self.universe if path not in others],
+            )
             everything = number_order([*own, *others], self.universe) if others else None
             numbered = everything or number_order(own, universe)
             if numbered is not None:
@@ -106,7 +125,8 @@ class Evidence:
 
 
 def number_order(paths: list[Path], universe: list[Path]) -> list[Path] | None:
-    """``paths`` sorted by the numbers in which they differ; None where they differ in anything else."""
+    """``paths`` sorted by the numbers in which they differ; None where they differ in anything
+    else."""
     if len(paths) == 1:
         return paths
     shared = common_prefix(paths)
@@ -139,7 +159,9 @@ def _numbers(components: list[str], siblings: set[str]) -> dict[str, tuple[int, 
         return None
     shape = numbered.pop()
     bare = [component for component in components if not shapes[component][1]]
-    if len(bare) > 1 or (bare and (shapes[bare[0]][0] != shape.replace("#", "") or shape.count("#") != 1)):
+    if len(bare) > 1 or (
+        bare and (shapes[bare[0]][0] != shape.replace("#", "") or shape.count("#") != 1)
+    ):
         return None
     found = {component: numbers for component, (_, numbers) in shapes.items() if numbers}
     if bare:
@@ -153,13 +175,16 @@ def _numbers(components: list[str], siblings: set[str]) -> dict[str, tuple[int, 
             return None
     for sibling in siblings - set(components):
         its_shape, its_numbers = _shape(sibling)
-        if its_shape == shape and all(its_numbers[place] == number for place, number in fixed.items()):
+        if its_shape == shape and all(
+            its_numbers[place] == number for place, number in fixed.items()
+        ):
             return None
     return found
 
 
 def _shape(component: str) -> tuple[str, tuple[int, ...]]:
-    """("fc#in", (2,)) for fc2in; a single letter at the end, as in conv_a or upB, counts as a number."""
+    """("fc#in", (2,)) for fc2in; a single letter at the end, as in conv_a or upB, counts as a
+    number."""
     parts = list(tokens((component,))) or [component]
     last_is_letter = len(parts[-1]) == 1 and parts[-1].lower() in "abcdxyz"
     if last_is_letter and (len(parts) == 1 or len(parts[0]) > 1):
@@ -181,11 +206,14 @@ def togetherness(layer: Layer, others: Sequence[Layer], use_names: bool) -> int:
 
 
 def branch_of(name: Path) -> int:
-    """1 if the name speaks of attention or the first branch, 2 of the feed-forward part or the second, 0 of neither."""
+    """1 if the name speaks of attention or the first branch, 2 of the feed-forward part or the
+    second, 0 of neither."""
     found = set(words(name))
     attention, feed_forward = bool(found & ATTENTION_WORDS), bool(found & FEED_FORWARD_WORDS)
     if attention != feed_forward:
-        speaks_of_after = attention and bool(found & {"post", "after"})  # post_attention_norm feeds what follows
+        speaks_of_after = attention and bool(
+            found & {"post", "after"}
+        )  # post_attention_norm feeds what follows
         return 2 if feed_forward or speaks_of_after else 1
     first, second = bool(found & FIRST_WORDS), bool(found & SECOND_WORDS)
     return 0 if first == second else (1 if first else 2)
@@ -193,10 +221,12 @@ def branch_of(name: Path) -> int:
 
 def two_branches(pair: Sequence[Layer], attention: Sequence[Layer], feed_forward: Sequence[Layer],
                  root: int, evidence: Evidence, what: str) -> list[Layer]:  # fmt: skip
-    """Of two layers, first the one that belongs to attention, then the one of the feed-forward part."""
+    """Of two layers, first the one that belongs to attention, then the one of the feed-forward
+    part."""
     first, second = pair
     lean = [
-        togetherness(layer, attention, evidence.use_names) - togetherness(layer, feed_forward, evidence.use_names)
+        togetherness(layer, attention, evidence.use_names)
+        - togetherness(layer, feed_forward, evidence.use_names)
         for layer in pair
     ]
     if lean[0] != lean[1]:

@@ -1,7 +1,9 @@
-"""The transformer blocks among layers of unknown names: which layers belong together, and in which order they run.
+"""The transformer blocks among layers of unknown names: which layers belong together, and in which
+order they run.
 
-Groups are tried from the most to the least telling: modules, common starts of names, common numbers in names (where
-the parts of a block lie in parallel lists), and, where names group nothing, runs of consecutive layers.
+Groups are tried from the most to the least telling: modules, common starts of names, common numbers
+in names (where the parts of a block lie in parallel lists), and, where names group nothing, runs of
+consecutive layers.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ class Labelled:
 
 
 def find_blocks(layers: list[Layer], evidence: Evidence) -> list[Labelled]:
-    """All blocks, by the first way of grouping under which every depthwise convolution lies in one."""
+    """All blocks, by the first way of grouping under which every depthwise convolution lies in
+    one."""
     inside = [layer for layer in layers if layer.kind not in ("conv", "other")]
     anchors = [layer for layer in inside if layer.kind == "depthwise"]
     problems: list[str] = []
@@ -61,7 +64,9 @@ def find_blocks(layers: list[Layer], evidence: Evidence) -> list[Labelled]:
             trial.notes.by_file_order.add("extent of the blocks")
             _keep(evidence, trial)
             return found
-    raise NotDenseIsoViTError(f"no transformer block around {anchors[0]}: {problems[0] if problems else 'no grouping'}")
+    raise NotDenseIsoViTError(
+        f"no transformer block around {anchors[0]}: {problems[0] if problems else 'no grouping'}"
+    )
 
 
 def _keep(evidence: Evidence, trial: Evidence) -> None:
@@ -69,7 +74,9 @@ def _keep(evidence: Evidence, trial: Evidence) -> None:
     evidence.notes.guessed |= trial.notes.guessed
 
 
-def _climb(layers: list[Layer], anchors: list[Layer], name, evidence: Evidence, strict: bool) -> list[Labelled]:
+def _climb(
+    layers: list[Layer], anchors: list[Layer], name, evidence: Evidence, strict: bool
+) -> list[Labelled]:
     """From every depthwise convolution up to the smallest group that parses as a block."""
     names = {layer: tuple(name(layer)) for layer in layers}
     members: dict[Path, list[Layer]] = {}
@@ -117,7 +124,9 @@ def _consistent(blocks: list[Labelled]) -> bool:
     """Whether each role bears the same name in every block, numbers of blocks and stages aside."""
 
     def role_name(entry: Labelled, layer: Layer) -> tuple[str, ...]:
-        path = layer.path[len(entry.block.root) :] if entry.block.root == entry.label else layer.path
+        path = (
+            layer.path[len(entry.block.root) :] if entry.block.root == entry.label else layer.path
+        )
         if entry.block.root == entry.label:
             return path
         return tuple(token for token in tokens(path) if not token.isdigit())
@@ -167,7 +176,9 @@ def order_blocks(blocks: list[Labelled], evidence: Evidence) -> list[Labelled]:
         numbered = number_order([entry.label for entry in blocks], evidence.universe)
         if numbered is not None:
             if evidence.definition_order and not _numbers_are_places(blocks, numbered):
-                evidence.notes.guessed.add("order of the blocks by the numbers in names, against that of the file")
+                evidence.notes.guessed.add(
+                    "order of the blocks by the numbers in names, against that of the file"
+                )
                 evidence.definition_order = False  # nor is it a ground for anything between them
             return [by_label[label] for label in numbered]
         by_width: dict[int, list[Path]] = {}

@@ -1,7 +1,8 @@
-"""From whatever a checkpoint file holds to a list of layers: containers, prefixes, copies, weights with their biases.
+"""From whatever a checkpoint file holds to a list of layers: containers, prefixes, copies, weights
+with their biases.
 
-Nothing here knows Dense-Iso-ViT. Names are kept as evidence; what they mean is decided in `block` and
-`match`.
+Nothing here knows Dense-Iso-ViT. Names are kept as evidence; what they mean is decided in `block`
+and `match`.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ class Layer:
     Attributes:
         path: components of the module's name.
         index: place in the file.
-        kind: "linear" (also a 1x1 convolution), "depthwise" (3x3), "conv", "norm", "vector" (one-dimensional
-            without bias), or "other".
+        kind: "linear" (also a 1x1 convolution), "depthwise" (3x3), "conv", "norm", "vector"
+            (one-dimensional without bias), or "other".
         weight, bias: the tensors as they are in the file.
         keys: their names in the file.
     """
@@ -79,7 +80,8 @@ class Layer:
 
     @property
     def bare_matrix(self) -> bool:
-        """A matrix that no module's name calls its weight may be used as x @ W, with the shape (in, out)."""
+        """A matrix that no module's name calls its weight may be used as x @ W, with the shape (in,
+        out)."""
         is_matrix = self.kind == "linear" and self.weight.ndim == 2
         return is_matrix and not any(key.endswith("weight") for key in self.keys)
 
@@ -124,9 +126,15 @@ def read_checkpoint(
         wanted = _path(prefix.rstrip("."))
         paths = {key: path for key, path in paths.items() if path[: len(wanted)] == wanted}
         if not paths:
-            raise ModelLoadError(f"no tensor's name starts with {prefix!r}; names start like {_sample(tensors)}")
+            raise ModelLoadError(
+                f"no tensor's name starts with {prefix!r}; names start like {_sample(tensors)}"
+            )
         notes.chosen.append(f"{len(tensors) - len(paths)} tensors outside {prefix!r} left out")
-    paths = {key: path for key, path in paths.items() if not (path[-1] in BOOKKEEPING and tensors[key].numel() == 1)}
+    paths = {
+        key: path
+        for key, path in paths.items()
+        if not (path[-1] in BOOKKEEPING and tensors[key].numel() == 1)
+    }
     tensors = plain({key: tensors[key] for key in paths}, notes.chosen)
     paths = _choose_copy(_strip({key: _path(key) for key in tensors}), tensors, notes)
     layers = _layers(paths, tensors)
@@ -134,10 +142,13 @@ def read_checkpoint(
 
 
 def prefixes(source: Mapping, container: str | None) -> list[str]:
-    """Starts of the names of a file's tensors, up to the first component in which they differ: usable as a prefix."""
+    """Starts of the names of a file's tensors, up to the first component in which they differ:
+    usable as a prefix."""
     paths = [_path(key) for key in _find_state_dict(source, Notes(), container)]
     shared = len(common_prefix(paths))
-    return list(dict.fromkeys(".".join(path[: shared + 1]) for path in paths if path[-1] not in BOOKKEEPING))
+    return list(
+        dict.fromkeys(".".join(path[: shared + 1]) for path in paths if path[-1] not in BOOKKEEPING)
+    )
 
 
 def _path(key: str) -> tuple[str, ...]:
@@ -158,7 +169,11 @@ def _find_state_dict(source: Mapping, notes: Notes, container: str | None) -> di
     if container is None:
         chosen: str | None = next(iter(found))
     else:
-        chosen = container if container in found else next((n for n in found if n.split("/")[-1] == container), None)
+        chosen = (
+            container
+            if container in found
+            else next((n for n in found if n.split("/")[-1] == container), None)
+        )
     if chosen is None:
         raise ModelLoadError(f"no container {container!r}; there are {sorted(found)}")
     if len(found) > 1:
@@ -180,15 +195,22 @@ def _state_dicts(source: Mapping) -> dict[str, dict[str, Tensor]]:
                     search(value, f"{name}/{key}" if name else key, depth + 1)
 
     if not isinstance(source, Mapping):
-        raise ModelLoadError(f"a checkpoint is a dictionary of tensors, found {type(source).__name__}")
+        raise ModelLoadError(
+            f"a checkpoint is a dictionary of tensors, found {type(source).__name__}"
+        )
     search(source, "", 0)
     if not found:
         top = list(source)[:8]
-        raise ModelLoadError(f"no dictionary with at least {FEWEST_TENSORS} named tensors; top level: {top}")
+        raise ModelLoadError(
+            f"no dictionary with at least {FEWEST_TENSORS} named tensors; top level: {top}"
+        )
 
     def preference(name: str) -> int:
         parts = name.split("/")
-        return min((CONTAINERS.index(part) for part in parts if part in CONTAINERS), default=len(CONTAINERS))
+        return min(
+            (CONTAINERS.index(part) for part in parts if part in CONTAINERS),
+            default=len(CONTAINERS),
+        )
 
     return {name: found[name] for name in sorted(found, key=preference)}
 
@@ -205,7 +227,8 @@ def _strip(paths: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
 def _choose_copy(
     paths: dict[str, tuple[str, ...]], tensors: Mapping[str, Tensor], notes: Notes
 ) -> dict[str, tuple[str, ...]]:
-    """Where a file holds the same network twice, take the averaged one. Counters in either do not matter."""
+    """Where a file holds the same network twice, take the averaged one. Counters in either do not
+    matter."""
     groups: dict[str, dict[str, tuple[str, ...]]] = {}
     for key, path in paths.items():
         groups.setdefault(path[0], {})[key] = path[1:]
@@ -213,13 +236,18 @@ def _choose_copy(
         return paths
     groups = {name: _strip(group) for name, group in groups.items()}
     (first, _), (second, _) = groups.items()
-    weights = [{path for key, path in group.items() if tensors[key].is_floating_point()} for group in groups.values()]
+    weights = [
+        {path for key, path in group.items() if tensors[key].is_floating_point()}
+        for group in groups.values()
+    ]
     if weights[0] != weights[1] or len(weights[0]) < FEWEST_TENSORS:
         return paths
     averaged = [name for name in (first, second) if "ema" in name.lower()]
     if len(averaged) != 1:
         return paths
-    notes.chosen.append(f"the copy {averaged[0]!r} taken of {first!r} and {second!r} (option prefix)")
+    notes.chosen.append(
+        f"the copy {averaged[0]!r} taken of {first!r} and {second!r} (option prefix)"
+    )
     return _strip(groups[averaged[0]])
 
 
@@ -233,20 +261,30 @@ def _layers(paths: dict[str, tuple[str, ...]], tensors: Mapping[str, Tensor]) ->
     parents = {path[:end] for path in paths.values() for end in range(len(path) - 1)}
     for index, (key, path) in enumerate(paths.items()):
         module, role = _module_and_role(path)
-        if module in parents and path[-1] in ("beta", "gamma"):  # scales of a block's branches, as in NAFNet: no norm
+        if module in parents and path[-1] in (
+            "beta",
+            "gamma",
+        ):  # scales of a block's branches, as in NAFNet: no norm
             module, role = path, "weight"
         if role in parts.get(module, {}):
             module, role = path, "weight"
         parts.setdefault(module, {})[role] = (index, key)
     layers = []
     for path, roles in parts.items():
-        if "weight" not in roles and not paths[key := roles["bias"][1]][-1].lower().endswith("bias"):
-            path, roles = paths[key], {"weight": roles["bias"]}  # "beta" without "gamma" is a tensor of its own
+        if "weight" not in roles and not paths[key := roles["bias"][1]][-1].lower().endswith(
+            "bias"
+        ):
+            path, roles = (
+                paths[key],
+                {"weight": roles["bias"]},
+            )  # "beta" without "gamma" is a tensor of its own
         pair = [tensors[roles[role][1]] for role in ("weight", "bias") if role in roles]
         if len(pair) == 1 or (pair[0].ndim > 0 and pair[1].shape == pair[0].shape[:1]):
             layers.append(_layer(path, roles, tensors))
         else:  # a weight and a bias by name, but not by shape
-            layers += [_layer((*path, role), {"weight": place}, tensors) for role, place in roles.items()]
+            layers += [
+                _layer((*path, role), {"weight": place}, tensors) for role, place in roles.items()
+            ]
     return sorted(layers, key=lambda layer: layer.index)
 
 
@@ -262,7 +300,9 @@ def _module_and_role(path: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
     return (*path[:-1], stem) if stem else path[:-1] or path, role
 
 
-def _layer(path: tuple[str, ...], roles: dict[str, tuple[int, str]], tensors: Mapping[str, Tensor]) -> Layer:
+def _layer(
+    path: tuple[str, ...], roles: dict[str, tuple[int, str]], tensors: Mapping[str, Tensor]
+) -> Layer:
     keys = tuple(key for _, key in sorted(roles.values()))
     index = min(place for place, _ in roles.values())
     if "weight" not in roles:
@@ -277,7 +317,9 @@ def _kind(weight: Tensor, bias: Tensor | None) -> str:
     shape = weight.shape
     if weight.ndim == 1:
         return "vector" if bias is None else "norm"
-    if weight.ndim == 2 or (weight.ndim in (3, 4) and shape[2:].numel() == 1 and shape[1] > 1 and shape[0] > 1):
+    if weight.ndim == 2 or (
+        weight.ndim in (3, 4) and shape[2:].numel() == 1 and shape[1] > 1 and shape[0] > 1
+    ):
         return "linear"
     if weight.ndim == 4 and shape[1] == 1 and shape[2:] == (3, 3):
         return "depthwise"
@@ -289,7 +331,8 @@ def _kind(weight: Tensor, bias: Tensor | None) -> str:
 def _keeps_definition_order(layers: list[Layer], paths: dict[str, tuple[str, ...]]) -> bool:
     """Modules register weight before bias, and a module's tensors follow each other.
 
-    Sorted names put the bias first; a hash keeps neither. Without any bias the order can't be trusted.
+    Sorted names put the bias first; a hash keeps neither. Without any bias the order can't be
+    trusted.
     """
     pairs = [layer.keys for layer in layers if layer.bias is not None]
     if not pairs or any(_module_and_role(paths[first])[1] != "weight" for first, _ in pairs):
@@ -303,7 +346,9 @@ def _keeps_definition_order(layers: list[Layer], paths: dict[str, tuple[str, ...
 
 def tokens(path: tuple[str, ...]) -> tuple[str, ...]:
     """A name cut finely, for its structure: ("s0b1", "fcIn2", "first") -> s 0 b 1 fc In 2 1."""
-    found = (token for part in path for token in re.findall(r"\d+|[A-Z]?[a-z]+|[A-Z]+(?![a-z])", part))
+    found = (
+        token for part in path for token in re.findall(r"\d+|[A-Z]?[a-z]+|[A-Z]+(?![a-z])", part)
+    )
     return tuple(NUMBER_WORDS.get(str(token).lower(), str(token)) for token in found)
 
 
@@ -320,7 +365,9 @@ def words(path: tuple[str, ...]) -> list[str]:
 
 def natural_key(path: tuple[str, ...]) -> tuple:
     """Sort key under which block2 comes before block10."""
-    return tuple((0, int(token), "") if token.isdigit() else (1, 0, token) for token in tokens(path))
+    return tuple(
+        (0, int(token), "") if token.isdigit() else (1, 0, token) for token in tokens(path)
+    )
 
 
 def common_prefix(paths: list[tuple[str, ...]]) -> tuple[str, ...]:

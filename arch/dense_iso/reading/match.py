@@ -1,7 +1,7 @@
 """From layers of unknown names to a Dense-Iso-ViT: blocks, stages, transitions, norms, head.
 
-Every tensor is used exactly once and every shape is checked against the rebuilt network, so what comes out is
-this network or nothing. What tensors can't tell is not decided here; see `options`.
+Every tensor is used exactly once and every shape is checked against the rebuilt network, so what
+comes out is this network or nothing. What tensors can't tell is not decided here; see `options`.
 """
 
 from __future__ import annotations
@@ -33,12 +33,15 @@ class Match:
 
     Attributes:
         fields: what the tensors say about `DenseIsoViTConfig`.
-        weights: tensors under this project's names, rows of qkv and halves of g_proj in the order of the file.
+        weights: tensors under this project's names, rows of qkv and halves of g_proj in the order
+            of the file.
         found: (role, names in the file) for a report.
         notes: on which grounds equal shapes were told apart.
-        qkv_parts: block ("stages.0.blocks.1") -> what its layers of queries, keys and values hold; empty in own naming.
+        qkv_parts: block ("stages.0.blocks.1") -> what its layers of queries, keys and values hold;
+            empty in own naming.
         gate_is_first: by the names of the GDFN its first half is gated; None: they do not say.
-        patch_kind: how the patch embedding is stored: "conv", "linear", or "1x1" (a convolution on unshuffled pixels).
+        patch_kind: how the patch embedding is stored: "conv", "linear", or "1x1" (a convolution on
+            unshuffled pixels).
         norm_is_rms: the names of norms speak of RMSNorm.
         colours: mean and deviation that the file holds.
         slopes: of the head's PReLUs.
@@ -84,7 +87,9 @@ def match(checkpoint: Checkpoint, notes: Notes, asked: Asked) -> Match:
         raise NoResemblanceError("no depthwise 3x3 convolution, so no GDFN")
     patch = patch_convolution(layers)
     if patch is None:
-        patch_linears(layers)  # the search for blocks takes long, and is in vain where there is none
+        patch_linears(
+            layers
+        )  # the search for blocks takes long, and is in vain where there is none
     evidence = Evidence([layer.path for layer in layers], checkpoint.definition_order)
     labelled = find_blocks([layer for layer in layers if layer is not patch], evidence)
     labelled = order_blocks(labelled, evidence)
@@ -92,7 +97,10 @@ def match(checkpoint: Checkpoint, notes: Notes, asked: Asked) -> Match:
     rest = [layer for layer in layers if id(layer) not in used]
     problems = []
     for stages, guess in stagings(labelled, rest, asked.depths):
-        attempt = replace(evidence, notes=Notes([], set(evidence.notes.by_file_order), set(evidence.notes.guessed)))
+        attempt = replace(
+            evidence,
+            notes=Notes([], set(evidence.notes.by_file_order), set(evidence.notes.guessed)),
+        )
         attempt.notes.guessed |= {guess} if guess else set()
         try:
             result = _assemble(stages, patch, rest, attempt, asked)
@@ -121,12 +129,18 @@ def _assemble(stages: list[list[Block]], patch: Layer | None, rest: list[Layer],
         rest = [layer for layer in rest if layer is not used]
     patch_size = patch.shape[2]
     if patch.shape[0] != dims[0] or patch.shape[2] != patch.shape[3]:
-        raise NotDenseIsoViTError(f"patch embedding {patch} does not make tokens of the first stage's width {dims[0]}")
+        raise NotDenseIsoViTError(
+            f"patch embedding {patch} does not make tokens of the first stage's width {dims[0]}"
+        )
     colours, used_layers = take_colours(rest, evidence)
     if used_layers:
-        evidence.notes.chosen.append(f"colours shifted or scaled as {', '.join(e.name for e in used_layers)} say")
+        evidence.notes.chosen.append(
+            f"colours shifted or scaled as {', '.join(e.name for e in used_layers)} say"
+        )
     open_layers = _without(rest, used_layers)
-    positions = position_embedding(open_layers, dims[0], asked.position_layout, evidence, certain=True)
+    positions = position_embedding(
+        open_layers, dims[0], asked.position_layout, evidence, certain=True
+    )
     open_layers = _without(open_layers, positions[0] if positions else [])
     linears = [layer for layer in open_layers if layer.kind == "linear"]
     convolutions = [layer for layer in open_layers if layer.kind == "conv"]
@@ -136,11 +150,21 @@ def _assemble(stages: list[list[Block]], patch: Layer | None, rest: list[Layer],
         positions = position_embedding(open_layers, dims[0], asked.position_layout, evidence)
         open_layers = _without(open_layers, positions[0] if positions else [])
     has_bias = any("norm1.bias" in block.weights for stage in stages for block in stage)
-    candidates = [e for e in open_layers if e.kind == "norm" or (not has_bias and is_norm_without_bias(e, dims))]
+    candidates = [
+        e
+        for e in open_layers
+        if e.kind == "norm" or (not has_bias and is_norm_without_bias(e, dims))
+    ]
     norms = place_norms(candidates, stages, patch, transitions, asked.stage_norms, evidence)
     slopes = [e for e in open_layers if e not in candidates and can_be_slopes(e)]
-    head_layers = [e for e in open_layers if e.kind == "conv" or (e.kind == "linear" and e.weight.ndim in (2, 4))]
-    odd = [e for e in open_layers if e not in candidates and e not in slopes and e not in head_layers]
+    head_layers = [
+        e
+        for e in open_layers
+        if e.kind == "conv" or (e.kind == "linear" and e.weight.ndim in (2, 4))
+    ]
+    odd = [
+        e for e in open_layers if e not in candidates and e not in slopes and e not in head_layers
+    ]
     if odd:
         raise NotDenseIsoViTError(
             f"tensors that this network does not have: {odd[:4]}; option prefix can leave out others"
@@ -155,7 +179,9 @@ def _assemble(stages: list[list[Block]], patch: Layer | None, rest: list[Layer],
         )
     result = _build(stages, patch, positions, transitions, norms, chain, evidence)
     result.patch_kind, result.colours = patch_kind, colours
-    result.norm_is_rms = any("rms" in word for e in stages[0][0].roles["norm1"] for word in words(e.path))
+    result.norm_is_rms = any(
+        "rms" in word for e in stages[0][0].roles["norm1"] for word in words(e.path)
+    )
     result.found += [("colours", f"{e.name} {e.shape}") for e in used_layers]
     if slopes:
         result.slopes = find_slopes(slopes, chain, evidence)
@@ -191,10 +217,15 @@ def _build(stages: list[list[Block]], patch: Layer, positions: Found | None,
         weights["position_embedding"] = positions[1]
     for i, stage in enumerate(stages):
         for j, block in enumerate(stage):
-            weights.update({f"stages.{i}.blocks.{j}.{name}": tensor for name, tensor in block.weights.items()})
+            weights.update(
+                {f"stages.{i}.blocks.{j}.{name}": tensor for name, tensor in block.weights.items()}
+            )
             if j == 0:
                 found += [
-                    (f"stages.{i}.blocks.{j} {role}", ", ".join(f"{e.name} {e.shape}" for e in layers))
+                    (
+                        f"stages.{i}.blocks.{j} {role}",
+                        ", ".join(f"{e.name} {e.shape}" for e in layers),
+                    )
                     for role, layers in block.roles.items()
                     if layers
                 ]
@@ -205,7 +236,11 @@ def _build(stages: list[list[Block]], patch: Layer, positions: Found | None,
             put(f"transitions.{i}.linear", layer, None if layer is None else layer.matrix)
     put("fusion_norm", norms.fusion)
     for i, (layer, _) in enumerate(chain):
-        put(f"head.{i}", layer, layer.weight if layer.weight.ndim == 4 else layer.weight[:, :, None, None])
+        put(
+            f"head.{i}",
+            layer,
+            layer.weight if layer.weight.ndim == 4 else layer.weight[:, :, None, None],
+        )
     patch_size = patch.shape[2]
     fields: dict[str, Any] = {
         "patch_size": patch_size,
@@ -224,7 +259,9 @@ def _build(stages: list[list[Block]], patch: Layer, positions: Found | None,
         "position_embedding": positions is not None,
         "stage_norms": tuple(norm is not None for norm in norms.stages),
         "transitions": tuple(layer is not None for layer in transitions),
-        "transition_bias": any(layer is not None and layer.bias is not None for layer in transitions),
+        "transition_bias": any(
+            layer is not None and layer.bias is not None for layer in transitions
+        ),
         "transition_norm": norms.transition_place if any(norms.transitions) else "none",
         "fusion_norm": norms.fusion is not None,
         "head": tuple(
@@ -245,23 +282,45 @@ def _build(stages: list[list[Block]], patch: Layer, positions: Found | None,
         raise NotDenseIsoViTError(str(error)) from error
     _fill_biases(weights, fields)
     gates = {block.gate_is_first for stage in stages for block in stage}
-    parts = {f"stages.{i}.blocks.{j}": b.qkv_parts for i, stage in enumerate(stages) for j, b in enumerate(stage)}
-    return Match(fields, weights, found, evidence.notes, parts, gates.pop() if len(gates) == 1 else None)
+    parts = {
+        f"stages.{i}.blocks.{j}": b.qkv_parts
+        for i, stage in enumerate(stages)
+        for j, b in enumerate(stage)
+    }
+    return Match(
+        fields, weights, found, evidence.notes, parts, gates.pop() if len(gates) == 1 else None
+    )
 
 
 def _fill_biases(weights: dict[str, Tensor], fields: dict[str, Any]) -> None:
     """Zeros for biases that all blocks of a stage lack, or a transition, where others have them."""
-    names = ("attention.qkv", "attention.projection", "gdfn.g_proj", "gdfn.path_1", "gdfn.path_2", "gdfn.out_proj")
+    names = (
+        "attention.qkv",
+        "attention.projection",
+        "gdfn.g_proj",
+        "gdfn.path_1",
+        "gdfn.path_2",
+        "gdfn.out_proj",
+    )
     groups = [
         [f"stages.{i}.blocks.{j}.{name}" for j in range(depth)]
         for i, depth in enumerate(fields["depths"])
         for name in names
     ]
-    for group in [*groups, *([f"transitions.{i}.linear"] for i in range(len(fields["transitions"])))]:
-        kind = ".linear.bias" if group[0].startswith("transitions") else f".{group[0].split('.', 4)[-1]}.bias"
+    for group in [
+        *groups,
+        *([f"transitions.{i}.linear"] for i in range(len(fields["transitions"]))),
+    ]:
+        kind = (
+            ".linear.bias"
+            if group[0].startswith("transitions")
+            else f".{group[0].split('.', 4)[-1]}.bias"
+        )
         elsewhere = any(name.endswith(kind) for name in weights)
         if not elsewhere or any(name + ".bias" in weights for name in group):
             continue
         for name in group:
             if name + ".weight" in weights:
-                weights[name + ".bias"] = weights[name + ".weight"].new_zeros(weights[name + ".weight"].shape[0])
+                weights[name + ".bias"] = weights[name + ".weight"].new_zeros(
+                    weights[name + ".weight"].shape[0]
+                )

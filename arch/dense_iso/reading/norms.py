@@ -1,4 +1,5 @@
-"""Where the LayerNorms outside the blocks belong: patch embedding, stages, transitions, concatenated features."""
+"""Where the LayerNorms outside the blocks belong: patch embedding, stages, transitions,
+concatenated features."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ TRANSITION_WORDS = {
 
 @dataclass
 class Norms:
-    """The LayerNorms by place; ``transition_place`` is "before" or "after" the transition's linear layer."""
+    """The LayerNorms by place; ``transition_place`` is "before" or "after" the transition's linear
+    layer."""
 
     stages: list[Layer | None]
     transitions: list[Layer | None]
@@ -59,13 +61,20 @@ def place_norms(norms: Sequence[Layer], stages: Stages, patch: Layer,
     if result.patch is not None and not _beside_patch([result.patch], patch, stages, dims[0]):
         evidence.notes.guessed.add("patch norm before the position embedding, not after it")
     if result.open:
-        raise NotDenseIsoViTError(f"norms without a place: {result.open[:4]}; stage widths {tuple(dims)}")
+        raise NotDenseIsoViTError(
+            f"norms without a place: {result.open[:4]}; stage widths {tuple(dims)}"
+        )
     return result
 
 
 def is_norm_without_bias(layer: Layer, dims: Sequence[int]) -> bool:
-    """A vector of a norm's width, stored as modules store it, that does not speak of an activation."""
-    fits = layer.kind == "vector" and layer.shape[0] in (*dims, sum(dims)) and layer.path[-1] not in layer.keys[0:1]
+    """A vector of a norm's width, stored as modules store it, that does not speak of an
+    activation."""
+    fits = (
+        layer.kind == "vector"
+        and layer.shape[0] in (*dims, sum(dims))
+        and layer.path[-1] not in layer.keys[0:1]
+    )
     return fits and not set(words(layer.path)) & ACTIVATION_WORDS
 
 
@@ -77,12 +86,16 @@ def _take_single(result: Norms, candidates: list[Layer]) -> Layer | None:
 
 
 def _holds_blocks(path: tuple[str, ...], stages: Stages) -> bool:
-    return any(e.path[: len(path)] == path for stage in stages for block in stage for e in block.layers)
+    return any(
+        e.path[: len(path)] == path for stage in stages for block in stage for e in block.layers
+    )
 
 
 def _beside_patch(norms: list[Layer], patch: Layer, stages: Stages, width: int) -> list[Layer]:
     parent = patch.path[:-1]
-    inside = [e for e in norms if e.shape[0] == width and parent and e.path[: len(parent)] == parent]
+    inside = [
+        e for e in norms if e.shape[0] == width and parent and e.path[: len(parent)] == parent
+    ]
     return [] if _holds_blocks(parent, stages) else inside
 
 
@@ -95,12 +108,20 @@ def _take_transition_norms(result: Norms, transitions: Sequence[Layer | None], s
             continue
         parent = layer.path[:-1]
         others = sum(e is not None and e.path[: len(parent)] == parent for e in transitions)
-        inside = [e for e in result.open if e.path[: len(parent)] == parent and e.shape[0] in dims[i : i + 2]]
+        inside = [
+            e
+            for e in result.open
+            if e.path[: len(parent)] == parent and e.shape[0] in dims[i : i + 2]
+        ]
         if others > 1 or len(inside) != 1 or _holds_blocks(parent, stages):
             continue
         norm = inside[0]
         before, after = dims[i], dims[i + 1]
-        in_front = norm.shape[0] == before if before != after else natural_key(norm.path) < natural_key(layer.path)
+        in_front = (
+            norm.shape[0] == before
+            if before != after
+            else natural_key(norm.path) < natural_key(layer.path)
+        )
         places.add("before" if in_front else "after")
         result.transitions[i] = norm
         result.open.remove(norm)
@@ -118,13 +139,22 @@ def _take_stage_norms(result: Norms, stages: Stages, dims: list[int], given: Seq
         if given is not None:
             places = [i for i in places if i + 1 in given]
         placed: dict[int, Layer] = {}
-        inside = {stage: norm for norm in fitting if (stage := stage_around(norm, stages)) is not None}
+        inside = {
+            stage: norm for norm in fitting if (stage := stage_around(norm, stages)) is not None
+        }
         if len(inside) == len(fitting) and set(inside) <= set(places):
             placed = inside
         elif len(fitting) == len(places):
-            placed = dict(zip(places, evidence.in_order(fitting, "stage norms") if len(fitting) > 1 else fitting))
+            placed = dict(
+                zip(
+                    places,
+                    evidence.in_order(fitting, "stage norms") if len(fitting) > 1 else fitting,
+                )
+            )
         elif len(fitting) == 1 and last_number(fitting[0]) is None:
-            evidence.notes.guessed.add("the only norm beside stages of equal width after the last (option stage_norms)")
+            evidence.notes.guessed.add(
+                "the only norm beside stages of equal width after the last (option stage_norms)"
+            )
             placed = {places[-1]: fitting[0]}
         elif 0 < len(fitting) < len(places):
             placed = few_for_places(fitting, places, stages, evidence, "stage_norms")
@@ -149,7 +179,8 @@ def _set_patch_norm_aside(result: Norms, fitting: list[Layer], places: int, stag
 
 def _reconsider(result: Norms, dims: list[int], patch: Layer, stages: Stages,
                 evidence: Evidence) -> None:  # fmt: skip
-    """Norms on some stages only may really be those of the patch embedding or of the transitions."""
+    """Norms on some stages only may really be those of the patch embedding or of the
+    transitions."""
     present = [norm is not None for norm in result.stages]
     if len(dims) < 2 or not any(present) or any(result.transitions):
         return
@@ -173,11 +204,18 @@ def _reconsider(result: Norms, dims: list[int], patch: Layer, stages: Stages,
         if early:
             result.patch, result.stages[0] = norms[0], None
         return
-    if present in ([False] + [True] * (len(dims) - 1), [True] * (len(dims) - 1) + [False]) and len(dims) > 2:
+    if (
+        present in ([False] + [True] * (len(dims) - 1), [True] * (len(dims) - 1) + [False])
+        and len(dims) > 2
+    ):
         after = present[-1]
-        spoken = evidence.use_names and all(set(words(norm.path)) & TRANSITION_WORDS for norm in norms)
+        spoken = evidence.use_names and all(
+            set(words(norm.path)) & TRANSITION_WORDS for norm in norms
+        )
         if not spoken:
-            evidence.notes.guessed.add(f"norms {'after' if after else 'before'} the transitions, not of stages")
+            evidence.notes.guessed.add(
+                f"norms {'after' if after else 'before'} the transitions, not of stages"
+            )
         result.transitions = list(norms)
         result.stages = [None] * len(dims)
         result.transition_place = "after" if after else "before"

@@ -1,7 +1,7 @@
 """What the tensors of a Dense-Iso-ViT can't tell, and who may say it.
 
-Precedence: options of the call (node, command line) > sidecar JSON > safetensors metadata > the default below.
-Every value that comes from the default is reported as assumed.
+Precedence: options of the call (node, command line) > sidecar JSON > safetensors metadata > the
+default below. Every value that comes from the default is reported as assumed.
 """
 
 from __future__ import annotations
@@ -76,8 +76,12 @@ OPTIONS: dict[str, Option] = {
         "3hd",
         "rows of a fused qkv, from the slowest index to the fastest: q, k and v (3), heads (h), place in a head (d)",
     ),
-    "gated_half": Option(_one_of(*CHOICES["gated_half"]), "second", "half of GDFN that goes through GELU"),
-    "swap_paths": Option(_boolean, False, "the first depthwise convolution works on the second half"),
+    "gated_half": Option(
+        _one_of(*CHOICES["gated_half"]), "second", "half of GDFN that goes through GELU"
+    ),
+    "swap_paths": Option(
+        _boolean, False, "the first depthwise convolution works on the second half"
+    ),
     "head_activation": Option(
         _activations, ("none",), "activation in the head, or a comma-separated one per convolution"
     ),
@@ -93,13 +97,23 @@ OPTIONS: dict[str, Option] = {
         "an enlargement by 4, 8 or 16 after one convolution: PixelShuffle once, or by twos several times",
     ),
     "stage_norm_routing": Option(
-        _one_of(*CHOICES["stage_norm_routing"]), "both", "who sees a stage's normalised output: both or head"
+        _one_of(*CHOICES["stage_norm_routing"]),
+        "both",
+        "who sees a stage's normalised output: both or head",
     ),
-    "norm": Option(_one_of(*CHOICES["norm"]), "layer", "norms without bias: layer (LayerNorm) or rms (RMSNorm)"),
+    "norm": Option(
+        _one_of(*CHOICES["norm"]), "layer", "norms without bias: layer (LayerNorm) or rms (RMSNorm)"
+    ),
     "norm_eps": Option(float, 1e-5, "epsilon of every LayerNorm"),
-    "skip": Option(_one_of(*CHOICES["skip"]), "bilinear", "how the image is enlarged that the residual is added to"),
+    "skip": Option(
+        _one_of(*CHOICES["skip"]),
+        "bilinear",
+        "how the image is enlarged that the residual is added to",
+    ),
     "align_corners": Option(_boolean, False, "align_corners of a bilinear or bicubic skip"),
-    "value_range": Option(_one_of(*CHOICES["value_range"]), "0..1", "value range that the network was trained on"),
+    "value_range": Option(
+        _one_of(*CHOICES["value_range"]), "0..1", "value range that the network was trained on"
+    ),
     "residual": Option(
         _one_of(*RESIDUALS),
         "network",
@@ -112,15 +126,21 @@ OPTIONS: dict[str, Option] = {
         "order of the pixels in a patch embedding that is a linear layer; chw for 1x1 convolutions, hwc for Linear",
     ),
     "position_layout": Option(
-        _one_of(*POSITION_LAYOUTS), "auto", "of a position embedding whose shape fits both: channels first or last"
+        _one_of(*POSITION_LAYOUTS),
+        "auto",
+        "of a position embedding whose shape fits both: channels first or last",
     ),
     "window": Option(int, 64, "side of the input in pixels, where no position embedding tells"),
     "depths": Option(_integers, None, "blocks of every stage, where names and widths do not tell"),
     "transitions": Option(
-        _integers, None, "stages that a linear layer follows, where equal widths need none and nothing else tells"
+        _integers,
+        None,
+        "stages that a linear layer follows, where equal widths need none and nothing else tells",
     ),
     "stage_norms": Option(
-        _integers, None, "stages that a norm follows, where others of equal width have none and nothing else tells"
+        _integers,
+        None,
+        "stages that a norm follows, where others of equal width have none and nothing else tells",
     ),
     "order": Option(
         _one_of("auto", "file", "names"),
@@ -133,7 +153,9 @@ OPTIONS: dict[str, Option] = {
         "parameters used as x @ W have the shape (in, out); square ones do not tell",
     ),
     "container": Option(str, None, "dictionary of the file that holds the weights"),
-    "prefix": Option(str, None, "start of the names of this network's tensors, where the file holds others too"),
+    "prefix": Option(
+        str, None, "start of the names of this network's tensors, where the file holds others too"
+    ),
 }
 
 
@@ -159,7 +181,8 @@ def settle(options: Mapping[str, Any] | None = None, sidecar: Mapping[str, Any] 
     Args:
         options: from the caller; an unknown name is an error, None means not given.
         sidecar: contents of a JSON file beside the checkpoint; other entries are ignored.
-        metadata: of a safetensors file: entries named as options, or one JSON object under ``dense_iso_vit``.
+        metadata: of a safetensors file: entries named as options, or one JSON object under
+            ``dense_iso_vit``.
 
     Raises:
         ModelLoadError: an unknown option or an impossible value.
@@ -167,8 +190,14 @@ def settle(options: Mapping[str, Any] | None = None, sidecar: Mapping[str, Any] 
     given = {name: value for name, value in (options or {}).items() if value is not None}
     unknown = sorted(set(given) - set(OPTIONS))
     if unknown:
-        raise ModelLoadError(f"unknown options {', '.join(unknown)}; Dense-Iso-ViT knows {', '.join(OPTIONS)}")
-    sources = {"option": given, "sidecar": sidecar or {}, "metadata": _from_metadata(metadata or {})}
+        raise ModelLoadError(
+            f"unknown options {', '.join(unknown)}; Dense-Iso-ViT knows {', '.join(OPTIONS)}"
+        )
+    sources = {
+        "option": given,
+        "sidecar": sidecar or {},
+        "metadata": _from_metadata(metadata or {}),
+    }
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
     for name, option in OPTIONS.items():
@@ -200,7 +229,9 @@ def activations(head: tuple[HeadLayer, ...], names: tuple[str, ...], place: str)
     """
     if len(names) > 1:
         if len(names) != len(head):
-            raise ModelLoadError(f"head_activation has {len(names)} entries for {len(head)} convolutions")
+            raise ModelLoadError(
+                f"head_activation has {len(names)} entries for {len(head)} convolutions"
+            )
         return list(names)
     name = next(iter(names), "none")
     places = at_place(head, place)

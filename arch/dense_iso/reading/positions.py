@@ -1,4 +1,5 @@
-"""The position embedding among tensors of unknown names: one vector per token of a square grid, in any layout."""
+"""The position embedding among tensors of unknown names: one vector per token of a square grid, in
+any layout."""
 
 from __future__ import annotations
 
@@ -12,13 +13,24 @@ from torch import Tensor
 from .evidence import Evidence, NotDenseIsoViTError
 from .layers import Layer, words
 
-POSITION_WORDS = {"pos", "position", "positions", "positional", "posemb", "posembed", "ape", "coords", "location"}
+POSITION_WORDS = {
+    "pos",
+    "position",
+    "positions",
+    "positional",
+    "posemb",
+    "posembed",
+    "ape",
+    "coords",
+    "location",
+}
 
 Found = tuple[list[Layer], Tensor]  # the layers that it is made of, and the embedding (1, N, width)
 
 
 def speaks_of_positions(layer: Layer, evidence: Evidence) -> bool:
-    """Whether the name says so, or is that of a bare parameter, which a module's weight never is."""
+    """Whether the name says so, or is that of a bare parameter, which a module's weight never
+    is."""
     return evidence.use_names and bool(set(words(layer.path)) & POSITION_WORDS)
 
 
@@ -80,16 +92,25 @@ def _read(layer: Layer, tensor: Tensor, width: int, layout: str, evidence: Evide
     found = _readings(tensor, width)
     if len(found) > 1 and layout == "auto":
         layout = "channels_first" if sum(side > 1 for side in tensor.shape) > 2 else "channels_last"
-        evidence.notes.guessed.add(f"{layout.replace('_', ' ')} in {layer} (option position_layout)")
+        evidence.notes.guessed.add(
+            f"{layout.replace('_', ' ')} in {layer} (option position_layout)"
+        )
     return found.get(layout, next(iter(found.values())))[None]
 
 
-def _of_rows_and_columns(layers: Sequence[Layer], width: int, layout: str, evidence: Evidence) -> Found | None:
-    """The sum of one embedding for rows and one for columns, as (1, C, g, 1) and (1, C, 1, g) or channels last."""
+def _of_rows_and_columns(
+    layers: Sequence[Layer], width: int, layout: str, evidence: Evidence
+) -> Found | None:
+    """The sum of one embedding for rows and one for columns, as (1, C, g, 1) and (1, C, 1, g) or
+    channels last."""
     lone = [e for e in layers if _bare(e) and e.weight.ndim > 2]
     for first, second in itertools.combinations(lone, 2):
         one, other = first.shape, second.shape
-        if len(one) != len(other) or one == other or any(a != b and 1 not in (a, b) for a, b in zip(one, other)):
+        if (
+            len(one) != len(other)
+            or one == other
+            or any(a != b and 1 not in (a, b) for a, b in zip(one, other))
+        ):
             continue
         shape = torch.broadcast_shapes(one, other)
         if torch.Size(shape).numel() > max(first.weight.numel(), second.weight.numel()):

@@ -1,4 +1,5 @@
-"""Any checkpoint of Dense-Iso-ViT to a network: recognise tensors, settle what they leave open, say what is assumed."""
+"""Any checkpoint of Dense-Iso-ViT to a network: recognise tensors, settle what they leave open, say
+what is assumed."""
 
 from __future__ import annotations
 
@@ -30,8 +31,10 @@ class Recognised:
     Attributes:
         config: the complete configuration.
         weights: tensors in this project's naming, float32.
-        found: (role, names in the file), one entry per kind of layer; empty where the names are this project's.
-        settled: (name, value, source) of everything that tensors can't tell and that matters for this network.
+        found: (role, names in the file), one entry per kind of layer; empty where the names are
+            this project's.
+        settled: (name, value, source) of everything that tensors can't tell and that matters for
+            this network.
         notes: on which grounds equal shapes were told apart.
     """
 
@@ -43,7 +46,11 @@ class Recognised:
 
     def remarks(self) -> list[str]:
         """Everything that was not certain, for tags and log."""
-        remarks = [f"assumed {name}={_text(value)}" for name, value, source in self.settled if source == "default"]
+        remarks = [
+            f"assumed {name}={_text(value)}"
+            for name, value, source in self.settled
+            if source == "default"
+        ]
         remarks += [f"by file order: {what}" for what in sorted(self.notes.by_file_order)]
         remarks += [f"guessed: {what}" for what in sorted(self.notes.guessed)]
         return remarks + self.notes.chosen
@@ -69,9 +76,15 @@ def recognise(
     """
     answers = settle(options, sidecar, metadata)
     found = _match(state_dict, answers)
-    quantised = [f"{name} ({tensor.dtype})" for name, tensor in found.weights.items() if not tensor.is_floating_point()]
+    quantised = [
+        f"{name} ({tensor.dtype})"
+        for name, tensor in found.weights.items()
+        if not tensor.is_floating_point()
+    ]
     if quantised:
-        raise ModelLoadError(f"weights are quantised or packed: {quantised[:3]}; floating-point ones were expected")
+        raise ModelLoadError(
+            f"weights are quantised or packed: {quantised[:3]}; floating-point ones were expected"
+        )
     weights = {name: tensor.detach().to(torch.float32) for name, tensor in found.weights.items()}
     config, settled = complete(found, answers, weights)
     for name in ("window", "depths"):  # what names and shapes told
@@ -81,26 +94,42 @@ def recognise(
                 f"{getattr(config, name)}; leave it out"
             )
     check_shapes(config, weights)
-    broken = [name for name, tensor in weights.items() if not tensor.is_meta and not tensor.isfinite().all()]
+    broken = [
+        name
+        for name, tensor in weights.items()
+        if not tensor.is_meta and not tensor.isfinite().all()
+    ]
     if broken:
-        raise ModelLoadError(f"weights are not finite (NaN or infinite) in {broken[:3]}; the file is damaged")
+        raise ModelLoadError(
+            f"weights are not finite (NaN or infinite) in {broken[:3]}; the file is damaged"
+        )
     return Recognised(config, weights, found.found, settled, found.notes)
 
 
-def refusal(state_dict: Mapping[str, Any], **sources: Mapping[str, Any] | None) -> ModelLoadError | None:
-    """Why `recognise` would not take this for a Dense-Iso-ViT; None where it is one, ambiguous ones included.
+def refusal(
+    state_dict: Mapping[str, Any], **sources: Mapping[str, Any] | None
+) -> ModelLoadError | None:
+    """Why `recognise` would not take this for a Dense-Iso-ViT; None where it is one, ambiguous ones
+    included.
 
-    One that is refused for what the sources say alone is one: `recognise` then tells what is wrong with them.
+    One that is refused for what the sources say alone is one: `recognise` then tells what is wrong
+    with them.
 
     Args:
         state_dict: as for `recognise`.
         sources: its options, sidecar and metadata.
     """
     refused = _refusal(state_dict, sources)
-    return None if refused is None or (any(sources.values()) and _refusal(state_dict, {}) is None) else refused
+    return (
+        None
+        if refused is None or (any(sources.values()) and _refusal(state_dict, {}) is None)
+        else refused
+    )
 
 
-def _refusal(state_dict: Mapping[str, Any], sources: Mapping[str, Mapping[str, Any] | None]) -> ModelLoadError | None:
+def _refusal(
+    state_dict: Mapping[str, Any], sources: Mapping[str, Mapping[str, Any] | None]
+) -> ModelLoadError | None:
     try:
         found = _match(state_dict, settle(**sources))
         weights = dict(found.weights)
@@ -121,7 +150,8 @@ def is_dense_iso_vit(state_dict: Mapping[str, Any]) -> bool:
 
 
 def report(recognised: Recognised) -> None:
-    """Write what was assumed to the log: a warning where a role was guessed, else a line of information."""
+    """Write what was assumed to the log: a warning where a role was guessed, else a line of
+    information."""
     remarks = recognised.remarks()
     if remarks:
         doubtful = recognised.notes.guessed or recognised.notes.by_file_order
@@ -141,7 +171,9 @@ def _match(state_dict: Mapping[str, Any], answers: Answers) -> Match:
         except ModelLoadError:
             pass
         else:
-            fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+            fields = {
+                field.name: getattr(config, field.name) for field in dataclasses.fields(config)
+            }
             if not config.position_embedding:
                 del fields["window"]
             return Match(fields, without_wrapper(state_dict), [], notes)

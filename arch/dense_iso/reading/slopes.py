@@ -54,7 +54,9 @@ def find_slopes(vectors: Sequence[Layer], chain: Chain, evidence: Evidence) -> S
         sequence = sorted((*convolutions, *vectors), key=lambda layer: layer.index)
     after = None if sequence is None else _followed(sequence, convolutions, vectors)
     if after is None or sequence is None:
-        ordered = evidence.in_order(vectors, "slopes of the head") if len(vectors) > 1 else list(vectors)
+        ordered = (
+            evidence.in_order(vectors, "slopes of the head") if len(vectors) > 1 else list(vectors)
+        )
         return Slopes([e.weight for e in ordered], None, names)
     if not numbered:
         evidence.notes.by_file_order.add("places of the slopes in the head")
@@ -69,8 +71,11 @@ def _beside(layer: Layer, convolutions: Sequence[Layer], vectors: Sequence[Layer
     return inside[0] if parent and len(inside) == 1 and not others else None
 
 
-def _followed(sequence: list[Layer], convolutions: Sequence[Layer], vectors: Sequence[Layer]) -> list[int] | None:
-    """The convolution before each of the slopes; None unless every one has a convolution of its own."""
+def _followed(
+    sequence: list[Layer], convolutions: Sequence[Layer], vectors: Sequence[Layer]
+) -> list[int] | None:
+    """The convolution before each of the slopes; None unless every one has a convolution of its
+    own."""
     after, passed = [], []
     for layer in sequence:
         if layer in vectors:
@@ -104,7 +109,11 @@ def place_slopes(slopes: Slopes, head: Sequence[HeadLayer], activations: list[st
     count = len(slopes.tensors)
     if places is None:
         candidates = {name: at_place(head, name) for name in PLACES}
-        fitting = {n: p for n, p in candidates.items() if p and count in (1, len(p)) and _fit(slopes.tensors, p, head)}
+        fitting = {
+            n: p
+            for n, p in candidates.items()
+            if p and count in (1, len(p)) and _fit(slopes.tensors, p, head)
+        }
         if place not in fitting and len({tuple(p) for p in fitting.values()}) != 1:
             raise AmbiguousCheckpointError(
                 f"a Dense-Iso-ViT whose head has {count} PReLU ({slopes.names}) for {len(head)} convolutions; the "
@@ -112,7 +121,9 @@ def place_slopes(slopes: Slopes, head: Sequence[HeadLayer], activations: list[st
             )
         name = place if place in fitting else next(iter(fitting))
         places = fitting[name]
-        notes_guessed.add(f"PReLU at the place {name!r} of the head (options head_activation, head_activation_place)")
+        notes_guessed.add(
+            f"PReLU at the place {name!r} of the head (options head_activation, head_activation_place)"
+        )
     tensors = slopes.tensors * len(places) if count == 1 else slopes.tensors
     if len(tensors) != len(places) or not _fit(tensors, places, head):
         raise ModelLoadError(
@@ -125,11 +136,15 @@ def place_slopes(slopes: Slopes, head: Sequence[HeadLayer], activations: list[st
 
 def _fit(tensors: Sequence[Tensor], places: Sequence[int], head: Sequence[HeadLayer]) -> bool:
     pairs = zip([*tensors] * len(places) if len(tensors) == 1 else tensors, places)
-    return all(t.numel() in (1, head[i].channels, head[i].channels // head[i].shuffle ** 2) for t, i in pairs)
+    return all(
+        t.numel() in (1, head[i].channels, head[i].channels // head[i].shuffle ** 2)
+        for t, i in pairs
+    )
 
 
 def _before_shuffle(slopes: Tensor, layer: HeadLayer) -> Tensor:
-    """One slope per channel of the convolution: a channel behind PixelShuffle(r) comes from r * r neighbouring ones."""
+    """One slope per channel of the convolution: a channel behind PixelShuffle(r) comes from r * r
+    neighbouring ones."""
     if slopes.numel() == 1:
         return slopes.expand(layer.channels)
     return slopes.repeat_interleave(layer.channels // slopes.numel())

@@ -15,8 +15,11 @@ Stages = list[list[Block]]
 MOST_STAGES = 12
 
 
-def stagings(blocks: list[Labelled], rest: list[Layer], depths: Sequence[int] | None) -> Iterator[tuple[Stages, str]]:
-    """Yield ways to cut ``blocks`` into stages, the most telling first, each with what is guessed in it, or "".
+def stagings(
+    blocks: list[Labelled], rest: list[Layer], depths: Sequence[int] | None
+) -> Iterator[tuple[Stages, str]]:
+    """Yield ways to cut ``blocks`` into stages, the most telling first, each with what is guessed
+    in it, or "".
 
     Args:
         blocks: in order.
@@ -49,7 +52,10 @@ def stagings(blocks: list[Labelled], rest: list[Layer], depths: Sequence[int] | 
     if len(by_width) != len(by_container):
         yield _chained(by_width, rest), ""
     for stages in _even(by_width, rest):
-        yield stages, f"depths {','.join(str(len(stage)) for stage in stages)} of stages of equal width (option depths)"
+        yield (
+            stages,
+            f"depths {','.join(str(len(stage)) for stage in stages)} of stages of equal width (option depths)",
+        )
 
 
 def _chained(stages: Stages, rest: list[Layer]) -> Stages:
@@ -70,7 +76,8 @@ def _chained(stages: Stages, rest: list[Layer]) -> Stages:
 
 
 def _even(by_width: Stages, rest: list[Layer]) -> Iterator[Stages]:
-    """Runs of equal width cut into stages of equal depth, so that some convolution takes all widths side by side."""
+    """Runs of equal width cut into stages of equal depth, so that some convolution takes all widths
+    side by side."""
     entered = {layer.shape[1] for layer in rest if layer.kind in ("conv", "linear")}
     divisors = [[n for n in range(1, len(run) + 1) if len(run) % n == 0] for run in by_width]
     for counts in itertools.product(*divisors):
@@ -99,7 +106,9 @@ def few_for_places(layers: list[Layer], places: Sequence[int], stages: Stages, e
     if evidence.use_names and set(numbers) <= set(places) and len(set(numbers)) == len(layers):
         found = [number for number in numbers if number is not None]
         after = ", ".join(str(number + 1) for number in sorted(found))
-        evidence.notes.guessed.add(f"{option} only after stage {after}, by the numbers in names (option {option})")
+        evidence.notes.guessed.add(
+            f"{option} only after stage {after}, by the numbers in names (option {option})"
+        )
     if found is None and evidence.definition_order:
         ends = [max(e.index for block in stage for e in block.layers) for stage in stages]
         found = [sum(end < layer.index for end in ends) - 1 for layer in layers]
@@ -114,11 +123,14 @@ def few_for_places(layers: list[Layer], places: Sequence[int], stages: Stages, e
 
 
 def stage_around(layer: Layer, stages: Stages) -> int | None:
-    """The stage whose module the layer lies in; None where there is none, or one module holds several stages."""
+    """The stage whose module the layer lies in; None where there is none, or one module holds
+    several stages."""
     for end in range(len(layer.path) - 1, 0, -1):
         parent = layer.path[:end]
         inside = [
-            i for i, stage in enumerate(stages) if any(e.path[:end] == parent for block in stage for e in block.layers)
+            i
+            for i, stage in enumerate(stages)
+            if any(e.path[:end] == parent for block in stage for e in block.layers)
         ]
         if inside:
             return inside[0] if len(inside) == 1 else None

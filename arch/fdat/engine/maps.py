@@ -1,4 +1,5 @@
-"""The full-size feature maps: on the run's device, or in host memory and streamed to it band by band."""
+"""The full-size feature maps: on the run's device, or in host memory and streamed to it band by
+band."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from torch import Tensor
 
 
 class RoomOutside:
-    """Memory for rows that are computed elsewhere than in their map, and for the unfinished row before them."""
+    """Memory for rows that are computed elsewhere than in their map, and for the unfinished row
+    before them."""
 
     def __init__(self, width: int, dim: int, device: torch.device) -> None:
         self.width, self.dim, self.device = width, dim, device
@@ -17,9 +19,12 @@ class RoomOutside:
         self.unfinished: Tensor | None = None
 
     def begin(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        """Room for rows [start, stop) behind the one that `end` kept (none at the top): (1 + stop - start, W, C)."""
+        """Room for rows [start, stop) behind the one that `end` kept (none at the top): (1 + stop -
+        start, W, C)."""
         above = int(start > 0)
-        self.rows = torch.empty(above + stop - start, self.width, self.dim, dtype=dtype, device=self.device)
+        self.rows = torch.empty(
+            above + stop - start, self.width, self.dim, dtype=dtype, device=self.device
+        )
         if start > 0 and self.unfinished is not None:
             self.rows[0] = self.unfinished
         return self.rows
@@ -33,28 +38,33 @@ class RoomOutside:
 class FeatureMap:
     """A map (H, W, C) that lives where the run computes."""
 
-    def __init__(self, height: int, width: int, dim: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, height: int, width: int, dim: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
         self.tensor = torch.empty(height, width, dim, dtype=dtype, device=device)
         self.room_outside = RoomOutside(width, dim, device)
 
     def read(self, ranges: Iterable[tuple[int, int]], dtype: torch.dtype) -> Iterator[Tensor]:
-        """Rows [start, stop) of each range in turn, (stop - start, W, C) in ``dtype``; not to be written to."""
+        """Rows [start, stop) of each range in turn, (stop - start, W, C) in ``dtype``; not to be
+        written to."""
         for start, stop in ranges:
             yield self.tensor[start:stop].to(dtype)
 
     def room(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        """Where to compute rows [start, stop) in ``dtype``; finished ones are then given to `write`.
+        """Where to compute rows [start, stop) in ``dtype``; finished ones are then given to
+        `write`.
 
         Returns:
-            The row before them as it was left (none at the top) and they: (1 + stop - start, W, C). It is the map
-            itself where that is in ``dtype``.
+            The row before them as it was left (none at the top) and they: (1 + stop - start, W, C).
+            It is the map itself where that is in ``dtype``.
         """
         if dtype != self.tensor.dtype:
             return self.room_outside.begin(start, stop, dtype)
         return self.tensor[max(0, start - 1) : stop]
 
     def write(self, start: int, rows: Tensor) -> None:
-        """Store rows (h, W, C). A range that is read later may be written to, one being read may not."""
+        """Store rows (h, W, C). A range that is read later may be written to, one being read may
+        not."""
         target = self.tensor[start : start + rows.shape[0]]
         if target.data_ptr() != rows.data_ptr():
             target.copy_(rows)
@@ -64,11 +74,13 @@ class FeatureMap:
 class HostMap:
     """A map in host memory (pinned for CUDA) that is streamed to ``device``.
 
-    One band is on its way to the device while the one before it is computed with. All copies go through one stream,
-    so a read after a write sees it, and the host never waits.
+    One band is on its way to the device while the one before it is computed with. All copies go
+    through one stream, so a read after a write sees it, and the host never waits.
     """
 
-    def __init__(self, height: int, width: int, dim: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, height: int, width: int, dim: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
         cuda = device.type == "cuda"
         self.tensor = torch.empty(height, width, dim, dtype=dtype, pin_memory=cuda)
         self.device = device
@@ -76,7 +88,8 @@ class HostMap:
         self.stream = torch.cuda.Stream(device) if cuda else None
 
     def read(self, ranges: Iterable[tuple[int, int]], dtype: torch.dtype) -> Iterator[Tensor]:
-        """As `FeatureMap.read`; the next range is fetched ahead, so it must not be written to before it is yielded."""
+        """As `FeatureMap.read`; the next range is fetched ahead, so it must not be written to
+        before it is yielded."""
         ready = None
         for start, stop in ranges:
             fetched = self._fetch(start, stop)

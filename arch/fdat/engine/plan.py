@@ -3,10 +3,12 @@
     plan (this file) -> sweeps over the blocks (sweeps.py) -> tail (tail.py, sampling.py)
 
 Memory on the device, beyond the weights:
-    maps: trunk and one branch per image of the batch, H x W x C; ``dysample`` and ``lda`` put one map H x W x mid_dim
-        per image beside them. They may live in host memory instead, all but that of ``dysample``.
+    maps: trunk and one branch per image of the batch, H x W x C; ``dysample`` and ``lda`` put one
+        map H x W x mid_dim per image beside them. They may live in host memory instead, all but
+        that of ``dysample``.
     image: one image of the batch, in the residual's precision.
-    workspace: what a band needs at the worst moment of a block or of the tail, proportional to band height and width.
+    workspace: what a band needs at the worst moment of a block or of the tail, proportional to band
+        height and width.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from ..upsampler import LDA_GROUPS, LDA_REDUCTION, upscale_steps
 from .weights import HEAD_MULTIPLE, attends_by_products, output_dtype, residual_dtype
 
 PREFERRED_TOKENS = {"cpu": 2**15, "cuda": 2**18}
-"""Tokens in a band: enough to fill the device and to make the halo, and what an operator costs to begin, small."""
+"""Tokens in a band: enough to fill the device and to make the halo, and what an operator costs to
+begin, small."""
 
 PREFERRED_VALUES = 11 * 2**18
 """On a CPU about as many values in the largest tensor of a band: 11 MiB, which the heap keeps when
@@ -31,12 +34,14 @@ they are freed (see kernels/heap.py). Of what it does not keep the system clears
 again, which takes as long as all the rest."""
 
 HEAP_SHARE = 0.5
-"""What a process's heap holds beside the live tensors of a band, as a share of them: pieces that were freed and fit
-nothing since. Measured on Linux by ``python -m benchmarks.fdat memory``: 0.2 to 0.9."""
+"""What a process's heap holds beside the live tensors of a band, as a share of them: pieces that
+were freed and fit nothing since. Measured on Linux by ``python -m benchmarks.fdat memory``: 0.2 to
+0.9."""
 
 ATTENTION_TOKENS = {"products": 2**11, "sdpa": 2**12}
-"""Tokens whose q, k and v a CPU computes at a time, so that they are still in its cache when attention reads them, by
-the way in which it attends: with ``scaled_dot_product_attention`` twice as many are 3 to 5 % quicker."""
+"""Tokens whose q, k and v a CPU computes at a time, so that they are still in its cache when
+attention reads them, by the way in which it attends: with ``scaled_dot_product_attention`` twice as
+many are 3 to 5 % quicker."""
 
 
 def split_rows(height: int, band: int) -> list[tuple[int, int]]:
@@ -45,11 +50,14 @@ def split_rows(height: int, band: int) -> list[tuple[int, int]]:
 
 
 def smallest_band(window: int) -> int:
-    """Rows of whole windows, at least three: what a band hands to the next, two rows, lags one row behind."""
+    """Rows of whole windows, at least three: what a band hands to the next, two rows, lags one row
+    behind."""
     return -(-3 // window) * window
 
 
-def attention_tile(height: int, width: int, window: int, dtype: torch.dtype, device: torch.device) -> tuple[int, int]:
+def attention_tile(
+    height: int, width: int, window: int, dtype: torch.dtype, device: torch.device
+) -> tuple[int, int]:
     """Rows and columns of whole windows that are attended to at a time."""
     if device.type != "cpu":
         return height, width
@@ -111,7 +119,8 @@ class Plan:
 
     @property
     def tail_band(self) -> int:
-        """Rows of the feature map that the tail takes at a time: as many as fit the sweeps' workspace, at least one."""
+        """Rows of the feature map that the tail takes at a time: as many as fit the sweeps'
+        workspace, at least one."""
         return max(1, min(self.band, self.sweep_workspace // self.tail_row_bytes))
 
     @property
@@ -139,13 +148,20 @@ class Plan:
     def sampled_bytes(self) -> int:
         """Of the maps that must be where ``dysample`` reads them."""
         exact = bytes_of(residual_dtype(self.dtype))
-        return self.batch * self.rows * self.columns * self.config.mid_dim * exact if self.sampler == "dysample" else 0
+        return (
+            self.batch * self.rows * self.columns * self.config.mid_dim * exact
+            if self.sampler == "dysample"
+            else 0
+        )
 
     @property
     def resident_bytes(self) -> int:
         """Of what stays on the device for the whole run."""
         maps = 0 if self.host_maps else self.map_bytes
-        channels, exact = self.config.num_in_ch * self.config.unshuffle**2, residual_dtype(self.dtype)
+        channels, exact = (
+            self.config.num_in_ch * self.config.unshuffle**2,
+            residual_dtype(self.dtype),
+        )
         return maps + self.rows * self.columns * channels * bytes_of(exact) + self.sampled_bytes
 
     @property
@@ -177,16 +193,25 @@ class Plan:
         if self.host_maps:
             loaded += 2 * dim * bytes_of(self.map_dtype)  # the band at work and the one on its way
         outside = dim * residual if loaded else 0  # y, where it can't be computed in the map
-        # n on its way into the run's precision; n and gelu(depthwise(n)); n and some windows at a time
+        # n on its way into the run's precision; n and gelu(depthwise(n)); n and some windows at a
+        # time
         normed = dim * (run + residual) if converted else dim * run
-        down, across = attention_tile(min(self.band, self.rows), width, config.window_size, self.dtype, self.device)
-        attention = max(normed, 2 * dim * run, dim * run + down * across * self._attention_values * run)
-        # n; the hidden rows before and behind the depthwise convolution, and GELU where it is an operator of its own
+        down, across = attention_tile(
+            min(self.band, self.rows), width, config.window_size, self.dtype, self.device
+        )
+        attention = max(
+            normed, 2 * dim * run, dim * run + down * across * self._attention_values * run
+        )
+        # n; the hidden rows before and behind the depthwise convolution, and GELU where it is an
+        # operator of its own
         fused = has_internal_operators(self.dtype, self.device)
-        feed_forward = max(normed, 2 * hidden * run, (dim + 2 * hidden) * run if converted and not fused else 0)
+        feed_forward = max(
+            normed, 2 * hidden * run, (dim + 2 * hidden) * run if converted and not fused else 0
+        )
         # n of the next block, and gelu(depthwise(n))
         statistic = max(normed, 2 * dim * run)
-        # the output of a convolution; and that of the first one, or the tiles that Winograd's transforms lie between
+        # the output of a convolution; and that of the first one, or the tiles that Winograd's
+        # transforms lie between
         convolution = dim * residual + dim * (residual + (run if converted else 0))
         if winograd.suits((config.embed_dim, config.embed_dim, 3, 3), self.dtype, self.device):
             tiles = winograd.working_values(config.embed_dim, config.embed_dim, self.dtype) * run
@@ -204,7 +229,9 @@ class Plan:
         windows, qkv, logits = dim, 3 * padded, heads * config.window_size**2
         if not attends_by_products(self.dtype, self.device):
             return windows + qkv + padded
-        return windows + logits + max(2 * qkv, qkv + 2 * logits + padded)  # first the bias of all windows
+        return (
+            windows + logits + max(2 * qkv, qkv + 2 * logits + padded)
+        )  # first the bias of all windows
 
     @property
     def tail_row_bytes(self) -> int:
@@ -218,7 +245,10 @@ class Plan:
         worst = max(final, *(values * run for values in widths), 0)
         if self.sampler == "dysample":
             groups_grid = 4 * 2 * config.upsampler_scale**2
-            worst = 3 * groups_grid * residual + 2 * config.mid_dim * config.upsampler_scale**2 * residual
+            worst = (
+                3 * groups_grid * residual
+                + 2 * config.mid_dim * config.upsampler_scale**2 * residual
+            )
         elif self.sampler == "lda":
             taps = 9
             query = config.mid_dim // LDA_REDUCTION
@@ -227,7 +257,8 @@ class Plan:
         return self.columns * (worst + config.embed_dim * residual + (self.batch + 1) * out)
 
     def smaller(self) -> Plan | None:
-        """What to try after running out of memory: half the band, then maps in host memory; None at the floor."""
+        """What to try after running out of memory: half the band, then maps in host memory; None at
+        the floor."""
         least = smallest_band(self.config.window_size)
         if min(self.band, self.rows) > least:
             half = min(self.band, self.rows) // 2
@@ -238,8 +269,14 @@ class Plan:
 
 
 def widths_of_tail(config: FDATConfig) -> list[int]:
-    """For each layer of an upsampler the values per feature pixel that it holds: input (with halo), output."""
-    dim, mid, out, scale = config.embed_dim, config.mid_dim, config.num_out_ch, config.upsampler_scale
+    """For each layer of an upsampler the values per feature pixel that it holds: input (with halo),
+    output."""
+    dim, mid, out, scale = (
+        config.embed_dim,
+        config.mid_dim,
+        config.num_out_ch,
+        config.upsampler_scale,
+    )
     kind = config.upsampler_type
     if scale == 1 or kind in ("conv", "pixelshuffledirect"):
         return [2 * dim + 2 * out * scale**2]
@@ -256,7 +293,11 @@ def widths_of_tail(config: FDATConfig) -> list[int]:
             widths += [before * 3 * dim, before * dim + area * dim]
         else:  # pa_up
             entering = dim if index == 0 else mid
-            widths += [before * entering + area * entering, area * (2 * entering + mid), area * 3 * mid]
+            widths += [
+                before * entering + area * entering,
+                area * (2 * entering + mid),
+                area * 3 * mid,
+            ]
     final = mid if kind in ("pixelshuffle", "pa_up") else dim
     return [*widths, area * ((3 if kind == "nearest+conv" else 2) * final + out)]
 
@@ -274,7 +315,8 @@ def make_plan(
     map_dtype: torch.dtype | None = None,
     map_device: torch.device | None = None,
 ) -> Plan:
-    """The fastest plan that takes no more than ``available`` bytes of the device, else the smallest that there is.
+    """The fastest plan that takes no more than ``available`` bytes of the device, else the smallest
+    that there is.
 
     Args:
         config: the network.
@@ -283,8 +325,10 @@ def make_plan(
         device: where it runs.
         available: bytes; None for no limit.
         band: rows of the feature map in a band, rounded up to whole windows; None: by the device.
-        map_dtype: of the feature maps; None: the residual's precision (float32, or float64 in float64).
-        map_device: where the feature maps live; None: the device, and the CPU where it can't hold them.
+        map_dtype: of the feature maps; None: the residual's precision (float32, or float64 in
+            float64).
+        map_device: where the feature maps live; None: the device, and the CPU where it can't hold
+            them.
 
     Raises:
         ValueError: an image without pixels, or a band without rows.
@@ -313,6 +357,10 @@ def make_plan(
         map_device=map_device or device,
         band=max(1, math.ceil(band / least)) * least,
     )
-    while available is not None and plan.memory_required > available and (smaller := plan.smaller()) is not None:
+    while (
+        available is not None
+        and plan.memory_required > available
+        and (smaller := plan.smaller()) is not None
+    ):
         plan = smaller
     return plan

@@ -1,7 +1,8 @@
 """Operators on consecutive rows of an image: tensors (h, W, C), channels last, one image at a time.
 
-A 3x3 operator needs the row above and the row below. Where rows arrive in bands, `Seam` (or `Halo`) keeps the last two
-of them, so that the operator's output lags one row behind its input and nothing is computed twice.
+A 3x3 operator needs the row above and the row below. Where rows arrive in bands, `Seam` (or `Halo`)
+keeps the last two of them, so that the operator's output lags one row behind its input and nothing
+is computed twice.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from ...kernels.onednn import convolve_gelu
 
 def as_image(rows: Tensor) -> Tensor:
     """Rows (h, W, C) seen as an image (1, C, h, W) in channels-last memory, for convolutions."""
-    return rows[None].permute(0, 3, 1, 2)  # in this order, or the batch gets a stride that operators take for a copy's
+    return rows[None].permute(
+        0, 3, 1, 2
+    )  # in this order, or the batch gets a stride that operators take for a copy's
 
 
 def as_rows(image: Tensor) -> Tensor:
@@ -23,17 +26,27 @@ def as_rows(image: Tensor) -> Tensor:
     return image.permute(0, 2, 3, 1)[0]
 
 
-def convolve(rows: Tensor, weight: Tensor, bias: Tensor | None = None, *, groups: int = 1) -> Tensor:
-    """3x3 convolution of rows that come with their halo: (h + 2, W, C) -> (h, W, O), zero-padded left and right."""
+def convolve(
+    rows: Tensor, weight: Tensor, bias: Tensor | None = None, *, groups: int = 1
+) -> Tensor:
+    """3x3 convolution of rows that come with their halo: (h + 2, W, C) -> (h, W, O), zero-padded
+    left and right."""
     if rows.shape[0] < 3:
         return rows.new_empty(0, rows.shape[1], weight.shape[0])
     return as_rows(F.conv2d(as_image(rows), weight, bias, padding=(0, 1), groups=groups))
 
 
 def convolve_band(
-    rows: Tensor, top: bool, bottom: bool, weight: Tensor, bias: Tensor | None = None, *, groups: int = 1
+    rows: Tensor,
+    top: bool,
+    bottom: bool,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    groups: int = 1,
 ) -> Tensor:
-    """3x3 convolution of a band that has its halo rows except at the image's ``top`` and ``bottom``, which are zero.
+    """3x3 convolution of a band that has its halo rows except at the image's ``top`` and
+    ``bottom``, which are zero.
 
     (h + 2, W, C) -> (h, W, O); each halo row that is missing is one row less that goes in.
     """
@@ -51,17 +64,20 @@ def gelu_depthwise_band(rows: Tensor, top: bool, bottom: bool, weight: Tensor) -
 
 
 class Seam:
-    """Cuts rows that come in bands into pieces for a 3x3 operator, without copying more than four of them.
+    """Cuts rows that come in bands into pieces for a 3x3 operator, without copying more than four
+    of them.
 
-    The first band is one piece. Later the first piece is the seam, the last two rows that came and the first two new
-    ones, and the second piece is the band itself: the operator's outputs, one behind the other, have no gap.
+    The first band is one piece. Later the first piece is the seam, the last two rows that came and
+    the first two new ones, and the second piece is the band itself: the operator's outputs, one
+    behind the other, have no gap.
     """
 
     def __init__(self) -> None:
         self.kept: Tensor | None = None  # the last two rows that came, or the only one
 
     def pieces(self, rows: Tensor, last: bool) -> list[tuple[Tensor, bool, bool]]:
-        """Take the next rows (h, W, C), possibly none; return pieces ``(rows, top, bottom)`` for `convolve_band`."""
+        """Take the next rows (h, W, C), possibly none; return pieces ``(rows, top, bottom)`` for
+        `convolve_band`."""
         above = self.kept
         if above is None:
             self.kept = rows[-2:].clone()
@@ -71,17 +87,25 @@ class Seam:
             self.kept = seam[-2:].clone()
             return [(seam, top, last)] if seam.shape[0] + top + last > 2 else []
         self.kept = rows[-2:].clone()
-        return [(seam, top, False), (rows, False, last)] if rows.shape[0] > 2 or last else [(seam, top, False)]
+        return (
+            [(seam, top, False), (rows, False, last)]
+            if rows.shape[0] > 2 or last
+            else [(seam, top, False)]
+        )
 
 
 class Halo:
-    """Turns bands of rows into bands with a halo: one row above and below each row that can be computed by now."""
+    """Turns bands of rows into bands with a halo: one row above and below each row that can be
+    computed by now."""
 
     def __init__(self) -> None:
-        self.kept: Tensor | None = None  # the last two rows that came, or the image's padding row and one row
+        self.kept: Tensor | None = (
+            None  # the last two rows that came, or the image's padding row and one row
+        )
 
     def extend(self, rows: Tensor, last: bool) -> Tensor:
-        """Take the next rows (h, W, C); return them with the rows kept before, and zero rows at top and bottom.
+        """Take the next rows (h, W, C); return them with the rows kept before, and zero rows at top
+        and bottom.
 
         The first band gives h + 1 rows, later bands h + 2, the last one (also if first) one more.
         """
@@ -96,11 +120,14 @@ class Halo:
 
 
 def to_windows(rows: Tensor, size: int) -> Tensor:
-    """(h, W, C) -> (windows, size * size, C); windows that reach over the edge are filled with zero tokens."""
+    """(h, W, C) -> (windows, size * size, C); windows that reach over the edge are filled with zero
+    tokens."""
     height, width, dim = rows.shape
     if width % size or height % size:
         rows = F.pad(rows, (0, 0, 0, -width % size, 0, -height % size))
-    windows = rows.unflatten(1, (-1, size)).unflatten(0, (-1, size)).transpose(1, 2)  # (down, across, size, size, C)
+    windows = (
+        rows.unflatten(1, (-1, size)).unflatten(0, (-1, size)).transpose(1, 2)
+    )  # (down, across, size, size, C)
     return windows.reshape(-1, size * size, dim)
 
 
@@ -108,7 +135,9 @@ def add_windows_(rows: Tensor, windows: Tensor, size: int) -> None:
     """rows (h, W, C) += windows (windows, size * size, C), without what lies outside the rows."""
     height, width, dim = rows.shape
     down, across = -(-height // size), -(-width // size)
-    windows = windows.view(down, across, size, size, dim).transpose(1, 2)  # (down, size, across, size, C)
+    windows = windows.view(down, across, size, size, dim).transpose(
+        1, 2
+    )  # (down, size, across, size, C)
     if (down * size, across * size) == (height, width):
         rows.unflatten(1, (across, size)).unflatten(0, (down, size)).add_(windows)
     else:

@@ -1,7 +1,8 @@
 """Exactly FDAT's whole-image result, in bounded memory: plan -> sweeps over the blocks -> tail.
 
-Ordinary tiles change FDAT's result, because every block takes a statistic over the whole image. Here every block is
-instead swept over the whole image, band by band, before the next one begins; see docs/fdat-engine.md.
+Ordinary tiles change FDAT's result, because every block takes a statistic over the whole image.
+Here every block is instead swept over the whole image, band by band, before the next one begins;
+see docs/fdat-engine.md.
 
 The plain network in network.py is the reference for every number that comes out of this file.
 """
@@ -27,10 +28,12 @@ from .weights import Weights, packed_weights, release_packed, residual_dtype
 
 
 class ExactEngine:
-    """Runs an FDAT on whole images, band by band. Offered to tiling engines as ``FDAT.exact_engine``.
+    """Runs an FDAT on whole images, band by band. Offered to tiling engines as
+    ``FDAT.exact_engine``.
 
     Args:
-        model: the network; its weights may be on any device and in any precision, and may change between runs.
+        model: the network; its weights may be on any device and in any precision, and may change
+            between runs.
     """
 
     def __init__(self, model: FDAT) -> None:
@@ -76,10 +79,11 @@ class ExactEngine:
         Args:
             image: (B, num_in_ch, H, W) in [0, 1], on any device.
             plan: from `plan`, for this size.
-            write: called as ``write(top, rows)`` with the finished output rows in order: ``rows`` (B, num_out_ch, h,
-                W * scale), unclamped, on the plan's device, in its precision, or float32 for bfloat16; ``top`` counts
-                output rows.
-            progress: called as ``progress(done, total)`` after every band of every sweep; may raise to interrupt.
+            write: called as ``write(top, rows)`` with the finished output rows in order: ``rows``
+                (B, num_out_ch, h, W * scale), unclamped, on the plan's device, in its precision, or
+                float32 for bfloat16; ``top`` counts output rows.
+            progress: called as ``progress(done, total)`` after every band of every sweep; may raise
+                to interrupt.
 
         Raises:
             ValueError: the image is not of the size that the plan is for.
@@ -113,13 +117,17 @@ class ExactEngine:
         weights = packed_weights(self.model, plan.dtype, plan.device)
         before, sampler, behind = split_at_sampler(weights.upsampler)
         trunk = self._new_map(plan, config.embed_dim)
-        finished = [self._features(single, weights, before, sampler, plan, trunk, tick) for single in image]
+        finished = [
+            self._features(single, weights, before, sampler, plan, trunk, tick) for single in image
+        ]
         del trunk
 
         tails = [self._tail(features, sampler, behind, plan) for features in finished]
         height, width, top = plan.height * config.scale, plan.width * config.scale, 0
         for outputs in zip(*tails, strict=True):
-            rows = torch.stack(outputs).permute(0, 3, 1, 2)[:, :, : height - top, :width]  # (B, O, h, sW)
+            rows = torch.stack(outputs).permute(0, 3, 1, 2)[
+                :, :, : height - top, :width
+            ]  # (B, O, h, sW)
             if rows.shape[2]:
                 write(top, rows)
                 top += rows.shape[2]
@@ -140,26 +148,34 @@ class ExactEngine:
         trunk: FeatureMap | HostMap,
         tick: Callable[[], None],
     ) -> FeatureMap | HostMap:
-        """The map of one image (C, H, W) that the tail reads: the features, or what the sampling layer samples."""
+        """The map of one image (C, H, W) that the tail reads: the features, or what the sampling
+        layer samples."""
         config = self.model.config
-        image = F.pixel_unshuffle(pad_to_multiple(image[None], config.unshuffle), config.unshuffle)[0]
+        image = F.pixel_unshuffle(pad_to_multiple(image[None], config.unshuffle), config.unshuffle)[
+            0
+        ]
         image = image.to(plan.device, residual_dtype(plan.dtype))
         branch = self._new_map(plan, config.embed_dim)
         if sampler is None:
             features = branch
         elif isinstance(sampler, DySample):
-            features = FeatureMap(plan.rows, plan.columns, config.mid_dim, residual_dtype(plan.dtype), plan.device)
+            features = FeatureMap(
+                plan.rows, plan.columns, config.mid_dim, residual_dtype(plan.dtype), plan.device
+            )
         else:
             features = self._new_map(plan, config.mid_dim)
         stages, top = build_stages(before), 0
         for start, rows in Sweeps(weights, trunk, branch, plan.rows, plan.band, tick).run(image):
-            rows = run_stages(stages, rows.to(plan.dtype) if stages else rows, start + rows.shape[0] == plan.rows)
+            rows = run_stages(
+                stages, rows.to(plan.dtype) if stages else rows, start + rows.shape[0] == plan.rows
+            )
             features.write(top, rows)
             top += rows.shape[0]
         return features
 
     def release(self) -> None:
-        """Drop the packed weights if they are on a device other than the CPU, where memory is counted."""
+        """Drop the packed weights if they are on a device other than the CPU, where memory is
+        counted."""
         release_packed(self.model)
 
     @staticmethod
@@ -169,7 +185,8 @@ class ExactEngine:
         behind: list[nn.Module],
         plan: Plan,
     ) -> Iterator[Tensor]:
-        """The upsampler on one image's features: per tail band the rows finished by then (h, W * scale, num_out_ch)."""
+        """The upsampler on one image's features: per tail band the rows finished by then (h, W *
+        scale, num_out_ch)."""
         bands = split_rows(plan.rows, plan.tail_band)
         stages = build_stages(behind)
         residual = residual_dtype(plan.dtype)
@@ -182,7 +199,9 @@ class ExactEngine:
             reach = [lda_reach(sampler, plan.rows, start, stop) for start, stop in targets]
             source = (
                 lda_rows(sampler, rows, below, plan.rows, start, stop)
-                for (below, _), (start, stop), rows in zip(reach, targets, features.read(reach, residual))
+                for (below, _), (start, stop), rows in zip(
+                    reach, targets, features.read(reach, residual)
+                )
             )
         for (_, stop), rows in zip(bands, source, strict=True):
             yield run_stages(stages, rows, stop == plan.rows)

@@ -1,22 +1,24 @@
-"""The two statistics that FDAT takes over the whole image, and the small matrices that they turn into.
+"""The two statistics that FDAT takes over the whole image, and the small matrices that they turn
+into.
 
 With n the normalised tokens (N, C) of a block:
 
-Channel attention. Its logits are q^T k, normalised by the column norms of q = n Wq^T and k = n Wk^T. There is no bias,
-so with the token Gram matrix S = n^T n (C, C)
+Channel attention. Its logits are q^T k, normalised by the column norms of q = n Wq^T and k = n
+Wk^T. There is no bias, so with the token Gram matrix S = n^T n (C, C)
 
     q^T k = Wq S Wk^T        |q_i|^2 = (Wq S Wq^T)_ii        |k_j|^2 = (Wk S Wk^T)_jj
 
-and attention, values and projection are one linear map of the tokens: proj(A v) = n (Wp A Wv)^T + bp. A block costs a
-Gram matrix and one C x C product per token, and no q, k or v exist.
+and attention, values and projection are one linear map of the tokens: proj(A v) = n (Wp A Wv)^T +
+bp. A block costs a Gram matrix and one C x C product per token, and no q, k or v exist.
 
-S must not be summed in float32 as it stands: where the tokens share a large offset (mean / deviation = 100), the
-deviation drowns. So the tokens are summed less a pilot p, the mean of the first band, and S is put together in float64:
+S must not be summed in float32 as it stands: where the tokens share a large offset (mean /
+deviation = 100), the deviation drowns. So the tokens are summed less a pilot p, the mean of the
+first band, and S is put together in float64:
 
     n = d + p:   S = d^T d + p (1^T d) + (1^T d)^T p^T + N p p^T
 
-AIM's channel gate. It is a function of the mean over tokens of gelu(depthwise(n)); the gate scales the rows of the
-window attention's projection.
+AIM's channel gate. It is a function of the mean over tokens of gelu(depthwise(n)); the gate scales
+the rows of the window attention's projection.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ class SpatialMap:
 
 @dataclass(frozen=True)
 class ChannelMap:
-    """Channel attention of one image as a linear map of its tokens, and AIM's spatial gate of that map's output."""
+    """Channel attention of one image as a linear map of its tokens, and AIM's spatial gate of that
+    map's output."""
 
     attention: AddedProduct  # (C, C)
     gate_weight: Tensor  # (1, C)
@@ -111,15 +114,26 @@ class GramStatistic(Statistic):
         pilot = self.pilot.to(self.gram.dtype)
         cross = torch.outer(pilot, self.total)
         gram = self.gram + cross + cross.T + self.count * torch.outer(pilot, pilot)  # (C, C): S
-        query, key, value = block.query @ gram, block.key @ gram, block.value.unflatten(0, (heads, -1))
-        query_norm, key_norm = ((s * w).sum(1).clamp_min(0).sqrt() for s, w in ((query, block.query), (key, block.key)))
-        query = (query / query_norm.clamp_min(NORMALIZE_EPS)[:, None]).unflatten(0, (heads, -1))  # (heads, c, C)
-        key = (block.key / key_norm.clamp_min(NORMALIZE_EPS)[:, None]).unflatten(0, (heads, -1))  # (heads, c, C)
+        query, key, value = (
+            block.query @ gram,
+            block.key @ gram,
+            block.value.unflatten(0, (heads, -1)),
+        )
+        query_norm, key_norm = (
+            (s * w).sum(1).clamp_min(0).sqrt() for s, w in ((query, block.query), (key, block.key))
+        )
+        query = (query / query_norm.clamp_min(NORMALIZE_EPS)[:, None]).unflatten(
+            0, (heads, -1)
+        )  # (heads, c, C)
+        key = (block.key / key_norm.clamp_min(NORMALIZE_EPS)[:, None]).unflatten(
+            0, (heads, -1)
+        )  # (heads, c, C)
         attention = (query @ key.mT * block.temperature).softmax(-1)  # (heads, c, c)
         weight = block.projection @ (attention @ value).flatten(0, 1)  # (C, C)
         bias = block.projection_bias
         weight, bias, gate_weight, gate_bias = (
-            t.to(block.dtype) for t in (weight, bias, block.token_gate @ weight, block.token_gate @ bias)
+            t.to(block.dtype)
+            for t in (weight, bias, block.token_gate @ weight, block.token_gate @ bias)
         )
         return ChannelMap(AddedProduct.of(weight, bias), gate_weight, gate_bias)
 
@@ -134,7 +148,8 @@ class NoStatistic(Statistic):
 
 
 def statistic_of(block: SpatialWeights | ChannelWeights | None) -> Statistic:
-    """What a block must know of the whole image, not yet fed; None, behind the last block, needs nothing."""
+    """What a block must know of the whole image, not yet fed; None, behind the last block, needs
+    nothing."""
     if block is None:
         return NoStatistic()
     return GateStatistic(block) if isinstance(block, SpatialWeights) else GramStatistic(block)

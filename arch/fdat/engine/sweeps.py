@@ -1,16 +1,19 @@
-"""The blocks of an FDAT, each swept over the whole image in bands of rows before the next one begins.
+"""The blocks of an FDAT, each swept over the whole image in bands of rows before the next one
+begins.
 
     trunk <- first(image)
     for each group:   branch <- blocks(trunk);   trunk <- trunk + conv(branch)
     features <- after(trunk) + first(image)
 
-Trunk and branch are the only full-size maps. A sweep reads each row once and writes it once; the branch is updated in
-place. The statistic over the whole image that a block needs is taken by the sweep before it, from the rows it writes.
+Trunk and branch are the only full-size maps. A sweep reads each row once and writes it once; the
+branch is updated in place. The statistic over the whole image that a block needs is taken by the
+sweep before it, from the rows it writes.
 
-In a block's sweep, the attention half turns band [a, b) of the source into y, where the branch has its rows. The
-feed-forward half has a 3x3 depthwise convolution, so it lags one row and finishes [a - 1, b - 1) in place; row b - 1
-waits as y for the next band. Of the source a band reads [a, b + 1): the rows above that the attention half's depthwise
-convolution needs have been overwritten by then, and are kept, normalised, by a `Seam`.
+In a block's sweep, the attention half turns band [a, b) of the source into y, where the branch has
+its rows. The feed-forward half has a 3x3 depthwise convolution, so it lags one row and finishes [a
+- 1, b - 1) in place; row b - 1 waits as y for the next band. Of the source a band reads [a, b + 1):
+the rows above that the attention half's depthwise convolution needs have been overwritten by then,
+and are kept, normalised, by a `Seam`.
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ from .statistics import ChannelMap, SpatialMap, Statistic, statistic_of
 from .weights import ChannelWeights, Convolution, SpatialWeights, Weights, residual_dtype
 
 
-def window_attention(block: SpatialWeights, folded: SpatialMap, bias: Tensor, windows: Tensor) -> Tensor:
+def window_attention(
+    block: SpatialWeights, folded: SpatialMap, bias: Tensor, windows: Tensor
+) -> Tensor:
     """Gated and projected attention in normalised windows (windows, window**2, C), same shape.
 
     ``bias`` is `SpatialWeights.bias_of_windows`, for as many windows or more.
@@ -40,12 +45,16 @@ def window_attention(block: SpatialWeights, folded: SpatialMap, bias: Tensor, wi
     else:
         q, k, v = qkv.permute(2, 0, 3, 1, 4).contiguous().flatten(1, 2)  # (windows * heads, s*s, c)
         del qkv
-        logits = torch.baddbmm(bias[: q.shape[0]], q, k.mT, alpha=block.scale)  # (windows * heads, s*s, s*s)
+        logits = torch.baddbmm(
+            bias[: q.shape[0]], q, k.mT, alpha=block.scale
+        )  # (windows * heads, s*s, s*s)
         attended = torch.bmm(logits.softmax(-1), v).unflatten(0, (-1, block.heads))
     return folded.projection(attended.transpose(1, 2).flatten(2))
 
 
-def add_window_attention_(y: Tensor, block: SpatialWeights, folded: SpatialMap, normed: Tensor) -> None:
+def add_window_attention_(
+    y: Tensor, block: SpatialWeights, folded: SpatialMap, normed: Tensor
+) -> None:
     """y (h, W, C) += attention(``normed``, likewise), some windows at a time."""
     size, (height, width, _) = block.window, y.shape
     down, across = attention_tile(height, width, size, normed.dtype, y.device)
@@ -79,9 +88,12 @@ class Sweeps:
         self.tick = tick
 
     def run(self, image: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Image (C, H, W), unshuffled and on the device -> ``(start, rows)`` of the upsampler's features."""
+        """Image (C, H, W), unshuffled and on the device -> ``(start, rows)`` of the upsampler's
+        features."""
         groups = self.weights.groups
-        opening = [blocks[0] for blocks, _ in groups]  # the block whose statistic a group's convolution takes
+        opening = [
+            blocks[0] for blocks, _ in groups
+        ]  # the block whose statistic a group's convolution takes
         statistic = statistic_of(opening[0])
         self.shallow(image, statistic)
         for (blocks, convolution), next_group in zip(groups, [*opening[1:], None]):
@@ -136,7 +148,9 @@ class Sweeps:
                 block.contract(room[finished : finished + mixed.shape[0]], mixed)
                 finished += mixed.shape[0]
                 del mixed
-            output = room[:finished]  # rows [start - 1, stop - 1), from 0 if top, to the end if last
+            output = room[
+                :finished
+            ]  # rows [start - 1, stop - 1), from 0 if top, to the end if last
             self.branch.write(start - int(not top), output)
             statistic.feed(output, last)
             del output, room, y  # not while the next band is computed
@@ -152,7 +166,8 @@ class Sweeps:
         top: bool,
         last: bool,
     ) -> None:
-        """y <- x + AIM(attention(n), gelu(depthwise(n))), n = norm(x), for rows x with one below; y may lie on x."""
+        """y <- x + AIM(attention(n), gelu(depthwise(n))), n = norm(x), for rows x with one below; y
+        may lie on x."""
         normed, done = block.norm1(rows), 0
         own = normed[: y.shape[0]]
         gate = None
@@ -187,6 +202,8 @@ class Sweeps:
     def deep_features(self, image: Tensor) -> Iterator[tuple[int, Tensor]]:
         """after(trunk) + first(image)"""
         for (start, stop), rows in zip(self.bands, self.trunk.read(self.with_halo, self.residual)):
-            features = self._convolve(self.weights.after, rows, start, stop).add_(self.first_rows(image, start, stop))
+            features = self._convolve(self.weights.after, rows, start, stop).add_(
+                self.first_rows(image, start, stop)
+            )
             yield start, features
             self.tick()

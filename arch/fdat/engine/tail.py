@@ -1,14 +1,15 @@
 """FDAT's upsamplers on a stream of rows.
 
-A tail is a list of stages, each a function ``(rows (h, W, C), last) -> rows``. A stage with a 3x3 kernel holds back the
-row that still lacks its lower neighbour, so nothing is computed twice however many stages follow each other. The two
-upsamplers that sample the features at learnt positions, ``dysample`` and ``lda``, are in sampling.py; the stages
-before and behind them are here.
+A tail is a list of stages, each a function ``(rows (h, W, C), last) -> rows``. A stage with a 3x3
+kernel holds back the row that still lacks its lower neighbour, so nothing is computed twice however
+many stages follow each other. The two upsamplers that sample the features at learnt positions,
+``dysample`` and ``lda``, are in sampling.py; the stages before and behind them are here.
 
 Two layers are computed differently from how they are written, with equal results:
-    ConvTranspose2d(C, O, 4, stride 2, padding 1) with few O: the four output pixels around a corner of input pixels are
-        linear functions of the four pixels that meet there, so it is a 2x2 convolution to 4 * O channels and a pixel
-        shuffle.
+    ConvTranspose2d(C, O, 4, stride 2, padding 1) with few O: the four output pixels around a corner
+    of input pixels are
+        linear functions of the four pixels that meet there, so it is a 2x2 convolution to 4 * O
+        channels and a pixel shuffle.
     LeakyReLU behind a nearest-neighbour enlargement goes in front of it.
 GELU behind a wide transposed convolution is taken into it.
 """
@@ -32,7 +33,8 @@ FEW_OUTPUTS = 8  # up to here, a strided transposed convolution leaves most of t
 
 
 def convolution_stage(weight: Tensor, bias: Tensor | None) -> Stage:
-    """3x3 convolution. Rows are joined before it or behind it, wherever they are fewer channels to copy."""
+    """3x3 convolution. Rows are joined before it or behind it, wherever they are fewer channels to
+    copy."""
     weight = weight.contiguous(memory_format=torch.channels_last)
     outputs, channels = weight.shape[:2]
     if outputs * 2 > channels:
@@ -42,15 +44,23 @@ def convolution_stage(weight: Tensor, bias: Tensor | None) -> Stage:
 
     def stage(rows: Tensor, last: bool) -> Tensor:
         parts = [convolve_band(*piece, weight, bias) for piece in seam.pieces(rows, last)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts) if parts else rows.new_empty(0, rows.shape[1], outputs)
+        return (
+            parts[0]
+            if len(parts) == 1
+            else torch.cat(parts)
+            if parts
+            else rows.new_empty(0, rows.shape[1], outputs)
+        )
 
     return stage
 
 
 def corner_kernel(weight: Tensor) -> Tensor:
-    """ConvTranspose2d weight (C, O, 4, 4), stride 2, padding 1 -> Conv2d weight (4 * O, C, 2, 2) for a pixel shuffle.
+    """ConvTranspose2d weight (C, O, 4, 4), stride 2, padding 1 -> Conv2d weight (4 * O, C, 2, 2)
+    for a pixel shuffle.
 
-    Between input rows i and i + 1 lie output rows 2i + 1 + p; each gets input row i + d by kernel row 2 + p - 2d.
+    Between input rows i and i + 1 lie output rows 2i + 1 + p; each gets input row i + d by kernel
+    row 2 + p - 2d.
     """
     by_row = torch.stack([weight[:, :, 2:], weight[:, :, :2]], 2)  # (C, O, d, p, 4)
     by_column = torch.stack([by_row[..., 2:], by_row[..., :2]], 4)  # (C, O, d, p, e, q)
@@ -58,12 +68,17 @@ def corner_kernel(weight: Tensor) -> Tensor:
 
 
 def corner_stage(weight: Tensor, bias: Tensor) -> Stage:
-    """ConvTranspose2d with (kernel, stride, padding) (4, 2, 1) at the corners of pixels, half a row behind."""
-    kernel, bias = corner_kernel(weight).contiguous(memory_format=torch.channels_last), bias.repeat_interleave(4)
+    """ConvTranspose2d with (kernel, stride, padding) (4, 2, 1) at the corners of pixels, half a row
+    behind."""
+    kernel, bias = (
+        corner_kernel(weight).contiguous(memory_format=torch.channels_last),
+        bias.repeat_interleave(4),
+    )
     above: Tensor | None = None
 
     def corners(rows: Tensor, top: bool, bottom: bool) -> Tensor:
-        """Rows (h, W, C) -> rows between them, and above and below (2h - 2 + top + bottom, 2W, O)."""
+        """Rows (h, W, C) -> rows between them, and above and below (2h - 2 + top + bottom, 2W,
+        O)."""
         outer = int(top or bottom)
         y = as_rows(F.conv2d(as_image(rows), kernel, bias, padding=(outer, 1)))
         y = shuffle_rows(y[outer - top : y.shape[0] - (outer - bottom)], 2)
@@ -93,7 +108,11 @@ def transposed_stage(layer: nn.ConvTranspose2d) -> Stage:
 
 def is_wide(layer: nn.Module) -> bool:
     """Whether it is a transposed convolution that is quicker as it stands than at corners."""
-    return isinstance(layer, nn.ConvTranspose2d) and layer.stride == (2, 2) and layer.out_channels > FEW_OUTPUTS
+    return (
+        isinstance(layer, nn.ConvTranspose2d)
+        and layer.stride == (2, 2)
+        and layer.out_channels > FEW_OUTPUTS
+    )
 
 
 def transposed_gelu_stage(layer: nn.ConvTranspose2d) -> Stage:
@@ -111,7 +130,8 @@ def transposed_gelu_stage(layer: nn.ConvTranspose2d) -> Stage:
 
 
 def layer_stage(layer: nn.Module) -> Stage:
-    """The stage that equals one layer of an upsampler, in the precision of the layer's parameters."""
+    """The stage that equals one layer of an upsampler, in the precision of the layer's
+    parameters."""
     stage = _layer_stage(layer)
     dtype = next((parameter.dtype for parameter in layer.parameters()), None)
     return stage if dtype is None else lambda rows, last: stage(rows.to(dtype), last)
@@ -143,7 +163,8 @@ def _layer_stage(layer: nn.Module) -> Stage:
 def split_at_sampler(
     layers: Sequence[nn.Module],
 ) -> tuple[list[nn.Module], DySample | LDAUpsample | None, list[nn.Module]]:
-    """An upsampler's layers -> those before its sampling layer, that layer, those behind (all, if there is none)."""
+    """An upsampler's layers -> those before its sampling layer, that layer, those behind (all, if
+    there is none)."""
     for index, layer in enumerate(layers):
         if isinstance(layer, DySample | LDAUpsample):
             return list(layers[:index]), layer, list(layers[index + 1 :])
@@ -162,7 +183,8 @@ def build_stages(layers: Sequence[nn.Module]) -> list[Stage]:
 
 
 def run_stages(stages: Sequence[Stage], rows: Tensor, last: bool) -> Tensor:
-    """Pass rows (h, W, C) through the stages; returns the rows (possibly none) that are finished by now."""
+    """Pass rows (h, W, C) through the stages; returns the rows (possibly none) that are finished by
+    now."""
     for stage in stages:
         if not rows.shape[0]:
             break

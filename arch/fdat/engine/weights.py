@@ -1,7 +1,9 @@
-"""The weights of an FDAT as its engine uses them: in the precision and on the device of a run, packed once.
+"""The weights of an FDAT as its engine uses them: in the precision and on the device of a run,
+packed once.
 
-Weights of the operators that touch every token are in the run's ``dtype``; LayerNorm and everything that small matrices
-are made of (see statistics.py) stay in the precision of residual and statistics.
+Weights of the operators that touch every token are in the run's ``dtype``; LayerNorm and everything
+that small matrices are made of (see statistics.py) stay in the precision of residual and
+statistics.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from ..network import FDAT, Block, ResidualGroup, WindowAttention
 from .rows import as_image, as_rows, convolve_band
 
 HEAD_MULTIPLE = 16
-"""Attention kernels are fastest where heads are as wide as this, or a multiple: 32 costs a third less than 30."""
+"""Attention kernels are fastest where heads are as wide as this, or a multiple: 32 costs a third
+less than 30."""
 
 
 def residual_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -31,7 +34,8 @@ def residual_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def output_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Of the upsampler's last layer and of the image: bfloat16 holds fewer bits than a picture's eight."""
+    """Of the upsampler's last layer and of the image: bfloat16 holds fewer bits than a picture's
+    eight."""
     return torch.float32 if dtype == torch.bfloat16 else dtype
 
 
@@ -97,10 +101,15 @@ class SpatialWeights(BlockWeights):
     def bias_of_windows(self, windows: int) -> Tensor:
         """The position bias as `window_attention` takes it, for at most so many windows at a time.
 
-        By two batched products and a softmax: (windows * heads, window**2, window**2). Else (1, heads, ...).
+        By two batched products and a softmax: (windows * heads, window**2, window**2). Else (1,
+        heads, ...).
         """
         bias = self.position_bias
-        return bias.expand(windows, -1, -1, -1).flatten(0, 1) if attends_by_products(bias.dtype, bias.device) else bias
+        return (
+            bias.expand(windows, -1, -1, -1).flatten(0, 1)
+            if attends_by_products(bias.dtype, bias.device)
+            else bias
+        )
 
 
 @dataclass(frozen=True)
@@ -130,11 +139,14 @@ class Convolution:
         return cls(weight.contiguous(memory_format=torch.channels_last), bias, transformed)
 
     def __call__(self, rows: Tensor, top: bool, bottom: bool) -> Tensor:
-        """As `convolve_band`: (h + 2, W, C) -> (h, W, O), at the image's top and bottom without the halo row there."""
+        """As `convolve_band`: (h + 2, W, C) -> (h, W, O), at the image's top and bottom without the
+        halo row there."""
         if self.transformed is None:
             return convolve_band(rows, top, bottom, self.weight, self.bias)
         padding = 1, 1, int(top), int(bottom)
-        return as_rows(winograd.convolve(as_image(rows), self.transformed, padding, self._with_bias))
+        return as_rows(
+            winograd.convolve(as_image(rows), self.transformed, padding, self._with_bias)
+        )
 
     def _with_bias(self, outputs: Tensor) -> Tensor:
         return outputs if self.bias is None else outputs.add_(self.bias)
@@ -145,11 +157,12 @@ class Weights:
     """All of an FDAT, in one precision on one device.
 
     Attributes:
-        first: the convolution of the (unshuffled) image, in the residual's precision: it costs little, and the image's
-            own rounding would be in everything that follows.
+        first: the convolution of the (unshuffled) image, in the residual's precision: it costs
+            little, and the image's own rounding would be in everything that follows.
         groups: the blocks and the closing convolution of each group.
         after: the convolution behind the groups.
-        upsampler: a copy of the upsampler's layers, from which the tail is built; the last one in `output_dtype`.
+        upsampler: a copy of the upsampler's layers, from which the tail is built; the last one in
+            `output_dtype`.
     """
 
     dtype: torch.dtype
@@ -161,17 +174,22 @@ class Weights:
 
 
 def pad_heads(weight: Tensor, heads: int) -> Tensor:
-    """(..., heads * c, C) -> (..., P, C): zeros make every head a multiple of `HEAD_MULTIPLE` wide."""
+    """(..., heads * c, C) -> (..., P, C): zeros make every head a multiple of `HEAD_MULTIPLE`
+    wide."""
     split = weight.unflatten(-2, (heads, -1))
     return F.pad(split, (0, 0, 0, -split.shape[-2] % HEAD_MULTIPLE)).flatten(-3, -2)
 
 
-def _pack_block(block: nn.Module, dtype: torch.dtype, device: torch.device) -> SpatialWeights | ChannelWeights:
+def _pack_block(
+    block: nn.Module, dtype: torch.dtype, device: torch.device
+) -> SpatialWeights | ChannelWeights:
     assert isinstance(block, Block)
     residual, exact = residual_dtype(dtype), statistics_dtype(device)
 
     def norm(module: nn.LayerNorm) -> Norm:
-        return Norm(module.weight.to(device, residual), module.bias.to(device, residual), module.eps, dtype)
+        return Norm(
+            module.weight.to(device, residual), module.bias.to(device, residual), module.eps, dtype
+        )
 
     attention = block.attn
     dim = attention.proj.in_features
@@ -190,7 +208,9 @@ def _pack_block(block: nn.Module, dtype: torch.dtype, device: torch.device) -> S
     }
     if isinstance(attention, WindowAttention):
         shared["projection"] = pad_heads(shared["projection"].T, attention.num_heads).T
-        qkv = pad_heads(attention.qkv.weight.to(device, dtype).unflatten(0, (3, -1)), attention.num_heads)
+        qkv = pad_heads(
+            attention.qkv.weight.to(device, dtype).unflatten(0, (3, -1)), attention.num_heads
+        )
         return SpatialWeights(
             **shared,
             window=attention.window_size,
@@ -219,7 +239,9 @@ def _pack(model: FDAT, dtype: torch.dtype, device: torch.device) -> Weights:
 
     def group(module: nn.Module) -> tuple[list[SpatialWeights | ChannelWeights], Convolution]:
         assert isinstance(module, ResidualGroup)
-        return [_pack_block(block, dtype, device) for block in module.blocks], convolution(module.conv)
+        return [_pack_block(block, dtype, device) for block in module.blocks], convolution(
+            module.conv
+        )
 
     first = model.conv_first[1] if isinstance(model.conv_first, nn.Sequential) else model.conv_first
     return Weights(
@@ -233,17 +255,24 @@ def _pack(model: FDAT, dtype: torch.dtype, device: torch.device) -> Weights:
 
 
 def _upsampler(model: FDAT, dtype: torch.dtype, device: torch.device) -> list[nn.Module]:
-    layers = [copy.deepcopy(layer).to(device, dtype).requires_grad_(False) for layer in model.upsampler]
+    layers = [
+        copy.deepcopy(layer).to(device, dtype).requires_grad_(False) for layer in model.upsampler
+    ]
     last = max(index for index, layer in enumerate(layers) if list(layer.parameters()))
-    layers[last] = copy.deepcopy(model.upsampler[last]).to(device, output_dtype(dtype)).requires_grad_(False)
+    layers[last] = (
+        copy.deepcopy(model.upsampler[last]).to(device, output_dtype(dtype)).requires_grad_(False)
+    )
     return layers
 
 
-_packed: WeakKeyDictionary[FDAT, dict[tuple[torch.dtype, torch.device], tuple[object, Weights]]] = WeakKeyDictionary()
+_packed: WeakKeyDictionary[FDAT, dict[tuple[torch.dtype, torch.device], tuple[object, Weights]]] = (
+    WeakKeyDictionary()
+)
 
 
 def packed_weights(model: FDAT, dtype: torch.dtype, device: torch.device) -> Weights:
-    """The model's weights for a run, packed again only where they were moved, replaced or written to since."""
+    """The model's weights for a run, packed again only where they were moved, replaced or written
+    to since."""
     state = fingerprint([*model.parameters(), *model.buffers()])
     by_target = _packed.setdefault(model, {})
     known = by_target.get((dtype, device))
@@ -254,12 +283,17 @@ def packed_weights(model: FDAT, dtype: torch.dtype, device: torch.device) -> Wei
 
 
 def forget_packed(model: FDAT) -> None:
-    """Pack the weights of a model anew at its next run, for when they were written to without a trace."""
+    """Pack the weights of a model anew at its next run, for when they were written to without a
+    trace."""
     _packed.pop(model, None)
 
 
 def release_packed(model: FDAT) -> None:
     """Forget the packed weights of a model, unless they are on the CPU."""
-    kept = {target: packed for target, packed in _packed.get(model, {}).items() if target[1].type == "cpu"}
+    kept = {
+        target: packed
+        for target, packed in _packed.get(model, {}).items()
+        if target[1].type == "cpu"
+    }
     if model in _packed:
         _packed[model] = kept

@@ -1,6 +1,8 @@
-"""Dense-Iso-ViT: size, configuration round trips, equations in float64, any image size, the descriptor."""
+"""Dense-Iso-ViT: size, configuration round trips, equations in float64, any image size, the
+descriptor."""
 
-# pyright: reportOperatorIssue=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
+# pyright: reportOperatorIssue=false, reportCallIssue=false, reportAttributeAccessIssue=false,
+# reportGeneralTypeIssues=false
 
 from __future__ import annotations
 
@@ -20,7 +22,14 @@ from fdat_dense_iso.arch.errors import ModelLoadError
 from fdat_dense_iso.arch.windowed.network import plan_axis
 
 HEAD = pixel_shuffle_head(fusion_width=8, widths=(8, 8, 8, 8))
-SMALL = {"window": 16, "dims": (8, 12), "depths": (1, 2), "heads": (2, 3), "hidden": (16, 20), "head": HEAD}
+SMALL = {
+    "window": 16,
+    "dims": (8, 12),
+    "depths": (1, 2),
+    "heads": (2, 3),
+    "hidden": (16, 20),
+    "head": HEAD,
+}
 UP2 = (
     HeadLayer(channels=10, kernel=1),
     HeadLayer(channels=36, shuffle=2),
@@ -50,7 +59,8 @@ CONFIGS = {
 
 
 def randomised(config: DenseIsoViTConfig, seed: int = 0) -> DenseIsoViT:
-    """A network in eval mode, every parameter random, so that nothing hides behind a zero or a one."""
+    """A network in eval mode, every parameter random, so that nothing hides behind a zero or a
+    one."""
     network = DenseIsoViT(config).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -77,7 +87,8 @@ def test_configuration_is_recovered_from_the_tensors(name: str) -> None:
     heads_are_not_in_the_tensors = DenseIsoViTConfig(**{**CONFIGS[name], "heads": ()})
     assert infer_config(state_dict) == heads_are_not_in_the_tensors
     assert (
-        infer_config({"network." + key: tensor for key, tensor in state_dict.items()}) == heads_are_not_in_the_tensors
+        infer_config({"network." + key: tensor for key, tensor in state_dict.items()})
+        == heads_are_not_in_the_tensors
     )
     assert DenseIsoViTArch().detect(state_dict)
 
@@ -103,7 +114,11 @@ def test_impossible_configurations_are_refused(changes: dict[str, object], messa
 
 @pytest.mark.parametrize(
     "layer",
-    [{"channels": 8, "kernel": 2}, {"channels": 6, "shuffle": 2}, {"channels": 8, "activation": "tanh"}],
+    [
+        {"channels": 8, "kernel": 2},
+        {"channels": 6, "shuffle": 2},
+        {"channels": 8, "activation": "tanh"},
+    ],
 )
 def test_impossible_head_layers_are_refused(layer: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="Dense-Iso-ViT configuration"):
@@ -118,7 +133,10 @@ def test_attention_equals_its_formula() -> None:
     heads = []
     for head in range(3):
         rows = slice(4 * head, 4 * head + 4)
-        q, k, v = (x @ weight[12 * i : 12 * i + 12][rows].T + bias[12 * i : 12 * i + 12][rows] for i in range(3))
+        q, k, v = (
+            x @ weight[12 * i : 12 * i + 12][rows].T + bias[12 * i : 12 * i + 12][rows]
+            for i in range(3)
+        )
         logits = torch.einsum("bic,bjc->bij", q, k) / 2  # 2 = sqrt(4)
         weights = logits.exp() / logits.exp().sum(-1, keepdim=True)
         heads.append(weights @ v)
@@ -151,7 +169,11 @@ def test_gdfn_equals_its_formula(gated_half: str) -> None:
 
 def test_whole_network_equals_its_sketch() -> None:
     config = small(
-        stage_norms=(True,), stage_norm_routing="head", layer_scale=True, value_range="-1..1", patch_norm=True
+        stage_norms=(True,),
+        stage_norm_routing="head",
+        layer_scale=True,
+        value_range="-1..1",
+        patch_norm=True,
     )
     network = randomised(config).double()
     image = torch.rand(1, 3, 16, 16, dtype=torch.float64)
@@ -165,7 +187,9 @@ def test_whole_network_equals_its_sketch() -> None:
             tokens = tokens + block.layer_scale_2 * block.gdfn(block.norm2(tokens))
         outputs.append(stage.norm(tokens))
         if i == 0:
-            tokens = tokens @ network.transitions[0].linear.weight.T + network.transitions[0].linear.bias
+            tokens = (
+                tokens @ network.transitions[0].linear.weight.T + network.transitions[0].linear.bias
+            )
     grid = torch.cat(outputs, -1).transpose(1, 2).reshape(1, 20, 4, 4)
     residual = network.head[0](grid)
     for convolution in list(network.head)[1:-1]:
@@ -176,23 +200,34 @@ def test_whole_network_equals_its_sketch() -> None:
 
 
 def test_gradients_reach_every_parameter() -> None:
-    network = DenseIsoViT(small(layer_scale=True, stage_norms=(True,), patch_norm=True, fusion_norm=True))
+    network = DenseIsoViT(
+        small(layer_scale=True, stage_norms=(True,), patch_norm=True, fusion_norm=True)
+    )
     network(torch.rand(2, 3, 16, 16)).square().sum().backward()
-    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+    assert all(
+        parameter.grad is not None and parameter.grad.abs().sum() > 0
+        for parameter in network.parameters()
+    )
 
 
 @pytest.mark.parametrize("value_range", ["0..1", "-1..1"])
 @pytest.mark.parametrize("dims", [(48, 64, 72, 96), (192, 256, 288, 384)])
-def test_untrained_stages_hand_on_as_much_as_they_get(dims: tuple[int, ...], value_range: str) -> None:
+def test_untrained_stages_hand_on_as_much_as_they_get(
+    dims: tuple[int, ...], value_range: str
+) -> None:
     """And the head, which sees them all, hardly changes the skip, though it is not zero."""
     torch.manual_seed(0)
     head = pixel_shuffle_head(fusion_width=16, widths=(8, 8, 8, 8))
-    network = DenseIsoViT(DenseIsoViTConfig(window=32, dims=dims, head=head, value_range=value_range))
+    network = DenseIsoViT(
+        DenseIsoViTConfig(window=32, dims=dims, head=head, value_range=value_range)
+    )
     image = torch.rand(2, 3, 32, 32)
     with torch.inference_mode():
         given = network.patch_embedding(image if value_range == "0..1" else 2 * image - 1)
         assert given.mean().abs() < 0.05 * given.std()  # mid-grey is nothing
-        for i, stage in enumerate(network.features(image if value_range == "0..1" else 2 * image - 1).split(dims, 1)):
+        for i, stage in enumerate(
+            network.features(image if value_range == "0..1" else 2 * image - 1).split(dims, 1)
+        ):
             assert 0.7 < stage.std() / given.std() < 2.5, f"stage {i}"
         residual = network(image) - F.interpolate(image, scale_factor=4, mode="bilinear")
     assert 1e-4 < residual.std() < 0.02
@@ -215,14 +250,17 @@ def test_descriptor_upscales_any_size(size: tuple[int, int]) -> None:
 
 
 def test_tiles_of_the_host_agree_where_the_network_is_local() -> None:
-    """With a silent head only the bilinear skip is left: a tile's inside equals the whole image's."""
+    """With a silent head only the bilinear skip is left: a tile's inside equals the whole
+    image's."""
     model = descriptor()
     with torch.no_grad():
         for parameter in model.model.network.head.parameters():
             parameter.zero_()
     image = torch.rand(1, 3, 70, 60)
     whole, tile = model(image), model(image[:, :, 10:58, 4:52])
-    torch.testing.assert_close(tile[:, :, 32:-32, 32:-32], whole[:, :, 72:200, 48:176], rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        tile[:, :, 32:-32, 32:-32], whole[:, :, 72:200, 48:176], rtol=0, atol=1e-5
+    )
 
 
 def test_windowed_result_equals_a_loop_in_float64() -> None:
@@ -231,9 +269,13 @@ def test_windowed_result_equals_a_loop_in_float64() -> None:
     expected = torch.zeros(1, 3, 148, 116, dtype=torch.float64)
     for row in plan_axis(37, 16, model.overlap, 4):
         for column in plan_axis(29, 16, model.overlap, 4):
-            patch = model.network(image[:, :, row.start : row.start + 16, column.start : column.start + 16])
+            patch = model.network(
+                image[:, :, row.start : row.start + 16, column.start : column.start + 16]
+            )
             patch = patch[:, :, slice(*row.kept), slice(*column.kept)]
-            place = expected[:, :, row.target :, column.target :][:, :, : patch.shape[2], : patch.shape[3]]
+            place = expected[:, :, row.target :, column.target :][
+                :, :, : patch.shape[2], : patch.shape[3]
+            ]
             place += patch * row.weights[:, None] * column.weights
     with torch.no_grad():
         torch.testing.assert_close(model(image), expected, rtol=0, atol=1e-12)
@@ -273,7 +315,8 @@ def test_damaged_state_dicts_are_refused(change: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "rubbish", [{}, {"a": 1}, {"patch_embedding.weight": "text"}, {"weight": torch.ones(3)}, {1: None}]
+    "rubbish",
+    [{}, {"a": 1}, {"patch_embedding.weight": "text"}, {"weight": torch.ones(3)}, {1: None}],
 )
 def test_detect_never_raises(rubbish: dict) -> None:
     assert DenseIsoViTArch().detect(rubbish) is False

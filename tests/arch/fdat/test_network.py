@@ -27,9 +27,13 @@ def spandrel_twin(config: FDATConfig) -> SpandrelFDAT:
     return SpandrelFDAT(**values)
 
 
-def picture(height: int, width: int, channels: int = 3, batch: int = 1, dtype: torch.dtype = torch.float32):
+def picture(
+    height: int, width: int, channels: int = 3, batch: int = 1, dtype: torch.dtype = torch.float32
+):
     generator = torch.Generator().manual_seed(height * 1000 + width)
-    return torch.rand(batch, channels, height, width, generator=generator, dtype=torch.float64).to(dtype)
+    return torch.rand(batch, channels, height, width, generator=generator, dtype=torch.float64).to(
+        dtype
+    )
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -39,7 +43,9 @@ def test_equals_spandrel(upsampler: str, scale: int, size: tuple[int, int]) -> N
     state_dict = reference.state_dict()
     before = {key: value.clone() for key, value in state_dict.items()}
     descriptor = FDATArch().load(state_dict)
-    assert list(state_dict) == list(before) and all(torch.equal(state_dict[k], before[k]) for k in before)
+    assert list(state_dict) == list(before) and all(
+        torch.equal(state_dict[k], before[k]) for k in before
+    )
     batch = 1 if upsampler == "lda" else 2  # spandrel's lda can't take a batch
     image = picture(*size, batch=batch)
     with torch.inference_mode():
@@ -49,7 +55,9 @@ def test_equals_spandrel(upsampler: str, scale: int, size: tuple[int, int]) -> N
 
 
 @pytest.mark.parametrize("scale", [1, 2])
-@pytest.mark.parametrize("upsampler", ["pixelshuffledirect", "pixelshuffle", "nearest+conv", "transpose+conv", "pa_up"])
+@pytest.mark.parametrize(
+    "upsampler", ["pixelshuffledirect", "pixelshuffle", "nearest+conv", "transpose+conv", "pa_up"]
+)
 def test_unshuffle_equals_spandrel(upsampler: str, scale: int) -> None:
     config = small(upsampler, scale, unshuffle_mod=True)
     reference = randomise(spandrel_twin(config))
@@ -80,7 +88,8 @@ PARAMETERS = {  # with transpose+conv, by scale; x3 is what traiNNer-redux repor
 
 
 @pytest.mark.parametrize(
-    ("preset", "scale", "parameters"), [(p, s, n) for p, c in PARAMETERS.items() for s, n in c.items()]
+    ("preset", "scale", "parameters"),
+    [(p, s, n) for p, c in PARAMETERS.items() for s, n in c.items()],
 )
 def test_parameter_counts(preset: str, scale: int, parameters: int) -> None:
     with torch.device("meta"):
@@ -100,7 +109,8 @@ def test_fp32_against_float64(upsampler: str, scale: int, size: tuple[int, int])
 
 
 def dysample_reference(module: DySample, x: torch.Tensor) -> torch.Tensor:
-    """Every output pixel by explicit bilinear interpolation at clamped coordinates (loops over groups only)."""
+    """Every output pixel by explicit bilinear interpolation at clamped coordinates (loops over
+    groups only)."""
     batch, channels, height, width = x.shape
     s, groups = module.scale, module.groups
     offset = module.offset(x) * module.scope(x).sigmoid() * 0.5
@@ -116,7 +126,15 @@ def dysample_reference(module: DySample, x: torch.Tensor) -> torch.Tensor:
         return part.movedim(1, -1)[b, yy, xx].movedim(-1, 1)
 
     for group in range(groups):
-        part = offset[:, :, group, rows[:, None] % s, columns[None] % s, rows[:, None] // s, columns[None] // s]
+        part = offset[
+            :,
+            :,
+            group,
+            rows[:, None] % s,
+            columns[None] % s,
+            rows[:, None] // s,
+            columns[None] // s,
+        ]
         px = (centre_x + part[:, 0]).clamp(0, width - 1)
         py = (centre_y + part[:, 1]).clamp(0, height - 1)
         x0, y0 = px.floor().long(), py.floor().long()
@@ -138,13 +156,16 @@ def test_dysample_against_explicit_interpolation(scale: int) -> None:
     x = picture(7, 10, channels=16, batch=2, dtype=torch.float64)
     with torch.inference_mode():
         # the buffer of sub-pixel centres is float32, so thirds are off by 1e-8
-        assert (module(x) - dysample_reference(module, x)).abs().max() <= (1e-7 if scale == 3 else 1e-12)
+        assert (module(x) - dysample_reference(module, x)).abs().max() <= (
+            1e-7 if scale == 3 else 1e-12
+        )
 
 
 @pytest.mark.parametrize("upsampler", ["dysample", "lda"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_does_not_drift_to_the_right(upsampler: str, dtype: torch.dtype) -> None:
-    """Only the features are rounded: the error at the right edge of a wide image is no larger than on the left."""
+    """Only the features are rounded: the error at the right edge of a wide image is no larger than
+    on the left."""
     module = randomise(InferenceFDAT(small(upsampler, 2))).upsampler
     x = picture(4, 1024, channels=24, dtype=dtype)
     with torch.inference_mode():
@@ -160,10 +181,21 @@ CONFIGS = [
     *(replace(PRESETS["medium"], upsampler_type=u, scale=s) for u, s in UPSAMPLER_SCALES),
     *(replace(SMALL, upsampler_type=u, scale=s) for u, s in UPSAMPLER_SCALES),
     *(replace(SMALL, upsampler_type=u, scale=s, mid_dim=24) for u, s in UPSAMPLER_SCALES if s == 2),
-    *(replace(SMALL, upsampler_type=u, scale=s, unshuffle_mod=True) for u in UPSAMPLER_TYPES[1:] for s in (1, 2)),
+    *(
+        replace(SMALL, upsampler_type=u, scale=s, unshuffle_mod=True)
+        for u in UPSAMPLER_TYPES[1:]
+        for s in (1, 2)
+    ),
     replace(SMALL, num_in_ch=1, num_out_ch=1),
     replace(SMALL, num_in_ch=4, num_out_ch=4, scale=1, upsampler_type="conv"),
-    replace(SMALL, num_in_ch=1, num_out_ch=1, upsampler_type="pixelshuffledirect", unshuffle_mod=True, scale=2),
+    replace(
+        SMALL,
+        num_in_ch=1,
+        num_out_ch=1,
+        upsampler_type="pixelshuffledirect",
+        unshuffle_mod=True,
+        scale=2,
+    ),
     replace(SMALL, num_groups=5, depth_per_group=3, num_heads=6),
     replace(SMALL, window_size=4),
     replace(SMALL, window_size=12, aim_reduction_ratio=4),
@@ -177,7 +209,9 @@ CONFIGS = [
 ]
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.embed_dim}-{c.upsampler_type}-x{c.scale}")
+@pytest.mark.parametrize(
+    "config", CONFIGS, ids=lambda c: f"{c.embed_dim}-{c.upsampler_type}-x{c.scale}"
+)
 def test_infer_config_round_trip(config: FDATConfig) -> None:
     inferred = infer_config(InferenceFDAT(config).state_dict())
     assert replace(inferred, drop_path_rate=config.drop_path_rate) == config
@@ -189,7 +223,8 @@ NOT_IN_SHAPES |= {("nearest+conv", 2), ("nearest+conv", 3)}
 
 @pytest.mark.parametrize(("upsampler", "scale"), [case for case in UPSAMPLER_SCALES if case[1] > 1])
 def test_without_meta_upsample(upsampler: str, scale: int) -> None:
-    """The upsampler is told from its shapes; where they leave the scale open, the error names the option."""
+    """The upsampler is told from its shapes; where they leave the scale open, the error names the
+    option."""
     model = random_fdat(small(upsampler, scale))
     state_dict = {k: v for k, v in model.state_dict().items() if k != "upsampler.MetaUpsample"}
     assert FDATArch().detect(state_dict)
@@ -207,7 +242,8 @@ def test_without_meta_upsample(upsampler: str, scale: int) -> None:
 
 @pytest.mark.parametrize("scale", [2, 4, 8])
 def test_pa_up_reloads_its_own_file(scale: int) -> None:
-    """spandrel 0.4.2 stores mid_dim where embed_dim belongs, so its files don't load there; both kinds load here."""
+    """spandrel 0.4.2 stores mid_dim where embed_dim belongs, so its files don't load there; both
+    kinds load here."""
     config = small("pa_up", scale)
     theirs = randomise(spandrel_twin(config)).state_dict()
     assert theirs["upsampler.MetaUpsample"][3] == config.mid_dim != config.embed_dim
@@ -223,7 +259,9 @@ def test_pa_up_reloads_its_own_file(scale: int) -> None:
 def test_conv_that_claims_a_scale_is_x1(scale: int) -> None:
     reference = randomise(spandrel_twin(small("conv", 1)))
     state_dict = reference.state_dict()
-    state_dict["upsampler.MetaUpsample"] = torch.tensor([3, 0, scale, 24, 3, 16, 4], dtype=torch.uint8)
+    state_dict["upsampler.MetaUpsample"] = torch.tensor(
+        [3, 0, scale, 24, 3, 16, 4], dtype=torch.uint8
+    )
     descriptor = FDATArch().load(state_dict)
     assert (descriptor.scale, descriptor.purpose) == (1, "Restoration")
     image = picture(10, 12)
@@ -253,7 +291,8 @@ def test_half_precision_stays_close(dtype: torch.dtype) -> None:
 
 
 def test_trains() -> None:
-    """Every parameter that the forward pass uses gets a gradient, and a few steps lower the loss."""
+    """Every parameter that the forward pass uses gets a gradient, and a few steps lower the
+    loss."""
     torch.manual_seed(0)
     model = InferenceFDAT(small("pixelshuffledirect", 2)).train()
     image = picture(16, 16, batch=4)
@@ -314,7 +353,9 @@ def test_impossible_configurations(fields: dict, message: str) -> None:
     "damage",
     [
         lambda sd: sd.pop("conv_after.weight"),
-        lambda sd: sd.update({"upsampler.MetaUpsample": torch.tensor([3, 99, 2, 24, 3, 16, 4], dtype=torch.uint8)}),
+        lambda sd: sd.update(
+            {"upsampler.MetaUpsample": torch.tensor([3, 99, 2, 24, 3, 16, 4], dtype=torch.uint8)}
+        ),
         lambda sd: sd.update({"groups.0.blocks.1.ffn.fc2.weight": torch.zeros(3, 3)}),
         lambda sd: sd.update({"extra.weight": torch.zeros(3)}),
     ],

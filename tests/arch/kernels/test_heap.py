@@ -1,4 +1,5 @@
-"""What the heap is told, and that it then does so: in a process of its own, because the heap remembers."""
+"""What the heap is told, and that it then does so: in a process of its own, because the heap
+remembers."""
 
 from __future__ import annotations
 
@@ -31,10 +32,13 @@ print(LARGEST_KEPT, *counts)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's heap has that state")
 def test_freed_tensors_are_used_again_without_page_faults() -> None:
-    run = subprocess.run([sys.executable, "-c", FAULTS], cwd=ROOT, capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, "-c", FAULTS], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert run.returncode == 0, run.stderr
     largest, first, *others = map(int, run.stdout.split())
     pages = 2 * 2**24 // 4096
     assert largest > 2**24 and first > pages / 2  # the first two come from the system
-    # the heap may grow once more, by where small blocks lie in it; without it every round has as many as the first
+    # the heap may grow once more, by where small blocks lie in it; without it every round has as
+    # many as the first
     assert max(others[-5:]) < pages / 100

@@ -32,7 +32,10 @@ def raises() -> dict[str, object]:
     ],
 )
 def test_processors(
-    answer: Callable[[], dict] | None, matrix_unit: bool, intel: bool, monkeypatch: pytest.MonkeyPatch
+    answer: Callable[[], dict] | None,
+    matrix_unit: bool,
+    intel: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if answer is None:
         monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)

@@ -70,7 +70,9 @@ def test_no_ramp_at_the_borders() -> None:
 def test_reflection_bounces_between_the_ends(length: int, padded: int) -> None:
     bounce = list(range(length)) + list(range(length - 2, 0, -1))  # one there and back
     offset = (padded - length) // 2
-    assert reflect(length, padded).tolist() == [bounce[(i - offset) % len(bounce)] for i in range(padded)]
+    assert reflect(length, padded).tolist() == [
+        bounce[(i - offset) % len(bounce)] for i in range(padded)
+    ]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (7, 33), (16, 16), (17, 16), (31, 50), (53, 29)])
@@ -78,32 +80,44 @@ def test_position_free_network_equals_the_whole_image(size: tuple[int, int]) -> 
     image = torch.rand(2, 3, *size, dtype=torch.float64)
     network = Nearest()
     out = wrap(network, 3)(image)
-    torch.testing.assert_close(out, F.interpolate(image, scale_factor=3, mode="nearest"), rtol=0, atol=1e-14)
+    torch.testing.assert_close(
+        out, F.interpolate(image, scale_factor=3, mode="nearest"), rtol=0, atol=1e-14
+    )
     assert all(shape[2:] == (16, 16) for shape in network.shapes)
 
 
 def test_windows_are_batched_across_images() -> None:
     network = Nearest()
-    wrap(network, 3, batch=3)(torch.rand(4, 3, 40, 16))  # 3 windows below each other in each of four images
+    wrap(network, 3, batch=3)(
+        torch.rand(4, 3, 40, 16)
+    )  # 3 windows below each other in each of four images
     assert [shape[0] for shape in network.shapes] == [3, 1, 3, 1, 3, 1]
 
 
 def test_windows_are_batched_within_a_row() -> None:
     network = Nearest()
-    wrap(network, 3, batch=4)(torch.rand(2, 3, 16, 40))  # 3 windows beside each other, of three kinds, in two images
+    wrap(network, 3, batch=4)(
+        torch.rand(2, 3, 16, 40)
+    )  # 3 windows beside each other, of three kinds, in two images
     assert [shape[0] for shape in network.shapes] == [4, 2]
 
 
 def test_only_kept_pixels_are_asked_for() -> None:
     class Parts(Nearest):
-        def parts(self, x: Tensor, places: list[tuple[tuple[int, int], tuple[int, int]]]) -> list[Tensor]:
+        def parts(
+            self, x: Tensor, places: list[tuple[tuple[int, int], tuple[int, int]]]
+        ) -> list[Tensor]:
             asked.extend(places)
-            return [y[:, slice(*rows), slice(*columns)] for y, (rows, columns) in zip(self(x), places)]
+            return [
+                y[:, slice(*rows), slice(*columns)] for y, (rows, columns) in zip(self(x), places)
+            ]
 
     asked: list[tuple[tuple[int, int], tuple[int, int]]] = []
     image = torch.rand(1, 3, 28, 10, dtype=torch.float64)  # two windows of 16, overlapping by 4
     out = wrap(Parts(), 3)(image)
-    torch.testing.assert_close(out, F.interpolate(image, scale_factor=3, mode="nearest"), rtol=0, atol=1e-14)
+    torch.testing.assert_close(
+        out, F.interpolate(image, scale_factor=3, mode="nearest"), rtol=0, atol=1e-14
+    )
     assert asked == [((0, 45), (9, 39)), ((3, 48), (9, 39))]
 
 
@@ -114,11 +128,15 @@ def test_equals_a_plain_loop_over_windows(size: tuple[int, int]) -> None:
     expected = torch.zeros(2, 3, size[0] * 2, size[1] * 2, dtype=torch.float64)
     for row in plan_axis(size[0], 16, 4, 2):
         for column in plan_axis(size[1], 16, 4, 2):
-            patch = network(image[:, :, row.start : row.start + 16, column.start : column.start + 16])
+            patch = network(
+                image[:, :, row.start : row.start + 16, column.start : column.start + 16]
+            )
             for i in range(*row.kept):
                 for j in range(*column.kept):
                     weight = row.weights[i - row.kept[0]] * column.weights[j - column.kept[0]]
-                    expected[:, :, row.start * 2 + i, column.start * 2 + j] += weight * patch[:, :, i, j]
+                    expected[:, :, row.start * 2 + i, column.start * 2 + j] += (
+                        weight * patch[:, :, i, j]
+                    )
     torch.testing.assert_close(wrap(network, 2)(image), expected, rtol=0, atol=1e-12)
 
 
@@ -135,7 +153,9 @@ def test_refuses_what_is_no_image(image: Tensor) -> None:
         wrap(Nearest(), 3)(image)
 
 
-def run_engine(upscaler: WindowedUpscaler, image: Tensor, **options: int) -> tuple[Tensor, list[tuple[int, int]]]:
+def run_engine(
+    upscaler: WindowedUpscaler, image: Tensor, **options: int
+) -> tuple[Tensor, list[tuple[int, int]]]:
     engine = upscaler.exact_engine
     plan = engine.plan(len(image), *image.shape[2:], dtype=image.dtype, device="cpu", **options)
     bands: list[Tensor] = []

@@ -1,4 +1,5 @@
-"""Another node pack, as there are many: its loader knows nothing of patchers, and gives what it likes.
+"""Another node pack, as there are many: its loader knows nothing of patchers, and gives what it
+likes.
 
 `Compare` shows what pictures on disk, with their 255 levels, would hide.
 """
@@ -17,7 +18,9 @@ class Loader:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, object]:
-        return {"required": {"path": ("STRING", {}), "gives": (["model", "half model", "path"], {})}}
+        return {
+            "required": {"path": ("STRING", {}), "gives": (["model", "half model", "path"], {})}
+        }
 
     def load(self, path: str, gives: str) -> tuple[object]:
         if gives == "path":
@@ -27,7 +30,8 @@ class Loader:
 
 
 class Compare:
-    """Writes the largest difference of every pixel and the deviation of the first picture to an .npz file."""
+    """Writes the largest difference of every pixel and the deviation of the first picture to an
+    .npz file."""
 
     RETURN_TYPES = ()
     FUNCTION = "compare"

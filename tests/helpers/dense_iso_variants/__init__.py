@@ -1,6 +1,8 @@
-"""Dense-Iso-ViT as others might have written it: each variant with its own classes, names, layouts and equations.
+"""Dense-Iso-ViT as others might have written it: each variant with its own classes, names, layouts
+and equations.
 
-None uses this project's network. `VARIANTS` maps a name to (constructor, options that tensors can't tell).
+None uses this project's network. `VARIANTS` maps a name to (constructor, options that tensors can't
+tell).
 """
 
 # ruff: noqa: E501
@@ -30,7 +32,9 @@ def published_first() -> nn.Module:
 
 
 def published_second() -> nn.Module:
-    return libraries.TimmLike((192, 256, 288, 384), (6, 8, 6, 8), 3, 3.0, 256, norms=True, fuse="1x1", img=64)
+    return libraries.TimmLike(
+        (192, 256, 288, 384), (6, 8, 6, 8), 3, 3.0, 256, norms=True, fuse="1x1", img=64
+    )
 
 
 VARIANTS = {
@@ -107,9 +111,13 @@ def randomise(module: nn.Module) -> None:
     with torch.no_grad():
         for key, parameter in module.named_parameters():
             if parameter.ndim == 1:
-                parameter.copy_(torch.randn_like(parameter) * 0.2 + (0 if key.endswith(("bias", "beta")) else 1))
+                parameter.copy_(
+                    torch.randn_like(parameter) * 0.2 + (0 if key.endswith(("bias", "beta")) else 1)
+                )
             else:
-                parameter.copy_(torch.randn_like(parameter) / math.sqrt(max(parameter[0].numel(), 1)))
+                parameter.copy_(
+                    torch.randn_like(parameter) / math.sqrt(max(parameter[0].numel(), 1))
+                )
         for part in module.modules():
             if hasattr(part, "settle"):
                 part.settle()  # weights that are constants

@@ -1,7 +1,9 @@
 """Dense-Iso-ViT with modules nested, listed and ordered in unusual ways."""
 
-# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
-# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
+# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false,
+# reportOptionalMemberAccess=false
+# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false,
+# reportGeneralTypeIssues=false
 
 from __future__ import annotations
 
@@ -93,7 +95,9 @@ class Flat(nn.Module):
         for i, (_, h, n) in enumerate(self.plan):
             for j in range(n):
                 m = lambda k, p=f"s{i}_b{j}_": getattr(self, p + k)  # noqa: E731
-                t = t + m("attn_out")(softmax_attention(*m("attn_qkv")(m("norm1")(t)).chunk(3, -1), h))
+                t = t + m("attn_out")(
+                    softmax_attention(*m("attn_qkv")(m("norm1")(t)).chunk(3, -1), h)
+                )
                 a, b = to_map(m("ffn_in")(m("norm2")(t))).chunk(2, 1)
                 t = t + m("ffn_out")(to_tokens(m("ffn_dw1")(a) * F.gelu(m("ffn_dw2")(b))))
             outs.append(t)
@@ -111,7 +115,11 @@ class ParallelLists(nn.Module):
         self.dims, self.n = (8, 12), 3
         self.embed = nn.Conv2d(3, 8, 4, 4)
         self.pos_embed = nn.Parameter(torch.randn(1, 16, 8))
-        make = lambda f: nn.ModuleList([nn.ModuleList([f(d) for _ in range(self.n)]) for d in self.dims])  # noqa: E731
+
+        def make(f):
+            rows = [nn.ModuleList([f(d) for _ in range(self.n)]) for d in self.dims]
+            return nn.ModuleList(rows)
+
         self.attn_norms = make(LN)
         self.attns = make(lambda d: TimmAttention(d, 2))
         self.ffn_norms = make(LN)
@@ -130,7 +138,8 @@ class ParallelLists(nn.Module):
         return self.head(to_map(torch.cat(outs, -1))) + bilinear(x, 4)
 
 
-# 17: everything defined in an unusual order, value before key before query, feed-forward before attention
+# 17: everything defined in an unusual order, value before key before query, feed-forward before
+# attention
 class Backwards(nn.Module):
     def __init__(self, c, heads):
         super().__init__()
@@ -147,7 +156,9 @@ class Backwards(nn.Module):
 
     def forward(self, x):
         y = self.attn_norm(x)
-        x = x + self.attn_o(softmax_attention(self.attn_q(y), self.attn_k(y), self.attn_v(y), self.heads))
+        x = x + self.attn_o(
+            softmax_attention(self.attn_q(y), self.attn_k(y), self.attn_v(y), self.heads)
+        )
         a, b = self.mlp_depth(to_map(self.mlp_in(self.mlp_norm(x)))).chunk(2, 1)
         return x + self.mlp_out(to_tokens(a * F.gelu(b)))
 
@@ -177,7 +188,9 @@ class NamedGate(nn.Module):
         self.heads = heads
         self.rms_free_norm_first = LN(c)
         self.rms_free_norm_second = LN(c)
-        self.selfAttention = nn.ModuleDict({"inProj": nn.Linear(c, 3 * c), "outProj": nn.Linear(c, c)})
+        self.selfAttention = nn.ModuleDict(
+            {"inProj": nn.Linear(c, 3 * c), "outProj": nn.Linear(c, c)}
+        )
         self.feedForward = nn.ModuleDict(
             {
                 "valueProj": nn.Linear(c, 3 * c, bias=False),
@@ -191,11 +204,16 @@ class NamedGate(nn.Module):
     def forward(self, x):
         f = self.feedForward
         x = x + self.selfAttention["outProj"](
-            softmax_attention(*self.selfAttention["inProj"](self.rms_free_norm_first(x)).chunk(3, -1), self.heads)
+            softmax_attention(
+                *self.selfAttention["inProj"](self.rms_free_norm_first(x)).chunk(3, -1), self.heads
+            )
         )
         y = self.rms_free_norm_second(x)
         return x + f["mergeProj"](
-            to_tokens(f["valueConv"](to_map(f["valueProj"](y))) * F.gelu(f["gateConv"](to_map(f["gateProj"](y)))))
+            to_tokens(
+                f["valueConv"](to_map(f["valueProj"](y)))
+                * F.gelu(f["gateConv"](to_map(f["gateProj"](y))))
+            )
         )
 
 

@@ -1,8 +1,10 @@
 """Dense-Iso-ViT in the spelling of well-known libraries."""
 
 # ruff: noqa: RUF007
-# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
-# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
+# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false,
+# reportOptionalMemberAccess=false
+# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false,
+# reportGeneralTypeIssues=false
 
 from __future__ import annotations
 
@@ -22,7 +24,17 @@ from tests.helpers.dense_iso_variants.parts import (
 
 
 class TimmLike(nn.Module):
-    def __init__(self, dims=(8, 12, 16), heads=(2, 3, 2), depth=2, ratio=4.0, width=6, norms=False, fuse=None, img=16):
+    def __init__(
+        self,
+        dims=(8, 12, 16),
+        heads=(2, 3, 2),
+        depth=2,
+        ratio=4.0,
+        width=6,
+        norms=False,
+        fuse=None,
+        img=16,
+    ):
         super().__init__()
         self.patch_embed = nn.Conv2d(3, dims[0], 4, 4)
         self.pos_embed = nn.Parameter(torch.zeros(1, (img // 4) ** 2, dims[0]))
@@ -39,7 +51,9 @@ class TimmLike(nn.Module):
             if fuse is None
             else [nn.Conv2d(sum(dims), width, 1), nn.Conv2d(width, width, 3, 1, 1)]
         )
-        ups = [m for _ in range(4) for m in (nn.Conv2d(width, width * 4, 3, 1, 1), nn.PixelShuffle(2))]
+        ups = [
+            m for _ in range(4) for m in (nn.Conv2d(width, width * 4, 3, 1, 1), nn.PixelShuffle(2))
+        ]
         self.head = nn.Sequential(*first, *ups, nn.Conv2d(width, 3, 3, 1, 1))
 
     def forward(self, x):
@@ -98,13 +112,17 @@ class Lucid(nn.Module):
             self.transformers.append(
                 nn.ModuleList(
                     [
-                        nn.ModuleList([PreNorm(d, LucidAttention(d, h)), PreNorm(d, LucidFeedForward(d, 1))])
+                        nn.ModuleList(
+                            [PreNorm(d, LucidAttention(d, h)), PreNorm(d, LucidFeedForward(d, 1))]
+                        )
                         for _ in range(2)
                     ]
                 )
             )
         self.widen = nn.Linear(*dims)
-        self.to_pixels = nn.Sequential(nn.Conv2d(sum(dims), 3 * 16**2, 3, padding=1), nn.PixelShuffle(16))
+        self.to_pixels = nn.Sequential(
+            nn.Conv2d(sum(dims), 3 * 16**2, 3, padding=1), nn.PixelShuffle(16)
+        )
 
     def forward(self, img):
         x = to_tokens(self.to_patch_embedding(img)) + self.pos_embedding
@@ -127,7 +145,12 @@ class TorchBlock(nn.Module):
         self.mha = nn.MultiheadAttention(d, heads, batch_first=True)
         self.ln2 = LN(d)
         self.ffn = nn.ModuleDict(
-            {"inp": nn.Linear(d, 6 * d), "p1": depthwise(3 * d), "p2": depthwise(3 * d), "out": nn.Linear(3 * d, d)}
+            {
+                "inp": nn.Linear(d, 6 * d),
+                "p1": depthwise(3 * d),
+                "p2": depthwise(3 * d),
+                "out": nn.Linear(3 * d, d),
+            }
         )
 
     def forward(self, x):
@@ -169,7 +192,8 @@ class TorchNet(nn.Module):
         return self.rec(to_map(torch.cat((a, b, c), -1))) + bilinear(x, 4, align_corners=True)
 
 
-# 5: Restormer's feed-forward (1x1 convolutions, one depthwise, first half gated), norms inside the branches
+# 5: Restormer's feed-forward (1x1 convolutions, one depthwise, first half gated), norms inside the
+# branches
 class MHSA(nn.Module):
     def __init__(self, dim, heads):
         super().__init__()
@@ -224,7 +248,9 @@ class Restormish(nn.Module):
     def forward(self, x):
         a = self.levels[0](to_tokens(self.patchify(x) + self.position))
         b = self.levels[1](to_tokens(self.change(to_map(a))))
-        return self.to_rgb(self.upsample(self.fusion(to_map(torch.cat([a, b], -1))))) + bilinear(x, 4)
+        return self.to_rgb(self.upsample(self.fusion(to_map(torch.cat([a, b], -1))))) + bilinear(
+            x, 4
+        )
 
 
 # 14: HuggingFace spelling, keys without bias
@@ -232,9 +258,15 @@ class HFBlock(nn.Module):
     def __init__(self, c, heads, inter):
         super().__init__()
         self.heads = heads
-        inner = nn.ModuleDict({"query": nn.Linear(c, c), "key": nn.Linear(c, c, bias=False), "value": nn.Linear(c, c)})
-        self.attention = nn.ModuleDict({"attention": inner, "output": nn.ModuleDict({"dense": nn.Linear(c, c)})})
-        self.intermediate = nn.ModuleDict({"dense": nn.Linear(c, 2 * inter), "depthwise": depthwise(2 * inter)})
+        inner = nn.ModuleDict(
+            {"query": nn.Linear(c, c), "key": nn.Linear(c, c, bias=False), "value": nn.Linear(c, c)}
+        )
+        self.attention = nn.ModuleDict(
+            {"attention": inner, "output": nn.ModuleDict({"dense": nn.Linear(c, c)})}
+        )
+        self.intermediate = nn.ModuleDict(
+            {"dense": nn.Linear(c, 2 * inter), "depthwise": depthwise(2 * inter)}
+        )
         self.output = nn.ModuleDict({"dense": nn.Linear(inter, c)})
         self.layernorm_before = LN(c, eps=1e-12)
         self.layernorm_after = LN(c, eps=1e-12)
@@ -244,7 +276,9 @@ class HFBlock(nn.Module):
         x = x + self.attention["output"]["dense"](
             softmax_attention(a["query"](y), a["key"](y), a["value"](y), self.heads)
         )
-        u, v = self.intermediate["depthwise"](to_map(self.intermediate["dense"](self.layernorm_after(x)))).chunk(2, 1)
+        u, v = self.intermediate["depthwise"](
+            to_map(self.intermediate["dense"](self.layernorm_after(x)))
+        ).chunk(2, 1)
         return x + self.output["dense"](to_tokens(u * F.gelu(v)))
 
 
@@ -262,7 +296,12 @@ class HuggingFace(nn.Module):
         self.encoder = nn.ModuleDict(
             {
                 "stages": nn.ModuleList(
-                    [nn.ModuleDict({"layer": nn.ModuleList([HFBlock(c, 2, 3 * c) for _ in range(2)])}) for c in (8, 16)]
+                    [
+                        nn.ModuleDict(
+                            {"layer": nn.ModuleList([HFBlock(c, 2, 3 * c) for _ in range(2)])}
+                        )
+                        for c in (8, 16)
+                    ]
                 ),
                 "projections": nn.ModuleList([nn.Linear(8, 16)]),
             }
@@ -282,15 +321,15 @@ class HuggingFace(nn.Module):
 
     def forward(self, pixel_values):
         e, outs = self.embeddings, []
-        t = e["norm"](to_tokens(e["patch_embeddings"]["projection"](pixel_values))) + e["position_embeddings"](
-            self.position_ids
-        )
+        t = e["norm"](to_tokens(e["patch_embeddings"]["projection"](pixel_values))) + e[
+            "position_embeddings"
+        ](self.position_ids)
         for i, stage in enumerate(self.encoder["stages"]):
             for b in stage["layer"]:
                 t = b(t)
             outs.append(t)
             t = self.encoder["projections"][0](t) if i == 0 else t
         h = self.decode_head
-        return h["final_conv"](h["upscale"](F.gelu(h["conv_fuse"](to_map(torch.cat(outs, -1)))))) + bilinear(
-            pixel_values, 4
-        )
+        return h["final_conv"](
+            h["upscale"](F.gelu(h["conv_fuse"](to_map(torch.cat(outs, -1)))))
+        ) + bilinear(pixel_values, 4)

@@ -1,7 +1,10 @@
-"""Dense-Iso-ViT with rows in another order: queries, keys and values, and PixelShuffles in a row."""
+"""Dense-Iso-ViT with rows in another order: queries, keys and values, and PixelShuffles in a
+row."""
 
-# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
-# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
+# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false,
+# reportOptionalMemberAccess=false
+# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false,
+# reportGeneralTypeIssues=false
 
 from __future__ import annotations
 
@@ -53,7 +56,8 @@ class Block(nn.Module):
         return t + self.ffn(self.norm_after_attn(t))
 
 
-# rearrange(qkv, "b n (h d qkv) -> qkv b h n d"), and the README's "fusion conv, 4 x PixelShuffle" to the letter
+# rearrange(qkv, "b n (h d qkv) -> qkv b h n d"), and the README's "fusion conv, 4 x PixelShuffle"
+# to the letter
 class LettersLast(nn.Module):
     def __init__(self, c):
         super().__init__()
@@ -84,7 +88,13 @@ def two_and_two_shuffles():
     shuffles = [nn.PixelShuffle(2), nn.PixelShuffle(2)]
     return Net(
         lambda c: Block(c, HeadsLast),
-        nn.Sequential(nn.Conv2d(20, 128, 3, 1, 1), nn.PReLU(128), *shuffles, nn.Conv2d(8, 48, 3, 1, 1), *shuffles),
+        nn.Sequential(
+            nn.Conv2d(20, 128, 3, 1, 1),
+            nn.PReLU(128),
+            *shuffles,
+            nn.Conv2d(8, 48, 3, 1, 1),
+            *shuffles,
+        ),
     )
 
 
@@ -140,18 +150,23 @@ def with_attention(attention):
     return Net(lambda c: Block(c, attention), one_shuffle())
 
 
-# the scales of both branches bare in the block, named as NAFNet does: like the weight and bias of a norm
+# the scales of both branches bare in the block, named as NAFNet does: like the weight and bias of a
+# norm
 class ScaledBlock(Block):
     def __init__(self, c):
         super().__init__(c, ListOfThree)
-        self.beta, self.gamma = nn.Parameter(torch.zeros(1, c, 1, 1)), nn.Parameter(torch.zeros(1, c, 1, 1))
+        self.beta, self.gamma = (
+            nn.Parameter(torch.zeros(1, c, 1, 1)),
+            nn.Parameter(torch.zeros(1, c, 1, 1)),
+        )
 
     def forward(self, t):
         t = t + to_tokens(self.beta * to_map(self.attn(self.norm_before_attn(t))))
         return t + to_tokens(self.gamma * to_map(self.ffn(self.norm_after_attn(t))))
 
 
-# every stage under a name of its own and in a list: torch.save and safetensors' dictionaries hold its tensors twice
+# every stage under a name of its own and in a list: torch.save and safetensors' dictionaries hold
+# its tensors twice
 class TwiceRegistered(Net):
     def __init__(self):
         super().__init__(lambda c: Block(c, ListOfThree), one_shuffle())
@@ -177,7 +192,8 @@ class BareFused(nn.Module):
         return softmax_attention(*(t @ self.W_qkv).chunk(3, -1), 2) @ self.W_o
 
 
-# equal widths, everything defined from the last to the first: numbers contradict the order of the file
+# equal widths, everything defined from the last to the first: numbers contradict the order of the
+# file
 class LastFirst(nn.Module):
     def __init__(self):
         super().__init__()
@@ -200,7 +216,11 @@ class LastFirst(nn.Module):
 class GateUpDown(nn.Module):
     def __init__(self, c):
         super().__init__()
-        self.gate_proj, self.up_proj, self.down_proj = nn.Linear(c, 2 * c), nn.Linear(c, 2 * c), nn.Linear(2 * c, c)
+        self.gate_proj, self.up_proj, self.down_proj = (
+            nn.Linear(c, 2 * c),
+            nn.Linear(c, 2 * c),
+            nn.Linear(2 * c, c),
+        )
         self.conv_up, self.conv_gate = depthwise(2 * c), depthwise(2 * c)
 
     def forward(self, t):
@@ -214,7 +234,8 @@ class GateUpDownBlock(Block):
         self.ffn = GateUpDown(c)
 
 
-# one block without modules inside, hidden as wide as the tokens: attention's "out" has the shape of the GDFN's "ffout"
+# one block without modules inside, hidden as wide as the tokens: attention's "out" has the shape of
+# the GDFN's "ffout"
 class OneLevel(nn.Module):
     def __init__(self, c):
         super().__init__()

@@ -1,7 +1,10 @@
-"""What several variants share: attention, layout changes, the block of the README in timm's spelling."""
+"""What several variants share: attention, layout changes, the block of the README in timm's
+spelling."""
 
-# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
-# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
+# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false,
+# reportOptionalMemberAccess=false
+# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false,
+# reportGeneralTypeIssues=false
 
 from __future__ import annotations
 
@@ -35,7 +38,9 @@ def to_tokens(m: Tensor) -> Tensor:
 
 
 def bilinear(x: Tensor, s: int, **kw) -> Tensor:
-    return F.interpolate(x, scale_factor=s, mode="bilinear", align_corners=kw.get("align_corners", False))
+    return F.interpolate(
+        x, scale_factor=s, mode="bilinear", align_corners=kw.get("align_corners", False)
+    )
 
 
 class TimmAttention(nn.Module):

@@ -1,7 +1,10 @@
-"""Dense-Iso-ViT with plans of stages that shapes do not tell: equal widths, few transitions, norms on some stages."""
+"""Dense-Iso-ViT with plans of stages that shapes do not tell: equal widths, few transitions, norms
+on some stages."""
 
-# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
-# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
+# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false,
+# reportOptionalMemberAccess=false
+# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false,
+# reportGeneralTypeIssues=false
 
 from __future__ import annotations
 
@@ -40,19 +43,27 @@ class SixInARow(nn.Module):
         return F.pixel_shuffle(self.up2(f), 4) + bilinear(x, 4)
 
 
-# a transition in every second place of equal widths, Identity in the others; norms after the second and the last stage
+# a transition in every second place of equal widths, Identity in the others; norms after the second
+# and the last stage
 class SomeTransitions(nn.Module):
     def __init__(self):
         super().__init__()
         self.embedding = nn.Sequential(nn.Conv2d(3, 12, 4, 4))
         self.pos_table = nn.Parameter(torch.randn(1, 16, 12))
-        self.stages = nn.ModuleList(nn.Sequential(*[TransformerBlock(12, 3, 18)] * 1) for _ in range(4))
+        self.stages = nn.ModuleList(
+            nn.Sequential(*[TransformerBlock(12, 3, 18)] * 1) for _ in range(4)
+        )
         self.projections = nn.ModuleList([nn.Identity(), nn.Linear(12, 12), nn.Identity()])
         self.norms = nn.ModuleList([nn.Identity(), LN(12), nn.Identity(), LN(12)])
         self.reconstruction = nn.ModuleList(
-            [nn.Sequential(nn.Conv2d(48, 6, 3, 1, 1), nn.GELU()), nn.Sequential(nn.Conv2d(6, 96, 3, 1, 1))]
+            [
+                nn.Sequential(nn.Conv2d(48, 6, 3, 1, 1), nn.GELU()),
+                nn.Sequential(nn.Conv2d(6, 96, 3, 1, 1)),
+            ]
         )
-        self.reconstruction.append(nn.ModuleList([nn.Sequential(nn.PixelShuffle(4), nn.Conv2d(6, 48, 3, 1, 1))]))
+        self.reconstruction.append(
+            nn.ModuleList([nn.Sequential(nn.PixelShuffle(4), nn.Conv2d(6, 48, 3, 1, 1))])
+        )
 
     def forward(self, x):
         t, outs = to_tokens(self.embedding(x)) + self.pos_table, []
@@ -70,11 +81,16 @@ class PointwiseHead(nn.Module):
     def __init__(self):
         super().__init__()
         self.first = nn.Conv2d(3, 16, 2, 2)
-        self.code = nn.Parameter(torch.randn(1, 16, 4, 4))  # channels or grid first? both are 16 / 4 x 4
+        self.code = nn.Parameter(
+            torch.randn(1, 16, 4, 4)
+        )  # channels or grid first? both are 16 / 4 x 4
         self.level_1 = nn.ModuleList([TransformerBlock(16, 4, 24)])
         self.level_2 = nn.ModuleList([TransformerBlock(16, 4, 24)])
         self.head = nn.Sequential(
-            nn.Conv2d(32, 16, 1), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 3 * 64, 3, 1, 1), nn.PixelShuffle(8)
+            nn.Conv2d(32, 16, 1),
+            nn.Conv2d(16, 16, 1),
+            nn.Conv2d(16, 3 * 64, 3, 1, 1),
+            nn.PixelShuffle(8),
         )
 
     def forward(self, x):
@@ -83,7 +99,8 @@ class PointwiseHead(nn.Module):
         return self.head(to_map(torch.cat([a, b], -1))) + bilinear(x, 4)
 
 
-# a table of positions that has the shape of a transition (16 tokens of 16 channels), and no transition
+# a table of positions that has the shape of a transition (16 tokens of 16 channels), and no
+# transition
 class PositionLikeTransition(nn.Module):
     def __init__(self):
         super().__init__()
@@ -104,19 +121,28 @@ class PositionLikeTransition(nn.Module):
         return F.pixel_shuffle(h.to_rgb(f), 2) + bilinear(x, 4)
 
 
-# a grid as wide as the channels, channels last: (1, 8, 8, 8); x2, patch 2, five stages, biases only in the last two
+# a grid as wide as the channels, channels last: (1, 8, 8, 8); x2, patch 2, five stages, biases only
+# in the last two
 class WideGrid(nn.Module):
     class Unit(nn.Module):
         def __init__(self, c, heads, bias):
             super().__init__()
             self.heads = heads
             self.ln_attn, self.ln_mlp = LN(c), LN(c)
-            self.attn_qkv, self.attn_out = nn.Linear(c, 3 * c, bias=bias), nn.Linear(c, c, bias=bias)
-            self.mlp_up, self.mlp_down = nn.Linear(c, 4 * c, bias=bias), nn.Linear(2 * c, c, bias=bias)
+            self.attn_qkv, self.attn_out = (
+                nn.Linear(c, 3 * c, bias=bias),
+                nn.Linear(c, c, bias=bias),
+            )
+            self.mlp_up, self.mlp_down = (
+                nn.Linear(c, 4 * c, bias=bias),
+                nn.Linear(2 * c, c, bias=bias),
+            )
             self.mlp_dw = depthwise(4 * c, bias)
 
         def forward(self, x):
-            x = x + self.attn_out(softmax_attention(*self.attn_qkv(self.ln_attn(x)).chunk(3, -1), self.heads))
+            x = x + self.attn_out(
+                softmax_attention(*self.attn_qkv(self.ln_attn(x)).chunk(3, -1), self.heads)
+            )
             a, b = self.mlp_dw(to_map(self.mlp_up(self.ln_mlp(x)))).chunk(2, 1)
             return x + self.mlp_down(to_tokens(a * F.gelu(b)))
 
@@ -125,7 +151,9 @@ class WideGrid(nn.Module):
         self.pe = nn.Conv2d(3, 8, 2, 2)
         self.pos = nn.Parameter(torch.randn(1, 8, 8, 8))
         self.s = nn.ModuleList(nn.ModuleList([self.Unit(c, 2, i > 2)]) for i, c in enumerate(dims))
-        self.t = nn.ModuleDict({"1_2": nn.Linear(8, 12, bias=False), "3_4": nn.Linear(12, 16, bias=False)})
+        self.t = nn.ModuleDict(
+            {"1_2": nn.Linear(8, 12, bias=False), "3_4": nn.Linear(12, 16, bias=False)}
+        )
         self.cat_conv = nn.Conv2d(sum(dims), 4, 3, 1, 1)
         self.ups = nn.ModuleList([nn.Conv2d(4, 16, 3, 1, 1), nn.Conv2d(4, 16, 3, 1, 1)])
         self.out_conv = nn.Conv2d(4, 3, 3, 1, 1)

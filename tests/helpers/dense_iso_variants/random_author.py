@@ -1,7 +1,10 @@
-"""A Dense-Iso-ViT by an author who decides everything by dice: names, nesting, layouts, order of definition, sizes."""
+"""A Dense-Iso-ViT by an author who decides everything by dice: names, nesting, layouts, order of
+definition, sizes."""
 
-# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
-# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
+# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false,
+# reportOptionalMemberAccess=false
+# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false,
+# reportGeneralTypeIssues=false
 
 from __future__ import annotations
 
@@ -13,21 +16,69 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.helpers.dense_iso_variants.parts import LN, bilinear, depthwise, softmax_attention, to_map, to_tokens
+from tests.helpers.dense_iso_variants.parts import (
+    LN,
+    bilinear,
+    depthwise,
+    softmax_attention,
+    to_map,
+    to_tokens,
+)
 
 ATTENTION = ["attn", "attention", "msa", "self_attn", "mhsa", "att", "token_mixer", "Attn", ""]
 FEED_FORWARD = ["ffn", "mlp", "gdfn", "feed_forward", "ff", "channel_mixer", "FFN", ""]
 FUSED = ["qkv", "to_qkv", "in_proj", "c_attn", "qkv_proj", "Wqkv", "query_key_value"]
-SEPARATE = ["q k v", "to_q to_k to_v", "query key value", "q_proj k_proj v_proj", "wq wk wv", "q_lin k_lin v_lin"]
+SEPARATE = [
+    "q k v",
+    "to_q to_k to_v",
+    "query key value",
+    "q_proj k_proj v_proj",
+    "wq wk wv",
+    "q_lin k_lin v_lin",
+]
 PAIR = ["q kv", "to_q to_kv", "wq wkv", "q_proj kv_proj"]
 PROJECTION = ["proj", "to_out", "out_proj", "o_proj", "wo", "out", "dense", "c_proj", "projection"]
-EXPAND = ["fc1", "g_proj", "project_in", "proj_in", "in_proj", "w_in", "linear1", "expand", "up_proj"]
-CONTRACT = ["fc2", "out_proj", "project_out", "proj_out", "w_out", "linear2", "squeeze", "down_proj", "drop"]
+EXPAND = [
+    "fc1",
+    "g_proj",
+    "project_in",
+    "proj_in",
+    "in_proj",
+    "w_in",
+    "linear1",
+    "expand",
+    "up_proj",
+]
+CONTRACT = [
+    "fc2",
+    "out_proj",
+    "project_out",
+    "proj_out",
+    "w_out",
+    "linear2",
+    "squeeze",
+    "down_proj",
+    "drop",
+]
 ONE_DEPTHWISE = ["dwconv", "dw", "depthwise", "conv", "dw_conv", "spatial"]
-TWO_DEPTHWISE = ["path_1 path_2", "dw1 dw2", "conv1 conv2", "dwconv_a dwconv_b", "conv_x conv_y", "dw_0 dw_1"]
+TWO_DEPTHWISE = [
+    "path_1 path_2",
+    "dw1 dw2",
+    "conv1 conv2",
+    "dwconv_a dwconv_b",
+    "conv_x conv_y",
+    "dw_0 dw_1",
+]
 NORMS = ["norm1 norm2", "ln1 ln2", "ln_1 ln_2", "norm_attn norm_ffn", "attn_norm ffn_norm", "norm_1 norm_2",
          "layernorm_before layernorm_after", "input_layernorm post_attention_layernorm", "norm_a norm_b"]  # fmt: skip
-POSITION = ["pos_embed", "pos_embedding", "position_embedding", "pos", "positional_encoding", "abs_pos_embed"]
+POSITION = [
+    "pos_embed",
+    "pos_embedding",
+    "position_embedding",
+    "pos",
+    "positional_encoding",
+    "abs_pos_embed",
+]
 ACTIVATIONS = {
     "none": nn.Identity,
     "gelu": nn.GELU,
@@ -60,7 +111,8 @@ class Linear1x1(nn.Conv2d):
 
 
 class RandomAuthor(nn.Module):
-    """(B, 3, s, s) -> (B, 3, s * scale, s * scale); ``my.answers`` are the options that tensors can't tell."""
+    """(B, 3, s, s) -> (B, 3, s * scale, s * scale); ``my.answers`` are the options that tensors
+    can't tell."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -72,7 +124,11 @@ class RandomAuthor(nn.Module):
         while len(self.my.dims) < count:
             self.my.dims.append(pick([8, 12, 16, 20, 24, self.my.dims[-1]]))
         self.my.heads = [pick([n for n in (1, 2, 4) if d % n == 0]) for d in self.my.dims]
-        self.my.depths = [pick([1, 2, 3])] * count if dice.random() < 0.5 else [pick([1, 2, 3]) for _ in self.my.dims]
+        self.my.depths = (
+            [pick([1, 2, 3])] * count
+            if dice.random() < 0.5
+            else [pick([1, 2, 3]) for _ in self.my.dims]
+        )
         self.my.ratio = pick([1, 1.5, 2, 2.5, 4])
         self.my.patch, grid = pick([2, 4, 4, 4, 8]), pick([3, 4, 4, 5])
         self.my.window = self.my.patch * grid
@@ -84,7 +140,12 @@ class RandomAuthor(nn.Module):
             "attention": pick(ATTENTION),
             "feed_forward": pick(FEED_FORWARD),
             "kind": pick(["fused", "fused", "separate", "pair", "mha"]),
-            "qkv": {"fused": pick(FUSED), "separate": pick(SEPARATE), "pair": pick(PAIR), "mha": ""},
+            "qkv": {
+                "fused": pick(FUSED),
+                "separate": pick(SEPARATE),
+                "pair": pick(PAIR),
+                "mha": "",
+            },
             "qkv_bias": pick([True, True, False]),
             "projection": pick([*PROJECTION, ""]),
             "expand": pick(EXPAND),
@@ -104,7 +165,9 @@ class RandomAuthor(nn.Module):
             root.add_module(name, Box([]))
             root = getattr(root, name)
         for name, item in items:
-            root.register_parameter(name, item) if isinstance(item, nn.Parameter) else root.add_module(name, item)
+            root.register_parameter(name, item) if isinstance(
+                item, nn.Parameter
+            ) else root.add_module(name, item)
         self.my.answers = {
             "heads": tuple(self.my.heads),
             "gated_half": "first" if self.my.gate_first else "second",
@@ -121,7 +184,9 @@ class RandomAuthor(nn.Module):
         pick, width = self.my.dice.choice, self.my.dims[0]
         conv = nn.Conv2d(3, width, self.my.patch, self.my.patch, bias=pick([True, True, False]))
         self.my.patch_norm = self.norm(width) if pick([0, 0, 0, 1]) else nn.Identity()
-        name = pick(["patch_embed", "embed", "stem", "to_tokens", "tokenizer", "conv_in", "patch_embedding"])
+        name = pick(
+            ["patch_embed", "embed", "stem", "to_tokens", "tokenizer", "conv_in", "patch_embedding"]
+        )
         children: list[tuple[str, object]] = [("proj", conv)]
         if not isinstance(self.my.patch_norm, nn.Identity):
             children.append(("norm", self.my.patch_norm))
@@ -130,7 +195,15 @@ class RandomAuthor(nn.Module):
             stem = pick([conv, Box(children), nn.Sequential(conv)])
         self.my.embed = [conv]
         tokens = grid * grid
-        shape = pick([(1, tokens, width), (tokens, width), (1, width, grid, grid), (1, grid, grid, width), None])
+        shape = pick(
+            [
+                (1, tokens, width),
+                (tokens, width),
+                (1, width, grid, grid),
+                (1, grid, grid, width),
+                None,
+            ]
+        )
         self.my.position = None if shape is None else nn.Parameter(torch.randn(shape))
         items: list[tuple[str, object]] = [(name, stem)]
         return items if shape is None else [*items, (pick(POSITION), self.my.position)]
@@ -149,10 +222,17 @@ class RandomAuthor(nn.Module):
             part["projection"] = linear(width, width) if s["projection"] else nn.Identity()
             if s["projection"]:
                 attention.append((s["projection"], part["projection"]))
-        part["expand"], part["contract"] = linear(width, 2 * hidden, bias=ff_bias), linear(hidden, width, bias=ff_bias)
+        part["expand"], part["contract"] = (
+            linear(width, 2 * hidden, bias=ff_bias),
+            linear(hidden, width, bias=ff_bias),
+        )
         dw = s["dw"].split()
         part["dw"] = [depthwise(2 * hidden // len(dw), ff_bias) for _ in dw]
-        feed_forward = [(s["expand"], part["expand"]), *zip(dw, part["dw"]), (s["contract"], part["contract"])]
+        feed_forward = [
+            (s["expand"], part["expand"]),
+            *zip(dw, part["dw"]),
+            (s["contract"], part["contract"]),
+        ]
         part["scales"] = [nn.Parameter(torch.rand(width)) for _ in range(2 if s["scale"] else 0)]
         norms = [("norm", part["norm1"]), ("norm", part["norm2"])]
         if s["norms"] == "inside":
@@ -192,12 +272,15 @@ class RandomAuthor(nn.Module):
         bias = pick([True, True, False])
         optional = pick([True, False])
         self.my.transitions = [
-            linear(a, b, bias=bias) if a != b or optional else nn.Identity() for a, b in itertools.pairwise(dims)
+            linear(a, b, bias=bias) if a != b or optional else nn.Identity()
+            for a, b in itertools.pairwise(dims)
         ]
         with_norms = pick(["none", "none", "all", "last"])
         last = len(dims) - 1
         self.my.stage_norms = [
-            self.norm(d) if with_norms == "all" or (with_norms == "last" and i == last) else nn.Identity()
+            self.norm(d)
+            if with_norms == "all" or (with_norms == "last" and i == last)
+            else nn.Identity()
             for i, d in enumerate(dims)
         ]
         self.my.routing = pick(["both", "head"]) if with_norms == "all" else "both"
@@ -206,7 +289,10 @@ class RandomAuthor(nn.Module):
             pick(["stages", "layers", "encoder", "body", "trunk"]),
             pick(["blocks", "layer", "units", ""]),
         )
-        after, norm_name = pick(["proj", "transition", "next", "expand", "to_next"]), pick(["norm", "out_norm", "ln"])
+        after, norm_name = (
+            pick(["proj", "transition", "next", "expand", "to_next"]),
+            pick(["norm", "out_norm", "ln"]),
+        )
         stages = []
         for i, made in enumerate(lists):
             children = [(str(j), block) for j, block in enumerate(made)]
@@ -216,10 +302,19 @@ class RandomAuthor(nn.Module):
             if inside and i < last and not isinstance(self.my.transitions[i], nn.Identity):
                 children.append((after, self.my.transitions[i]))
             stages.append((named.format(i + pick([0]) + (named != "{}")), Box(children)))
-        items: list[tuple[str, object]] = stages if named != "{}" and pick([0, 1]) else [(container, Box(stages))]
+        items: list[tuple[str, object]] = (
+            stages if named != "{}" and pick([0, 1]) else [(container, Box(stages))]
+        )
         if not inside:
-            items += [(pick(["projs", "transitions", "links", "widen"]), nn.ModuleList(self.my.transitions))]
-            items += [(pick(["norms", "stage_norms", "out_norms"]), nn.ModuleList(self.my.stage_norms))]
+            items += [
+                (
+                    pick(["projs", "transitions", "links", "widen"]),
+                    nn.ModuleList(self.my.transitions),
+                )
+            ]
+            items += [
+                (pick(["norms", "stage_norms", "out_norms"]), nn.ModuleList(self.my.stage_norms))
+            ]
         return items
 
     def _head(self) -> list[tuple[str, object]]:
@@ -241,20 +336,27 @@ class RandomAuthor(nn.Module):
         if enlarge in (4, 8, 16, 32, 64) and pick([True, False]):
             steps = [2] * {4: 2, 8: 3, 16: 4, 32: 5, 64: 6}[enlarge]
         width, bias = pick([4, 6, 8]), pick([True, True, False])
-        fusion = [nn.Conv2d(total, width, k, padding=k // 2, bias=bias) for k in pick([[1], [3], [3]])]
+        fusion = [
+            nn.Conv2d(total, width, k, padding=k // 2, bias=bias) for k in pick([[1], [3], [3]])
+        ]
         fusion += (
-            [nn.Conv2d(width, width, 3, 1, 1, bias=bias)] * 0 if pick([0, 1]) else [nn.Conv2d(width, width, 3, 1, 1)]
+            [nn.Conv2d(width, width, 3, 1, 1, bias=bias)] * 0
+            if pick([0, 1])
+            else [nn.Conv2d(width, width, 3, 1, 1)]
         )
         tail = pick([True, False])
         ups = [
-            nn.Conv2d(width, (width if i + 1 < len(steps) or tail else 3) * r * r, 3, 1, 1) for i, r in enumerate(steps)
+            nn.Conv2d(width, (width if i + 1 < len(steps) or tail else 3) * r * r, 3, 1, 1)
+            for i, r in enumerate(steps)
         ]
         last = [nn.Conv2d(width, 3, pick([1, 3, 3]))] if tail else []
         for conv in last:
             conv.padding = (conv.kernel_size[0] // 2,) * 2
         self.my.head = [(c, 1) for c in fusion] + list(zip(ups, steps)) + [(c, 1) for c in last]
         name = pick(["none", "none", *ACTIVATIONS])
-        self.my.activations = [name if pick([0, 1, 1]) else "none" for _ in self.my.head[:-1]] + ["none"]
+        self.my.activations = [name if pick([0, 1, 1]) else "none" for _ in self.my.head[:-1]] + [
+            "none"
+        ]
         if len(self.my.head) == 1:
             self.my.activations = ["none"]
         self.my.acts = [ACTIVATIONS[name]() for name in self.my.activations]
@@ -263,12 +365,16 @@ class RandomAuthor(nn.Module):
             layers = []
             for (conv, r), act in zip(self.my.head, self.my.acts):
                 layers += [conv, *([nn.PixelShuffle(r)] if r > 1 else []), act]
-            return [(pick(["head", "sr_head", "decoder", "reconstruction"]), nn.Sequential(*layers))]
+            return [
+                (pick(["head", "sr_head", "decoder", "reconstruction"]), nn.Sequential(*layers))
+            ]
         if form == "parts":
             fuse = fusion[0] if len(fusion) == 1 else nn.Sequential(*fusion)
             parts = [(pick(["fuse", "fusion", "reduce", "conv_before_upsample"]), fuse)]
             parts.append((pick(["ups", "upsample", "upscale"]), nn.ModuleList(ups)))
-            parts += [(pick(["tail", "to_rgb", "conv_last", "out_conv", "final"]), conv) for conv in last]
+            parts += [
+                (pick(["tail", "to_rgb", "conv_last", "out_conv", "final"]), conv) for conv in last
+            ]
             return [("head", Box(parts))] if pick([0, 1]) else parts
         if form == "nested":
             boxes = [(str(i), Box([("conv", conv)])) for i, (conv, _) in enumerate(self.my.head)]

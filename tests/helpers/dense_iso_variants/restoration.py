@@ -1,7 +1,10 @@
-"""Dense-Iso-ViT in the spelling of restoration networks: Restormer, BasicSR, EDSR, SAFMN, EfficientViT."""
+"""Dense-Iso-ViT in the spelling of restoration networks: Restormer, BasicSR, EDSR, SAFMN,
+EfficientViT."""
 
-# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
-# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
+# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false,
+# reportOptionalMemberAccess=false
+# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false,
+# reportGeneralTypeIssues=false
 
 from __future__ import annotations
 
@@ -20,7 +23,8 @@ from tests.helpers.dense_iso_variants.parts import (
 )
 
 
-# Restormer: norm1.body.weight, qkv and project_out as 1x1 convolutions, transitions too, everything without bias
+# Restormer: norm1.body.weight, qkv and project_out as 1x1 convolutions, transitions too, everything
+# without bias
 class BiasFreeNorm(nn.Module):
     def __init__(self, c):
         super().__init__()
@@ -28,7 +32,11 @@ class BiasFreeNorm(nn.Module):
 
     def forward(self, m):
         t = m.permute(0, 2, 3, 1)
-        t = (t - t.mean(-1, keepdim=True)) / (t.var(-1, keepdim=True, unbiased=False) + 1e-5).sqrt() * self.weight
+        t = (
+            (t - t.mean(-1, keepdim=True))
+            / (t.var(-1, keepdim=True, unbiased=False) + 1e-5).sqrt()
+            * self.weight
+        )
         return t.permute(0, 3, 1, 2)
 
 
@@ -84,11 +92,17 @@ class Restormer(nn.Module):
         self.patch_embed.proj = nn.Conv2d(3, dims[0], 4, 4, bias=False)
         self.pos = nn.Parameter(torch.randn(1, dims[0], 4, 4))
         for i, (d, h) in enumerate(zip(dims, heads), 1):
-            setattr(self, f"encoder_level{i}", nn.Sequential(*[RestormerBlock(d, h) for _ in range(2)]))
+            setattr(
+                self, f"encoder_level{i}", nn.Sequential(*[RestormerBlock(d, h) for _ in range(2)])
+            )
         self.up1_2 = nn.Conv2d(8, 12, 1, bias=False)
-        self.up3_4 = nn.Conv2d(12, 16, 1, bias=False)  # levels 2 and 3 have equal widths and no transition
+        self.up3_4 = nn.Conv2d(
+            12, 16, 1, bias=False
+        )  # levels 2 and 3 have equal widths and no transition
         self.reduce_chan = nn.Conv2d(sum(dims), 8, 1, bias=False)
-        self.refinement = nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1, bias=False), nn.Conv2d(8, 8, 3, 1, 1, bias=False))
+        self.refinement = nn.Sequential(
+            nn.Conv2d(8, 8, 3, 1, 1, bias=False), nn.Conv2d(8, 8, 3, 1, 1, bias=False)
+        )
         self.upscale = nn.Sequential(nn.Conv2d(8, 8 * 64, 3, 1, 1, bias=False), nn.PixelShuffle(8))
         self.output = nn.Conv2d(8, 3, 3, 1, 1, bias=False)
 
@@ -101,21 +115,31 @@ class Restormer(nn.Module):
         return self.output(self.upscale(f)) + bilinear(x, 2)
 
 
-# BasicSR: mean as a buffer, conv_before_upsample, UpsampleOneStep numbers, conv_hr, conv_last, a single PReLU
+# BasicSR: mean as a buffer, conv_before_upsample, UpsampleOneStep numbers, conv_hr, conv_last, a
+# single PReLU
 class BasicSR(nn.Module):
     def __init__(self, std=False):
         super().__init__()
         self.register_buffer("mean", torch.tensor([0.4488, 0.4371, 0.4040]).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor([0.25, 0.5, 0.75]).view(1, 3, 1, 1) if std else None)
+        self.register_buffer(
+            "std", torch.tensor([0.25, 0.5, 0.75]).view(1, 3, 1, 1) if std else None
+        )
         self.conv_first = nn.Conv2d(3, 8, 4, 4)
         self.absolute_pos_embed = nn.Parameter(torch.randn(1, 16, 8))
         self.layers = nn.ModuleList(
-            nn.ModuleDict({"blocks": nn.ModuleList(TransformerBlock(c, 2, 3 * c) for _ in range(2))}) for c in (8, 12)
+            nn.ModuleDict(
+                {"blocks": nn.ModuleList(TransformerBlock(c, 2, 3 * c) for _ in range(2))}
+            )
+            for c in (8, 12)
         )
         self.linear = nn.Linear(8, 12)
         self.norm = LN(12)
-        self.conv_before_upsample = nn.Sequential(nn.Conv2d(20, 6, 3, 1, 1), nn.PReLU(num_parameters=6))
-        self.upsample = nn.Sequential(*[m for _ in range(4) for m in (nn.Conv2d(6, 24, 3, 1, 1), nn.PixelShuffle(2))])
+        self.conv_before_upsample = nn.Sequential(
+            nn.Conv2d(20, 6, 3, 1, 1), nn.PReLU(num_parameters=6)
+        )
+        self.upsample = nn.Sequential(
+            *[m for _ in range(4) for m in (nn.Conv2d(6, 24, 3, 1, 1), nn.PixelShuffle(2))]
+        )
         self.conv_hr = nn.Conv2d(6, 6, 3, 1, 1)
         self.conv_last = nn.Conv2d(6, 3, 3, 1, 1)
 
@@ -153,7 +177,10 @@ class EDSR(nn.Module):
         self.add_mean = MeanShift(1, (0.5, 0.25, 2.0))
         self.head = nn.ModuleList([nn.Conv2d(3, 8, 4, 4)])
         self.body = nn.ModuleList(
-            [nn.ModuleList([TransformerBlock(8, 4, 8), TransformerBlock(8, 4, 8)]), nn.Linear(8, 12)]
+            [
+                nn.ModuleList([TransformerBlock(8, 4, 8), TransformerBlock(8, 4, 8)]),
+                nn.Linear(8, 12),
+            ]
         )
         self.body.append(nn.ModuleList([TransformerBlock(12, 4, 12)]))
         self.tail = nn.Sequential(
@@ -175,7 +202,8 @@ class EDSR(nn.Module):
         return self.add_mean(self.tail(to_map(torch.cat((t, u), -1))) + bilinear(x, 4))
 
 
-# SAFMN: PixelUnshuffle and 1x1 convolution, channels-first norms of shape (C, 1, 1), to_feat and to_img
+# SAFMN: PixelUnshuffle and 1x1 convolution, channels-first norms of shape (C, 1, 1), to_feat and
+# to_img
 class ChannelsFirstNorm(nn.Module):
     def __init__(self, c):
         super().__init__()
@@ -192,7 +220,9 @@ class AttBlock(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm1, self.norm2 = ChannelsFirstNorm(c), ChannelsFirstNorm(c)
-        self.token_mixer = nn.ModuleDict({"to_kv": nn.Conv2d(c, 2 * c, 1), "to_q": nn.Conv2d(c, c, 1, bias=False)})
+        self.token_mixer = nn.ModuleDict(
+            {"to_kv": nn.Conv2d(c, 2 * c, 1), "to_q": nn.Conv2d(c, c, 1, bias=False)}
+        )
         self.token_mixer["aggr"] = nn.Conv2d(c, c, 1)
         self.ccm = nn.Sequential(nn.Conv2d(c, 4 * c, 1), depthwise(4 * c), nn.Conv2d(2 * c, c, 1))
         self.alpha = nn.Parameter(torch.ones(1, c, 1, 1))
@@ -201,7 +231,9 @@ class AttBlock(nn.Module):
     def forward(self, m):
         y, t = self.norm1(m), self.token_mixer
         k, v = to_tokens(t["to_kv"](y)).chunk(2, -1)
-        m = m + self.alpha * t["aggr"](to_map(softmax_attention(to_tokens(t["to_q"](y)), k, v, self.heads)))
+        m = m + self.alpha * t["aggr"](
+            to_map(softmax_attention(to_tokens(t["to_q"](y)), k, v, self.heads))
+        )
         a, b = self.ccm[:2](self.norm2(m)).chunk(2, 1)
         return m + self.beta * self.ccm[2](a * F.gelu(b))
 
@@ -221,7 +253,8 @@ class Safmn(nn.Module):
         return self.to_img(torch.cat([a, b], 1)) + bilinear(x, 4)
 
 
-# SRVGG: activations in between as modules of their own list, one slope per channel before the shuffle; scale 3, patch 8
+# SRVGG: activations in between as modules of their own list, one slope per channel before the
+# shuffle; scale 3, patch 8
 class SrVgg(nn.Module):
     def __init__(self):
         super().__init__()
@@ -235,7 +268,9 @@ class SrVgg(nn.Module):
         self.to_rgb = nn.Conv2d(10, 12, 3, 1, 1)
 
     def forward(self, x):
-        f = to_map(self.trunk[0](to_tokens(self.unfold(x)) + self.position_map.flatten(2).transpose(1, 2)))
+        f = to_map(
+            self.trunk[0](to_tokens(self.unfold(x)) + self.position_map.flatten(2).transpose(1, 2))
+        )
         f = self.acts[0](self.convs[0](f))
         f = F.pixel_shuffle(self.acts[1](self.convs[1](f)), 3)
         f = self.acts[2](F.pixel_shuffle(self.convs[2](f), 4))

@@ -1,8 +1,10 @@
 """Dense-Iso-ViT of other sizes, scales and heads, and with parts that others leave out."""
 
 # ruff: noqa: RUF007
-# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
-# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
+# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false,
+# reportOptionalMemberAccess=false
+# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false,
+# reportGeneralTypeIssues=false
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ class Small(nn.Module):
         super().__init__()
         dims, heads = (8, 12, 20), (4, 3, 5)
         self.stem = nn.Conv2d(3, 8, 4, 4, bias=False)
-        self.body = nn.ModuleList([nn.ModuleList([SmallBlock(c, h, c) for _ in range(3)]) for c, h in zip(dims, heads)])
+        self.body = nn.ModuleList(
+            [nn.ModuleList([SmallBlock(c, h, c) for _ in range(3)]) for c, h in zip(dims, heads)]
+        )
         self.link = nn.ModuleList([nn.Linear(a, b, bias=False) for a, b in zip(dims, dims[1:])])
         self.fuse = nn.Conv2d(40, 16, 3, 1, 1)
         self.up = nn.ModuleList([nn.Conv2d(16, 64, 3, 1, 1) for _ in range(4)])
@@ -67,7 +71,8 @@ class Small(nn.Module):
         return self.last(f) + bilinear(x, 4)
 
 
-# 6: layer scale, hidden width equal to the width (so that all linears look alike), sine-cosine buffer
+# 6: layer scale, hidden width equal to the width (so that all linears look alike), sine-cosine
+# buffer
 class ScaledBlock(nn.Module):
     def __init__(self, w, heads):
         super().__init__()
@@ -75,9 +80,13 @@ class ScaledBlock(nn.Module):
         self.gamma_1 = nn.Parameter(torch.rand(w))
         self.gamma_2 = nn.Parameter(torch.rand(w))
         self.norm_1 = LN(w, eps=1e-6)
-        self.attention = nn.ModuleDict({k: nn.Linear(w, w) for k in ("q_proj", "k_proj", "v_proj", "o_proj")})
+        self.attention = nn.ModuleDict(
+            {k: nn.Linear(w, w) for k in ("q_proj", "k_proj", "v_proj", "o_proj")}
+        )
         self.norm_2 = LN(w, eps=1e-6)
-        self.gdfn = nn.ModuleDict({"lift": nn.Linear(w, 2 * w), "dw": depthwise(2 * w), "drop": nn.Linear(w, w)})
+        self.gdfn = nn.ModuleDict(
+            {"lift": nn.Linear(w, 2 * w), "dw": depthwise(2 * w), "drop": nn.Linear(w, w)}
+        )
 
     def forward(self, x):
         y, a, g = self.norm_1(x), self.attention, self.gdfn
@@ -129,12 +138,16 @@ class FinalNorm(nn.Module):
         )
         self.bridge = nn.Linear(8, 10)
         self.norm_out = LN(10)
-        self.fuse = nn.Sequential(nn.Conv2d(18, 6, 1), nn.ReLU(), nn.Conv2d(6, 6, 3, 1, 1), nn.ReLU())
+        self.fuse = nn.Sequential(
+            nn.Conv2d(18, 6, 1), nn.ReLU(), nn.Conv2d(6, 6, 3, 1, 1), nn.ReLU()
+        )
         self.up = nn.Sequential(
             *[
                 m
                 for i in range(4)
-                for m in ([nn.Conv2d(6, 24, 3, 1, 1), nn.PixelShuffle(2)] + ([nn.ReLU()] if i < 3 else []))
+                for m in (
+                    [nn.Conv2d(6, 24, 3, 1, 1), nn.PixelShuffle(2)] + ([nn.ReLU()] if i < 3 else [])
+                )
             ]
         )
         self.tail = nn.Conv2d(6, 3, 3, 1, 1)
@@ -170,7 +183,9 @@ class TimesTwo(nn.Module):
         dims = (8, 12, 16, 20)
         self.patches = nn.Conv2d(3, 8, 4, 4, bias=False)
         self.blocks = nn.ModuleList([BareBlock(d, 2) for d in dims for _ in range(2)])
-        self.adapt = nn.ModuleDict({f"{i}to{i + 1}": nn.Linear(dims[i], dims[i + 1], bias=False) for i in range(3)})
+        self.adapt = nn.ModuleDict(
+            {f"{i}to{i + 1}": nn.Linear(dims[i], dims[i + 1], bias=False) for i in range(3)}
+        )
         self.mix = nn.Conv2d(56, 14, 3, 1, 1)
         self.px1 = nn.Conv2d(14, 48, 3, 1, 1)
         self.px2 = nn.Conv2d(12, 40, 3, 1, 1)
@@ -236,7 +251,9 @@ class TimesEight(nn.Module):
         self.part0 = nn.Sequential(TransformerBlock(8, 2, 8), TransformerBlock(8, 2, 8))
         self.part1 = nn.Sequential(TransformerBlock(8, 2, 8), TransformerBlock(8, 2, 8))
         self.out = nn.ModuleList(
-            [nn.Conv2d(16, 6, 3, 1, 1)] + [nn.Conv2d(6, 24, 3, 1, 1) for _ in range(5)] + [nn.Conv2d(6, 3, 3, 1, 1)]
+            [nn.Conv2d(16, 6, 3, 1, 1)]
+            + [nn.Conv2d(6, 24, 3, 1, 1) for _ in range(5)]
+            + [nn.Conv2d(6, 3, 3, 1, 1)]
         )
 
     def forward(self, x):
@@ -267,12 +284,18 @@ class HeadMajorBlock(nn.Module):
         self.pre_att = HandNorm(c)
         self.att = nn.ModuleDict({"mixed": nn.Linear(c, 3 * c), "unify": nn.Linear(c, c)})
         self.pre_ff = HandNorm(c)
-        self.ff = nn.ModuleList([nn.Linear(c, 4 * c), depthwise(2 * c), depthwise(2 * c), nn.Linear(2 * c, c)])
+        self.ff = nn.ModuleList(
+            [nn.Linear(c, 4 * c), depthwise(2 * c), depthwise(2 * c), nn.Linear(2 * c, c)]
+        )
 
     def forward(self, x):
         b, n, c = x.shape
-        q, k, v = self.att["mixed"](self.pre_att(x)).view(b, n, self.heads, 3, c // self.heads).unbind(3)
-        x = x + self.att["unify"](softmax_attention(q.flatten(2), k.flatten(2), v.flatten(2), self.heads))
+        q, k, v = (
+            self.att["mixed"](self.pre_att(x)).view(b, n, self.heads, 3, c // self.heads).unbind(3)
+        )
+        x = x + self.att["unify"](
+            softmax_attention(q.flatten(2), k.flatten(2), v.flatten(2), self.heads)
+        )
         a, g = to_map(self.ff[0](self.pre_ff(x))).chunk(2, 1)
         return x + self.ff[3](to_tokens(self.ff[1](a) * F.gelu(self.ff[2](g))))
 
@@ -296,7 +319,11 @@ class HeadMajor(nn.Module):
         a = self.g1(to_tokens(self.first(x)) + self.learned)
         b = self.g2(self.reproject(a))
         f = self.head0(to_map(self.cat_norm(torch.cat((a, b), -1))))
-        return (self.head3(F.pixel_shuffle(self.head2(F.pixel_shuffle(self.head1(f), 4)), 4)) + bilinear(x, 4) + 1) / 2
+        return (
+            self.head3(F.pixel_shuffle(self.head2(F.pixel_shuffle(self.head1(f), 4)), 4))
+            + bilinear(x, 4)
+            + 1
+        ) / 2
 
 
 # 16: widths of the head fall, the fusion is a Linear on tokens, activations between

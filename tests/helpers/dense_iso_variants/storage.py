@@ -1,7 +1,10 @@
-"""Dense-Iso-ViT as tensors are stored otherwise: reparametrised, beside buffers, without biases, under odd names."""
+"""Dense-Iso-ViT as tensors are stored otherwise: reparametrised, beside buffers, without biases,
+under odd names."""
 
-# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
-# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
+# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false,
+# reportOptionalMemberAccess=false
+# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false,
+# reportGeneralTypeIssues=false
 
 from __future__ import annotations
 
@@ -75,10 +78,13 @@ class SequenceFirst(nn.Module):
         self.input_proj = nn.Conv2d(3, 8, 4, 4)
         self.query_pos = nn.Parameter(torch.randn(16, 1, 8))
         self.encoder = nn.ModuleList(
-            nn.ModuleDict({"layers": nn.ModuleList(SequenceFirstBlock(c, 4) for _ in range(2))}) for c in (8, 12)
+            nn.ModuleDict({"layers": nn.ModuleList(SequenceFirstBlock(c, 4) for _ in range(2))})
+            for c in (8, 12)
         )
         self.bridge = nn.Linear(8, 12)
-        self.conv = nn.Sequential(nn.Conv2d(20, 8, 3, 1, 1), nn.Conv2d(8, 8 * 16, 3, 1, 1), nn.PixelShuffle(4))
+        self.conv = nn.Sequential(
+            nn.Conv2d(20, 8, 3, 1, 1), nn.Conv2d(8, 8 * 16, 3, 1, 1), nn.PixelShuffle(4)
+        )
         self.conv_out = nn.Sequential(nn.Conv2d(8, 48, 3, 1, 1), nn.PixelShuffle(4))
 
     def forward(self, x):
@@ -88,7 +94,9 @@ class SequenceFirst(nn.Module):
         u = self.bridge(t)
         for layer in self.encoder[1]["layers"]:
             u = layer(u)
-        return self.conv_out(self.conv(to_map(torch.cat((t, u), -1).transpose(0, 1)))) + bilinear(x, 4)
+        return self.conv_out(self.conv(to_map(torch.cat((t, u), -1).transpose(0, 1)))) + bilinear(
+            x, 4
+        )
 
 
 # names outside ASCII and of single letters; hidden = width, so that only order tells query from key
@@ -98,7 +106,11 @@ class OddNames(nn.Module):
             super().__init__()
             self.α, self.β = LN(c), LN(c)
             self.a, self.b, self.c, self.d = (nn.Linear(c, c) for _ in range(4))
-            self.hinein, self.tiefe, self.heraus = nn.Linear(c, 2 * c), depthwise(2 * c), nn.Linear(c, c)
+            self.hinein, self.tiefe, self.heraus = (
+                nn.Linear(c, 2 * c),
+                depthwise(2 * c),
+                nn.Linear(c, c),
+            )
 
         def forward(self, x):
             y = self.α(x)
@@ -110,9 +122,13 @@ class OddNames(nn.Module):
         super().__init__()
         self.größe = nn.Conv2d(3, 8, 4, 4)
         self.位置 = nn.Parameter(torch.randn(1, 16, 8))
-        self.段 = nn.ModuleList(nn.ModuleList([self.Einheit(c), self.Einheit(c)]) for c in (8, 12, 16))
+        self.段 = nn.ModuleList(
+            nn.ModuleList([self.Einheit(c), self.Einheit(c)]) for c in (8, 12, 16)
+        )
         self.橋 = nn.ModuleList([nn.Linear(8, 12), nn.Linear(12, 16)])
-        self.頭 = nn.Sequential(nn.Conv2d(36, 8, 3, 1, 1), nn.Conv2d(8, 768, 3, 1, 1), nn.PixelShuffle(16))
+        self.頭 = nn.Sequential(
+            nn.Conv2d(36, 8, 3, 1, 1), nn.Conv2d(8, 768, 3, 1, 1), nn.PixelShuffle(16)
+        )
 
     def forward(self, x):
         t, outs = to_tokens(self.größe(x)) + self.位置, []
@@ -124,7 +140,8 @@ class OddNames(nn.Module):
         return self.頭(to_map(torch.cat(outs, -1))) + bilinear(x, 4)
 
 
-# value range -1..1 seen by the network alone: the residual is added to the image in [0, 1]; bicubic skip
+# value range -1..1 seen by the network alone: the residual is added to the image in [0, 1]; bicubic
+# skip
 class PlainResidual(nn.Module):
     def __init__(self):
         super().__init__()

@@ -1,7 +1,10 @@
-"""Dense-Iso-ViT in more spellings of transformer libraries: timm with all extras, BERT, vit-pytorch, BEiT, LLaMA."""
+"""Dense-Iso-ViT in more spellings of transformer libraries: timm with all extras, BERT,
+vit-pytorch, BEiT, LLaMA."""
 
-# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
-# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
+# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false,
+# reportOptionalMemberAccess=false
+# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false,
+# reportGeneralTypeIssues=false
 
 from __future__ import annotations
 
@@ -38,7 +41,9 @@ class TimmFullBlock(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm1 = LN(dim, bias=False)
-        self.attn = nn.ModuleDict({"qkv": nn.Linear(dim, 3 * dim, bias=False), "proj": nn.Linear(dim, dim)})
+        self.attn = nn.ModuleDict(
+            {"qkv": nn.Linear(dim, 3 * dim, bias=False), "proj": nn.Linear(dim, dim)}
+        )
         self.ls1 = LayerScale(dim)
         self.norm2 = LN(dim, bias=False)
         self.mlp = GatedMlp(dim, int(dim * 2.5))
@@ -53,14 +58,20 @@ class TimmFullBlock(nn.Module):
 class TimmFull(nn.Module):
     def __init__(self, dims=(8, 12, 16), depths=(1, 2, 1), heads=(2, 3, 4)):
         super().__init__()
-        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, dims[0], 4, 4), "norm": LN(dims[0], bias=False)})
+        self.patch_embed = nn.ModuleDict(
+            {"proj": nn.Conv2d(3, dims[0], 4, 4), "norm": LN(dims[0], bias=False)}
+        )
         self.pos_embed = nn.Parameter(torch.randn(1, 16, dims[0]))
         self.stages = nn.ModuleList(
             nn.ModuleDict(
                 {
                     "blocks": nn.Sequential(*[TimmFullBlock(d, h) for _ in range(n)]),
                     "norm": LN(d, bias=False),
-                    **({"expand": nn.Linear(d, dims[i + 1], bias=False)} if i + 1 < len(dims) else {}),
+                    **(
+                        {"expand": nn.Linear(d, dims[i + 1], bias=False)}
+                        if i + 1 < len(dims)
+                        else {}
+                    ),
                 }
             )
             for i, (d, n, h) in enumerate(zip(dims, depths, heads))
@@ -68,7 +79,9 @@ class TimmFull(nn.Module):
         self.head = nn.ModuleDict(
             {
                 "fuse": nn.Conv2d(sum(dims), 8, 1),
-                "up": nn.ModuleList(nn.ModuleDict({"conv": nn.Conv2d(8, 32, 3, 1, 1)}) for _ in range(4)),
+                "up": nn.ModuleList(
+                    nn.ModuleDict({"conv": nn.Conv2d(8, 32, 3, 1, 1)}) for _ in range(4)
+                ),
                 "to_rgb": nn.Conv2d(8, 3, 3, 1, 1),
             }
         )
@@ -91,19 +104,31 @@ class BertLayer(nn.Module):
     def __init__(self, size, heads, inner):
         super().__init__()
         self.heads = heads
-        own = nn.ModuleDict({n: nn.Linear(size, size, bias=n != "key") for n in ("query", "key", "value")})
-        self.attention = nn.ModuleDict(
-            {"LayerNorm": LN(size), "self": own, "output": nn.ModuleDict({"dense": nn.Linear(size, size)})}
+        own = nn.ModuleDict(
+            {n: nn.Linear(size, size, bias=n != "key") for n in ("query", "key", "value")}
         )
-        self.intermediate = nn.ModuleDict({"dense": nn.Linear(size, 2 * inner), "dwconv": depthwise(2 * inner)})
+        self.attention = nn.ModuleDict(
+            {
+                "LayerNorm": LN(size),
+                "self": own,
+                "output": nn.ModuleDict({"dense": nn.Linear(size, size)}),
+            }
+        )
+        self.intermediate = nn.ModuleDict(
+            {"dense": nn.Linear(size, 2 * inner), "dwconv": depthwise(2 * inner)}
+        )
         self.output = nn.ModuleDict({"dense": nn.Linear(inner, size), "LayerNorm": LN(size)})
 
     def forward(self, h):
         a = self.attention
         y = a["LayerNorm"](h)
         s = a["self"]
-        h = h + a["output"]["dense"](softmax_attention(s["query"](y), s["key"](y), s["value"](y), self.heads))
-        u, v = self.intermediate["dwconv"](to_map(self.intermediate["dense"](self.output["LayerNorm"](h)))).chunk(2, 1)
+        h = h + a["output"]["dense"](
+            softmax_attention(s["query"](y), s["key"](y), s["value"](y), self.heads)
+        )
+        u, v = self.intermediate["dwconv"](
+            to_map(self.intermediate["dense"](self.output["LayerNorm"](h)))
+        ).chunk(2, 1)
         return h + self.output["dense"](to_tokens(u * F.gelu(v)))
 
 
@@ -111,7 +136,10 @@ class Bert(nn.Module):
     def __init__(self, sizes=(12, 12, 16), layers=(2, 1, 1)):
         super().__init__()
         self.embeddings = nn.ModuleDict(
-            {"patch_embeddings": nn.Conv2d(3, 12, 2, 2), "position_embeddings": nn.Embedding(16, 12)}
+            {
+                "patch_embeddings": nn.Conv2d(3, 12, 2, 2),
+                "position_embeddings": nn.Embedding(16, 12),
+            }
         )
         self.embeddings.register_buffer("position_ids", torch.arange(16)[None], persistent=True)
         self.encoder = nn.ModuleDict(
@@ -119,19 +147,27 @@ class Bert(nn.Module):
                 f"stage{i + 1}": nn.ModuleDict(
                     {
                         "layer": nn.ModuleList(BertLayer(c, 4, c) for _ in range(n)),
-                        **({"transition": nn.Linear(c, sizes[i + 1])} if i + 1 < len(sizes) else {}),
+                        **(
+                            {"transition": nn.Linear(c, sizes[i + 1])} if i + 1 < len(sizes) else {}
+                        ),
                     }
                 )
                 for i, (c, n) in enumerate(zip(sizes, layers))
             }
         )
         self.decoder = nn.ModuleList(
-            [nn.Conv2d(sum(sizes), 8, 3, 1, 1), nn.Conv2d(8, 8, 3, 1, 1), nn.Conv2d(8, 3 * 64, 3, 1, 1)]
+            [
+                nn.Conv2d(sum(sizes), 8, 3, 1, 1),
+                nn.Conv2d(8, 8, 3, 1, 1),
+                nn.Conv2d(8, 3 * 64, 3, 1, 1),
+            ]
         )
 
     def forward(self, pixel_values):
         e = self.embeddings
-        t = to_tokens(e["patch_embeddings"](pixel_values)) + e["position_embeddings"](e.position_ids)
+        t = to_tokens(e["patch_embeddings"](pixel_values)) + e["position_embeddings"](
+            e.position_ids
+        )
         outs = []
         for stage in self.encoder.values():
             for layer in stage["layer"]:
@@ -139,12 +175,13 @@ class Bert(nn.Module):
             outs.append(t)
             t = stage["transition"](t) if "transition" in stage else t
         first, second, last = self.decoder
-        return F.pixel_shuffle(last(F.silu(second(F.silu(first(to_map(torch.cat(outs, -1))))))), 8) + bilinear(
-            pixel_values, 4
-        )
+        return F.pixel_shuffle(
+            last(F.silu(second(F.silu(first(to_map(torch.cat(outs, -1))))))), 8
+        ) + bilinear(pixel_values, 4)
 
 
-# vit-pytorch: Linear over the pixels of a patch (p1 p2 c), to_qkv and to_out, norms inside the branches, PReLU head
+# vit-pytorch: Linear over the pixels of a patch (p1 p2 c), to_qkv and to_out, norms inside the
+# branches, PReLU head
 class VitAttention(nn.Module):
     def __init__(self, dim, heads):
         super().__init__()
@@ -154,7 +191,9 @@ class VitAttention(nn.Module):
         self.to_out = nn.Sequential(nn.Linear(dim, dim), nn.Dropout(0.0))
 
     def forward(self, x):
-        return self.to_out(softmax_attention(*self.to_qkv(self.norm(x)).chunk(3, dim=-1), self.heads))
+        return self.to_out(
+            softmax_attention(*self.to_qkv(self.norm(x)).chunk(3, dim=-1), self.heads)
+        )
 
 
 class VitFeedForward(nn.Module):
@@ -179,7 +218,8 @@ class VitPytorch(nn.Module):
             nn.ModuleDict(
                 {
                     "layers": nn.ModuleList(
-                        nn.ModuleList([VitAttention(d, 2), VitFeedForward(d, 4 * d)]) for _ in range(2)
+                        nn.ModuleList([VitAttention(d, 2), VitFeedForward(d, 4 * d)])
+                        for _ in range(2)
                     )
                 }
             )
@@ -189,7 +229,11 @@ class VitPytorch(nn.Module):
         self.to_pixels = nn.Sequential(
             nn.Conv2d(sum(dims), 8, 3, padding=1),
             nn.PReLU(),
-            *[m for _ in range(4) for m in (nn.Conv2d(8, 32, 3, padding=1), nn.PixelShuffle(2), nn.PReLU(8))],
+            *[
+                m
+                for _ in range(4)
+                for m in (nn.Conv2d(8, 32, 3, padding=1), nn.PixelShuffle(2), nn.PReLU(8))
+            ],
             nn.Conv2d(8, 3, 3, padding=1),
         )
 
@@ -199,7 +243,11 @@ class VitPytorch(nn.Module):
         if self.unfold:
             pixels = F.unfold(img, p, stride=p).transpose(1, 2)
         else:
-            pixels = img.reshape(b, c, h // p, p, w // p, p).permute(0, 2, 4, 3, 5, 1).reshape(b, -1, p * p * c)
+            pixels = (
+                img.reshape(b, c, h // p, p, w // p, p)
+                .permute(0, 2, 4, 3, 5, 1)
+                .reshape(b, -1, p * p * c)
+            )
         x = self.to_patch_embedding(pixels) + self.pos_embedding
         outs = []
         for i, stage in enumerate(self.transformer):
@@ -212,7 +260,8 @@ class VitPytorch(nn.Module):
         return self.to_pixels(to_map(torch.cat(outs, -1))) + bilinear(img, 4)
 
 
-# BEiT in a Swin layout: q_bias and v_bias apart from qkv, gamma_1 and gamma_2, downsample.reduction behind a norm
+# BEiT in a Swin layout: q_bias and v_bias apart from qkv, gamma_1 and gamma_2, downsample.reduction
+# behind a norm
 class BeitBlock(nn.Module):
     def __init__(self, c, heads):
         super().__init__()
@@ -225,7 +274,9 @@ class BeitBlock(nn.Module):
         self.attn.v_bias = nn.Parameter(torch.zeros(c))
         self.attn.qkv = nn.Linear(c, 3 * c, bias=False)
         self.attn.proj = nn.Linear(c, c)
-        self.mlp = nn.ModuleDict({"fc1": nn.Linear(c, 4 * c), "dw": depthwise(4 * c), "fc2": nn.Linear(2 * c, c)})
+        self.mlp = nn.ModuleDict(
+            {"fc1": nn.Linear(c, 4 * c), "dw": depthwise(4 * c), "fc2": nn.Linear(2 * c, c)}
+        )
 
     def forward(self, x):
         a = self.attn
@@ -246,7 +297,9 @@ class Beit(nn.Module):
             layer = nn.Module()
             layer.blocks = nn.ModuleList([BeitBlock(c, 2), BeitBlock(c, 2)])
             if after:
-                layer.downsample = nn.ModuleDict({"norm": LN(c), "reduction": nn.Linear(c, after, bias=False)})
+                layer.downsample = nn.ModuleDict(
+                    {"norm": LN(c), "reduction": nn.Linear(c, after, bias=False)}
+                )
             self.layers.append(layer)
         self.absolute_pos_embed = nn.Parameter(torch.randn(1, 16, 8))
         self.conv_after_body = nn.Conv2d(36, 12, 3, 1, 1)
@@ -264,7 +317,8 @@ class Beit(nn.Module):
         return self.upsample(self.conv_after_body(to_map(torch.cat(outs, -1)))) + bilinear(x, 4)
 
 
-# LLaMA: RMSNorm, wq wk wv wo, w1 (gated) w3 w2, no bias anywhere, hidden = width, so that seven linears are alike
+# LLaMA: RMSNorm, wq wk wv wo, w1 (gated) w3 w2, no bias anywhere, hidden = width, so that seven
+# linears are alike
 class RMSNorm(nn.Module):
     def __init__(self, c):
         super().__init__()
@@ -278,8 +332,12 @@ class LlamaBlock(nn.Module):
     def __init__(self, c, heads):
         super().__init__()
         self.heads = heads
-        self.attention = nn.ModuleDict({n: nn.Linear(c, c, bias=False) for n in ("wq", "wk", "wv", "wo")})
-        self.feed_forward = nn.ModuleDict({n: nn.Linear(c, c, bias=False) for n in ("w1", "w2", "w3")})
+        self.attention = nn.ModuleDict(
+            {n: nn.Linear(c, c, bias=False) for n in ("wq", "wk", "wv", "wo")}
+        )
+        self.feed_forward = nn.ModuleDict(
+            {n: nn.Linear(c, c, bias=False) for n in ("w1", "w2", "w3")}
+        )
         self.feed_forward["conv1"] = depthwise(c, bias=False)
         self.feed_forward["conv3"] = depthwise(c, bias=False)
         self.attention_norm = RMSNorm(c)

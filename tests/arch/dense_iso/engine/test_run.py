@@ -1,4 +1,5 @@
-"""The inference engine against the plain network: folded heads exact up to the borders, parts equal to crops."""
+"""The inference engine against the plain network: folded heads exact up to the borders, parts equal
+to crops."""
 
 from __future__ import annotations
 
@@ -13,7 +14,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from fdat_dense_iso.arch.dense_iso.config import ACTIVATIONS, DenseIsoViTConfig, HeadLayer, pixel_shuffle_head
+from fdat_dense_iso.arch.dense_iso.config import (
+    ACTIVATIONS,
+    DenseIsoViTConfig,
+    HeadLayer,
+    pixel_shuffle_head,
+)
 from fdat_dense_iso.arch.dense_iso.engine.fold import fold_head
 from fdat_dense_iso.arch.dense_iso.engine.run import InferenceDenseIsoViT
 from fdat_dense_iso.arch.dense_iso.network import DenseIsoViT
@@ -27,7 +33,9 @@ def layers(*items: dict) -> tuple[HeadLayer, ...]:
 
 def with_activation(head: tuple[HeadLayer, ...], name: str, place: str) -> tuple[HeadLayer, ...]:
     names = activations(head, (name,), place)
-    return tuple(HeadLayer(**{**vars(layer), "activation": name}) for layer, name in zip(head, names))
+    return tuple(
+        HeadLayer(**{**vars(layer), "activation": name}) for layer, name in zip(head, names)
+    )
 
 
 LINEAR = pixel_shuffle_head(fusion_width=16, widths=(16, 18, 17, 16))
@@ -88,13 +96,24 @@ def random_(module: nn.Module, seed: int = 0) -> nn.Module:
     with torch.no_grad():
         for parameter in module.parameters():
             fan = parameter[0].numel() if parameter.ndim > 1 else 4
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) / math.sqrt(max(fan, 1)))
+            parameter.copy_(
+                torch.randn(parameter.shape, generator=generator) / math.sqrt(max(fan, 1))
+            )
     return module.eval()
 
 
-def pair(head: str | tuple[HeadLayer, ...], **changes: object) -> tuple[DenseIsoViT, InferenceDenseIsoViT]:
+def pair(
+    head: str | tuple[HeadLayer, ...], **changes: object
+) -> tuple[DenseIsoViT, InferenceDenseIsoViT]:
     chosen = HEADS[head][0] if isinstance(head, str) else head
-    fields = {"window": 16, "dims": (8, 12), "depths": (1, 2), "heads": (2, 3), "hidden": (16, 20), "head": chosen}
+    fields = {
+        "window": 16,
+        "dims": (8, 12),
+        "depths": (1, 2),
+        "heads": (2, 3),
+        "hidden": (16, 20),
+        "head": chosen,
+    }
     config = DenseIsoViTConfig(**{**fields, **changes})  # type: ignore[arg-type]
     plain = random_(DenseIsoViT(config)).double()
     engine = InferenceDenseIsoViT(config).double().eval()
@@ -109,7 +128,9 @@ def test_folded_head_is_exact_up_to_the_borders(head: str, grid: int) -> None:
     channels, convolutions = 20, []
     for layer in chosen:
         convolutions.append(
-            nn.Conv2d(channels, layer.channels, layer.kernel, padding=layer.kernel // 2, bias=layer.bias)
+            nn.Conv2d(
+                channels, layer.channels, layer.kernel, padding=layer.kernel // 2, bias=layer.bias
+            )
         )
         channels = layer.channels // layer.shuffle**2
     random_(nn.ModuleList(convolutions)).double()
@@ -129,7 +150,9 @@ def test_folded_head_is_exact_up_to_the_borders(head: str, grid: int) -> None:
 
 @pytest.mark.parametrize("head", HEADS)
 def test_engine_equals_the_plain_network(head: str) -> None:
-    plain, engine = pair(head, layer_scale=head == "linear", value_range="-1..1" if head == "no tail" else "0..1")
+    plain, engine = pair(
+        head, layer_scale=head == "linear", value_range="-1..1" if head == "no tail" else "0..1"
+    )
     image = torch.rand(2, 3, 16, 16, dtype=torch.float64)
     with torch.inference_mode():
         out = engine(image)
@@ -137,8 +160,12 @@ def test_engine_equals_the_plain_network(head: str) -> None:
         assert float((out - plain(image)).abs().max()) <= 1e-10
 
 
-@pytest.mark.parametrize("part", [((0, 64), (0, 64)), ((0, 40), (24, 64)), ((17, 18), (5, 59)), ((33, 47), (0, 1))])
-@pytest.mark.parametrize("head", ["linear", "activations between", "activations everywhere", "no tail", "5x5 tail"])
+@pytest.mark.parametrize(
+    "part", [((0, 64), (0, 64)), ((0, 40), (24, 64)), ((17, 18), (5, 59)), ((33, 47), (0, 1))]
+)
+@pytest.mark.parametrize(
+    "head", ["linear", "activations between", "activations everywhere", "no tail", "5x5 tail"]
+)
 def test_parts_equal_crops(head: str, part: tuple[tuple[int, int], tuple[int, int]]) -> None:
     plain, engine = pair(head)
     image = torch.rand(2, 3, 16, 16, dtype=torch.float64)
@@ -156,15 +183,22 @@ def test_every_window_has_a_part_of_its_own(head: str) -> None:
     with torch.inference_mode():
         expected, parts = plain(image), engine.parts(image, places)
     assert len(parts) == len(places)
-    with pytest.raises(ValueError, match="4 windows need as many places, found 3"), torch.inference_mode():
+    with (
+        pytest.raises(ValueError, match="4 windows need as many places, found 3"),
+        torch.inference_mode(),
+    ):
         engine.parts(image, places[:3])
     for whole, part, (rows, columns) in zip(expected, parts, places):
-        torch.testing.assert_close(part, whole[:, slice(*rows), slice(*columns)], rtol=0, atol=1e-10)
+        torch.testing.assert_close(
+            part, whole[:, slice(*rows), slice(*columns)], rtol=0, atol=1e-10
+        )
 
 
 @pytest.mark.parametrize("internal", [True, False])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
-def test_folded_heads_by_products_of_patches(dtype: torch.dtype, tolerance: float, internal: bool) -> None:
+def test_folded_heads_by_products_of_patches(
+    dtype: torch.dtype, tolerance: float, internal: bool
+) -> None:
     """``internal`` False: by convolutions."""
     plain, engine = pair("linear")
     image = torch.rand(3, 3, 16, 16, dtype=torch.float64)
@@ -216,7 +250,12 @@ def test_runs_without_data() -> None:
     """Engines find out what a network needs by running it on the meta device."""
     engine = pair("linear")[1].to("meta")
     with torch.inference_mode():
-        assert engine(torch.empty(2, 3, 16, 16, dtype=torch.float64, device="meta")).shape == (2, 3, 64, 64)
+        assert engine(torch.empty(2, 3, 16, 16, dtype=torch.float64, device="meta")).shape == (
+            2,
+            3,
+            64,
+            64,
+        )
 
 
 @pytest.mark.parametrize("change", ["load", "cast", "copy"])
@@ -236,7 +275,9 @@ def test_changed_weights_are_noticed(change: str) -> None:
         plain.load_state_dict(engine.state_dict())
         engine.load_state_dict(plain.state_dict())
     with torch.inference_mode():
-        torch.testing.assert_close(engine(image), plain(image), rtol=0, atol=1e-5 if change == "cast" else 1e-10)
+        torch.testing.assert_close(
+            engine(image), plain(image), rtol=0, atol=1e-5 if change == "cast" else 1e-10
+        )
 
 
 def test_gradients_take_the_plain_path() -> None:
@@ -264,7 +305,12 @@ def test_gradients_take_the_plain_path() -> None:
     ],
 )
 def test_blocks_packed_for_onednn(
-    changes: dict, dtype: torch.dtype, tolerance: float, internal: bool, intel: bool, monkeypatch: pytest.MonkeyPatch
+    changes: dict,
+    dtype: torch.dtype,
+    tolerance: float,
+    internal: bool,
+    intel: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Against the plain blocks in float64; ``internal`` False: by public operators alone."""
     monkeypatch.setattr("fdat_dense_iso.arch.dense_iso.engine.block.is_intel", lambda: intel)
@@ -281,7 +327,14 @@ def test_blocks_packed_for_onednn(
 
 
 @pytest.mark.parametrize(
-    "change", ["wrapped layer", "hook", "fused optimiser", "autocast", pytest.param("compiled", marks=pytest.mark.slow)]
+    "change",
+    [
+        "wrapped layer",
+        "hook",
+        "fused optimiser",
+        "autocast",
+        pytest.param("compiled", marks=pytest.mark.slow),
+    ],
 )
 def test_what_packed_blocks_must_not_miss(change: str) -> None:
     plain, engine = (network.float() for network in pair("linear"))
@@ -312,14 +365,19 @@ def test_what_packed_blocks_must_not_miss(change: str) -> None:
 @pytest.mark.parametrize("activation", ["none", "gelu", "leaky_relu_0.2", "prelu"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_wide_heads_in_every_precision(dtype: torch.dtype, activation: str) -> None:
-    """Layers by Winograd's algorithm, with bias, activation and shuffling in one, beside direct ones."""
-    head = with_activation(pixel_shuffle_head(fusion_width=64, widths=(64, 64, 16, 16)), activation, "all")
+    """Layers by Winograd's algorithm, with bias, activation and shuffling in one, beside direct
+    ones."""
+    head = with_activation(
+        pixel_shuffle_head(fusion_width=64, widths=(64, 64, 16, 16)), activation, "all"
+    )
     plain, engine = pair(head)
     image = torch.rand(1, 3, 16, 16, dtype=torch.float64)
     with torch.inference_mode():
         expected = plain(image)[:, :, 5:60, 9:64]
         out = engine.to(dtype).part(image.to(dtype), (5, 60), (9, 64))
-    error = (out - expected).pow(2).mean().sqrt() / (expected - expected.mean()).pow(2).mean().sqrt()
+    error = (out - expected).pow(2).mean().sqrt() / (expected - expected.mean()).pow(
+        2
+    ).mean().sqrt()
     assert error <= (1e-5 if dtype == torch.float32 else 0.03)
 
 
@@ -334,7 +392,9 @@ def test_half_precision_of_the_folded_head(dtype: torch.dtype, tolerance: float)
     assert float((out.float() - expected).abs().mean() / expected.abs().mean()) < 4 * tolerance
 
 
-@pytest.mark.parametrize(("activation", "place"), [("none", "all"), ("gelu", "between"), ("gelu", "all")])
+@pytest.mark.parametrize(
+    ("activation", "place"), [("none", "all"), ("gelu", "between"), ("gelu", "all")]
+)
 def test_memory_is_known_beforehand(activation: str, place: str) -> None:
     head = with_activation(pixel_shuffle_head(fusion_width=48, widths=(48,) * 4), activation, place)
     config = DenseIsoViTConfig(dims=(48, 64, 72, 96), heads=(2, 2, 2, 2), head=head)
@@ -344,4 +404,6 @@ def test_memory_is_known_beforehand(activation: str, place: str) -> None:
         engine(image)
         with PeakMemory() as memory:
             engine(image)
-    assert memory.peak == pytest.approx(engine.working_bytes(4, torch.float32, image.device), rel=0.25)
+    assert memory.peak == pytest.approx(
+        engine.working_bytes(4, torch.float32, image.device), rel=0.25
+    )

@@ -1,4 +1,5 @@
-"""Detection: no architecture of spandrel is taken for a Dense-Iso-ViT, and none takes a Dense-Iso-ViT for its own."""
+"""Detection: no architecture of spandrel is taken for a Dense-Iso-ViT, and none takes a
+Dense-Iso-ViT for its own."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from tests.helpers.dense_iso_variants import VARIANTS, build
 
 OWN_IDS = {"DenseIsoViT"}
 SMALLER = {"depths": [1, 1], "num_heads": [2, 2], "embed_dim": 16}
-# what constructors need beyond their defaults, or what keeps those small that can't be built without memory
+# what constructors need beyond their defaults, or what keeps those small that can't be built
+# without memory
 ARGUMENTS: dict[str, dict] = {
     "UnetUpsampler": {"dim": 16, "image_size": 64, "input_image_size": 16,
                       "style_network": {"dim_in": 16, "dim_out": 16, "depth": 1}},
@@ -63,7 +65,9 @@ def state_dict_of(network: type[nn.Module]) -> dict[str, Tensor]:
 
 def test_every_architecture_is_in_the_table() -> None:
     packages = {network.__module__.split(".")[2] for network in CLASSES}
-    assert len(packages) == len([entry for entry in MAIN_REGISTRY if entry.architecture.id not in OWN_IDS])
+    assert len(packages) == len(
+        [entry for entry in MAIN_REGISTRY if entry.architecture.id not in OWN_IDS]
+    )
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,4 +1,5 @@
-"""Real files of checkpoints by other authors through `load_model`: as written, and as safetensors in both orders."""
+"""Real files of checkpoints by other authors through `load_model`: as written, and as safetensors
+in both orders."""
 
 from __future__ import annotations
 
@@ -27,7 +28,9 @@ FILES = {
     "by_name.safetensors": lambda state_dict, path: save_file(contiguous(state_dict), path),
     "by_hash.pth": lambda state_dict, path: torch.save(load(save(contiguous(state_dict))), path),
 }
-UNREADABLE = {"odd names": ("by_name.safetensors", "by_hash.pth")}  # names that say nothing, order gone
+UNREADABLE = {
+    "odd names": ("by_name.safetensors", "by_hash.pth")
+}  # names that say nothing, order gone
 
 
 def contiguous(state_dict: StateDict) -> StateDict:
@@ -35,7 +38,8 @@ def contiguous(state_dict: StateDict) -> StateDict:
 
 
 def difference(model: ImageModelDescriptor, module: nn.Module) -> float:
-    """Largest difference of the outputs for an image of one window, relative to the largest output."""
+    """Largest difference of the outputs for an image of one window, relative to the largest
+    output."""
     side = model.model.window
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -45,14 +49,17 @@ def difference(model: ImageModelDescriptor, module: nn.Module) -> float:
 
 
 EXACT: dict[str, ImageModelDescriptor] = {}
-"""By the variant's name: a network that another kind of file gave, and whose output was compared."""
+"""By the variant's name: a network that another kind of file gave, and whose output was
+compared."""
 
 
 def is_known_to_be_exact(name: str, model: ImageModelDescriptor) -> bool:
     if name not in EXACT or EXACT[name].model.network.config != model.model.network.config:
         return False
     known, found = EXACT[name].model.state_dict(), model.model.state_dict()
-    return known.keys() == found.keys() and all(torch.equal(known[key], found[key]) for key in known)
+    return known.keys() == found.keys() and all(
+        torch.equal(known[key], found[key]) for key in known
+    )
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -154,8 +161,13 @@ def test_random_authors_are_read_or_remarked_on() -> None:
 def surroundings(state_dict: StateDict) -> dict[str, dict]:
     """What training frameworks store around the weights."""
     zeros = {key: torch.zeros_like(tensor) for key, tensor in state_dict.items()}
-    moments = {i: {"exp_avg": tensor, "step": torch.tensor(3.0)} for i, tensor in enumerate(zeros.values())}
-    optimizer = {"state": moments, "param_groups": [{"lr": 1e-4, "params": list(range(len(zeros)))}]}
+    moments = {
+        i: {"exp_avg": tensor, "step": torch.tensor(3.0)} for i, tensor in enumerate(zeros.values())
+    }
+    optimizer = {
+        "state": moments,
+        "param_groups": [{"lr": 1e-4, "params": list(range(len(zeros)))}],
+    }
     compiled = {"_orig_mod.module." + key: tensor for key, tensor in state_dict.items()}
     return {
         "BasicSR": {
@@ -165,8 +177,15 @@ def surroundings(state_dict: StateDict) -> dict[str, dict]:
             "note": "best",
             "psnr": numpy.float64(28.41),
         },
-        "compiled and distributed": {"params_ema": compiled, "optimizer": optimizer, "epoch": 3, "best": None},
-        "distributed and compiled": {"state_dict": {"module._orig_mod." + k: v for k, v in state_dict.items()}},
+        "compiled and distributed": {
+            "params_ema": compiled,
+            "optimizer": optimizer,
+            "epoch": 3,
+            "best": None,
+        },
+        "distributed and compiled": {
+            "state_dict": {"module._orig_mod." + k: v for k, v in state_dict.items()}
+        },
         "Lightning": {
             "state_dict": {"model.net." + k: v for k, v in state_dict.items()},
             "optimizer_states": [optimizer],
@@ -174,9 +193,22 @@ def surroundings(state_dict: StateDict) -> dict[str, dict]:
             "pytorch-lightning_version": "2.4.0",
             "callbacks": {},
         },
-        "timm": {"state_dict": zeros, "state_dict_ema": state_dict, "args": argparse.Namespace(lr=1e-4), "epoch": 9},
-        "DeepSpeed": {"module": state_dict, "ds_config": {"zero": 0}, "lr_scheduler": {"last_epoch": 3}},
-        "Accelerate": {"model": {"module": state_dict}, "rng": torch.get_rng_state(), "steps": torch.tensor(7)},
+        "timm": {
+            "state_dict": zeros,
+            "state_dict_ema": state_dict,
+            "args": argparse.Namespace(lr=1e-4),
+            "epoch": 9,
+        },
+        "DeepSpeed": {
+            "module": state_dict,
+            "ds_config": {"zero": 0},
+            "lr_scheduler": {"last_epoch": 3},
+        },
+        "Accelerate": {
+            "model": {"module": state_dict},
+            "rng": torch.get_rng_state(),
+            "steps": torch.tensor(7),
+        },
     }
 
 
@@ -228,8 +260,11 @@ def test_typed_options_come_before_sidecar_before_metadata(tmp_path: Path) -> No
         ({"window": 128}, {}, r"sidecar window=128 contradicts the tensors, which say 16"),
     ],
 )
-def test_what_is_wrong_beside_the_weights_is_said(tmp_path: Path, sidecar: dict, metadata: dict, message: str) -> None:
-    """It must not fall through to spandrel's registry, which would load the network without any of it."""
+def test_what_is_wrong_beside_the_weights_is_said(
+    tmp_path: Path, sidecar: dict, metadata: dict, message: str
+) -> None:
+    """It must not fall through to spandrel's registry, which would load the network without any of
+    it."""
     module, _ = build("timm")
     path = tmp_path / "model.safetensors"
     save_file(contiguous(module.state_dict()), path, metadata)
@@ -241,27 +276,41 @@ def test_what_is_wrong_beside_the_weights_is_said(tmp_path: Path, sidecar: dict,
 def test_quantised_weights_are_refused() -> None:
     module, _ = build("timm")
     with pytest.raises(ModelLoadError, match="quantised"):
-        load_model({name: (50 * tensor).to(torch.int8) for name, tensor in module.state_dict().items()})
+        load_model(
+            {name: (50 * tensor).to(torch.int8) for name, tensor in module.state_dict().items()}
+        )
 
 
 def one_list(state_dict: StateDict) -> StateDict:
     """Both stages of equal width in one list of blocks."""
     names = {f"part{i}.{j}.": f"blocks.{2 * i + j}." for i in range(2) for j in range(2)}
-    return {next((new + k[8:] for old, new in names.items() if k.startswith(old)), k): v for k, v in state_dict.items()}
+    return {
+        next((new + k[8:] for old, new in names.items() if k.startswith(old)), k): v
+        for k, v in state_dict.items()
+    }
 
 
 def nameless(state_dict: StateDict) -> StateDict:
     """Modules with names that say nothing, and every bias before its weight."""
     modules = list(dict.fromkeys(key.rsplit(".", 1)[0] for key in state_dict))
-    names = {module: f"{chr(97 + i * 7 % 26)}{chr(97 + i * 11 % 26)}{i * i % 89}" for i, module in enumerate(modules)}
+    names = {
+        module: f"{chr(97 + i * 7 % 26)}{chr(97 + i * 11 % 26)}{i * i % 89}"
+        for i, module in enumerate(modules)
+    }
     order = {name: place for place, name in enumerate(names.values())}
-    renamed = {names[k.rsplit(".", 1)[0]] + k[len(k.rsplit(".", 1)[0]) :]: v for k, v in state_dict.items()}
+    renamed = {
+        names[k.rsplit(".", 1)[0]] + k[len(k.rsplit(".", 1)[0]) :]: v for k, v in state_dict.items()
+    }
     return dict(sorted(renamed.items(), key=lambda item: (order[item[0].split(".")[0]], item[0])))
 
 
 FILE_OPTIONS = {  # option: variant, what the file holds, value
     "container": ("timm", lambda s: {"old": {k: v / 2 for k, v in s.items()}, "mine": s}, "mine"),
-    "prefix": ("timm", lambda s: {"more.0.weight": torch.zeros(4, 3, 3), **{"n." + k: v for k, v in s.items()}}, "n."),
+    "prefix": (
+        "timm",
+        lambda s: {"more.0.weight": torch.zeros(4, 3, 3), **{"n." + k: v for k, v in s.items()}},
+        "n.",
+    ),
     "depths": ("no transitions, x8", one_list, "2,2"),
     "order": ("timm", nameless, "file"),
 }
@@ -278,7 +327,9 @@ def test_options_about_the_file_reach_the_loader(option: str, tmp_path: Path) ->
     assert not any(tag.startswith("guessed") for tag in model.tags)
     if option == "container":  # without it the first one is taken, and said to be
         model = load_model(tmp_path / "model.pth", **options)
-        assert difference(model, module) > 1e-3 and any("option container" in tag for tag in model.tags)
+        assert difference(model, module) > 1e-3 and any(
+            "option container" in tag for tag in model.tags
+        )
     elif option != "depths":  # which are even here, and so guessed
         with pytest.raises(ModelLoadError):
             load_model(tmp_path / "model.pth", **options)
@@ -289,6 +340,7 @@ def test_the_refusal_says_what_did_not_fit(tmp_path: Path) -> None:
     torch.save(state_dict, tmp_path / "model.pth")
     for options in ({}, {"heads": 2}):
         with pytest.raises(
-            ModelLoadError, match=r"As a Dense-Iso-ViT: tensors that this network does not have: \[extra"
+            ModelLoadError,
+            match=r"As a Dense-Iso-ViT: tensors that this network does not have: \[extra",
         ):
             load_model(tmp_path / "model.pth", **options)

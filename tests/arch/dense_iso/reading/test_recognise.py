@@ -1,4 +1,5 @@
-"""Checkpoints of Dense-Iso-ViT in any spelling: recovered exactly, refused, or remarked on; never silently wrong."""
+"""Checkpoints of Dense-Iso-ViT in any spelling: recovered exactly, refused, or remarked on; never
+silently wrong."""
 
 from __future__ import annotations
 
@@ -29,14 +30,19 @@ StateDict = dict[str, Tensor]
 ORDERS = {
     "definition": lambda state_dict: dict(state_dict),  # torch.save
     "name": lambda state_dict: dict(sorted(state_dict.items())),  # safetensors.torch.load_file
-    "hash": lambda state_dict: load(save({key: tensor.contiguous() for key, tensor in state_dict.items()})),
+    "hash": lambda state_dict: load(
+        save({key: tensor.contiguous() for key, tensor in state_dict.items()})
+    ),
 }
-NAMELESS = {"odd names"}  # names that say nothing: read in the order of definition, refused in any other
+NAMELESS = {
+    "odd names"
+}  # names that say nothing: read in the order of definition, refused in any other
 SMALL = [name for name in VARIANTS if not name.startswith("published")]
 
 
 def difference(state_dict: dict, module: nn.Module, options: dict) -> tuple[float, list[str]]:
-    """Largest difference of the outputs, relative to the largest output, and the remarks beyond plain assumptions."""
+    """Largest difference of the outputs, relative to the largest output, and the remarks beyond
+    plain assumptions."""
     recognised = recognise(state_dict, options=options)
     network = DenseIsoViT(recognised.config).eval()
     network.load_state_dict(recognised.weights)
@@ -44,8 +50,12 @@ def difference(state_dict: dict, module: nn.Module, options: dict) -> tuple[floa
     with torch.no_grad():
         try:
             expected = module(image)
-        except RuntimeError:  # a wrong window, which the module's own position embedding does not take
-            return math.inf, [remark for remark in recognised.remarks() if not remark.startswith("assumed")]
+        except (
+            RuntimeError
+        ):  # a wrong window, which the module's own position embedding does not take
+            return math.inf, [
+                remark for remark in recognised.remarks() if not remark.startswith("assumed")
+            ]
         error = float((network(image) - expected).abs().max() / expected.abs().max().clamp_min(1))
     return error, [remark for remark in recognised.remarks() if not remark.startswith("assumed")]
 
@@ -66,23 +76,35 @@ def test_variant_is_recovered(name: str, order: str) -> None:
 def test_readings_of_the_published_size(name: str) -> None:
     module, options = build(name)
     parameters = sum(parameter.numel() for parameter in module.parameters())
-    assert parameters == {"published, first reading": 23_845_507, "published, second reading": 23_851_651}[name]
+    assert (
+        parameters
+        == {"published, first reading": 23_845_507, "published, second reading": 23_851_651}[name]
+    )
     error, remarks = difference(ORDERS["hash"](module.state_dict()), module, options)
     assert error < 1e-5 and not remarks
 
 
 WRAPPINGS = {
     "state_dict": lambda s: {"epoch": 3, "state_dict": s},
-    "model": lambda s: {"model": s, "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": []}},
+    "model": lambda s: {
+        "model": s,
+        "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": []},
+    },
     "params": lambda s: {"params": s},
-    "averaged beside plain": lambda s: {"params": {k: v * 0 for k, v in s.items()}, "params_ema": s},
+    "averaged beside plain": lambda s: {
+        "params": {k: v * 0 for k, v in s.items()},
+        "params_ema": s,
+    },
     "ema": lambda s: {"model": {k: v * 0 for k, v in s.items()}, "ema": s, "step": 7},
     "deep": lambda s: {"checkpoint": {"nets": {"generator": s}}},
     "module.": lambda s: {"module." + k: v for k, v in s.items()},
     "model.": lambda s: {"model." + k: v for k, v in s.items()},
     "_orig_mod.": lambda s: {"_orig_mod." + k: v for k, v in s.items()},
     "compiled inside": lambda s: {"net._orig_mod.module." + k: v for k, v in s.items()},
-    "averaged model": lambda s: {"n_averaged": torch.tensor(5), **{"module." + k: v for k, v in s.items()}},
+    "averaged model": lambda s: {
+        "n_averaged": torch.tensor(5),
+        **{"module." + k: v for k, v in s.items()},
+    },
     "two copies": lambda s: {
         "initted": torch.tensor(True),
         "step": torch.tensor(9),
@@ -96,7 +118,10 @@ WRAPPINGS = {
         }
     },
     "beside a loss": lambda s: {
-        "state_dict": {**{"loss.vgg." + k: v for k, v in OTHER.items()}, **{"net_g." + k: v for k, v in s.items()}},
+        "state_dict": {
+            **{"loss.vgg." + k: v for k, v in OTHER.items()},
+            **{"net_g." + k: v for k, v in s.items()},
+        },
         "hyper_parameters": {"lr": 1e-4},
     },
     "beside a discriminator and metrics": lambda s: {
@@ -131,13 +156,18 @@ def test_containers_and_prefixes(name: str, wrapping: str) -> None:
 def test_half_precision_files(dtype: torch.dtype) -> None:
     module, options = build("timm")
     module = module.to(dtype).float()
-    error, _ = difference({key: tensor.to(dtype) for key, tensor in module.state_dict().items()}, module, options)
+    error, _ = difference(
+        {key: tensor.to(dtype) for key, tensor in module.state_dict().items()}, module, options
+    )
     assert error < 1e-5
 
 
 def random_name(rng: random.Random) -> str:
     return (
-        "".join(rng.choice("abcdefghijklmnopqrstuvwxyz0123456789_") for _ in range(rng.randint(2, 7))).strip("_") or "z"
+        "".join(
+            rng.choice("abcdefghijklmnopqrstuvwxyz0123456789_") for _ in range(rng.randint(2, 7))
+        ).strip("_")
+        or "z"
     )
 
 
@@ -157,11 +187,18 @@ def renamed(state_dict: StateDict, style: str, rng: random.Random) -> StateDict:
         parts = key.split(".")
         module, leaf = (parts[:-1], parts[-1]) if parts[-1] in leaves else (parts, "")
         if style == "words":
-            module = [part if part.isdigit() else new_name(part, random_name(rng)) for part in module]
+            module = [
+                part if part.isdigit() else new_name(part, random_name(rng)) for part in module
+            ]
         elif style == "numbered words":
-            module = [part if part.isdigit() else new_name(part, f"m{numbers[len(known) % 60]}") for part in module]
+            module = [
+                part if part.isdigit() else new_name(part, f"m{numbers[len(known) % 60]}")
+                for part in module
+            ]
         elif style == "every module":
-            module = [new_name(".".join(parts[: i + 1]), random_name(rng)) for i in range(len(module))]
+            module = [
+                new_name(".".join(parts[: i + 1]), random_name(rng)) for i in range(len(module))
+            ]
         elif style == "underscores":
             module = ["_".join(module)]
         elif style == "flat":
@@ -174,7 +211,15 @@ def renamed(state_dict: StateDict, style: str, rng: random.Random) -> StateDict:
     return result
 
 
-STYLES = ["words", "numbered words", "every module", "underscores", "flat", "flat numbers", "leaves"]
+STYLES = [
+    "words",
+    "numbered words",
+    "every module",
+    "underscores",
+    "flat",
+    "flat numbers",
+    "leaves",
+]
 
 
 def test_fuzzed_names_are_never_silently_wrong() -> None:
@@ -202,12 +247,16 @@ def test_fuzzed_names_are_never_silently_wrong() -> None:
 
 def near_miss(change: str) -> StateDict:
     state_dict = dict(build("timm")[0].state_dict())
-    blocks = [key.removesuffix("norm1.weight") for key in state_dict if key.endswith("norm1.weight")]
+    blocks = [
+        key.removesuffix("norm1.weight") for key in state_dict if key.endswith("norm1.weight")
+    ]
     if change == "class token":
         state_dict["cls_token"] = torch.zeros(1, 1, 8)
         state_dict["pos_embed"] = torch.zeros(1, 17, 8)
     elif change == "relative position bias":
-        state_dict |= {block + "attn.relative_position_bias_table": torch.zeros(49, 2) for block in blocks}
+        state_dict |= {
+            block + "attn.relative_position_bias_table": torch.zeros(49, 2) for block in blocks
+        }
     elif change == "extra vector":
         state_dict["extra"] = torch.zeros(8)
     elif change == "extra layer":
@@ -227,9 +276,14 @@ def near_miss(change: str) -> StateDict:
             if tensor.shape[1:2] == (1,)
         }
     elif change == "no head":
-        state_dict = {key: tensor for key, tensor in state_dict.items() if not key.startswith("head.")}
+        state_dict = {
+            key: tensor for key, tensor in state_dict.items() if not key.startswith("head.")
+        }
     elif change == "grayscale output":
-        state_dict["head.9.weight"], state_dict["head.9.bias"] = torch.zeros(1, 6, 3, 3), torch.zeros(1)
+        state_dict["head.9.weight"], state_dict["head.9.bias"] = (
+            torch.zeros(1, 6, 3, 3),
+            torch.zeros(1),
+        )
     elif change == "batch norm":
         state_dict |= {block + "norm1.running_mean": torch.zeros(8) for block in blocks}
     elif change == "missing transition":
@@ -273,10 +327,19 @@ def test_the_near_miss_without_a_change_is_accepted() -> None:
     ("make", "message"),
     [
         (lambda s: {**s, "teacher.weight": torch.zeros(5, 7)}, "option prefix"),
-        (lambda s: {k: v for k, v in s.items() if "path_" not in k}, "no depthwise 3x3 convolution"),
-        (lambda s: {k: v for k, v in s.items() if "patch" not in k}, "0 convolutions from 3 channels"),
+        (
+            lambda s: {k: v for k, v in s.items() if "path_" not in k},
+            "no depthwise 3x3 convolution",
+        ),
+        (
+            lambda s: {k: v for k, v in s.items() if "patch" not in k},
+            "0 convolutions from 3 channels",
+        ),
         (lambda s: {"model": 3}, "no dictionary with at least"),
-        (lambda s: {**s, "head.0.weight": torch.full_like(s["head.0.weight"], torch.nan)}, "not finite"),
+        (
+            lambda s: {**s, "head.0.weight": torch.full_like(s["head.0.weight"], torch.nan)},
+            "not finite",
+        ),
     ],
 )
 def test_refusals_say_what_and_how(make, message: str) -> None:
@@ -289,7 +352,8 @@ def test_prefix_option_leaves_other_networks_out() -> None:
     state_dict = {"net." + key: tensor for key, tensor in module.state_dict().items()}
     state_dict["second.conv.weight"] = torch.zeros(4, 3, 3, 3)
     with pytest.raises(
-        ModelLoadError, match=r"under 'net' are a Dense-Iso-ViT.* prefix='net', and leaves out 'second'"
+        ModelLoadError,
+        match=r"under 'net' are a Dense-Iso-ViT.* prefix='net', and leaves out 'second'",
     ):
         recognise(state_dict, options=options)
     error, _ = difference(state_dict, module, {**options, "prefix": "net."})
@@ -300,7 +364,9 @@ def test_of_two_networks_that_no_word_tells_apart_none_is_taken() -> None:
     module, options = build("timm")
     state_dict = {"one." + key: tensor / 2 for key, tensor in module.state_dict().items()}
     state_dict |= {"two." + key: tensor for key, tensor in module.state_dict().items()}
-    with pytest.raises(ModelLoadError, match="under 'one' or 'two' are a Dense-Iso-ViT: the option prefix"):
+    with pytest.raises(
+        ModelLoadError, match="under 'one' or 'two' are a Dense-Iso-ViT: the option prefix"
+    ):
         recognise(state_dict, options=options)
     error, _ = difference(state_dict, module, {**options, "prefix": "two"})
     assert error < 1e-5
@@ -370,7 +436,9 @@ def test_what_was_assumed_is_in_tags_and_log(caplog: pytest.LogCaptureFixture) -
     assert not any("heads" in tag for tag in tags)
 
 
-@pytest.mark.parametrize("name", ["timm with stage norms", "Restormer", "head by head", "one stage"])
+@pytest.mark.parametrize(
+    "name", ["timm with stage norms", "Restormer", "head by head", "one stage"]
+)
 def test_converted_weights_are_in_own_naming(name: str) -> None:
     module, options = build(name)
     recognised = recognise(module.state_dict(), options=options)

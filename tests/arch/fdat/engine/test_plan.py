@@ -1,4 +1,5 @@
-"""The plan: its memory against what is really alive, its floor, and that interrupting leaves nothing behind."""
+"""The plan: its memory against what is really alive, its floor, and that interrupting leaves
+nothing behind."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided:  # else weights, packed by oneDNN
+            if (
+                isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided
+            ):  # else weights, packed by oneDNN
                 self._watch(tensor)
         return result
 
@@ -55,8 +58,11 @@ class LiveBytes(TorchDispatchMode):
             del self.users[key]
 
 
-def live_peak(config: FDATConfig, height: int, width: int, dtype: torch.dtype, **options: object) -> tuple[int, int]:
-    """Bytes alive at the peak, weights aside, and what the plan says of them (it asks for more, for the heap)."""
+def live_peak(
+    config: FDATConfig, height: int, width: int, dtype: torch.dtype, **options: object
+) -> tuple[int, int]:
+    """Bytes alive at the peak, weights aside, and what the plan says of them (it asks for more, for
+    the heap)."""
     model = random_fdat(config)
     plan = model.exact_engine.plan(1, height, width, dtype=dtype, device="cpu", **options)
     image = torch.rand(1, 3, height, width)
@@ -68,7 +74,8 @@ def live_peak(config: FDATConfig, height: int, width: int, dtype: torch.dtype, *
 
 @pytest.fixture(autouse=True)
 def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The block that settles the heap is never written to, so it takes no memory: it is not counted."""
+    """The block that settles the heap is never written to, so it takes no memory: it is not
+    counted."""
     monkeypatch.setattr(fdat_engine, "keep_freed_memory", lambda: None)
 
 
@@ -86,14 +93,18 @@ def test_memory_of_presets(preset: str, size: tuple[int, int], dtype: torch.dtyp
     "upsampler", ["pixelshuffledirect", "pixelshuffle", "nearest+conv", "dysample", "lda", "pa_up"]
 )
 def test_memory_of_upsamplers(upsampler: str, scale: int) -> None:
-    config = replace(PRESETS["tiny"], upsampler_type=upsampler, scale=scale, num_groups=1, depth_per_group=1)
+    config = replace(
+        PRESETS["tiny"], upsampler_type=upsampler, scale=scale, num_groups=1, depth_per_group=1
+    )
     peak, required = live_peak(config, 96, 64, torch.float32, band=8)
     assert peak <= 1.1 * required and required <= 1.5 * peak
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_smaller_plans_end_at_a_floor(device: str) -> None:
-    plan = make_plan(PRESETS["tiny"], 1, 512, 768, dtype=torch.float16, device=torch.device(device), band=64)
+    plan = make_plan(
+        PRESETS["tiny"], 1, 512, 768, dtype=torch.float16, device=torch.device(device), band=64
+    )
     plans = [plan]
     while (smaller := plans[-1].smaller()) is not None:
         plans.append(smaller)
@@ -131,13 +142,23 @@ def test_bands_on_a_cpu_by_bytes(preset: str, changes: dict, width: int, band: i
 def test_available_memory_decides() -> None:
     def plan(available: int | None):  # type: ignore[no-untyped-def]
         return make_plan(
-            PRESETS["tiny"], 1, 2048, 2048, dtype=torch.float16, device=torch.device("cuda"), available=available
+            PRESETS["tiny"],
+            1,
+            2048,
+            2048,
+            dtype=torch.float16,
+            device=torch.device("cuda"),
+            available=available,
         )
 
     unlimited = plan(None)
     assert not unlimited.host_maps
     tight = plan(unlimited.memory_required - 1)
-    assert tight.band < unlimited.band and not tight.host_maps and tight.memory_required < unlimited.memory_required
+    assert (
+        tight.band < unlimited.band
+        and not tight.host_maps
+        and tight.memory_required < unlimited.memory_required
+    )
     streamed = plan(1024 * MIB)
     assert streamed.host_maps and streamed.memory_required <= 1024 * MIB
     assert plan(1).memory_required > 1  # the floor, for the caller to refuse
@@ -146,7 +167,9 @@ def test_available_memory_decides() -> None:
 def test_memory_grows_with_the_maps_only() -> None:
     """Beyond one band, height adds maps and nothing else; half-precision maps halve that."""
     plans = {
-        (height, dtype): make_plan(SMALL, 1, height, 64, dtype=torch.float32, device=CPU, band=16, map_dtype=dtype)
+        (height, dtype): make_plan(
+            SMALL, 1, height, 64, dtype=torch.float32, device=CPU, band=16, map_dtype=dtype
+        )
         for height in (256, 512)
         for dtype in (torch.float32, torch.float16)
     }
@@ -157,10 +180,19 @@ def test_memory_grows_with_the_maps_only() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"height": 0}, "has no pixels"), ({"batch": 0}, "has no pixels"), ({"band": 0}, "at least 1 row")],
+    [
+        ({"height": 0}, "has no pixels"),
+        ({"batch": 0}, "has no pixels"),
+        ({"band": 0}, "at least 1 row"),
+    ],
 )
 def test_impossible_plans(options: dict, message: str) -> None:
-    sizes = {"batch": 1, "height": 8, "width": 8, **{k: v for k, v in options.items() if k != "band"}}
+    sizes = {
+        "batch": 1,
+        "height": 8,
+        "width": 8,
+        **{k: v for k, v in options.items() if k != "band"},
+    }
     with pytest.raises(ValueError, match=message):
         make_plan(SMALL, **sizes, dtype=torch.float32, device=CPU, band=options.get("band"))
 
@@ -171,7 +203,9 @@ class Interrupted(Exception):
 
 @pytest.mark.parametrize("upsampler", ["transpose+conv", "dysample", "lda"])
 @pytest.mark.parametrize("moment", [1, 9, -1])
-def test_interrupt_leaves_nothing_behind(upsampler: str, moment: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_leaves_nothing_behind(
+    upsampler: str, moment: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     maps: list[weakref.ref] = []
 
     class Watched(FeatureMap):

@@ -21,16 +21,20 @@ SIZES = [(1, 16, 24), (2, 29, 21), (1, 1, 9), (1, 40, 5), (1, 9, 1)]
 
 
 def picture(*shape: int, seed: int = 0) -> torch.Tensor:
-    """Values in [0, 1] whose statistics differ from top to bottom, as tiles of a real picture do; float64."""
+    """Values in [0, 1] whose statistics differ from top to bottom, as tiles of a real picture do;
+    float64."""
     noise = torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     brightness = torch.linspace(0.1, 1, shape[-2], dtype=torch.float64)[:, None]
     return noise * brightness
 
 
 def run(model: FDAT, image: torch.Tensor, dtype: torch.dtype, **options: object) -> torch.Tensor:
-    """The engine's rows, put together and checked for gaps and for the announced number of steps."""
+    """The engine's rows, put together and checked for gaps and for the announced number of
+    steps."""
     engine = model.exact_engine
-    plan = engine.plan(image.shape[0], *image.shape[2:], **{"dtype": dtype, "device": "cpu", "band": 8, **options})
+    plan = engine.plan(
+        image.shape[0], *image.shape[2:], **{"dtype": dtype, "device": "cpu", "band": 8, **options}
+    )
     parts: list[torch.Tensor] = []
     steps: list[tuple[int, int]] = []
 
@@ -66,7 +70,9 @@ def test_every_upsampler_and_size(upsampler: str, scale: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("preset", "size"), [("tiny", (64, 64)), ("tiny", (27, 45)), ("medium", (19, 37)), ("large", (9, 26))], ids=str
+    ("preset", "size"),
+    [("tiny", (64, 64)), ("tiny", (27, 45)), ("medium", (19, 37)), ("large", (9, 26))],
+    ids=str,
 )
 def test_presets(preset: str, size: tuple[int, int]) -> None:
     assert_exact(PRESETS[preset], 1, 3, *size)
@@ -91,7 +97,9 @@ def test_presets(preset: str, size: tuple[int, int]) -> None:
         replace(SMALL, group_block_pattern=("channel",)),
         replace(SMALL, group_block_pattern=("spatial", "spatial", "channel"), num_heads=1),
     ],
-    ids=lambda c: f"{c.upsampler_type}-x{c.scale}-{c.window_size}-{'-'.join(c.group_block_pattern)}-{c.unshuffle}",
+    ids=lambda c: (
+        f"{c.upsampler_type}-x{c.scale}-{c.window_size}-{'-'.join(c.group_block_pattern)}-{c.unshuffle}"
+    ),
 )
 def test_other_configurations(config: FDATConfig) -> None:
     for size in ((1, 29, 35), (2, 3, 50)):
@@ -106,7 +114,8 @@ def test_bands_do_not_matter(upsampler: str, band: int | None) -> None:
 
 @pytest.mark.parametrize("upsampler", ["transpose+conv", "lda"])
 def test_streamed_maps(upsampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Maps that are copied to the device ahead of use: a row written too early or read too late would show."""
+    """Maps that are copied to the device ahead of use: a row written too early or read too late
+    would show."""
     monkeypatch.setattr(fdat_engine, "FeatureMap", HostMap)
     assert_exact(small(upsampler, 2), 2, 3, 50, 19)
 
@@ -129,7 +138,9 @@ def test_fp32_by_public_operators_alone() -> None:
     assert (got - expected).abs().max() <= 5e-5 * expected.abs().max().clamp(1)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 5e-5), (torch.bfloat16, 0.1)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 5e-5), (torch.bfloat16, 0.1)]
+)
 @pytest.mark.parametrize("intel", [True, False])
 def test_attention_is_the_same_on_every_processor(
     intel: bool, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
@@ -138,18 +149,28 @@ def test_attention_is_the_same_on_every_processor(
     monkeypatch.setattr("fdat_dense_iso.arch.fdat.engine.weights.is_intel", lambda: intel)
     model, image = random_fdat(small("transpose+conv", 4)), picture(2, 3, 19, 30)
     expected = whole(model, image)
-    got = run(model.to(dtype) if dtype == torch.float64 else model, image.to(residual_dtype(dtype)), dtype)
+    got = run(
+        model.to(dtype) if dtype == torch.float64 else model, image.to(residual_dtype(dtype)), dtype
+    )
     assert (got - expected).abs().max() <= tolerance * expected.abs().max().clamp(1)
 
 
 @pytest.mark.parametrize("internal", [True, False])
 @pytest.mark.parametrize(
     ("rows_dtype", "dtype", "tolerance"),
-    [(torch.float32,) * 2 + (1e-5,), (torch.float32, torch.bfloat16, 0.05), (torch.float64,) * 2 + (1e-12,)],
+    [
+        (torch.float32,) * 2 + (1e-5,),
+        (torch.float32, torch.bfloat16, 0.05),
+        (torch.float64,) * 2 + (1e-12,),
+    ],
 )
-def test_products_added_in_place(rows_dtype: torch.dtype, dtype: torch.dtype, tolerance: float, internal: bool) -> None:
+def test_products_added_in_place(
+    rows_dtype: torch.dtype, dtype: torch.dtype, tolerance: float, internal: bool
+) -> None:
     generator = torch.Generator().manual_seed(0)
-    weight, bias = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((12, 20), (12,)))
+    weight, bias = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((12, 20), (12,))
+    )
     weight, bias = (weight / 20**0.5).to(dtype), bias.to(dtype)
     with torch.backends.mkldnn.flags(enabled=internal):
         added = AddedProduct.of(weight, bias)
@@ -194,8 +215,13 @@ def decibels(got: torch.Tensor, expected: torch.Tensor) -> float:
         (replace(PRESETS["large"], upsampler_type="dysample"), (1, 40)),
     ],
 )
-def test_half_precision(config: FDATConfig, size: tuple[int, int], dtype: torch.dtype, least: float) -> None:
-    model, image = random_fdat(config), torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+def test_half_precision(
+    config: FDATConfig, size: tuple[int, int], dtype: torch.dtype, least: float
+) -> None:
+    model, image = (
+        random_fdat(config),
+        torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)),
+    )
     expected = run(model, image, torch.float32)
     assert decibels(run(model, image, dtype).float(), expected) >= least
 
@@ -231,7 +257,9 @@ def test_gram_matrix_of_tokens_with_an_offset() -> None:
     """The folded attention of tokens at an offset of 100 deviations; plain float32 sums lose it."""
     block = packed_weights(with_offset(100.0), torch.float32, torch.device("cpu")).groups[0][0][0]
     rows = torch.randn(64, 64, 24, generator=torch.Generator().manual_seed(3))
-    exact_block = packed_weights(with_offset(100.0).double(), torch.float64, torch.device("cpu")).groups[0][0][0]
+    exact_block = packed_weights(
+        with_offset(100.0).double(), torch.float64, torch.device("cpu")
+    ).groups[0][0][0]
     tokens = exact_block.norm1(rows.double()).flatten(0, 1)
     heads, dim = block.heads, block.dim
 
@@ -240,26 +268,37 @@ def test_gram_matrix_of_tokens_with_an_offset() -> None:
         gram = gram.double()
         q, k = exact_block.query, exact_block.key
         logits = q @ gram @ k.T
-        logits = logits / (q @ gram @ q.T).diagonal().sqrt()[:, None] / (k @ gram @ k.T).diagonal().sqrt()
+        logits = (
+            logits
+            / (q @ gram @ q.T).diagonal().sqrt()[:, None]
+            / (k @ gram @ k.T).diagonal().sqrt()
+        )
         weight = torch.zeros(dim, dim, dtype=torch.float64)
         for head in range(heads):
             own = slice(head * dim // heads, (head + 1) * dim // heads)
-            weight[own] = (logits[own, own] * exact_block.temperature[head]).softmax(-1) @ exact_block.value[own]
+            weight[own] = (logits[own, own] * exact_block.temperature[head]).softmax(
+                -1
+            ) @ exact_block.value[own]
         return exact_block.projection @ weight
 
     expected = fold(tokens.T @ tokens)
     statistic = GramStatistic(block)
     for start in range(0, len(rows), 8):
         statistic.feed(rows[start : start + 8], start + 8 == len(rows))
-    error = (statistic.result().attention.product.weight - expected).abs().max() / expected.abs().max()
+    error = (
+        statistic.result().attention.product.weight - expected
+    ).abs().max() / expected.abs().max()
     single = tokens.float()
     naive = (fold(single.T @ single) - expected).abs().max() / expected.abs().max()
     assert error <= 1e-5 < naive
 
 
-@pytest.mark.parametrize(("upsampler", "scale"), [(u, s) for u, s in UPSAMPLER_SCALES if s in (1, 2)])
+@pytest.mark.parametrize(
+    ("upsampler", "scale"), [(u, s) for u, s in UPSAMPLER_SCALES if s in (1, 2)]
+)
 def test_nothing_waits_for_the_device(upsampler: str, scale: int) -> None:
-    """On the meta device every look at a value raises: the same program runs on a GPU without synchronising."""
+    """On the meta device every look at a value raises: the same program runs on a GPU without
+    synchronising."""
     model = random_fdat(small(upsampler, scale))
     engine = model.exact_engine
     plan = engine.plan(1, 17, 9, dtype=torch.float32, device="meta", band=8)
@@ -275,7 +314,9 @@ def test_nothing_waits_for_the_device(upsampler: str, scale: int) -> None:
         lambda model: model.conv_after.weight.mul_(2),
         lambda model: model.groups[0].blocks[1].attn.temp.add_(1),
         lambda model: model.load_state_dict(random_fdat(model.config, seed=5).state_dict()),
-        lambda model: setattr(model.conv_after, "weight", torch.nn.Parameter(model.conv_after.weight.detach() + 1)),
+        lambda model: setattr(
+            model.conv_after, "weight", torch.nn.Parameter(model.conv_after.weight.detach() + 1)
+        ),
         lambda model: model.to(torch.bfloat16),
     ],
     ids=["in place", "temperature", "load_state_dict", "replaced", "precision"],
