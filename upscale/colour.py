@@ -4,9 +4,9 @@ models shift.
     result + enlarged(low_pass(input - reduced(result)))
 
 The two low-pass filters are those of the field's two fixes: "average" compares neighbourhood means,
-"wavelet" the coarsest layer of an a-trous wavelet decomposition (as StableSR does,
-https://arxiv.org/abs/2305.07015, there on the enlarged picture; here on the input's grid, so that its reach does not depend on the scale). Detail
-passes untouched.
+"wavelet" the coarsest layer of an a-trous wavelet decomposition. StableSR
+(https://arxiv.org/abs/2305.07015) decomposes the enlarged picture; here it is the input's grid, so
+that the reach does not depend on the scale. Detail passes untouched.
 """
 
 from __future__ import annotations
