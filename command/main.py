@@ -15,7 +15,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-INSTALL = "python -m pip install -r requirements.txt -r requirements-cli.txt"
+PROJECT = Path(__file__).parent.with_name("pyproject.toml")  # a clone has it, an installed pack not
+INSTALL = (
+    "python -m pip install -r requirements.txt -r requirements-cli.txt"
+    if PROJECT.is_file()
+    else 'python -m pip install "fdat_dense_iso-VERSION-py3-none-any.whl[cli]"'
+)
 DONE, FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130  # exit codes
 
 try:
@@ -75,9 +80,12 @@ def show_version(asked: bool) -> None:
     for it."""
     if not asked:
         return
-    project = Path(__file__).parent.with_name("pyproject.toml").read_text("utf-8")
-    version = re.search(r'^version\s*=\s*"([^"]+)"', project, re.MULTILINE)
-    parts = [f"fdat-dense-iso {version.group(1) if version else 'of unknown version'}"]
+    if PROJECT.is_file():
+        found = re.search(r'^version\s*=\s*"([^"]+)"', PROJECT.read_text("utf-8"), re.MULTILINE)
+        version = found.group(1) if found else "of unknown version"
+    else:
+        version = metadata.version("fdat-dense-iso")
+    parts = [f"fdat-dense-iso {version}"]
     for package in ("torch", "spandrel", "pyvips", "av"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             parts.append(f"{package} {metadata.version(package)}")
