@@ -1,5 +1,8 @@
 """Starts the command line: ``python cli.py INPUT... OUTPUT --model MODEL``. docs/cli.md describes
-it."""
+it.
+
+The wheel installs this file as ``fdat_dense_iso/__main__.py``: ``python -m fdat_dense_iso``.
+"""
 
 from __future__ import annotations
 

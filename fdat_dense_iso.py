@@ -12,3 +12,10 @@ from __future__ import annotations
 from pathlib import Path
 
 __path__ = [str(Path(__file__).resolve().parent)]
+
+if (
+    __name__ == "__main__"
+):  # python -m fdat_dense_iso, which runs cli.py where the pack is installed
+    from fdat_dense_iso.command.main import app
+
+    app()

@@ -1,13 +1,15 @@
-"""What `comfy node pack` ships (files that git tracks, less .comfyignore) is a whole pack; its
-metadata is in order."""
+"""What `comfy node pack` ships (files that git tracks, less .comfyignore) is a whole pack, and so
+is the wheel; their metadata is in order."""
 
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,9 +17,39 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.helpers.paths import ROOT
+from tests.helpers.paths import MODELS, ROOT
 
 DEVELOPMENT = {"tests", "benchmarks", "tools", "samples", "assets", "runs", "demo"}
+PACKAGES = {"arch", "common", "upscale", "video", "picture", "command"}
+
+# the root loaded under a name that no import could spell, as ComfyUI does with every pack
+AS_COMFYUI_DOES = """
+import importlib, importlib.util, sys
+root, name = sys.argv[1], "/custom_nodes/fdat-dense-iso.1"
+spec = importlib.util.spec_from_file_location(
+    name, root + "/__init__.py", submodule_search_locations=[root]
+)
+sys.modules[name] = pack = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(pack)
+assert pack.WEB_DIRECTORY and pack.comfy_entrypoint
+importlib.import_module(name + ".cpu_torchvision").make_torchvision_importable()
+arch = importlib.import_module(name + ".arch")
+upscale = importlib.import_module(name + ".upscale")
+import torch
+model = arch.load_model(root + "/models/fdat_demo_x2.safetensors")
+print(arch.__file__, *upscale.upscale_image(model, torch.rand(1, 9, 11, 3)).shape)
+assert not {"fdat_dense_iso", "arch", "upscale", "common"} & set(sys.modules)
+"""
+
+# README's example, then the command with what is left of the command line
+AS_INSTALLED = """
+import runpy, sys
+from pathlib import Path
+example = Path(sys.argv.pop(1)).read_text(encoding="utf-8")
+exec(example)
+print(fdat_dense_iso.__file__, *result.shape)
+runpy.run_module("fdat_dense_iso", run_name="__main__", alter_sys=True)
+"""
 
 
 def git(*arguments: str) -> list[str]:
@@ -71,7 +103,7 @@ def test_everything_for_the_host_ships(shipped: list[str]) -> None:
         "README.md",
     }
     needed |= {"requirements-cli.txt", "cli.py"}
-    for folder in ("arch", "upscale", "web", "locales", "example_workflows", "models"):
+    for folder in sorted(PACKAGES | {"web", "locales", "example_workflows", "models"}):
         files = [name for name in git("ls-files", folder) if not name.endswith(".pyc")]
         assert files
         needed |= set(files)
@@ -119,26 +151,89 @@ def test_files_that_pages_show_are_there(pack: Path, page: str) -> None:
         assert (pack / place).exists() or (left_out and not picture), f"{place} does not ship"
 
 
-def test_works_where_nothing_else_is(pack: Path) -> None:
-    """Python, engine and command line of the installed files alone, with the bundled checkpoint."""
-    code = (
-        "from fdat_dense_iso import command, cpu_torchvision; cpu_torchvision.make_torchvision_importable(); "
-        "import torch; from fdat_dense_iso import arch, upscale; "
-        "from pathlib import Path; model = arch.load_model(next(Path('models').glob('*.safetensors'))); "
-        "result = upscale.upscale_image(model, torch.rand(1, 9, 11, 3)); "
-        "print(arch.__file__, *result.shape, model.scale)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=pack, capture_output=True, text=True, check=False
-    )
+def run(code: str, *arguments: object, **options: Any) -> list[str]:
+    """The words that a Python of its own prints, which finds no checkout by itself."""
+    line = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, **options)
     assert done.returncode == 0, done.stderr
-    file, frames, height, width, channels, scale = done.stdout.split()
+    return done.stdout.split()
+
+
+def test_works_as_the_folder_that_comfyui_loads(pack: Path, tmp_path: Path) -> None:
+    """Loading and upscaling by the shipped files alone, under a name of the host's."""
+    file, *shape = run(AS_COMFYUI_DOES, pack, cwd=tmp_path)
     assert Path(file).is_relative_to(pack)
-    assert (int(frames), int(height), int(width), int(channels)) == (
-        1,
-        9 * int(scale),
-        11 * int(scale),
-        3,
+    assert shape == ["1", "18", "22", "3"]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel, built without a network by what is installed here."""
+    pytest.importorskip("hatchling", reason="requirements-test.txt has it; it builds the wheel")
+    folder = tmp_path_factory.mktemp("wheel")
+    line = [sys.executable, "-m", "pip", "wheel", str(ROOT), "--no-deps", "--no-build-isolation"]
+    done = subprocess.run(
+        [*line, "-w", str(folder)], capture_output=True, text=True, check=False, cwd=folder
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (file,) = folder.glob("*.whl")
+    return zipfile.ZipFile(file)
+
+
+def test_the_wheel_holds_one_package(wheel: zipfile.ZipFile) -> None:
+    """Everything that command and library need, and nothing that would hide modules of others."""
+    files = {PurePosixPath(name) for name in wheel.namelist()}
+    assert {file.parts[0].partition("-")[0] for file in files} == {"fdat_dense_iso"}
+    package = {
+        file.relative_to("fdat_dense_iso") for file in files if file.parts[0] == "fdat_dense_iso"
+    }
+    assert {file.parts[0] for file in package if len(file.parts) > 1} == PACKAGES | {"models"}
+    top = {str(file) for file in package if len(file.parts) == 1}
+    assert top == {"__init__.py", "__main__.py", "cpu_torchvision.py"}
+    source = {path.relative_to(ROOT) for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
+    models = {path.relative_to(ROOT) for path in MODELS.glob("*.safetensors")}
+    assert {Path(file) for file in package if len(file.parts) > 1} == source | models and models
+
+
+def test_the_wheel_says_what_it_needs(wheel: zipfile.ZipFile, project: dict[str, Any]) -> None:
+    """The command's packages are an extra, and which torch to have is the user's choice."""
+    (metadata,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+    lines = wheel.read(metadata).decode().splitlines()
+    needed = [line.split(": ", 1)[1] for line in lines if line.startswith("Requires-Dist: ")]
+    always = {re.split(r"[<>=!~ ;\[]", line)[0] for line in needed if "extra ==" not in line}
+    assert always == {"numpy", "psutil", "safetensors", "spandrel"}
+    extra = project["project"]["optional-dependencies"]["cli"]
+    assert len(needed) == len(always) + len(extra) and "Provides-Extra: cli" in lines
+
+
+def test_the_wheel_works_where_nothing_else_is(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    """README's example and the command, from an empty folder with the unpacked wheel alone on the
+    path."""
+    for package in ("typer", "rich", "pyvips", "av"):
+        pytest.importorskip(package, reason="requirements-cli.txt has it")
+    installed, folder = tmp_path / "site-packages", tmp_path / "empty"
+    wheel.extractall(installed)
+    folder.mkdir()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    (tmp_path / "example.py").write_text(example, encoding="utf-8")
+    Image.new("RGB", (11, 9), "teal").save(tmp_path / "picture.png")
+    model = installed / "fdat_dense_iso" / "models" / "fdat_demo_x2.safetensors"
+    arguments = [tmp_path / "example.py", tmp_path / "picture.png", "out.png", "--model", model]
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    words = run(AS_INSTALLED, *arguments, cwd=folder, env=environment)
+    where = words.index(str(installed / "fdat_dense_iso" / "__init__.py"))
+    assert words[where + 1] == "1" and words[where + 4] == "3"
+    with Image.open(folder / "out.png") as picture:
+        assert picture.size == (22, 18)
+
+
+def test_the_wheel_has_the_names_that_readme_says(wheel: zipfile.ZipFile) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"{Path(str(wheel.filename)).name}[cli]" in readme
+    (entry_points,) = [name for name in wheel.namelist() if name.endswith("entry_points.txt")]
+    assert wheel.read(entry_points).decode().split("\n", 1)[1].strip() == (
+        "fdat-dense-iso = fdat_dense_iso.command.main:app"
     )
 
 
