@@ -30,9 +30,8 @@ from torch import Tensor
 
 from fdat_dense_iso.arch.dense_iso.config import ACTIVATIONS, VALUE_RANGES, DenseIsoViTConfig
 from fdat_dense_iso.arch.dense_iso.network import DenseIsoViT
-from fdat_dense_iso.arch.dense_iso.reading.options import METADATA_KEY, PLACES
+from fdat_dense_iso.arch.dense_iso.reading.options import METADATA_KEY, PLACES, QKV_LAYOUTS
 from fdat_dense_iso.arch.dense_iso.reading.recognise import Recognised, recognise
-from fdat_dense_iso.arch.dense_iso.reading.rows import QKV_LAYOUTS
 from fdat_dense_iso.arch.errors import ModelLoadError
 from fdat_dense_iso.arch.files import read_checkpoint, read_sidecar
 from fdat_dense_iso.arch.options import parse_options
@@ -112,7 +111,6 @@ def answers_of(config: DenseIsoViTConfig) -> dict[str, str]:
     names = (
         "heads",
         "gated_half",
-        "norm",
         "norm_eps",
         "skip",
         "align_corners",
@@ -120,7 +118,6 @@ def answers_of(config: DenseIsoViTConfig) -> dict[str, str]:
         "stage_norm_routing",
     )
     answers = {name: getattr(config, name) for name in (*names, "window")}
-    answers["residual"] = "network"  # whatever it was, the weights have been changed to this
     answers["head_activation"] = [layer.activation for layer in config.head]
     return {METADATA_KEY: json.dumps(answers)}
 
@@ -207,13 +204,12 @@ def _candidates(config: DenseIsoViTConfig) -> dict[str, list[dict[str, Any]]]:
     ]
     return {
         "gated_half": [{"gated_half": "first"}, {"gated_half": "second"}],
-        "swap_paths": [{"swap_paths": True}, {"swap_paths": True, "gated_half": "first"}],
         "value_range": [{"value_range": name} for name in VALUE_RANGES],
         "heads": [{"heads": h} for h in (*fitting, *equal) if tuple(h) != config.heads],
         "qkv_layout": [{"qkv_layout": layout} for layout in QKV_LAYOUTS[1:]],
         "shuffles": [{"shuffles": "twos"}],
         "head_activation": [
-            {"head_activation": name, "head_activation_place": place}
+            {"head_activation": f"{name}@{place}"}
             for name in ACTIVATIONS
             if name != "none"
             for place in PLACES

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import ModelLoadError
 from ..windowed.network import NETWORK_PREFIX
-from .config import PRELU, RGB, DenseIsoViTConfig, HeadLayer
+from .config import RGB, DenseIsoViTConfig, HeadLayer
 from .network import DenseIsoViT
 
 
@@ -26,8 +26,8 @@ def infer_config(state_dict: Mapping[str, Tensor]) -> DenseIsoViTConfig:
     """The configuration of a state dict in this project's own naming.
 
     Not in the tensors, so left at their defaults: heads (`default_heads`), stage_norm_routing,
-    activations of the head (other than PReLU), gated_half, norm_eps, skip, align_corners,
-    value_range; and window without a position embedding.
+    activations of the head, gated_half, norm_eps, skip, align_corners, value_range; and window
+    without a position embedding.
 
     Raises:
         ModelLoadError: a tensor is missing, left over or of a shape that does not fit.
@@ -75,14 +75,12 @@ def infer_config(state_dict: Mapping[str, Tensor]) -> DenseIsoViTConfig:
                 "none",
             ),
             fusion_norm="fusion_norm.weight" in state_dict,
-            norm="layer" if blocks[0] + "norm1.bias" in state_dict else "rms",
             head=tuple(
                 HeadLayer(
                     channels=weight.shape[0],
                     kernel=weight.shape[-1],
                     shuffle=math.isqrt(weight.shape[0] // after),
                     bias=f"head.{i}.bias" in state_dict,
-                    activation=PRELU if f"slopes.{i}.weight" in state_dict else "none",
                 )
                 for i, (weight, after) in enumerate(zip(convolutions, entered))
             ),

@@ -16,8 +16,6 @@ ACTIVATIONS = {
     "gelu": F.gelu,
     "silu": F.silu,
 }
-PRELU = "prelu"  # learned, one slope per channel
-ACTIVATION_NAMES = (*ACTIVATIONS, PRELU)
 VALUE_RANGES = {
     "0..1": (1.0, 0.0),
     "-1..1": (2.0, -1.0),
@@ -28,7 +26,6 @@ CHOICES = {
     "stage_norm_routing": ("both", "head"),
     "transition_norm": ("none", "before", "after"),
     "gated_half": ("second", "first"),
-    "norm": ("layer", "rms"),
     "skip": ("bilinear", "bicubic", "nearest", "none"),
     "value_range": tuple(VALUE_RANGES),
 }
@@ -44,7 +41,7 @@ class HeadLayer:
         kernel: odd side of the kernel; zero padding keeps the size.
         shuffle: factor of the PixelShuffle that follows; 1: none.
         bias: whether the convolution has a bias.
-        activation: one of `ACTIVATION_NAMES`.
+        activation: one of `ACTIVATIONS`.
     """
 
     channels: int
@@ -64,8 +61,8 @@ class HeadLayer:
             f"{self.channels} channels do not shuffle by {self.shuffle}",
         )
         _require(
-            self.activation in ACTIVATION_NAMES,
-            f"activation is one of {', '.join(ACTIVATION_NAMES)}, not {self.activation!r}",
+            self.activation in ACTIVATIONS,
+            f"activation is one of {', '.join(ACTIVATIONS)}, not {self.activation!r}",
         )
 
 
@@ -120,8 +117,7 @@ class DenseIsoViTConfig:
         fusion_norm: LayerNorm on the concatenated features.
         head: the convolutions from ``sum(dims)`` channels to RGB, the fusion first.
         gated_half: which half of ``g_proj`` goes through GELU, "second" (as published) or "first".
-        norm: every norm is a "layer" norm, or an "rms" norm, which has no bias.
-        norm_eps: epsilon of every norm.
+        norm_eps: epsilon of every LayerNorm.
         skip: how the image is enlarged that the residual is added to: "bilinear" (as published),
             "bicubic", "nearest", or "none".
         align_corners: of a bilinear or bicubic skip.
@@ -152,7 +148,6 @@ class DenseIsoViTConfig:
     fusion_norm: bool = False
     head: tuple[HeadLayer, ...] = field(default_factory=pixel_shuffle_head)
     gated_half: str = "second"
-    norm: str = "layer"
     norm_eps: float = 1e-5
     skip: str = "bilinear"
     align_corners: bool = False

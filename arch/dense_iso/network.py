@@ -24,32 +24,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import ACTIVATIONS, PRELU, RGB, VALUE_RANGES, DenseIsoViTConfig
+from .config import ACTIVATIONS, RGB, VALUE_RANGES, DenseIsoViTConfig
 from .start import initialise
 
 
-class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) * weight over the last axis. (..., C) -> (..., C)."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        scale = (x.float().square().mean(-1, keepdim=True) + self.eps).rsqrt()
-        return x * scale.to(x.dtype) * self.weight
-
-
 def norm(config: DenseIsoViTConfig, width: int, present: bool = True) -> nn.Module:
-    """The configuration's kind of norm, or nothing."""
-    if not present:
-        return nn.Identity()
-    return (
-        RMSNorm(width, config.norm_eps)
-        if config.norm == "rms"
-        else nn.LayerNorm(width, eps=config.norm_eps)
-    )
+    """A LayerNorm over the last axis, or nothing."""
+    return nn.LayerNorm(width, eps=config.norm_eps) if present else nn.Identity()
 
 
 class Attention(nn.Module):
@@ -176,10 +157,6 @@ class DenseIsoViT(nn.Module):
                 )
             )
             channels = layer.channels // layer.shuffle**2
-        self.slopes = nn.ModuleList(
-            nn.PReLU(layer.channels) if layer.activation == PRELU else nn.Identity()
-            for layer in config.head
-        )
         gain, offset = VALUE_RANGES[config.value_range]
         initialise(self, blocks=sum(config.depths), mid_grey=0.5 * gain + offset)
 
@@ -211,16 +188,11 @@ class DenseIsoViT(nn.Module):
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """The head. (B, sum(dims), grid, grid) -> (B, 3, window * scale, window * scale)."""
-        for i, (convolution, layer) in enumerate(zip(self.head, self.config.head)):
-            x = self.activated(convolution(x), i)
+        for convolution, layer in zip(self.head, self.config.head):
+            x = ACTIVATIONS[layer.activation](convolution(x))
             if layer.shuffle > 1:
                 x = F.pixel_shuffle(x, layer.shuffle)
         return x
-
-    def activated(self, x: Tensor, index: int) -> Tensor:
-        """The output of one of the head's convolutions after its activation."""
-        name = self.config.head[index].activation
-        return self.slopes[index](x) if name == PRELU else ACTIVATIONS[name](x)
 
     def skip(self, x: Tensor) -> Tensor:
         """The image itself, enlarged; zeros without a skip."""

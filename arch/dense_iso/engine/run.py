@@ -56,13 +56,12 @@ class HeadConvolution:
     """Convolution, activation and PixelShuffle, with output channels in the order in which
     shuffling copies runs."""
 
-    def __init__(self, convolution: nn.Conv2d, layer: HeadLayer, slopes: Tensor | None) -> None:
+    def __init__(self, convolution: nn.Conv2d, layer: HeadLayer) -> None:
         self.shuffle, self.radius, self.activation = (
             layer.shuffle,
             layer.kernel // 2,
             layer.activation,
         )
-        self.slopes = None if slopes is None else self._ordered(slopes)
         self.bias = None if convolution.bias is None else self._ordered(convolution.bias)
         weight = self._ordered(convolution.weight)
         suits = winograd.suits(weight.shape, weight.dtype, weight.device)
@@ -106,8 +105,6 @@ class HeadConvolution:
 
     def _activated(self, x: Tensor) -> Tensor:
         """(..., r * r * C), likewise."""
-        if self.slopes is not None:
-            return F.prelu(x.flatten(0, -2), self.slopes).view_as(x)
         return ACTIVATIONS[self.activation](x)
 
     def _shuffled(self, x: Tensor) -> Tensor:
@@ -368,10 +365,7 @@ class InferenceDenseIsoViT(DenseIsoViT):
             before = list(zip(convolutions, self.config.head))[
                 : folded.start if folded is not None else None
             ]
-            slopes = [
-                getattr(activation, "weight", None) for activation in self.slopes
-            ]  # of PReLU, None for others
-            layers = [HeadConvolution(*pair, slope) for pair, slope in zip(before, slopes)]
+            layers = [HeadConvolution(*pair) for pair in before]
             self._prepared = Prepared(weights, folded, layers)
         return self._prepared
 

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from ...errors import ModelLoadError
-from ..config import PRELU, PUBLISHED_HEADS, RGB, VALUE_RANGES, DenseIsoViTConfig, HeadLayer
+from ..config import PUBLISHED_HEADS, RGB, VALUE_RANGES, DenseIsoViTConfig, HeadLayer
 from .colours import Colours
 from .match import Match
 from .options import Answers, activations
 from .rows import qkv_rows, shuffle_rows, splits_in_twos
-from .slopes import place_slopes
 
 Settled = list[tuple[str, Any, str]]
 
@@ -45,7 +44,6 @@ def complete(
         None if found.gate_is_first is None else ("first" if found.gate_is_first else "second")
     )
     fields["gated_half"] = answer("gated_half", by_name if answers.assumed("gated_half") else None)
-    _settle_norms(found, fields, weights, answers, answer)
     fields["norm_eps"] = answer("norm_eps")
     fields["skip"] = answer("skip")
     if fields["skip"] in ("bilinear", "bicubic"):
@@ -68,61 +66,16 @@ def complete(
     if answers.assumed("heads") and not set(config.dims) <= set(PUBLISHED_HEADS):
         found.notes.guessed.add("heads, so that a head is about 32 wide")
     _settle_qkv(found, weights, config, answers, answer)
-    if found.found and answer("swap_paths"):
-        _swap_paths(weights)
     return config, settled
-
-
-def _settle_norms(
-    found: Match, fields: dict[str, Any], weights: dict[str, Tensor], answers: Answers, answer
-) -> None:
-    if not has_bare_norms(weights):
-        if answers["norm"] == "rms":
-            raise ModelLoadError(
-                "option norm=rms: the norms in this file have biases, which RMSNorm has not"
-            )
-        return
-    fields["norm"] = answer(
-        "norm", "rms" if found.norm_is_rms and answers.assumed("norm") else None
-    )
-    if fields["norm"] == "layer":
-        fill_norm_biases(weights)
-        if answers.assumed("norm"):
-            found.notes.guessed.add("norms without bias are LayerNorms, not RMSNorms (option norm)")
-
-
-def has_bare_norms(weights: dict[str, Tensor]) -> bool:
-    """Whether no norm has a bias."""
-    return not any(name.endswith(".bias") for name in weights if _of_norm(name))
-
-
-def fill_norm_biases(weights: dict[str, Tensor]) -> None:
-    """A LayerNorm without bias is one whose bias is zero."""
-    for name in [name for name in weights if _of_norm(name) and name.endswith(".weight")]:
-        weights.setdefault(name.removesuffix("weight") + "bias", torch.zeros_like(weights[name]))
-
-
-def _of_norm(name: str) -> bool:
-    return "norm" in name.split(".")[-2:][0]
 
 
 def _settle_head(
     found: Match, fields: dict[str, Any], weights: dict[str, Tensor], answers: Answers, answer
 ) -> None:
     head = fields["head"]
-    if any(layer.activation == PRELU for layer in head):  # in this project's naming
-        return
-    names, place = answers["head_activation"], answers["head_activation_place"]
-    per_layer = activations(head, names, place)
-    if found.slopes is not None:
-        per_layer, slopes = place_slopes(found.slopes, head, per_layer, place, found.notes.guessed)
-        weights |= {
-            f"slopes.{i}.weight": tensor.to(torch.float32).clone() for i, tensor in slopes.items()
-        }
-    elif PRELU in per_layer:
-        raise ModelLoadError(
-            "option head_activation names prelu, but the file holds no slopes for the head"
-        )
+    names = answers["head_activation"]
+    name, _, place = names[0].partition("@")
+    per_layer = activations(head, (name, *names[1:]), place or "all")
     fields["head"] = tuple(
         dataclasses.replace(layer, activation=name) for layer, name in zip(head, per_layer)
     )
@@ -140,7 +93,7 @@ def _settle_shuffles(
     if not doubtful or answer("shuffles") == "once":
         return
     for i in doubtful:
-        for name in (f"head.{i}.weight", f"head.{i}.bias", f"slopes.{i}.weight"):
+        for name in (f"head.{i}.weight", f"head.{i}.bias"):
             if name in weights:
                 weights[name] = shuffle_rows(weights[name], head[i].shuffle)
 
@@ -173,8 +126,7 @@ def _settle_colours(
     gain, offset = VALUE_RANGES[value_range]
     mean = torch.zeros(RGB) if colours is None else colours.mean.float()
     deviation = torch.ones(RGB) if colours is None else colours.deviation.float()
-    changed = gain != 1 or bool((deviation != 1).any())
-    of_image = changed and answer("residual") == "image"
+    of_image = False
     scale = torch.full((RGB,), gain) if of_image else deviation
     shift = torch.zeros(RGB)
     if fields["skip"] == "none":
@@ -200,7 +152,7 @@ def _leave_scaled(
     """The last convolution with its colours multiplied by ``scale`` and moved by ``shift``."""
     last = len(fields["head"]) - 1
     layer = fields["head"][last]
-    if layer.activation not in ("none", "relu", PRELU) or (
+    if layer.activation not in ("none", "relu") or (
         bool(shift.any()) and layer.activation != "none"
     ):
         raise ModelLoadError(
@@ -228,10 +180,3 @@ def _settle_qkv(
             if name in weights and (layout != "3hd" or "".join(parts) != "qkv"):
                 heads = config.heads[int(block.split(".")[1])]
                 weights[name] = qkv_rows(weights[name], parts, layout, heads)
-
-
-def _swap_paths(weights: dict[str, Tensor]) -> None:
-    """The first depthwise convolution takes the second half: exchange the two."""
-    for name in [name for name in weights if ".gdfn.path_1." in name]:
-        other = name.replace("path_1", "path_2")
-        weights[name], weights[other] = weights[other], weights[name]

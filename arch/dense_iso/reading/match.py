@@ -19,10 +19,9 @@ from .chain import solve_chain
 from .colours import Colours, patch_convolution, patch_linear, patch_linears, take_colours
 from .evidence import Evidence, NoResemblanceError, NotDenseIsoViTError
 from .find import find_blocks, order_blocks
-from .layers import Checkpoint, Layer, Notes, words
-from .norms import Norms, is_norm_without_bias, place_norms
+from .layers import Checkpoint, Layer, Notes
+from .norms import Norms, place_norms
 from .positions import Found, position_embedding
-from .slopes import Slopes, can_be_slopes, find_slopes
 from .stages import stagings
 from .transitions import place_transitions
 
@@ -42,9 +41,7 @@ class Match:
         gate_is_first: by the names of the GDFN its first half is gated; None: they do not say.
         patch_kind: how the patch embedding is stored: "conv", "linear", or "1x1" (a convolution on
             unshuffled pixels).
-        norm_is_rms: the names of norms speak of RMSNorm.
         colours: mean and deviation that the file holds.
-        slopes: of the head's PReLUs.
     """
 
     fields: dict[str, Any]
@@ -54,9 +51,7 @@ class Match:
     qkv_parts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     gate_is_first: bool | None = None
     patch_kind: str = "conv"
-    norm_is_rms: bool = False
     colours: Colours | None = None
-    slopes: Slopes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,25 +144,28 @@ def _assemble(stages: list[list[Block]], patch: Layer | None, rest: list[Layer],
     if positions is None:
         positions = position_embedding(open_layers, dims[0], asked.position_layout, evidence)
         open_layers = _without(open_layers, positions[0] if positions else [])
-    has_bias = any("norm1.bias" in block.weights for stage in stages for block in stage)
-    candidates = [
-        e
-        for e in open_layers
-        if e.kind == "norm" or (not has_bias and is_norm_without_bias(e, dims))
+    bare = [
+        e for s in stages for b in s for e in b.roles["norm1"] + b.roles["norm2"] if e.bias is None
     ]
+    if bare:
+        raise NotDenseIsoViTError(
+            f"norms without bias ({bare[:2]}), perhaps RMSNorms: LayerNorms with biases were "
+            "expected; where they are LayerNorms, store biases of zeros beside them"
+        )
+    candidates = [e for e in open_layers if e.kind == "norm"]
     norms = place_norms(candidates, stages, patch, transitions, asked.stage_norms, evidence)
-    slopes = [e for e in open_layers if e not in candidates and can_be_slopes(e)]
     head_layers = [
         e
         for e in open_layers
         if e.kind == "conv" or (e.kind == "linear" and e.weight.ndim in (2, 4))
     ]
-    odd = [
-        e for e in open_layers if e not in candidates and e not in slopes and e not in head_layers
-    ]
+    odd = [e for e in open_layers if e not in candidates and e not in head_layers]
     if odd:
+        slopes = any(e.kind == "vector" for e in odd)
         raise NotDenseIsoViTError(
-            f"tensors that this network does not have: {odd[:4]}; option prefix can leave out others"
+            f"tensors that this network does not have: {odd[:4]}"
+            f"{' (perhaps slopes of PReLU, which it has not)' if slopes else ''}; option prefix can "
+            "leave out others"
         )
     chain = solve_chain(head_layers, sum(dims), evidence)
     if isinstance(chain, str):
@@ -179,13 +177,7 @@ def _assemble(stages: list[list[Block]], patch: Layer | None, rest: list[Layer],
         )
     result = _build(stages, patch, positions, transitions, norms, chain, evidence)
     result.patch_kind, result.colours = patch_kind, colours
-    result.norm_is_rms = any(
-        "rms" in word for e in stages[0][0].roles["norm1"] for word in words(e.path)
-    )
     result.found += [("colours", f"{e.name} {e.shape}") for e in used_layers]
-    if slopes:
-        result.slopes = find_slopes(slopes, chain, evidence)
-        result.found.append(("slopes of the head", result.slopes.names))
     return result
 
 

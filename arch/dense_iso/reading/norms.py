@@ -11,7 +11,6 @@ from .layers import Layer, natural_key, words
 from .stages import Stages, few_for_places, last_number, stage_around
 
 PATCH_WORDS = {"patch", "embed", "embedding", "embeddings", "stem", "pre", "input", "pos"}
-ACTIVATION_WORDS = {"act", "acts", "activation", "prelu", "relu", "slope"}
 TRANSITION_WORDS = {
     "trans",
     "transition",
@@ -65,17 +64,6 @@ def place_norms(norms: Sequence[Layer], stages: Stages, patch: Layer,
             f"norms without a place: {result.open[:4]}; stage widths {tuple(dims)}"
         )
     return result
-
-
-def is_norm_without_bias(layer: Layer, dims: Sequence[int]) -> bool:
-    """A vector of a norm's width, stored as modules store it, that does not speak of an
-    activation."""
-    fits = (
-        layer.kind == "vector"
-        and layer.shape[0] in (*dims, sum(dims))
-        and layer.path[-1] not in layer.keys[0:1]
-    )
-    return fits and not set(words(layer.path)) & ACTIVATION_WORDS
 
 
 def _take_single(result: Norms, candidates: list[Layer]) -> Layer | None:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import ModelLoadError
-from ..config import ACTIVATION_NAMES, CHOICES, HeadLayer
-from .rows import QKV_LAYOUTS, SHUFFLES
+from ..config import ACTIVATIONS, CHOICES, HeadLayer
 
 METADATA_KEY = "dense_iso_vit"
+QKV_LAYOUTS = ("3hd", "h3d")
+SHUFFLES = ("once", "twos")
 PLACES = ("all", "fusion", "shuffle", "between")
-RESIDUALS = ("network", "image")
 POSITION_LAYOUTS = ("auto", "channels_first", "channels_last")
 
 
@@ -44,9 +44,13 @@ def _one_of(*choices: str) -> Callable[[Any], str]:
 
 def _activations(value: Any) -> tuple[str, ...]:
     names = tuple(name.strip() for name in (value.split(",") if isinstance(value, str) else value))
-    unknown = [name for name in names if name not in ACTIVATION_NAMES]
-    if unknown or not names:
-        raise ValueError(f"expected {', '.join(ACTIVATION_NAMES)}, or one of them per convolution")
+    unknown = [name for name in names if name.partition("@")[0] not in ACTIVATIONS]
+    places = [name.partition("@")[2] for name in names if "@" in name]
+    if unknown or not names or not set(places) <= set(PLACES) or (places and len(names) > 1):
+        raise ValueError(
+            f"expected {', '.join(ACTIVATIONS)}, perhaps with a place as in gelu@fusion "
+            f"({', '.join(PLACES)}), or one activation per convolution"
+        )
     return names
 
 
@@ -79,17 +83,12 @@ OPTIONS: dict[str, Option] = {
     "gated_half": Option(
         _one_of(*CHOICES["gated_half"]), "second", "half of GDFN that goes through GELU"
     ),
-    "swap_paths": Option(
-        _boolean, False, "the first depthwise convolution works on the second half"
-    ),
     "head_activation": Option(
-        _activations, ("none",), "activation in the head, or a comma-separated one per convolution"
-    ),
-    "head_activation_place": Option(
-        _one_of(*PLACES),
-        "all",
-        "where: after all convolutions but the last, before the first PixelShuffle (fusion), after every PixelShuffle "
-        "(shuffle), after every PixelShuffle but the last (between)",
+        _activations,
+        ("none",),
+        "activation after all convolutions of the head but the last, or a comma-separated one per "
+        "convolution; gelu@fusion: only before the first PixelShuffle, gelu@shuffle: after every "
+        "PixelShuffle, gelu@between: after every PixelShuffle but the last",
     ),
     "shuffles": Option(
         _one_of(*SHUFFLES),
@@ -101,9 +100,6 @@ OPTIONS: dict[str, Option] = {
         "both",
         "who sees a stage's normalised output: both or head",
     ),
-    "norm": Option(
-        _one_of(*CHOICES["norm"]), "layer", "norms without bias: layer (LayerNorm) or rms (RMSNorm)"
-    ),
     "norm_eps": Option(float, 1e-5, "epsilon of every LayerNorm"),
     "skip": Option(
         _one_of(*CHOICES["skip"]),
@@ -113,12 +109,6 @@ OPTIONS: dict[str, Option] = {
     "align_corners": Option(_boolean, False, "align_corners of a bilinear or bicubic skip"),
     "value_range": Option(
         _one_of(*CHOICES["value_range"]), "0..1", "value range that the network was trained on"
-    ),
-    "residual": Option(
-        _one_of(*RESIDUALS),
-        "network",
-        "values of the residual: the network's, undone with the value range and the colours' deviation (network), or "
-        "the image's, added to it in [0, 1] (image)",
     ),
     "patch_layout": Option(
         _one_of("chw", "hwc"),

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...errors import ModelLoadError
 from ..checkpoint import check_shapes, infer_config, without_wrapper
 from ..config import DenseIsoViTConfig
-from .answers import complete, fill_norm_biases
+from .answers import complete
 from .beside import match_stored, network_beside_others
 from .evidence import AmbiguousCheckpointError
 from .layers import Checkpoint, Notes, read_checkpoint
@@ -132,9 +132,7 @@ def _refusal(
 ) -> ModelLoadError | None:
     try:
         found = _match(state_dict, settle(**sources))
-        weights = dict(found.weights)
-        fill_norm_biases(weights)
-        check_shapes(DenseIsoViTConfig(**found.fields), weights)
+        check_shapes(DenseIsoViTConfig(**found.fields), found.weights)
     except AmbiguousCheckpointError:
         return None
     except ModelLoadError as error:

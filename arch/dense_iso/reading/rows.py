@@ -9,9 +9,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-QKV_LAYOUTS = ("3hd", "h3d", "hd3", "3dh", "d3h", "dh3")
-SHUFFLES = ("once", "twos")
-
 
 def qkv_rows(rows: Tensor, parts: Sequence[str], layout: str, heads: int) -> Tensor:
     """All queries, all keys, all values, each head by head.
