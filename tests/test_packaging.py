@@ -25,7 +25,7 @@ PACKAGES = {"arch", "common", "upscale", "video", "picture", "command"}
 # the root loaded under a name that no import could spell, as ComfyUI does with every pack
 AS_COMFYUI_DOES = """
 import importlib, importlib.util, sys
-root, name = sys.argv[1], "/custom_nodes/fdat-dense-iso.1"
+root, name = sys.argv[1], "/custom_nodes/fdat-dense-iso_x_1"
 spec = importlib.util.spec_from_file_location(
     name, root + "/__init__.py", submodule_search_locations=[root]
 )
@@ -220,7 +220,7 @@ def test_the_wheel_works_where_nothing_else_is(wheel: zipfile.ZipFile, tmp_path:
     Image.new("RGB", (11, 9), "teal").save(tmp_path / "picture.png")
     model = installed / "fdat_dense_iso" / "models" / "fdat_demo_x2.safetensors"
     arguments = [tmp_path / "example.py", tmp_path / "picture.png", "out.png", "--model", model]
-    environment = os.environ | {"PYTHONPATH": str(installed)}
+    environment = os.environ | {"PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
     words = run(AS_INSTALLED, *arguments, cwd=folder, env=environment)
     where = words.index(str(installed / "fdat_dense_iso" / "__init__.py"))
     assert words[where + 1] == "1" and words[where + 4] == "3"
