@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import comfy.model_management as management
 import comfy.model_patcher
@@ -20,11 +19,11 @@ from comfy.cli_args import LatentPreviewMethod, args
 from PIL import Image
 from server import PromptServer
 from spandrel import ImageModelDescriptor
-from torch import Tensor, nn
+from torch import Tensor
 
 from .upscale.image import check_model
 from .upscale.placement import is_out_of_memory
-from .upscale.precision import cast_copy
+from .upscale.precision import in_precision
 from .upscale.throttle import Throttle
 
 logger = logging.getLogger(__name__)
@@ -83,10 +82,6 @@ def attach_patcher(model: ImageModelDescriptor) -> comfy.model_patcher.ModelPatc
     return patcher
 
 
-# copies in other precisions live as long as the model that they are copies of
-_copies: WeakKeyDictionary[nn.Module, dict[torch.dtype, ImageModelDescriptor]] = WeakKeyDictionary()
-
-
 class HostPlacement:
     """An `upscale.protocol.Placement` that lets the host load models and free memory.
 
@@ -106,10 +101,7 @@ class HostPlacement:
     def prepare(
         self, model: ImageModelDescriptor, dtype: torch.dtype, memory_required: int
     ) -> ImageModelDescriptor:
-        ready = model
-        if model.dtype != dtype:
-            copies = _copies.setdefault(model.model, {})
-            ready = copies[dtype] = copies.get(dtype) or cast_copy(model, dtype)
+        ready = in_precision(model, dtype)
         management.load_models_gpu(
             [attach_patcher(ready)], memory_required=memory_required, force_full_load=True
         )

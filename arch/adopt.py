@@ -9,11 +9,11 @@ from weakref import WeakKeyDictionary
 from spandrel import ImageModelDescriptor
 from torch import nn
 
-from .defaults import usual_defaults
+from ..common.fingerprint import Fingerprint, fingerprint
 from .errors import ModelLoadError
 from .fdat.architecture import FDATArch
 from .fdat.network import FDAT
-from .guards import Fingerprint, fingerprint, is_hooked
+from .guards import is_hooked, usual_defaults
 
 logger = logging.getLogger(__name__)
 

@@ -14,13 +14,14 @@ class TileContract:
     importing this).
 
     Attributes:
-        size: the network takes input tiles of exactly ``size`` x ``size`` pixels; None: any size.
+        window: side of the windows in which ``model`` takes every image by itself, with an
+            ``exact_engine`` for them, so that nobody else need tile it; None: it has none.
         overlap: sensible overlap of neighbouring tiles, in input pixels.
         alignment: starts and sizes of tiles are best multiples of this many input pixels.
         network: (B, C, h, w) -> (B, C, h * scale, w * scale), unclamped.
     """
 
-    size: int | None
+    window: int | None
     overlap: int
     alignment: int
     network: Callable[[Tensor], Tensor]

@@ -2,20 +2,22 @@
 
 - `without_autocast`: engines choose their precision themselves.
 - `is_altered`: engines read weights in place of calling layers, so they must know of hooks.
-- `fingerprint`: what was made of weights is made again once they changed.
+- `usual_defaults`: networks are made and loaded alike, whatever the host has set for new tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from ..common.defaults import cpu_by_default
 
 _OWN_CODE = ("torch.nn.", f"{__name__.rpartition('.')[0]}.")
-
-Fingerprint = tuple[tuple[int, torch.dtype, int], ...]
+_loading = threading.RLock()
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
@@ -45,10 +47,17 @@ def is_altered(network: nn.Module) -> bool:
     )
 
 
-def fingerprint(tensors: Iterable[Tensor]) -> Fingerprint:
-    """Changes when a tensor is replaced, cast, moved or written to in place.
+@contextmanager
+def usual_defaults() -> Iterator[None]:
+    """New tensors are on the CPU, in float32, and no inference tensors, whose writes are not counted.
 
-    Address, type and version of each. Inference tensors count no versions, and neither do writes
-    through ``.data`` or by fused optimisers: after those, forget what was made by hand.
+    torch has one default dtype for all threads, so two loads that wait for each other leave the
+    host's own behind.
     """
-    return tuple((t.data_ptr(), t.dtype, 0 if t.is_inference() else t._version) for t in tensors)
+    with _loading, torch.inference_mode(False), cpu_by_default():
+        dtype = torch.get_default_dtype()
+        try:
+            torch.set_default_dtype(torch.float32)
+            yield
+        finally:
+            torch.set_default_dtype(dtype)

@@ -128,8 +128,8 @@ def _precisions(descriptor: ModelBase) -> str:
 
 def _input(descriptor: ModelBase) -> str:
     contract = getattr(descriptor.model, "tile_contract", None)
-    if contract is not None and contract.size is not None:
-        return f"any size, in windows of {contract.size}x{contract.size}"
+    if contract is not None and contract.window is not None:
+        return f"any size, in windows of {contract.window}x{contract.window}"
     wanted = descriptor.size_requirements
     limits = [f"at least {wanted.minimum} pixels"] if wanted.minimum > 1 else []
     limits += [f"multiples of {wanted.multiple_of}"] if wanted.multiple_of > 1 else []

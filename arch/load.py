@@ -17,7 +17,6 @@ from spandrel import (
 )
 from torch import Tensor
 
-from .defaults import usual_defaults
 from .dense_iso.architecture import DenseIsoViTArch
 from .dense_iso.reading.evidence import NoResemblanceError
 from .dense_iso.reading.options import OPTIONS
@@ -25,6 +24,7 @@ from .dense_iso.reading.recognise import refusal
 from .errors import ModelLoadError
 from .fdat.architecture import FDATArch
 from .files import read_checkpoint, read_sidecar
+from .guards import usual_defaults
 from .info import remember_file
 from .registry import extended_registry
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .geometry import AxisPlan
+from ..common.ramps import ramp
+from ..common.tiling import AxisPlan
 
 
 def axis_weights(plan: AxisPlan, scale: int = 1) -> Tensor:
@@ -21,9 +22,9 @@ def axis_weights(plan: AxisPlan, scale: int = 1) -> Tensor:
     weights = torch.ones(len(plan.starts), size, dtype=torch.float64)
     for index, overlap in enumerate(plan.overlaps):
         width = overlap * scale
-        ramp = (torch.arange(width, dtype=torch.float64) + 0.5) / max(width, 1)
-        weights[index, size - width :] *= ramp.flip(0)
-        weights[index + 1, :width] *= ramp
+        rise = ramp(width, "linear")
+        weights[index, size - width :] *= rise.flip(0)
+        weights[index + 1, :width] *= rise
     total = torch.zeros(plan.length * scale, dtype=torch.float64)
     starts = [start * scale for start in plan.starts]
     for start, weight in zip(starts, weights):

@@ -3,7 +3,7 @@ of the model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,7 +58,12 @@ Mark = Callable[[slice, slice], None]
 
 class PlaneUpscaler(Protocol):
     """What carries passes out: in tiles (`tiled.TiledUpscaler`) or exactly
-    (`whole.ExactUpscaler`)."""
+    (`exact.ExactUpscaler`)."""
+
+    def prepare(self, sizes: Iterable[tuple[int, int]]) -> None:
+        """Load the model and have room for images of these heights and widths, before anything else
+        is asked for."""
+        ...
 
     def steps(self, height: int, width: int, touched: Tensor | None) -> int:
         """How often one pass over an image of this size is counted as progress."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -25,32 +25,25 @@ class ExactUpscaler:
         self._plans: dict[tuple[int, int], ExactPlan] = {}
         self._steps: dict[tuple[int, int], int] = {}
 
+    def prepare(self, sizes: Iterable[tuple[int, int]]) -> None:
+        """For images of each of ``sizes``: plan, have that much memory freed beside the model, and
+        plan again for what there really is."""
+        for size in sizes:
+            plan = self._new_plan(*size, None)
+            self.runner.prepare_bytes(plan.memory_required)
+            available = self.runner.placement.available()
+            if plan.memory_required > available:
+                plan = self._new_plan(*size, available)
+            self._plans[size] = plan
+            self._steps.setdefault(size, plan.steps)
+
     def steps(self, height: int, width: int, touched: Tensor | None) -> int:
         """Ticks of one pass over an image of this size: those of its first plan, whatever is
         ``touched``."""
-        self._plan(height, width)
         return self._steps[height, width]
 
     def _engine(self) -> ExactEngine:
         return self.runner.ready.model.exact_engine
-
-    def _plan(self, height: int, width: int) -> ExactPlan:
-        """Plan, have that much memory freed beside the model, and plan again for what there really
-        is."""
-        known = self._plans.get((height, width))
-        if known is not None:
-            return known
-        wanted = self._new_plan(height, width, None)
-        self.runner.prepare_bytes(wanted.memory_required)
-        available = self.runner.placement.available()
-        plan = (
-            wanted
-            if wanted.memory_required <= available
-            else self._new_plan(height, width, available)
-        )
-        self._plans[height, width] = plan
-        self._steps.setdefault((height, width), plan.steps)
-        return plan
 
     def _new_plan(self, height: int, width: int, available: int | None) -> ExactPlan:
         engine: ExactEngine = self.runner.original.model.exact_engine
@@ -65,14 +58,16 @@ class ExactUpscaler:
         touched: Tensor | None = None,
         mark: Mark | None = None,
     ) -> None:
-        """Upscale all of ``plane`` (Cin, H, W) into ``into`` (H * scale, W * scale, channels of the
-        pass)."""
+        """Upscale ``plane`` (Cin, H, W) into ``into`` (H * scale, W * scale, channels of the pass).
+
+        Engines that can leave out what ``touched`` (H, W) bool does not name leave zeros there.
+        """
         size = plane.shape[-2], plane.shape[-1]
         self._told = 0
         while True:
-            plan = self._plan(*size)
+            plan = self._plans[size]
             try:
-                if self._attempt(plane, plan, into, one, mark):
+                if self._attempt(plane, plan, into, one, touched, mark):
                     return
                 reason = None
             except Exception as error:
@@ -82,11 +77,18 @@ class ExactUpscaler:
             # only here, after the except block, has the traceback let go of the tensors
             if reason is None:
                 self._fall_back()
+                self.prepare(list(self._plans))
             else:
                 self._plans[size] = self._smaller(plan, reason)
 
     def _attempt(
-        self, plane: Tensor, plan: ExactPlan, into: Tensor, one: ChannelPass, mark: Mark | None
+        self,
+        plane: Tensor,
+        plan: ExactPlan,
+        into: Tensor,
+        one: ChannelPass,
+        touched: Tensor | None,
+        mark: Mark | None,
     ) -> bool:
         """One run by a plan; False where the result is not finite."""
         finite: list[Tensor] = []
@@ -100,7 +102,11 @@ class ExactUpscaler:
                 mark(slice(top, top + part.shape[-2]), slice(0, into.shape[1]))
 
         self._engine().run(
-            plane[None], plan, write, lambda done, total: self._tell(done * steps // total)
+            plane[None],
+            plan,
+            write,
+            lambda done, total: self._tell(done * steps // total),
+            touched,
         )
         return all(bool(flag) for flag in finite)
 
@@ -128,7 +134,6 @@ class ExactUpscaler:
             self.runner.dtype,
         )
         self.runner.dtype = torch.float32
-        self._plans.clear()
 
     def _smaller(self, plan: ExactPlan, reason: str) -> ExactPlan:
         self.runner.placement.release_cache()

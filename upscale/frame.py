@@ -71,6 +71,13 @@ class FrameUpscaler:
         with_alpha = transparent and self.options.alpha == "model"
         return channel_passes(channels, self.model_channels, with_alpha=with_alpha)
 
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Heights and widths of what a model gets: the frame's, and its transposed one's."""
+        sides = self.height, self.width
+        turned = any(member.transposed for member in self.members)
+        return list(dict.fromkeys([sides, sides[::-1]] if turned else [sides]))
+
     def steps(self, engine: PlaneUpscaler | None, frame: Tensor, region: Region | None) -> int:
         """What the work on a frame counts as progress."""
         if engine is None or (region and region.empty):

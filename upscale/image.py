@@ -11,13 +11,14 @@ import torch
 from spandrel import ImageModelDescriptor
 from torch import Tensor
 
+from ..common.defaults import cpu_by_default
+from ..common.tiling import round_up
 from .channels import PlaneUpscaler
 from .exact import ExactUpscaler
 from .frame import FrameUpscaler
-from .geometry import round_up
 from .mask import Masks, Region
 from .options import Options
-from .placement import DirectPlacement, checked_device, cpu_by_default, training_mode_kept
+from .placement import DirectPlacement, checked_device, training_mode_kept
 from .precision import resolve_precision
 from .preview import Monitor
 from .protocol import Placement, Preview, Progress
@@ -61,7 +62,8 @@ def upscale_image(
         image: (B, H, W, C) floating point in [0, 1]; C = 1 (grey), 3 (RGB) or 4 (RGBA); any device.
         mode: "exact" is the whole-image result band by band, for networks that offer it (FDAT,
             Dense-Iso-ViT); "tile" overlapping tiles blended; "whole" one call for the whole frame;
-            "auto" exact where it is offered and no mask given, else tiles.
+            "auto" exact where it is offered and no mask given, else tiles. A network that works in
+            windows of its own (Dense-Iso-ViT) does so in every mode.
         tile: largest side of a tile in input pixels; None: from the model and the free memory. Like
             ``overlap`` and ``batch`` it is for mode "tile" (and "auto" where that means tiles).
         overlap: smallest overlap of tiles in input pixels; None: 32, less for small tiles, or what
@@ -84,8 +86,8 @@ def upscale_image(
             borders meet, and so will be the result's; "none".
         mask: (B, H, W), or (1, H, W) for all frames, in [0, 1]: where it is 0 the frame is plainly
             resampled, with a soft transition outside of the mask. It is resampled to the frame's
-            size. Only tiles that it touches are computed; modes "exact" and "whole" compute the
-            whole frame all the same, unless the mask is empty.
+            size. Only tiles (or windows) that it touches are computed; modes "exact" of FDAT and
+            "whole" compute the whole frame all the same, unless the mask is empty.
         ensemble: 2, 4 or 8: the mean of the results for so many flips (8: and quarter turns) of the
             frame, each as expensive as the plain result; 1: none of that.
         colour_fix: "average" or "wavelet": give the result the low-frequency colour of the input;
@@ -149,7 +151,8 @@ def upscale_image(
 
         engine: PlaneUpscaler | None = None
         if masks is None or not masks.empty:
-            if offers_exact and (mode == "exact" or (mode == "auto" and masks is None)):
+            whole = mode == "exact" or (mode == "auto" and masks is None)
+            if offers_exact and (whole or traits.window):
                 exact = engine = ExactUpscaler(runner, monitor.tick)
                 cleanup.callback(exact.release)
             else:
@@ -159,6 +162,7 @@ def upscale_image(
                     runner, *sides, side, overlap, batch, masked=masks is not None
                 )
                 engine = TiledUpscaler(runner, settings, monitor.tick)
+            engine.prepare(upscaler.sizes)
         else:
             logger.info("the mask is empty: the pictures are resampled without the model")
 

@@ -4,14 +4,16 @@ everything back."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
+from itertools import chain
 from types import TracebackType
 
 import psutil
 import torch
 from spandrel import ImageModelDescriptor
+from torch import nn
 
-from .precision import best_dtype, cast_copy
+from .precision import best_dtype, forget_copies, in_precision
 
 SHARE_OF_FREE_MEMORY = 0.7
 """Of the memory that is free now; the rest is for other programs and for what no estimate sees."""
@@ -33,12 +35,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(
         text in str(error).lower() for text in OUT_OF_MEMORY
     )
-
-
-def cpu_by_default() -> AbstractContextManager[object]:
-    """Has new tensors on the CPU where nothing else is said, whatever device the host has set for
-    them."""
-    return nullcontext() if torch.empty(0).device.type == "cpu" else torch.device("cpu")
 
 
 @contextmanager
@@ -69,6 +65,16 @@ def checked_device(device: torch.device | str) -> torch.device:
     return found
 
 
+def move(module: nn.Module, device: torch.device) -> None:
+    """Have all of a module on a device, and leave alone what is there already.
+
+    ``module.to`` walks through every submodule even so, and networks take that for a change of their
+    weights: Dense-Iso-ViT would compose its head anew for every picture.
+    """
+    if any(tensor.device != device for tensor in chain(module.parameters(), module.buffers())):
+        module.to(device)
+
+
 class DirectPlacement:
     """A `Placement` that owns the device; a context manager that gives the model back as it was.
 
@@ -83,7 +89,6 @@ class DirectPlacement:
             device = "cuda" if torch.cuda.is_available() else model.device
         self.device = checked_device(device)
         self._model = model
-        self._copies: dict[torch.dtype, ImageModelDescriptor] = {}
 
     def __enter__(self) -> DirectPlacement:
         self._found_on = self._model.device
@@ -95,9 +100,9 @@ class DirectPlacement:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._copies.clear()
-        if self._model.device != self._found_on:
-            self._model.model.to(self._found_on)
+        if self.device.type != "cpu":  # in main memory they may stay as long as the model lives
+            forget_copies(self._model)
+        move(self._model.model, self._found_on)
         self.release_cache()
 
     def auto_dtype(self, model: ImageModelDescriptor) -> torch.dtype:
@@ -106,13 +111,8 @@ class DirectPlacement:
     def prepare(
         self, model: ImageModelDescriptor, dtype: torch.dtype, memory_required: int
     ) -> ImageModelDescriptor:
-        if model.dtype == dtype:
-            ready = model
-        else:
-            if dtype not in self._copies:
-                self._copies[dtype] = cast_copy(model, dtype)
-            ready = self._copies[dtype]
-        ready.model.to(self.device)
+        ready = in_precision(model, dtype)
+        move(ready.model, self.device)
         return ready.eval()
 
     def available(self) -> int:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import copy
+from itertools import chain
+from weakref import WeakKeyDictionary
 
 import torch
 from spandrel import ImageModelDescriptor
+from torch import nn
+
+from ..common.fingerprint import Fingerprint, fingerprint
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 PRECISIONS = ("auto", *DTYPES)
@@ -51,6 +56,34 @@ def best_dtype(model: ImageModelDescriptor, device: torch.device) -> torch.dtype
         if model.supports_bfloat16 and major >= 8:
             return torch.bfloat16
     return torch.float32
+
+
+_copies: WeakKeyDictionary[
+    nn.Module, tuple[Fingerprint, dict[torch.dtype, ImageModelDescriptor]]
+] = WeakKeyDictionary()
+
+
+def in_precision(model: ImageModelDescriptor, dtype: torch.dtype) -> ImageModelDescriptor:
+    """The descriptor itself if it is in ``dtype``, else a copy in it.
+
+    A copy is made once and lives as long as the model. It is made again when weights of the model
+    were written to, replaced, cast or moved since.
+    """
+    if model.dtype == dtype:
+        return model
+    state = fingerprint(chain(model.model.parameters(), model.model.buffers()))
+    known = _copies.get(model.model)
+    if known is None or known[0] != state:
+        known = _copies[model.model] = (state, {})
+    copies = known[1]
+    if dtype not in copies:
+        copies[dtype] = cast_copy(model, dtype)
+    return copies[dtype]
+
+
+def forget_copies(model: ImageModelDescriptor) -> None:
+    """Let go of the copies that `in_precision` made."""
+    _copies.pop(model.model, None)
 
 
 def cast_copy(model: ImageModelDescriptor, dtype: torch.dtype) -> ImageModelDescriptor:

@@ -49,13 +49,14 @@ class Preview(Protocol):
 class TileContract(Protocol):
     """Attributes of ``model.tile_contract``.
 
-    size: the network takes tiles of exactly ``size`` x ``size`` input pixels; None: any size.
+    window: side of the windows in which the model takes every image by itself: its exact engine runs
+        in every mode; None: it has none, and is run in tiles.
     overlap: sensible overlap of neighbouring tiles in input pixels.
     alignment: starts and sizes of tiles are best multiples of this many input pixels.
     network: (B, C, h, w) -> (B, C, h * scale, w * scale), unclamped.
     """
 
-    size: int | None
+    window: int | None
     overlap: int
     alignment: int
     network: Callable[[Tensor], Tensor]
@@ -97,9 +98,13 @@ class ExactEngine(Protocol):
         plan: Any,
         write: Callable[[int, Tensor], None],
         progress: Progress | None = None,
+        touched: Tensor | None = None,
     ) -> None:
         """image (B, C, H, W); ``write(top, rows)`` gets finished rows (B, C, h, W * scale) in
-        order, unclamped."""
+        order, unclamped.
+
+        Where ``touched`` (H, W) bool is False, the rows may hold anything finite.
+        """
         ...
 
     def release(self) -> None:

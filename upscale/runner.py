@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from spandrel import ImageModelDescriptor
-from torch import Tensor
+from torch import Tensor, nn
 
-from .memory import working_bytes
+from ..common.dry_run import working_bytes
 from .protocol import Placement
 
 logger = logging.getLogger(__name__)
@@ -36,9 +36,17 @@ def not_finite(model: ImageModelDescriptor) -> ValueError:
 @dataclass(frozen=True)
 class TileTraits:
     """What a model wants of tiles: `protocol.TileContract` joined with spandrel's size
-    requirements."""
+    requirements.
 
-    fixed: int | None
+    Attributes:
+        window: side of the windows in which the network takes every image by itself; None: it has
+            none, and is run in tiles.
+        overlap: sensible overlap of tiles, in input pixels.
+        alignment: starts and sizes of tiles are best multiples of this many input pixels.
+        minimum: smallest side of a tile.
+    """
+
+    window: int | None
     overlap: int
     alignment: int
     minimum: int
@@ -51,7 +59,7 @@ class TileTraits:
         if contract is None:
             return cls(None, 32, requirements.multiple_of, max(requirements.minimum, 1))
         return cls(
-            contract.size, contract.overlap, contract.alignment, max(requirements.minimum, 1)
+            contract.window, contract.overlap, contract.alignment, max(requirements.minimum, 1)
         )
 
 
@@ -86,8 +94,18 @@ class Runner:
         blending = (
             2 * result + pixels * model.scale**2 * 4
         )  # the tile, the weighted tile, the weights
-        network = working_bytes(model, batch, height, width, self.dtype)
+        padding = model.size_requirements.get_padding(width, height)
+        shape = batch, model.input_channels, height + padding[1], width + padding[0]
+        network = working_bytes(
+            self._network(), shape, self.dtype, model.scale, self.placement.device
+        )
         return pixels * model.input_channels * 4 + max(network, blending)
+
+    def _network(self) -> nn.Module:
+        """The module that is run on a tile: the contract's, else the descriptor's model."""
+        contract = getattr(self.original.model, "tile_contract", None)
+        network = contract.network if contract else self.original.model
+        return network if isinstance(network, nn.Module) else self.original.model
 
     def __call__(self, tiles: Tensor) -> Tensor:
         """Tiles (B, Cin, h, w) float32 -> (B, Cout, h * scale, w * scale) float32 in [0, 1], on the

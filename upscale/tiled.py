@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from spandrel import ImageModelDescriptor, ModelTiling
 from torch import Tensor
 
+from ..common.tiling import TileGrid, plan_grid, round_up
 from .blending import axis_weights
 from .channels import ChannelPass, Mark
-from .geometry import TileGrid, plan_grid, round_up
 from .runner import OutOfMemoryError, Runner, TileTraits, first_line
 
 logger = logging.getLogger(__name__)
@@ -26,22 +26,16 @@ PIXELS_PER_BATCH = {"cpu": 128**2, "other": 512**2}
 LARGEST_BATCH = 16
 
 
-def reflect_to(x: Tensor, height: int, width: int) -> Tensor:
-    """Extend (..., h, w) at the bottom and right to at least (height, width) by reflection, as
-    often as needed."""
-    for dim, size in ((-2, height), (-1, width)):
-        length = x.shape[dim]
-        if length < size:
-            index = torch.arange(size, device=x.device)
-            period = max(2 * (length - 1), 1)
-            index = index % period
-            x = x.index_select(dim, torch.where(index < length, index, period - index))
-    return x
-
-
 class TileSettings:
-    """Tile size, overlap and batch for one image size: as asked for, else from the model and the
-    memory there is."""
+    """Tile size, overlap and batch for images up to one size: as asked for, else from the model,
+    until `fit` has seen the memory there is.
+
+    Args:
+        runner: runs the model.
+        height, width: of the image, in pixels.
+        tile, overlap, batch: as asked for; None: automatic.
+        masked: only a part of the image will be computed.
+    """
 
     def __init__(
         self,
@@ -61,27 +55,22 @@ class TileSettings:
             max(SMALLEST_TILE, traits.minimum, 2 * traits.alignment), traits.alignment
         )
         self.longest = max(height, width)
-        self.tile = (
-            traits.fixed or tile or max(self._default_tile(runner.original), 2 * (overlap or 0))
-        )
+        self.size = height, width
+        self.tile_given, self.batch_given = tile is not None, batch is not None
+        self.tile = tile or max(self._default_tile(runner.original), 2 * (overlap or 0))
         self.tile = max(self.tile, traits.minimum, 2 * traits.alignment)
         default = min(traits.overlap, self.tile // 4)
         self.overlap = default if overlap is None else overlap
         self.batch = batch or self._default_batch()
-        self._fit(height, width, tile_given=bool(tile or traits.fixed), batch_given=bool(batch))
 
     def grid(self, height: int, width: int) -> TileGrid:
         """The tiles of an image of this size, in input pixels."""
-        traits = self.traits
-        return plan_grid(
-            height, width, self.tile, self.overlap, traits.alignment, fixed=traits.fixed is not None
-        )
+        return plan_grid(height, width, self.tile, self.overlap, self.traits.alignment)
 
     def tiles(self, height: int, width: int, touched: Tensor | None) -> tuple[TileGrid, list[int]]:
         """The grid of an image of this size, and the numbers of its tiles that ``touched`` (H, W)
         bool touches."""
-        fixed = self.traits.fixed or 1
-        grid = self.grid(max(height, fixed), max(width, fixed))
+        grid = self.grid(height, width)
         numbers = range(len(grid))
         return grid, [n for n in numbers if touched is None or bool(touched[grid.window(n)].any())]
 
@@ -96,22 +85,20 @@ class TileSettings:
         kind = "cpu" if self.runner.placement.device.type == "cpu" else "other"
         return min(max(PIXELS_PER_BATCH[kind] // self.tile**2, 1), LARGEST_BATCH)
 
-    def _fit(self, height: int, width: int, *, tile_given: bool, batch_given: bool) -> None:
+    def fit(self) -> None:
         """Load the model, then shrink what was not asked for until a batch fits into what is
         free."""
         while True:
-            grid = self.grid(
-                max(height, self.traits.fixed or 1), max(width, self.traits.fixed or 1)
-            )
+            grid = self.grid(*self.size)
             batch = min(self.batch, len(grid))
             self.runner.prepare(batch, grid.rows.size, grid.columns.size)
             needed = self.runner.memory_required(batch, grid.rows.size, grid.columns.size)
             free = self.runner.placement.available()
             if needed <= free:
                 return
-            if batch > 1 and not batch_given:
+            if batch > 1 and not self.batch_given:
                 self.batch = batch // 2
-            elif not tile_given and self.tile > self.floor:
+            elif not self.tile_given and self.tile > self.floor:
                 side = int(max(grid.rows.size, grid.columns.size) * math.sqrt(free / needed))
                 self.tile = max(min(side, self.tile - self.traits.alignment), self.floor)
                 self.overlap = min(self.overlap, self.tile // 4)
@@ -127,8 +114,12 @@ class TiledUpscaler:
         self.runner = runner
         self.settings = settings
         self.tick = tick
-        self.batch = settings.batch
-        self.largest = settings.tile
+        self.batch, self.largest = settings.batch, settings.tile
+
+    def prepare(self, sizes: Iterable[tuple[int, int]]) -> None:
+        """Load the model and settle how large tiles are; all ``sizes`` have tiles of that size."""
+        self.settings.fit()
+        self.batch, self.largest = self.settings.batch, self.settings.tile
 
     def steps(self, height: int, width: int, touched: Tensor | None) -> int:
         """Ticks of one pass over an image of this size."""
@@ -149,10 +140,7 @@ class TiledUpscaler:
         computed, ``into`` is complete, elsewhere it holds 0 or less than the whole sum.
         """
         scale = self.runner.original.scale
-        height, width = plane.shape[-2:]
-        fixed = self.settings.traits.fixed or 1
-        padded = reflect_to(plane, fixed, fixed)
-        grid, waiting = self.settings.tiles(height, width, touched)
+        grid, waiting = self.settings.tiles(plane.shape[-2], plane.shape[-1], touched)
         device = self.runner.placement.device
         row_weights = axis_weights(grid.rows, scale).to(device)
         column_weights = axis_weights(grid.columns, scale).to(device)
@@ -162,7 +150,7 @@ class TiledUpscaler:
             batch = 1 if max(grid.rows.size, grid.columns.size) > self.largest else self.batch
             numbers = waiting[position : position + batch]
             tiles = torch.stack(
-                [padded[:, rows, columns] for rows, columns in map(grid.window, numbers)]
+                [plane[:, rows, columns] for rows, columns in map(grid.window, numbers)]
             )
             results = self._attempt(tiles)
             if results is None:
@@ -171,20 +159,12 @@ class TiledUpscaler:
                 results = self._split(tiles[0])[None]
             for index, result in zip(numbers, results):
                 rows, columns = grid.window(index, scale)
-                rows = slice(
-                    rows.start, min(rows.stop, height * scale)
-                )  # less what was padded to a fixed size
-                columns = slice(columns.start, min(columns.stop, width * scale))
-                part = result[:, : rows.stop - rows.start, : columns.stop - columns.start]
                 if len(grid) == 1:
-                    into.copy_(one.collect(part.to("cpu")).permute(1, 2, 0))
+                    into.copy_(one.collect(result.to("cpu")).permute(1, 2, 0))
                 else:
                     row, column = grid.index(index)
-                    weights = (
-                        row_weights[row][: part.shape[-2]],
-                        column_weights[column][: part.shape[-1]],
-                    )
-                    into[rows, columns] += self._weigh(part, *weights, one)
+                    weights = row_weights[row], column_weights[column]
+                    into[rows, columns] += self._weigh(result, *weights, one)
                 if mark:
                     mark(rows, columns)
             position += len(numbers)
@@ -223,7 +203,7 @@ class TiledUpscaler:
             logger.warning("out of memory (%s): going on with batches of %d", reason, self.batch)
             return None
         side, floor = max(tiles.shape[-2:]), self.settings.floor
-        if side <= floor or self.settings.traits.fixed:
+        if side <= floor:
             raise OutOfMemoryError(
                 f"out of memory with a single tile of {tiles.shape[-1]}x{tiles.shape[-2]} pixels ({reason}); close "
                 "other programs, unload other models, choose precision 'fp16' or 'bf16', or use a smaller model"

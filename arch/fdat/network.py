@@ -253,7 +253,7 @@ class FDAT(nn.Module):
         """Tiles of any size; starts on window borders keep the windows where the whole image has
         them."""
         return TileContract(
-            size=None,
+            window=None,
             overlap=TILE_OVERLAP,
             alignment=self.config.window_size * self.config.unshuffle,
             network=self,

@@ -1,7 +1,6 @@
-"""Windowed networks on images of any size in bounded memory: the protocol of an exact engine around
-`WindowedUpscaler`.
+"""Windowed networks on images of any size in bounded memory, a band of windows at a time.
 
-What one call of the wrapper gives for the whole image, a band of windows at a time.
+It gives what one call of the wrapper gives for the whole image.
 """
 
 from __future__ import annotations
@@ -12,7 +11,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .network import CPU_BATCH, DEVICE_BATCH, WindowedUpscaler, plan_axis
+from ...common.dry_run import working_bytes
+from .bands import Windowing
+
+CPU_BATCH = 4
+DEVICE_BATCH = 16
+"""Windows per forward: on a CPU enough to spread what operators cost to begin, while a layer stays
+in its cache."""
+
+CHANNELS = 3
+
+
+def usual_batch(device: torch.device) -> int:
+    """Windows per call of the network where nobody says how many."""
+    return CPU_BATCH if device.type == "cpu" else DEVICE_BATCH
 
 
 @dataclass(frozen=True)
@@ -20,16 +32,14 @@ class WindowPlan:
     """Sizes of one run.
 
     Attributes:
+        windowing: what runs.
         images, height, width: of the input, in pixels.
         batch: windows per call of the network.
         dtype, device: where and in what the network runs.
-        steps: windows, for each of which progress is told.
-        memory_required: bytes on the device beside the weights: the network's, and those of the
-            rows at work.
-        host_memory_required: nothing is kept on the host.
+        host_memory_required: bytes of main memory; nothing is kept there.
     """
 
-    model: WindowedUpscaler
+    windowing: Windowing
     images: int
     height: int
     width: int
@@ -42,27 +52,21 @@ class WindowPlan:
     @property
     def steps(self) -> int:
         """Calls of ``progress``: one per window, whatever the batch."""
-        vertical, horizontal = (
-            plan_axis(length, self.model.window, self.model.overlap, self.model.scale)
-            for length in (self.height, self.width)
-        )
-        return len(vertical) * len(horizontal) * self.images
+        rows, columns = self.windowing.axes(self.height, self.width)
+        return len(rows) * len(columns) * self.images
 
     @property
     def memory_required(self) -> int:
-        """Bytes for a batch of windows and the bands that they are joined in, beside weights and
-        output."""
-        model = self.model
-        size = torch.empty((), dtype=self.dtype).element_size()
-        working_bytes = getattr(model.network, "working_bytes", None)
-        network = working_bytes(self.batch, self.dtype, self.device) if working_bytes else 0
-        window, channels = model.window * model.scale, 3
-        rows = 3 * self.images * channels * window * self.width * model.scale * max(size, 4)
+        """Bytes on the device for a batch of windows and the bands that they are joined in, beside
+        weights and output."""
+        side, scale = self.windowing.window, self.windowing.scale
+        shape = self.batch, CHANNELS, side, side
+        network = working_bytes(self.windowing.network, shape, self.dtype, scale, self.device)
+        rows = 3 * self.images * CHANNELS * side * scale * self.width * scale
+        windows = self.batch * CHANNELS * side**2 * (1 + scale**2)
+        image = self.images * CHANNELS * self.height * self.width
         return (
-            network
-            + rows
-            + 2 * self.batch * channels * window**2 * max(size, 4)
-            + self.images * channels * (self.height * self.width * size)
+            network + rows * max(self.dtype.itemsize, 4) + (windows + image) * self.dtype.itemsize
         )
 
     def smaller(self) -> WindowPlan | None:
@@ -71,10 +75,16 @@ class WindowPlan:
 
 
 class WindowEngine:
-    """Offered to tiling engines as ``WindowedUpscaler.exact_engine``."""
+    """Offered to tiling engines as ``WindowedUpscaler.exact_engine``.
 
-    def __init__(self, model: WindowedUpscaler) -> None:
-        self.model = model
+    Args:
+        windowing: what runs.
+        batch: windows per call of the network; None: `usual_batch`.
+    """
+
+    def __init__(self, windowing: Windowing, batch: int | None = None) -> None:
+        self.windowing = windowing
+        self.batch = batch
 
     def plan(
         self,
@@ -87,10 +97,10 @@ class WindowEngine:
         available: int | None = None,
     ) -> WindowPlan:
         """For ``batch`` images of this size: as many windows at once as gain something and fit
-        ``available`` bytes."""
+        ``available`` bytes, at least one."""
         device = torch.device(device)
-        windows = self.model.batch or (CPU_BATCH if device.type == "cpu" else DEVICE_BATCH)
-        plan = WindowPlan(self.model, batch, height, width, windows, dtype, device)
+        windows = self.batch or usual_batch(device)
+        plan = WindowPlan(self.windowing, batch, height, width, windows, dtype, device)
         while available is not None and plan.memory_required > available:
             smaller = plan.smaller()
             if smaller is None:
@@ -105,6 +115,7 @@ class WindowEngine:
         plan: WindowPlan,
         write: Callable[[int, Tensor], None],
         progress: Callable[[int, int], None] | None = None,
+        touched: Tensor | None = None,
     ) -> None:
         """Upscale a batch.
 
@@ -115,6 +126,7 @@ class WindowEngine:
                 unclamped.
             progress: called as ``progress(done, total)`` for every window, after its batch; may
                 raise to interrupt.
+            touched: (H, W) bool; windows that hold none of these pixels are left out, as zeros.
         """
         done, total = 0, plan.steps
 
@@ -125,7 +137,8 @@ class WindowEngine:
                 progress(done, total)
 
         top = 0
-        for rows in self.model.bands(image.to(plan.device, plan.dtype), plan.batch, tick):
+        image = image.to(plan.device, plan.dtype)
+        for rows in self.windowing.bands(image, plan.batch, tick, touched):
             write(top, rows)
             top += rows.shape[2]
 

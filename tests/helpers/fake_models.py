@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 from spandrel import Architecture, ImageModelDescriptor, ModelTiling, SizeRequirements
 from torch import Tensor, nn
 
+from fdat_dense_iso.arch.windowed.network import WindowedUpscaler
+
 
 class FakeArch(Architecture):
     def __init__(self) -> None:
@@ -98,6 +100,18 @@ def descriptor(
         size_requirements=SizeRequirements(minimum=minimum, multiple_of=multiple_of),
         tiling=tiling,
     )
+
+
+def windowed(network: nn.Module, scale: int, window: int, overlap: int) -> ImageModelDescriptor:
+    """A network that takes images of exactly ``window`` x ``window`` pixels, in such windows."""
+
+    def check(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert inputs[0].shape[-2:] == (window, window)
+
+    network.register_forward_pre_hook(check)
+    model = WindowedUpscaler(network, window=window, scale=scale, alignment=4, overlap=overlap)
+    model.calls = network.calls
+    return descriptor(model, scale)
 
 
 def nearest(scale: int = 2, channels: int = 3, **options) -> ImageModelDescriptor:

@@ -97,7 +97,7 @@ def test_out_of_memory_leads_to_a_smaller_plan_and_the_same_result(
     run = engine_module.ExactEngine.run
     bands = []
 
-    def scarce(self, image, plan, write, progress=None):
+    def scarce(self, image, plan, write, progress=None, touched=None):
         bands.append(plan.band)
         if len(bands) <= failures:
 

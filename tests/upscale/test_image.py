@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fdat_dense_iso.upscale import OutOfMemoryError, Target, upscale_image
 from fdat_dense_iso.upscale.placement import DirectPlacement, is_out_of_memory
 from fdat_dense_iso.upscale.precision import best_dtype, cast_copy
-from tests.helpers.fake_models import Nearest, descriptor, enlarged, nearest, picture
+from tests.helpers.fake_models import Nearest, descriptor, enlarged, nearest, picture, windowed
 
 
 @pytest.mark.parametrize(
@@ -333,33 +333,32 @@ def test_finished_tiles_are_not_computed_again() -> None:
     assert all(shape[-1] <= 32 for shape in network.calls[2:])
 
 
-class Fixed(Nearest):
-    """Takes tiles of exactly 16 pixels, and says so by the protocol; its output is not clamped."""
+@pytest.mark.parametrize("mode", ["auto", "exact", "tile", "whole"])
+@pytest.mark.parametrize(
+    "size", [(1, 1), (1, 40), (40, 1), (15, 17), (12, 100), (100, 12), (33, 47)], ids=str
+)
+def test_networks_of_one_input_size(size: tuple[int, int], mode: str) -> None:
+    image = picture(*size, batch=2)
+    result = upscale_image(windowed(Nearest(3), 3, 16, 4), image, mode=mode)
+    assert (result - enlarged(image, 3)).abs().max() <= 1e-6
+
+
+class Direct(Nearest):
+    """Says by the protocol which module is to be run, whose output is not clamped."""
 
     offset = 0.0
 
     @property
     def tile_contract(self) -> SimpleNamespace:
-        return SimpleNamespace(size=16, overlap=4, alignment=4, network=self)
+        return SimpleNamespace(window=None, overlap=4, alignment=4, network=self)
 
     def forward(self, x):
-        assert x.shape[-2:] == (16, 16)
         return super().forward(x) + self.offset
-
-
-@pytest.mark.parametrize("mode", ["auto", "tile", "whole"])
-@pytest.mark.parametrize(
-    "size", [(1, 1), (1, 40), (40, 1), (15, 17), (12, 100), (100, 12), (33, 47)], ids=str
-)
-def test_networks_of_one_tile_size(size: tuple[int, int], mode: str) -> None:
-    image = picture(*size, batch=2)
-    result = upscale_image(descriptor(Fixed(3), 3), image, mode=mode)
-    assert (result - enlarged(image, 3)).abs().max() <= 1e-6
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_networks_called_directly_are_watched_too(value: float) -> None:
-    network = Fixed(2)
+    network = Direct(2)
     network.offset = value
     with pytest.raises(ValueError, match="NaN or infinite values in float32"):
         upscale_image(descriptor(network, 2), picture(20, 20))

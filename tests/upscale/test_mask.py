@@ -11,9 +11,8 @@ from fdat_dense_iso.arch import load_model
 from fdat_dense_iso.upscale import upscale_image
 from fdat_dense_iso.upscale.mask import GROWTH, LEAST, SOFTENING, feathered
 from fdat_dense_iso.upscale.resize import resize
-from tests.helpers.fake_models import descriptor, picture, pixels_computed, stencil, whole
+from tests.helpers.fake_models import Stencil, picture, pixels_computed, stencil, whole, windowed
 from tests.helpers.fdat_cases import random_fdat, small
-from tests.upscale.test_seamless import Fixed
 
 REACH = GROWTH + SOFTENING
 """Input pixels outside of a mask where the model has a share."""
@@ -162,7 +161,7 @@ def test_only_tiles_that_it_touches_are_computed(side: int, ensemble: int) -> No
     assert seen[-1][0] == seen[-1][1] == sum(shape[0] for shape in model.model.calls)
 
 
-@pytest.mark.parametrize("name", ["stencil", "fixed", "fdat"])
+@pytest.mark.parametrize("name", ["stencil", "windowed", "fdat"])
 def test_the_automatic_tile_leaves_most_out(name: str) -> None:
     image, mask = picture(700, 800), box(700, 800, 300, 350, 300, 340)
     if name == "fdat":
@@ -172,7 +171,7 @@ def test_the_automatic_tile_leaves_most_out(name: str) -> None:
         )
         model.model.calls = calls
     else:
-        model = stencil() if name == "stencil" else descriptor(Fixed(), 2)
+        model = stencil() if name == "stencil" else windowed(Stencil(), 2, 32, 8)
     upscale_image(model, image, mask=mask)
     assert 0 < pixels_computed(model) <= 0.3 * 700 * 800
 

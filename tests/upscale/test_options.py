@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from fdat_dense_iso.arch import load_model
+from fdat_dense_iso.common.dry_run import LiveBytes
 from fdat_dense_iso.upscale import upscale_image
 from fdat_dense_iso.upscale.mask import feathered
-from fdat_dense_iso.upscale.memory import LiveBytes
 from tests.helpers.fake_models import (
     Nearest,
     descriptor,

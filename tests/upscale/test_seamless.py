@@ -9,7 +9,7 @@ import torch
 from fdat_dense_iso.arch import load_model
 from fdat_dense_iso.upscale import upscale_image
 from fdat_dense_iso.upscale.seamless import Margins, extend
-from tests.helpers.fake_models import Stencil, descriptor, picture, stencil, whole
+from tests.helpers.fake_models import Stencil, picture, stencil, whole, windowed
 from tests.helpers.fdat_cases import random_fdat, small
 
 AXES = {"horizontal": (2,), "vertical": (1,), "both": (1, 2)}
@@ -70,23 +70,9 @@ def test_in_tiles() -> None:
     assert (other - rolled(plain, (1, 2))).abs().max() > 0.2
 
 
-class Fixed(Stencil):
-    """Takes 32 x 32 pixels."""
-
-    @property
-    def tile_contract(self):
-        from types import SimpleNamespace
-
-        return SimpleNamespace(size=32, overlap=8, alignment=4, network=self)
-
-    def forward(self, x):
-        assert x.shape[-2:] == (32, 32)
-        return super().forward(x)
-
-
 @pytest.mark.parametrize("size", [(20, 12), (48, 80)], ids=str)
-def test_networks_of_one_tile_size(size: tuple[int, int]) -> None:
-    image, model = picture(*size), descriptor(Fixed(), 2)
+def test_networks_of_one_input_size(size: tuple[int, int]) -> None:
+    image, model = picture(*size), windowed(Stencil(), 2, 32, 8)
     result = upscale_image(model, image, seamless="both")
     expected = whole(stencil(), image.repeat(1, 3, 3, 1))
     expected = expected[:, 2 * size[0] : 4 * size[0], 2 * size[1] : 4 * size[1]]

@@ -115,12 +115,6 @@ class FoldedHead:
             return _multiply_patches(patch, kernel.shape[2:], self.products[variant[0]][variant[1]])
         return F.conv2d(patch, kernel, self.biases[variant[0]][variant[1]])
 
-    def patch_values(self, dtype: torch.dtype, device: torch.device) -> int:
-        """Numbers that are kept for each cell at work beside its input and output."""
-        return (
-            SIDE**2 * self.kernels[INNER][INNER].shape[1] if self._by_products(dtype, device) else 0
-        )
-
     def _by_products(self, dtype: torch.dtype, device: torch.device) -> bool:
         return bool(self.products) and has_internal_operators(dtype, device)
 

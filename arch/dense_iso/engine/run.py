@@ -25,11 +25,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...guards import fingerprint, is_altered, without_autocast
+from ....common.dry_run import device_of
+from ....common.fingerprint import fingerprint
+from ...guards import is_altered, without_autocast
 from ...kernels import winograd
 from ...kernels.onednn import convolve_gelu, has_internal_operators
-from ...windowed.network import Place, cut_places
-from ..config import ACTIVATIONS, RGB, VALUE_RANGES, DenseIsoViTConfig, HeadLayer
+from ...windowed.bands import Place, cut_places
+from ..config import ACTIVATIONS, VALUE_RANGES, DenseIsoViTConfig, HeadLayer
 from ..network import GDFN, Block, DenseIsoViT, Stage
 from .block import PackedBlock
 from .fold import RADIUS, FoldedHead, Span, fold_head
@@ -180,14 +182,14 @@ class InferenceDenseIsoViT(DenseIsoViT):
     def _parts(self, x: Tensor, places: Sequence[Place]) -> Iterator[Tensor]:
         gain, offset = VALUE_RANGES[self.config.value_range]
         x = x if gain == 1 else x * gain + offset
-        prepared = self._prepare()
+        prepared = self.prepare()
         cells = self._on_token_grid(
             self.features(x).contiguous(memory_format=torch.channels_last), prepared
         )
         first = 0
         for (rows, columns), equal in itertools.groupby(places):
             count = len(list(equal))
-            step = self.head_batch(count, x.device)
+            step = self.head_batch(count, device_of(x))
             for start in range(first, first + count, step):
                 chosen = slice(start, min(start + step, first + count))
                 y = self._head(cells[chosen], rows, columns, prepared)
@@ -205,7 +207,7 @@ class InferenceDenseIsoViT(DenseIsoViT):
         blocks allow it."""
         if self.training or torch.is_grad_enabled() or is_altered(stage):
             return super().run_stage(stage, x)
-        packed = self._prepare().blocks
+        packed = self.prepare().blocks
         for block in stage.blocks:
             assert isinstance(block, Block)
             if has_internal_operators(x.dtype, x.device) and PackedBlock.suits(block):
@@ -220,56 +222,6 @@ class InferenceDenseIsoViT(DenseIsoViT):
                 fed_forward if block.layer_scale_2 is None else block.layer_scale_2 * fed_forward
             )
         return x
-
-    def working_bytes(self, batch: int, dtype: torch.dtype, device: torch.device) -> int:
-        """Peak memory of one forward of ``batch`` whole windows beside the parameters, from the
-        sizes of its tensors.
-
-        Of the head, one step at a time: its input and its output; or that and its shuffled copy.
-        """
-        config = self.config
-        tokens, image = config.grid**2, RGB * (config.window * config.scale) ** 2
-        hidden_maps = 3 if has_internal_operators(dtype, device) else 5
-        blocks = max(
-            3 * width + hidden_maps * hidden for width, hidden in zip(config.dims, config.hidden)
-        )
-        together = self.head_batch(batch, device)
-        stages, largest = (
-            batch * tokens * (sum(config.dims) + blocks),
-            2 * batch * image,
-        )  # in the end all are joined
-        cells_held, held, side, channels = 0, 0, config.grid, sum(config.dims)
-        folded, tiles = self._prepare().folded, 0
-        start = self._enlarging_from(folded)
-        for i, (layer, convolution) in enumerate(zip(config.head, self._convolutions)):
-            if i == start:
-                cells_held = batch * (
-                    tokens * channels + image
-                )  # of all windows, and results, while some go on
-            windows = batch if i < start else together
-            fold_here = folded is not None and i == folded.start
-            out = RGB * folded.factor**2 if folded is not None and fold_here else layer.channels
-            rows = side
-            if i == self._banded_from(folded):
-                held = side**2 * channels + image  # the bands
-            if i >= self._banded_from(folded):
-                rows = min(side, BAND * side // (config.window * config.scale) + 2)
-            cells = rows * side
-            if not fold_here and winograd.suits(convolution.weight.shape, dtype, device):
-                needed = held + cells * (channels + out)
-                tiles = max(tiles, winograd.working_values(channels, out, dtype))
-            elif folded is not None and fold_here:
-                needed = held + cells * (
-                    folded.patch_values(dtype, device) + 2 * channels + 2 * out
-                )
-            else:
-                needed = held + cells * max(2 * channels + out, channels + 2 * out)
-            largest = max(largest, cells_held + windows * needed)
-            if fold_here:
-                break
-            side, channels = side * layer.shuffle, layer.channels // layer.shuffle**2
-        inputs = batch * RGB * config.window**2
-        return torch.empty((), dtype=dtype).element_size() * (max(stages, largest + tiles) + inputs)
 
     def _on_token_grid(self, x: Tensor, prepared: Prepared) -> Tensor:
         """What the head does before it enlarges, on all cells: (B, sum(dims), grid, grid) -> (B, C,
@@ -356,7 +308,7 @@ class InferenceDenseIsoViT(DenseIsoViT):
     def _convolutions(self) -> list[nn.Conv2d]:
         return [module for module in self.head if isinstance(module, nn.Conv2d)]
 
-    def _prepare(self) -> Prepared:
+    def prepare(self) -> Prepared:
         """What is made of the head's weights as they are now."""
         weights = fingerprint(self.parameters())
         if self._prepared is None or self._prepared.weights != weights:
@@ -382,11 +334,15 @@ class InferenceDenseIsoViT(DenseIsoViT):
     def __getstate__(self) -> dict:  # copies and pickles go without what can be made again
         return {**self.__dict__, "_prepared": None}
 
-    def _apply(
-        self, fn, recurse: bool = True
-    ) -> nn.Module:  # moved or cast: also gives the memory back
-        self._forget()
-        return super()._apply(fn, recurse)
+    def _apply(self, fn, recurse: bool = True) -> nn.Module:
+        """As `nn.Module._apply`; where it moved or cast weights, what was made of them is let go.
+
+        ``.to(device)`` comes here too when everything is there already. Then nothing changes.
+        """
+        module = super()._apply(fn, recurse)
+        if self._prepared and self._prepared.weights != fingerprint(self.parameters()):
+            self._forget()
+        return module
 
 
 def _weights_changed(network: InferenceDenseIsoViT, _: object) -> None:

@@ -73,6 +73,7 @@ class ExactEngine:
         plan: Plan,
         write: Callable[[int, Tensor], None],
         progress: Callable[[int, int], None] | None = None,
+        touched: Tensor | None = None,
     ) -> None:
         """Upscale a batch.
 
@@ -84,6 +85,7 @@ class ExactEngine:
                 float32 for bfloat16; ``top`` counts output rows.
             progress: called as ``progress(done, total)`` after every band of every sweep; may raise
                 to interrupt.
+            touched: what is wanted, not looked at: the statistics need the whole image.
 
         Raises:
             ValueError: the image is not of the size that the plan is for.

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...guards import fingerprint
+from ....common.fingerprint import fingerprint
 from ...kernels import winograd
 from ...kernels.processor import is_intel
 from ...kernels.products import AddedProduct, Product

@@ -19,7 +19,7 @@ from fdat_dense_iso.arch.dense_iso.checkpoint import infer_config
 from fdat_dense_iso.arch.dense_iso.config import DenseIsoViTConfig, HeadLayer, pixel_shuffle_head
 from fdat_dense_iso.arch.dense_iso.network import GDFN, Attention, DenseIsoViT
 from fdat_dense_iso.arch.errors import ModelLoadError
-from fdat_dense_iso.arch.windowed.network import plan_axis
+from fdat_dense_iso.arch.windowed.geometry import plan_windows
 
 HEAD = pixel_shuffle_head(fusion_width=8, widths=(8, 8, 8, 8))
 SMALL = {
@@ -267,8 +267,8 @@ def test_windowed_result_equals_a_loop_in_float64() -> None:
     model = descriptor().model.double()
     image = torch.rand(1, 3, 37, 29, dtype=torch.float64)
     expected = torch.zeros(1, 3, 148, 116, dtype=torch.float64)
-    for row in plan_axis(37, 16, model.overlap, 4):
-        for column in plan_axis(29, 16, model.overlap, 4):
+    for row in plan_windows(37, 16, model.overlap, 4):
+        for column in plan_windows(29, 16, model.overlap, 4):
             patch = model.network(
                 image[:, :, row.start : row.start + 16, column.start : column.start + 16]
             )

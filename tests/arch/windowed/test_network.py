@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fdat_dense_iso.arch.windowed.network import WindowedUpscaler, plan_axis, reflect, window_starts
+from fdat_dense_iso.arch.windowed.geometry import plan_windows
+from fdat_dense_iso.arch.windowed.network import WindowedUpscaler
 
 LENGTHS = [16, 17, 23, 28, 29, 31, 40, 41, 64, 97, 101, 211]
 
@@ -40,12 +41,12 @@ def wrap(network: nn.Module, scale: int, **options: int) -> WindowedUpscaler:
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("overlap", [0, 1, 4, 5, 8])
 def test_windows_cover_the_axis_and_weights_sum_to_one(length: int, overlap: int) -> None:
-    starts = window_starts(length, 16, overlap)
+    starts = [window.start for window in plan_windows(length, 16, overlap, 1)]
     assert starts[0] == 0 and starts[-1] == length - 16
     assert all(0 < following - start <= 16 - overlap for start, following in pairwise(starts))
     for scale in (1, 2, 3):
         total = torch.zeros(length * scale, dtype=torch.float64)
-        for window in plan_axis(length, 16, overlap, scale):
+        for window in plan_windows(length, 16, overlap, scale):
             assert (window.weights >= 0).all() and 0 <= window.start <= length - 16
             begin, end = window.kept
             assert window.target == window.start * scale + begin and 0 <= begin < end <= 16 * scale
@@ -55,24 +56,15 @@ def test_windows_cover_the_axis_and_weights_sum_to_one(length: int, overlap: int
 
 @pytest.mark.parametrize("start", [480, 960])
 def test_windows_of_a_tile_lie_as_in_the_whole_image(start: int) -> None:
-    whole = window_starts(1500, 64, 16)
-    tile = [start + inside for inside in window_starts(512, 64, 16)]
+    whole = [window.start for window in plan_windows(1500, 64, 16, 1)]
+    tile = [start + window.start for window in plan_windows(512, 64, 16, 1)]
     assert set(tile[:-1]) <= set(whole)
 
 
 def test_no_ramp_at_the_borders() -> None:
-    first, *_, last = plan_axis(50, 16, 4, 2)
+    first, *_, last = plan_windows(50, 16, 4, 2)
     assert first.target == 0 and last.target + len(last.weights) == 100
     assert first.weights[:24].eq(1).all() and last.weights[-24:].eq(1).all()
-
-
-@pytest.mark.parametrize(("length", "padded"), [(1, 5), (2, 9), (3, 16), (5, 7), (8, 9), (9, 9)])
-def test_reflection_bounces_between_the_ends(length: int, padded: int) -> None:
-    bounce = list(range(length)) + list(range(length - 2, 0, -1))  # one there and back
-    offset = (padded - length) // 2
-    assert reflect(length, padded).tolist() == [
-        bounce[(i - offset) % len(bounce)] for i in range(padded)
-    ]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (7, 33), (16, 16), (17, 16), (31, 50), (53, 29)])
@@ -126,8 +118,8 @@ def test_equals_a_plain_loop_over_windows(size: tuple[int, int]) -> None:
     image = torch.rand(2, 3, *size, dtype=torch.float64)
     network = WindowMean()
     expected = torch.zeros(2, 3, size[0] * 2, size[1] * 2, dtype=torch.float64)
-    for row in plan_axis(size[0], 16, 4, 2):
-        for column in plan_axis(size[1], 16, 4, 2):
+    for row in plan_windows(size[0], 16, 4, 2):
+        for column in plan_windows(size[1], 16, 4, 2):
             patch = network(
                 image[:, :, row.start : row.start + 16, column.start : column.start + 16]
             )
@@ -140,11 +132,28 @@ def test_equals_a_plain_loop_over_windows(size: tuple[int, int]) -> None:
     torch.testing.assert_close(wrap(network, 2)(image), expected, rtol=0, atol=1e-12)
 
 
-def test_contract_offers_the_plain_network() -> None:
+def test_contract_says_that_windows_are_its_tiles() -> None:
     upscaler = wrap(Nearest(), 3, alignment=2)
     contract = upscaler.tile_contract
-    assert (contract.size, contract.overlap, contract.alignment) == (16, 4, 2)
-    assert contract.network(torch.rand(1, 3, 16, 16)).shape == (1, 3, 48, 48)
+    assert (contract.window, contract.overlap, contract.alignment) == (16, 4, 2)
+    upscaler.register_forward_hook(lambda *_: None)  # the result is no longer that of windows alone
+    assert upscaler.tile_contract.window is None
+    assert contract.network(torch.rand(1, 3, 17, 23)).shape == (1, 3, 51, 69)
+
+
+def test_windows_that_nothing_touches_are_left_out() -> None:
+    image, touched = torch.rand(1, 3, 40, 61, dtype=torch.float64), torch.zeros(40, 61, dtype=bool)
+    touched[30, 50] = True
+    network = WindowMean()
+    calls: list[int] = []
+    network.register_forward_hook(lambda module, inputs, output: calls.append(len(inputs[0])))
+    upscaler = wrap(network, 2)
+    everything, _ = run_engine(upscaler, image)
+    windows, calls[:] = sum(calls), []
+    result, progress = run_engine(upscaler, image, touched=touched)
+    assert torch.equal(result[:, :, 60, 100], everything[:, :, 60, 100])
+    assert sum(calls) == 2 < windows == len(progress)  # it lies where two windows overlap
+    assert not result[:, :, :20, :20].any()
 
 
 @pytest.mark.parametrize("image", [torch.rand(3, 8, 8), torch.rand(1, 3, 0, 8)])
@@ -154,7 +163,7 @@ def test_refuses_what_is_no_image(image: Tensor) -> None:
 
 
 def run_engine(
-    upscaler: WindowedUpscaler, image: Tensor, **options: int
+    upscaler: WindowedUpscaler, image: Tensor, touched: Tensor | None = None, **options: int
 ) -> tuple[Tensor, list[tuple[int, int]]]:
     engine = upscaler.exact_engine
     plan = engine.plan(len(image), *image.shape[2:], dtype=image.dtype, device="cpu", **options)
@@ -165,7 +174,7 @@ def run_engine(
         assert top == sum(band.shape[2] for band in bands)
         bands.append(rows.clone())
 
-    engine.run(image, plan, write, lambda done, total: progress.append((done, total)))
+    engine.run(image, plan, write, lambda done, total: progress.append((done, total)), touched)
     return torch.cat(bands, 2), progress
 
 
@@ -180,14 +189,14 @@ def test_engine_gives_the_same_rows_in_order(size: tuple[int, int], batch: int) 
 
 
 def test_engine_plans_within_the_memory_there_is() -> None:
-    class Hungry(Nearest):
-        def working_bytes(self, batch: int, dtype: torch.dtype, device: torch.device) -> int:
-            return batch * 10**6
-
-    engine = wrap(Hungry(), 2, batch=16).exact_engine
+    engine = wrap(Nearest(), 3, batch=16).exact_engine
     ask = {"dtype": torch.float32, "device": "cpu"}
-    assert engine.plan(1, 64, 64, **ask).batch == 16
-    assert engine.plan(1, 64, 64, **ask, available=5 * 10**6).batch == 4
+    plan = engine.plan(1, 64, 64, **ask)
+    assert plan.batch == 16
+    window = 3 * 16**2 * 4 * (1 + 9 + 9)  # its input, the network's output and the weighted result
+    smaller = plan.smaller()
+    assert plan.memory_required - smaller.memory_required == 8 * window
+    assert engine.plan(1, 64, 64, **ask, available=smaller.memory_required).batch == 8
     smallest = engine.plan(1, 64, 64, **ask, available=1)
     assert smallest.batch == 1 and smallest.smaller() is None
 

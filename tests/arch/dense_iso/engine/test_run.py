@@ -25,6 +25,7 @@ from fdat_dense_iso.arch.dense_iso.engine.run import InferenceDenseIsoViT
 from fdat_dense_iso.arch.dense_iso.network import DenseIsoViT
 from fdat_dense_iso.arch.dense_iso.reading.options import activations
 from fdat_dense_iso.arch.kernels.onednn import has_internal_operators
+from fdat_dense_iso.common.dry_run import working_bytes
 
 
 def layers(*items: dict) -> tuple[HeadLayer, ...]:
@@ -156,7 +157,7 @@ def test_engine_equals_the_plain_network(head: str) -> None:
     image = torch.rand(2, 3, 16, 16, dtype=torch.float64)
     with torch.inference_mode():
         out = engine(image)
-        assert (engine._prepare().folded is None) == (HEADS[head][1] is None)
+        assert (engine.prepare().folded is None) == (HEADS[head][1] is None)
         assert float((out - plain(image)).abs().max()) <= 1e-10
 
 
@@ -206,7 +207,7 @@ def test_folded_heads_by_products_of_patches(
         if internal and not has_internal_operators(dtype, image.device):
             pytest.skip("this build of torch, or this processor, has no oneDNN for it")
         expected, out = plain(image), engine.to(dtype)(image.to(dtype))
-        folded = engine._prepare().folded
+        folded = engine.prepare().folded
     assert folded is not None and bool(folded.products) == internal
     assert float((out - expected).pow(2).mean().sqrt() / expected.std()) <= tolerance
 
@@ -322,7 +323,7 @@ def test_blocks_packed_for_onednn(
             pytest.skip("this build of torch, or this processor, has no oneDNN for it")
         expected = plain.run_stage(plain.stages[0], x)
         out = engine.run_stage(stage, x.to(dtype))
-    assert out.dtype == dtype and len(engine._prepare().blocks) == int(internal)
+    assert out.dtype == dtype and len(engine.prepare().blocks) == int(internal)
     assert float((out - expected).abs().max() / expected.abs().max()) <= tolerance
 
 
@@ -404,6 +405,6 @@ def test_memory_is_known_beforehand(activation: str, place: str) -> None:
         engine(image)
         with PeakMemory() as memory:
             engine(image)
-    assert memory.peak == pytest.approx(
-        engine.working_bytes(4, torch.float32, image.device), rel=0.25
-    )
+    found = working_bytes(engine, tuple(image.shape), torch.float32, 4, image.device)
+    # A dry run knows nothing of oneDNN's fused operators, which the linear head's run here saves by.
+    assert found / 2 <= memory.peak <= 1.25 * found

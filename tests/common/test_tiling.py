@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fdat_dense_iso.common.tiling import plan_axis, plan_grid
 from fdat_dense_iso.upscale.blending import axis_weights
-from fdat_dense_iso.upscale.geometry import plan_axis, plan_grid
 
 CASES = [
     (length, tile, overlap, alignment)

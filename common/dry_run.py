@@ -6,10 +6,10 @@ from __future__ import annotations
 import copy
 import logging
 import weakref
+from contextvars import ContextVar
 from typing import Any
 
 import torch
-from spandrel import ImageModelDescriptor
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -61,33 +61,48 @@ def _scratch(operation: str, args: Any, result: Any) -> int:
     return 0
 
 
-def network_of(model: ImageModelDescriptor) -> nn.Module:
-    """The module that is run on a tile: the one of the tile contract, else the descriptor's
-    model."""
-    contract = getattr(model.model, "tile_contract", None)
-    network = contract.network if contract else model.model
-    return network if isinstance(network, nn.Module) else model.model
-
-
 _peaks: weakref.WeakKeyDictionary[nn.Module, dict[tuple, int]] = weakref.WeakKeyDictionary()
+_standing_for: ContextVar[torch.device | None] = ContextVar("standing_for", default=None)
+
+
+def device_of(x: Tensor) -> torch.device:
+    """Where ``x`` is; in a dry run, the device that the run stands for.
+
+    Networks ask this where they do something else on a CPU than on a GPU.
+    """
+    return (_standing_for.get() if x.is_meta else None) or x.device
 
 
 def working_bytes(
-    model: ImageModelDescriptor, batch: int, height: int, width: int, dtype: torch.dtype
+    network: nn.Module,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    scale: int,
+    device: torch.device,
 ) -> int:
-    """Peak bytes of live tensors while the network runs on ``batch`` tiles of (height, width),
-    weights not counted.
+    """Peak bytes of live tensors while a network runs, weights and input not counted.
 
-    Counts the output and everything between, not the input. Operators' own scratch memory is not
-    seen.
+    The output counts, and everything between. Operators' own scratch memory is not seen.
+
+    Args:
+        network: what runs; known networks are not run again.
+        shape: (B, C, H, W) of the input.
+        dtype: of weights and input.
+        scale: output size / input size, for the guess where a dry run fails.
+        device: where it will run.
+
+    A network with a method ``prepare()`` (it makes something of its weights once) is asked for that
+    first, and it does not count.
     """
-    network = network_of(model)
-    pad_width, pad_height = model.size_requirements.get_padding(width, height)
-    shape = (batch, model.input_channels, height + pad_height, width + pad_width)
     known = _peaks.setdefault(network, {})
-    if (shape, dtype) not in known:
-        known[shape, dtype] = _dry_run(network, shape, dtype, model.scale)
-    return known[shape, dtype]
+    key = shape, dtype, device.type
+    if key not in known:
+        standing = _standing_for.set(device)
+        try:
+            known[key] = _dry_run(network, shape, dtype, scale)
+        finally:
+            _standing_for.reset(standing)
+    return known[key]
 
 
 def _meta_twin(network: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -109,6 +124,8 @@ def _dry_run(network: nn.Module, shape: tuple[int, ...], dtype: torch.dtype, sca
         with torch.inference_mode():
             twin = _meta_twin(network, dtype)
             image = torch.empty(shape, dtype=dtype, device="meta")
+            if hasattr(twin, "prepare"):  # what it makes of its weights once does not count
+                twin.prepare()
             with LiveBytes() as live:
                 twin(image)
         return live.peak

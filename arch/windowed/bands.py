@@ -1,0 +1,130 @@
+"""A network with a fixed input size on images of any size: overlapped windows, blended, a band of
+rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...common.reflection import reflect
+from .geometry import Window, plan_windows
+
+Place = tuple[tuple[int, int], tuple[int, int]]
+"""Output pixels of a window: rows and columns, each first and one past the last."""
+
+
+def cut_places(windows: Tensor, places: Sequence[Place]) -> list[Tensor]:
+    """The output pixels at the place of each window: (N, C, h, w) -> N times (C, rows, columns)."""
+    return [
+        y[:, slice(*rows), slice(*columns)]
+        for y, (rows, columns) in zip(windows, places, strict=True)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windowing:
+    """How a network is run in windows.
+
+    Attributes:
+        network: (N, C, window, window) -> (N, C, window * scale, window * scale). With a method
+            ``parts(x, places)`` it is asked only for the output pixels that are kept: N times
+            (C, rows, columns).
+        window: side of the network's input, in pixels.
+        scale: output size / input size.
+        overlap: least overlap of neighbours, in input pixels, up to half a window.
+    """
+
+    network: nn.Module
+    window: int
+    scale: int
+    overlap: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlap <= self.window // 2:
+            raise ValueError(
+                f"overlap is from 0 to half of the window's {self.window} pixels, not {self.overlap}"
+            )
+
+    def axes(self, height: int, width: int) -> tuple[list[Window], list[Window]]:
+        """The windows of an image of this size, from top to bottom and from left to right."""
+        rows, columns = (
+            plan_windows(length, self.window, self.overlap, self.scale)
+            for length in (height, width)
+        )
+        return rows, columns
+
+    def bands(
+        self,
+        x: Tensor,
+        batch: int,
+        tick: Callable[[], None] = lambda: None,
+        touched: Tensor | None = None,
+    ) -> Iterator[Tensor]:
+        """Finished rows of the result, from top to bottom: (B, C, h, W * scale), at least float32.
+
+        Args:
+            x: (B, C, H, W). Images smaller than a window are continued by reflection on all sides.
+            batch: windows per call of the network.
+            tick: called for every window, after its batch.
+            touched: (H, W) bool; windows that hold none of these pixels are left out, as zeros.
+
+        Raises:
+            ValueError: ``x`` is no batch of images with pixels.
+        """
+        if x.ndim != 4 or 0 in x.shape:
+            raise ValueError(
+                f"expected an image batch (B, C, H, W) without empty sides, found {tuple(x.shape)}"
+            )
+        images, channels, height, width = x.shape
+        vertical, horizontal = self.axes(height, width)
+        for dim in (2, 3):
+            missing = max(self.window - x.shape[dim], 0)
+            x = reflect(x, dim, missing // 2, missing - missing // 2)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        # equally kept windows are neighbours, so that the network can take them together
+        places = [(image, column) for column in horizontal for image in range(images)]
+        top, unfinished = 0, x.new_zeros(images, channels, 0, width * self.scale, dtype=dtype)
+        for row, following in zip_longest(vertical, vertical[1:]):
+            new = row.target + len(row.weights) - top - unfinished.shape[2]
+            unfinished = F.pad(unfinished, (0, 0, 0, new))
+            wanted = [place for place in places if self._is_touched(touched, row, place[1])]
+            for first in range(0, len(wanted), batch):
+                chosen = wanted[first : first + batch]
+                self._add_windows(unfinished, x, row, row.target - top, chosen)
+                for _ in chosen:
+                    tick()
+            for _ in range(len(places) - len(wanted)):
+                tick()
+            finished = following.target - top if following else unfinished.shape[2]
+            yield unfinished[:, :, :finished]
+            top, unfinished = top + finished, unfinished[:, :, finished:]
+
+    def _is_touched(self, touched: Tensor | None, row: Window, column: Window) -> bool:
+        if touched is None:
+            return True
+        rows = slice(row.start, row.start + self.window)
+        return bool(touched[rows, column.start : column.start + self.window].any())
+
+    def _add_windows(
+        self, rows: Tensor, x: Tensor, row: Window, top: int, places: list[tuple[int, Window]]
+    ) -> None:
+        """Add the weighted results of one row of windows to ``rows`` from its row ``top`` on."""
+        size = self.window
+        windows = [
+            x[i, :, row.start : row.start + size, c.start : c.start + size] for i, c in places
+        ]
+        kept = [(row.kept, column.kept) for _, column in places]
+        for (i, column), result in zip(places, self._parts(torch.stack(windows), kept)):
+            weights = (row.weights[:, None] * column.weights).to(rows)
+            bottom, right = top + len(row.weights), column.target + len(column.weights)
+            rows[i, :, top:bottom, column.target : right] += result * weights
+
+    def _parts(self, windows: Tensor, kept: Sequence[Place]) -> Sequence[Tensor]:
+        """The kept output pixels of each window."""
+        parts = getattr(self.network, "parts", None)
+        return cut_places(self.network(windows), kept) if parts is None else parts(windows, kept)

@@ -1,0 +1,1 @@
+"""What `arch` and `upscale` both need, which know nothing of each other."""
