@@ -162,9 +162,6 @@ def preview() -> HostPreview | None:
     return None if args.preview_method == LatentPreviewMethod.NoPreviews else HostPreview()
 
 
-OUTPUT_DTYPES = ("auto", "fp32", "fp16")
-
-
 def output(dtype: str) -> dict[str, Any]:
     """Where and how `upscale_image` makes pictures: as the host keeps them between nodes, or in the
     ``dtype`` named."""
@@ -197,7 +194,8 @@ def keep_file(path: Path, name: str) -> Path:
     return Path(shutil.move(path, Path(folder) / f"{stem}_{number:05}_{path.suffix}"))
 
 
-def tell(node: str, text: str) -> None:
-    """Say something in the log, and on the node."""
+def tell(node: str | None, text: str) -> None:
+    """Say something in the log, and on the node where the host says which one it is."""
     logger.warning("%s", text)
-    PromptServer.instance.send_progress_text(text, node)
+    if node is not None:
+        PromptServer.instance.send_progress_text(text, node)

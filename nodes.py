@@ -1,35 +1,30 @@
-"""The nodes: schemas, and a few lines each that join `arch`, `upscale` and the host."""
+"""The nodes: schemas, and a few lines each that join `arch`, `upscale`, `video` and the host."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from comfy_api.latest import ComfyExtension, io, ui
+from comfy_api.latest import ComfyExtension, InputImpl, io, ui
 
 from . import host
 from .arch import adopt, describe, install, load_model, parse_options
-from .upscale import (
-    ALPHA_MODES,
-    COLOUR_FIXES,
-    ENSEMBLES,
-    MODES,
-    PRECISIONS,
-    SEAMLESS,
-    parse_target,
-    upscale_image,
-)
+from .common.encoding import ENCODING
+from .common.upscaling import UPSCALING
+from .node_inputs import model_input, option_inputs, option_values, schema
+from .upscale import parse_target, upscale_image
 
 logger = logging.getLogger(__name__)
 
-
-def schema(**fields: Any) -> io.Schema:
-    """A schema without the fields that this host's version does not know yet."""
-    return io.Schema(
-        **{name: value for name, value in fields.items() if name in io.Schema.__dataclass_fields__}
-    )
+try:
+    from . import video as videos
+except (ImportError, AttributeError) as error:  # no PyAV, or one that is too old
+    logger.warning("no node for videos: %s", error)
+    videos = None
 
 
 def _problem(parse: Callable[[str], Any], text: str | None) -> bool | str:
@@ -58,6 +53,7 @@ class LoadUpscaleModel(io.ComfyNode):
                 "super resolution model",
                 "upscale model",
             ],
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Combo.Input(
                     "model_name",
@@ -92,7 +88,23 @@ class LoadUpscaleModel(io.ComfyNode):
     def execute(cls, model_name: str, options: str = "") -> io.NodeOutput:
         model = load_model(host.model_path(model_name), **parse_options(options))
         host.attach_patcher(model)
+        doubts = doubts_about(getattr(model.model, "assumptions", ()))
+        if doubts:
+            host.tell(getattr(getattr(cls, "hidden", None), "unique_id", None), doubts)
         return io.NodeOutput(model)
+
+
+def doubts_about(assumptions: Sequence[str]) -> str:
+    """What the loader's node says where a checkpoint's reading rests on guesses; else nothing.
+
+    What was merely assumed, as in every copy of the published network, is told beside a guess only.
+    """
+    doubtful = [text for text in assumptions if text.startswith(("guessed", "by file order"))]
+    assumed = [text for text in assumptions if text.startswith("assumed")]
+    if not doubtful:
+        return ""
+    said = "; ".join([*doubtful, *assumed][:3])
+    return f"Not certain: {said}. Upscale Model Info lists everything that was assumed."
 
 
 class UpscaleImage(io.ComfyNode):
@@ -116,101 +128,11 @@ class UpscaleImage(io.ComfyNode):
                 "fdat",
             ],
             inputs=[
-                io.UpscaleModel.Input(
-                    "upscale_model", tooltip="From this pack's, ComfyUI's or another pack's loader."
-                ),
+                model_input(),
                 io.Image.Input(
                     "image", tooltip="Grey, RGB or RGBA pictures; batches are done frame by frame."
                 ),
-                io.Combo.Input(
-                    "mode",
-                    optional=True,
-                    options=list(MODES),
-                    default="auto",
-                    tooltip="auto: exact for models that can do it (FDAT, Dense-Iso-ViT), tiles for others. exact: the "
-                    "whole-image result in bounded memory. tile: overlapping tiles. whole: one call for the whole "
-                    "picture.",
-                ),
-                io.String.Input(
-                    "target",
-                    optional=True,
-                    default="",
-                    tooltip="Size of the result: empty for the model's own scale, a factor (2x, 1.5, 50%), pixels "
-                    "(1920x1080, 1920x, x1080), a box to fit inside (fit 1920x1080) or megapixels (2mp).",
-                ),
-                io.Int.Input(
-                    "tile",
-                    optional=True,
-                    default=0,
-                    min=0,
-                    max=16384,
-                    step=8,
-                    tooltip="Largest side of a tile in pixels; 0: automatic.",
-                ),
-                io.Int.Input(
-                    "overlap",
-                    optional=True,
-                    default=-1,
-                    min=-1,
-                    max=1024,
-                    tooltip="Overlap of tiles in pixels; -1: automatic.",
-                ),
-                io.Int.Input(
-                    "batch",
-                    optional=True,
-                    default=0,
-                    min=0,
-                    max=64,
-                    tooltip="Tiles per model call; 0: automatic.",
-                ),
-                io.Combo.Input(
-                    "precision",
-                    optional=True,
-                    options=list(PRECISIONS),
-                    default="auto",
-                    tooltip="auto: half precision where the GPU is fast in it and the model supports it. What "
-                    "overflows is computed again in fp32.",
-                ),
-                io.Combo.Input(
-                    "alpha",
-                    optional=True,
-                    options=list(ALPHA_MODES),
-                    default="model",
-                    tooltip="Transparency: upscaled by the model too, or plainly resampled.",
-                ),
-                io.Combo.Input(
-                    "seamless",
-                    optional=True,
-                    options=list(SEAMLESS),
-                    default="none",
-                    tooltip="For textures: opposite borders of the result meet as those of the input do.",
-                ),
-                io.Combo.Input(
-                    "ensemble",
-                    optional=True,
-                    options=list(ENSEMBLES),
-                    default=1,
-                    tooltip="Mean of the results for 2, 4 or 8 flips and turns: a little better, as many times slower.",
-                ),
-                io.Combo.Input(
-                    "colour_fix",
-                    optional=True,
-                    options=list(COLOUR_FIXES),
-                    default="none",
-                    tooltip="For models that shift colours: average or wavelet takes broad colour from the input.",
-                ),
-                io.Combo.Input(
-                    "output_dtype",
-                    optional=True,
-                    options=list(host.OUTPUT_DTYPES),
-                    default="auto",
-                    tooltip="fp16: the result takes half the memory; not every node takes it.",
-                ),
-                io.Mask.Input(
-                    "mask",
-                    optional=True,
-                    tooltip="Only tiles that it touches go through the model; the rest is resampled, softly joined.",
-                ),
+                *option_inputs(UPSCALING, "picture"),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The upscaled pictures.")],
         )
@@ -220,42 +142,18 @@ class UpscaleImage(io.ComfyNode):
         return _problem(parse_target, target)
 
     @classmethod
-    def execute(
-        cls,
-        upscale_model: Any,
-        image: Any,
-        mode: str = "auto",
-        target: str = "",
-        tile: int = 0,
-        overlap: int = -1,
-        batch: int = 0,
-        precision: str = "auto",
-        alpha: str = "model",
-        seamless: str = "none",
-        ensemble: int = 1,
-        colour_fix: str = "none",
-        output_dtype: str = "auto",
-        mask: Any = None,
-    ) -> io.NodeOutput:
+    def execute(cls, upscale_model: Any, image: Any, **inputs: Any) -> io.NodeOutput:
         model = adopt(host.image_model(upscale_model))
+        options = option_values(UPSCALING, "picture", inputs)
+        made = host.output(options.pop("output_dtype"))
         result = upscale_image(
             model,
             image,
-            mode=mode,
-            tile=tile or None,
-            overlap=None if overlap < 0 else overlap,
-            batch=batch or None,
-            precision=precision,
-            alpha=alpha,
-            target=parse_target(target),
-            seamless=seamless,
-            ensemble=ensemble,
-            colour_fix=colour_fix,
-            mask=mask,
             progress=host.progress(),
             preview=host.preview(),
             placement=host.HostPlacement(model),
-            **host.output(output_dtype),
+            **made,
+            **options,
         )
         return io.NodeOutput(result)
 
@@ -292,20 +190,113 @@ class UpscaleModelInfo(io.ComfyNode):
         return io.NodeOutput(text, ui=ui.PreviewText(text))
 
 
-def video_nodes() -> list[type[io.ComfyNode]]:
-    """Those for videos; none where the host, or PyAV, knows no videos."""
+class UpscaleVideo(io.ComfyNode):
+    """`upscale.upscale_image` on the frames of a video, from file to file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="FDATDenseIsoUpscaleVideo",
+            display_name="Upscale Video (Tiled)",
+            category="image/video",
+            description="Upscales videos of any length frame by frame, in memory that does not grow; keeps the sound.",
+            search_aliases=[
+                "upscale video",
+                "video upscaler",
+                "super resolution video",
+                "enlarge video",
+                "4x video",
+            ],
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                model_input(),
+                io.Video.Input(
+                    "video", tooltip="Sound, timestamps, colours and rotation are kept."
+                ),
+                *option_inputs(UPSCALING, "video"),
+                *option_inputs(ENCODING, "video"),
+            ],
+            outputs=[
+                io.Video.Output(
+                    display_name="video",
+                    tooltip="The upscaled video, a file in ComfyUI's temp folder.",
+                )
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        target: str | None = None,
+        codec: str | None = None,
+        crf: int | None = None,
+        pixel_format: str | None = None,
+    ) -> bool | str:
+        """What comes from other nodes is not known yet, and None."""
+        given = {"codec": codec, "crf": crf, "pixel_format": pixel_format}
+        try:
+            parse_target(target or "")
+            encoding(given).resolved(8, ".mp4")
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, upscale_model: Any, video: Any, **inputs: Any) -> io.NodeOutput:
+        model = adopt(host.image_model(upscale_model))
+        options = option_values(UPSCALING, "video", inputs)
+        options["target"] = target = parse_target(options["target"] or "")
+        run = partial(upscale_image, model, placement=host.HostPlacement(model), **options)
+        with source_of(video) as source:
+            height, width = source.size
+            size = (
+                target.size(height, width)
+                if target
+                else (height * model.scale, width * model.scale)
+            )
+            job = new_job(source, size=size, encoding=encoding(inputs))
+            try:
+                job.run(lambda frames, progress: run(frames, progress=progress), host.progress())
+            except BaseException as error:  # the newer hosts' interrupt is no Exception
+                if not job.frames:
+                    raise
+                kept = host.keep_file(job.partial, "video/unfinished")
+                text = f"{kept} holds the first {job.frames} frames"
+                host.tell(cls.hidden.unique_id, text)
+                if host.is_interrupt(error) or not isinstance(error, Exception):
+                    raise
+                raise videos.VideoError(f"{error}; {text}") from error
+        return io.NodeOutput(InputImpl.VideoFromFile(str(job.target)))
+
+
+def encoding(inputs: dict[str, Any]) -> videos.Encoding:
+    """How the node's inputs say that the result is encoded."""
+    return videos.Encoding(**option_values(ENCODING, "video", inputs))
+
+
+def source_of(video: Any) -> videos.VideoFile | videos.PictureVideo:
+    """What a graph connected as VIDEO; pictures in memory are taken as they are, without a copy."""
+    if isinstance(video, InputImpl.VideoFromComponents):
+        parts = video.get_components()
+        audio = parts.audio and (parts.audio["waveform"][0], int(parts.audio["sample_rate"]))
+        return videos.PictureVideo(parts.images, Fraction(parts.frame_rate), audio)
+    start, duration = getattr(video, "get_active_trim_window", lambda: (0, 0))()
+    return videos.VideoFile(video.get_stream_source(), start=start, duration=duration)
+
+
+def new_job(source: videos.VideoFile | videos.PictureVideo, **options: Any) -> videos.VideoJob:
+    """Into MP4, or Matroska where MP4 cannot hold the sound."""
     try:
-        from .nodes_video import UpscaleVideo
-    except (ImportError, AttributeError) as error:
-        logger.warning("no node for videos: %s", error)
-        return []
-    return [UpscaleVideo]
+        return videos.VideoJob(source, host.temporary_path(".mp4"), **options)
+    except videos.UnsupportedStreamError:
+        return videos.VideoJob(source, host.temporary_path(".mkv"), **options)
 
 
 class Extension(ComfyExtension):
-    """The pack as the host sees it."""
+    """The pack as the host sees it: without a node for videos where host or PyAV knows none."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         install()
         host.add_bundled_models(Path(__file__).parent / "models")
-        return [LoadUpscaleModel, UpscaleImage, UpscaleModelInfo, *video_nodes()]
+        nodes = [LoadUpscaleModel, UpscaleImage, UpscaleModelInfo]
+        return [*nodes, UpscaleVideo] if videos and hasattr(io, "Video") else nodes

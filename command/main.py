@@ -28,18 +28,13 @@ try:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from ..common.encoding import ENCODING
+    from ..common.option import offered_in
+    from ..common.upscaling import UPSCALING
     from .console import error_console, interruptible, messages_on, printable, reason, show
+    from .flags import with_flags
     from .model import Upscaler, UsageError, describe_model, load_upscaler, read_mask
-    from .video import (
-        Crf,
-        PixelFormat,
-        Resume,
-        VideoCodec,
-        VideoFormat,
-        VideoOptions,
-        settings_of,
-        upscale_video_file,
-    )
+    from .video import VideoOptions, settings_of, upscale_video_file
 except ModuleNotFoundError as error:
     sys.stderr.write(
         f"error: the command line needs the package {error.name}; install it with: {INSTALL}\n"
@@ -69,6 +64,7 @@ model cannot be loaded; 130 interrupted with Ctrl-C.
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 FileOption = partial(typer.Option, rich_help_panel="Files")
 RunOption = partial(typer.Option, rich_help_panel="Upscaling")
+VideoOption = partial(typer.Option, rich_help_panel="Videos")
 
 
 class OutputExistsError(ValueError):
@@ -109,6 +105,7 @@ def show_info(model: Path | None) -> None:
 
 
 @app.command(help=HELP, no_args_is_help=True)
+@with_flags(Upscaling=UPSCALING, Videos=ENCODING)
 def main(
     inputs: Annotated[
         list[str],
@@ -118,14 +115,6 @@ def main(
     model: Annotated[
         Path, typer.Option("--model", "-m", help="Checkpoint: .safetensors, .pth, .pt, .ckpt.")
     ],
-    target: Annotated[
-        str | None,
-        typer.Option(
-            "--target",
-            "-t",
-            help="Not the model's scale: 1.5x, 50%, 1920x1080, 1920x, x1080, 'fit 1920x1080', 2.5mp.",
-        ),
-    ] = None,
     recursive: Annotated[
         bool, FileOption("--recursive", "-r", help="Folders with all that is below them.")
     ] = False,
@@ -151,51 +140,6 @@ def main(
         float,
         FileOption(min=0, help="Refuse larger inputs: a small file can unpack to a huge picture."),
     ] = 200,
-    mode: Annotated[
-        Literal["auto", "exact", "tile", "whole"],
-        RunOption(
-            help="exact: as from one piece (FDAT, Dense-Iso-ViT); auto: exact where the model can, else tiles."
-        ),
-    ] = "auto",
-    tile: Annotated[
-        int | None, RunOption(min=8, help="Tile size in input pixels; else by free memory.")
-    ] = None,
-    overlap: Annotated[
-        int | None, RunOption(min=0, help="Of tiles, in input pixels; else the model's.")
-    ] = None,
-    batch: Annotated[
-        int | None, RunOption(min=1, help="Tiles at once; else by free memory.")
-    ] = None,
-    precision: Annotated[
-        Literal["auto", "fp32", "fp16", "bf16"],
-        RunOption(help="auto: what device and model do well."),
-    ] = "auto",
-    alpha: Annotated[
-        Literal["model", "resize"],
-        RunOption(help="Upscale transparency by the model or resize it."),
-    ] = "model",
-    seamless: Annotated[
-        Literal["none", "horizontal", "vertical", "both"],
-        RunOption(help="Textures: opposite borders meet."),
-    ] = "none",
-    mask: Annotated[
-        Path | None,
-        RunOption(
-            help="Grey picture: the model where it is white, plain resampling where it is black."
-        ),
-    ] = None,
-    ensemble: Annotated[
-        Literal[1, 2, 4, 8],
-        RunOption(help="Mean over so many flips and turns, as many times slower."),
-    ] = 1,
-    colour_fix: Annotated[
-        Literal["none", "average", "wavelet"], RunOption(help="Take broad colour from the input.")
-    ] = "none",
-    video_format: VideoFormat = "same",
-    video_codec: VideoCodec = "auto",
-    crf: Crf = None,
-    pixel_format: PixelFormat = "auto",
-    resume: Resume = False,
     device: Annotated[
         str, RunOption(help="cpu, cuda, cuda:1, mps; auto: a GPU where there is one.")
     ] = "auto",
@@ -208,6 +152,16 @@ def main(
     threads: Annotated[
         int | None, RunOption(min=1, help="CPU threads; else torch decides.")
     ] = None,
+    video_format: Annotated[
+        Literal["same", "mp4", "mkv", "mov", "webm"],
+        VideoOption(
+            help="Format of the results in a folder; same: that of the input, if it can be written."
+        ),
+    ] = "same",
+    resume: Annotated[
+        bool,
+        VideoOption("--resume", help="Go on with what an interrupted run left (.partial.mp4)."),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Warnings and errors only.")] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Tracebacks and all log messages.")
@@ -225,12 +179,15 @@ def main(
     version: Annotated[
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show versions.")
     ] = False,
+    **options: Any,
 ) -> None:
     console = error_console()
     naming = {"file_format": file_format, "name": name, "suffix": suffix, "model": model.stem}
     naming["video_format"] = video_format
-    video = VideoOptions(codec=video_codec, crf=crf, pixel_format=pixel_format, resume=resume)
-    tiling = {"mode": mode, "tile": tile, "overlap": overlap, "batch": batch}
+    offered = offered_in("command", ENCODING)
+    encoding = {option.name: options.pop(option.name) for option in offered}
+    video = VideoOptions(encoding=encoding, resume=resume)
+    tile, overlap = options["tile"], options["overlap"]
     files = FileOptions(
         quality=quality, overwrite=overwrite, max_pixels=round(max_megapixels * 1e6), video=video
     )
@@ -249,15 +206,8 @@ def main(
                 show(console, "skipped", f"{job.target} exists; --overwrite replaces it")
             failed = 0
             if waiting:
-                options = tiling | {"precision": precision, "alpha": alpha, "seamless": seamless}
-                options |= {
-                    "ensemble": ensemble,
-                    "colour_fix": colour_fix,
-                    "mask": read_mask(mask, files.max_pixels),
-                }
-                upscaler = load_upscaler(
-                    model, model_option or [], target, device, threads, options
-                )
+                options["mask"] = read_mask(options["mask"], files.max_pixels)
+                upscaler = load_upscaler(model, model_option or [], device, threads, options)
                 failed = upscale_files(
                     waiting, upscaler, files, console, check_interrupt, quiet=quiet, debug=debug
                 )

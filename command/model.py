@@ -46,7 +46,11 @@ class Upscaler:
     model: Path
     descriptor: ImageModelDescriptor
     options: dict[str, Any]
-    target: Target | None
+
+    @property
+    def target(self) -> Target | None:
+        """The size that is wanted; None: the model's scale."""
+        return self.options["target"]
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the result."""
@@ -57,9 +61,7 @@ class Upscaler:
     @property
     def frame_options(self) -> dict[str, Any]:
         """What the pixels depend on, beside the model."""
-        return {name: value for name, value in self.options.items() if name != "device"} | {
-            "target": self.target
-        }
+        return {name: value for name, value in self.options.items() if name != "device"}
 
     @contextlib.contextmanager
     def frames(self) -> Iterator[Callable[[Tensor, Callable[[int, int], None]], Tensor]]:
@@ -82,9 +84,7 @@ class Upscaler:
         from ..upscale import upscale_image
 
         image = torch.from_numpy(picture.pixels)[None]  # (1, H, W, C)
-        result = upscale_image(
-            self.descriptor, image, target=self.target, progress=progress, **self.options
-        )
+        result = upscale_image(self.descriptor, image, progress=progress, **self.options)
         return replace(picture, pixels=result[0].numpy())
 
 
@@ -133,13 +133,15 @@ def describe_model(model: Path) -> str:
 def load_upscaler(
     model: Path,
     model_options: list[str],
-    target: str | None,
     device: str,
     threads: int | None,
     options: dict[str, Any],
 ) -> Upscaler:
-    """Check everything that needs no picture, load the model, and return what upscales one. Raises
-    UsageError."""
+    """Check everything that needs no picture, load the model, and return what upscales one.
+
+    ``options`` are those of `common.upscaling` by name, the target as text and the mask as
+    `read_mask` gives it. Raises UsageError.
+    """
     import_engine()
     import torch
 
@@ -147,6 +149,7 @@ def load_upscaler(
 
     if threads is not None:
         torch.set_num_threads(threads)
+    target = options["target"]
     try:
         parsed_target = None if target is None else parse_target(target)
     except ValueError as error:
@@ -160,8 +163,8 @@ def load_upscaler(
             "cuda:1 or mps"
         ) from error
     mask = None if options["mask"] is None else torch.from_numpy(options["mask"])
-    options = options | {"mask": mask, "device": descriptor.device}
-    return Upscaler(model=model, descriptor=descriptor, options=options, target=parsed_target)
+    options = options | {"target": parsed_target, "mask": mask, "device": descriptor.device}
+    return Upscaler(model=model, descriptor=descriptor, options=options)
 
 
 def best_device() -> str:

@@ -1,4 +1,4 @@
-"""The command line's side of videos: its options, and one file at a time. PyAV is imported when it
+"""The command line's side of videos, one file at a time. PyAV is imported when it
 is needed."""
 
 from __future__ import annotations
@@ -6,11 +6,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console
 
 from .console import printable, show
@@ -20,43 +18,14 @@ if TYPE_CHECKING:
 
     from ..picture.files import Job
 
-VideoOption = partial(typer.Option, rich_help_panel="Videos")
-
-VideoFormat = Annotated[
-    Literal["same", "mp4", "mkv", "mov", "webm"],
-    VideoOption(
-        help="Format of the results in a folder; same: that of the input, if it can be written."
-    ),
-]
-VideoCodec = Annotated[
-    Literal["auto", "h264", "hevc", "av1", "vp9"],
-    VideoOption(help="auto: h264, which plays everywhere; hevc for more than 8 bits."),
-]
-Crf = Annotated[
-    int | None,
-    VideoOption(
-        min=0, max=63, help="Quality: smaller is better and larger files; else near lossless."
-    ),
-]
-PixelFormat = Annotated[
-    Literal["auto", "yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le"],
-    VideoOption(
-        help="auto: yuv420p, which plays everywhere; 10 bits where the input has more than 8."
-    ),
-]
-Resume = Annotated[
-    bool, VideoOption("--resume", help="Go on with what an interrupted run left (.partial.mp4).")
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class VideoOptions:
-    """How results of videos are written."""
+    """How results of videos are written: the values of `common.encoding` by name, and whether to go
+    on with what an interrupted run left."""
 
-    codec: str = "auto"
-    crf: int | None = None
-    pixel_format: str = "auto"
-    resume: bool = False
+    encoding: dict[str, Any]
+    resume: bool
 
 
 def upscale_video_file(
@@ -79,14 +48,13 @@ def upscale_video_file(
     """
     from ..video import Encoding, VideoFile, VideoJob
 
-    encoding = Encoding(codec=options.codec, crf=options.crf, pixel_format=options.pixel_format)
     with VideoFile(job.source, max_pixels=max_pixels) as source:
         size = result_size(*source.size)
         work = VideoJob(
             source,
             job.target,
             size=size,
-            encoding=encoding,
+            encoding=Encoding(**options.encoding),
             settings=settings,
             resume=options.resume,
             overwrite=overwrite,

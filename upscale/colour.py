@@ -18,7 +18,6 @@ from torch import Tensor
 from .resize import enlarged_bands
 from .seamless import Margins
 
-COLOUR_FIXES = ("none", "average", "wavelet")
 AVERAGE_RADIUS = 16
 """Input pixels to either side of a box filter that is run twice: a tent 32 pixels to either
 side."""

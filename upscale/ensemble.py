@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-ENSEMBLES = (1, 2, 4, 8)
-
 
 @dataclass(frozen=True)
 class Member:

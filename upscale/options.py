@@ -1,20 +1,14 @@
-"""The options of `upscale_image`, checked in one place before any work."""
+"""The options of `upscale_image`, checked in one place before any work, as they are declared."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from .colour import COLOUR_FIXES
-from .ensemble import ENSEMBLES
-from .precision import PRECISIONS
-from .seamless import SEAMLESS
+from ..common.upscaling import UPSCALING
 from .target import Target
 
-MODES = ("auto", "exact", "tile", "whole")
-ALPHA_MODES = ("model", "resize")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -26,40 +20,25 @@ class Options:
         ValueError: a value is none of those allowed.
     """
 
-    mode: str = "auto"
-    tile: int | None = None
-    overlap: int | None = None
-    batch: int | None = None
-    precision: str = "auto"
-    alpha: str = "model"
-    target: Target | None = None
-    seamless: str = "none"
-    ensemble: int = 1
-    colour_fix: str = "none"
-    dtype: torch.dtype = torch.float32
+    mode: str
+    tile: int | None
+    overlap: int | None
+    batch: int | None
+    precision: str
+    alpha: str
+    target: Target | None
+    seamless: str
+    ensemble: int
+    colour_fix: str
+    dtype: torch.dtype
 
     def __post_init__(self) -> None:
-        allowed: dict[str, tuple[Any, ...]] = {
-            "mode": MODES,
-            "precision": PRECISIONS,
-            "alpha": ALPHA_MODES,
-            "seamless": SEAMLESS,
-            "ensemble": ENSEMBLES,
-            "colour_fix": COLOUR_FIXES,
-            "dtype": DTYPES,
-        }
-        for name, choices in allowed.items():
-            value = getattr(self, name)
-            if value not in choices:
-                raise ValueError(
-                    f"{name} {value!r} is not known; use one of {', '.join(map(str, choices))}"
-                )
-        for name, least in (("tile", 8), ("overlap", 0), ("batch", 1)):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < least):
-                raise ValueError(
-                    f"{name} is {value}; it must be a whole number from {least} on, or left automatic"
-                )
+        for option in UPSCALING:
+            if hasattr(self, option.name):  # a mask is as large as its picture, and checked there
+                option.check(getattr(self, option.name))
+        if self.dtype not in DTYPES:
+            known = ", ".join(map(str, DTYPES))
+            raise ValueError(f"dtype {self.dtype!r} is not known; use one of {known}")
         if self.tile is not None and self.overlap is not None and self.overlap >= self.tile:
             raise ValueError(
                 f"overlap {self.overlap} leaves nothing of a tile of {self.tile}; make it smaller than the tile"

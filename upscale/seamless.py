@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SEAMLESS = ("none", "horizontal", "vertical", "both")
 LEAST_MARGIN = 32
 """Input pixels of context beyond a seam."""
 
@@ -34,7 +33,7 @@ class Margins:
 
     @classmethod
     def of(cls, seamless: str, margin: int) -> Margins:
-        """``margin`` pixels in the directions that ``seamless`` (one of `SEAMLESS`) names."""
+        """``margin`` pixels in the directions that ``seamless`` names."""
         return cls(
             margin if seamless in ("vertical", "both") else 0,
             margin if seamless in ("horizontal", "both") else 0,

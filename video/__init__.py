@@ -9,11 +9,9 @@ from .colour import VideoError
 from .job import VideoJob
 from .read import VideoFile
 from .source import PictureVideo
-from .write import CODECS, PIXEL_FORMATS, Encoding, UnsupportedStreamError
+from .write import Encoding, UnsupportedStreamError
 
 __all__ = [
-    "CODECS",
-    "PIXEL_FORMATS",
     "Encoding",
     "PictureVideo",
     "UnsupportedStreamError",

@@ -24,22 +24,13 @@ import av.codec
 import torch
 from av.error import FFmpegError
 
+from ..common.encoding import ENCODING
 from .colour import Colour, FrameMaker, VideoError
 
 logger = logging.getLogger(__name__)
 
 SEGMENT_FRAMES = 48
 _SAMPLE_FRAMES = 8  # more than any encoder here reorders
-CODECS = ("auto", "h264", "hevc", "av1", "vp9")
-PIXEL_FORMATS = (
-    "auto",
-    "yuv420p",
-    "yuv422p",
-    "yuv444p",
-    "yuv420p10le",
-    "yuv422p10le",
-    "yuv444p10le",
-)
 
 
 class UnsupportedStreamError(VideoError):
@@ -128,15 +119,11 @@ class Encoding:
             raise VideoError(
                 f"cannot write '{suffix}' videos; give a name in {', '.join(CONTAINERS)}"
             )
-        if self.codec not in CODECS:
-            raise VideoError(
-                f"the codec {self.codec!r} is not known; use one of {', '.join(CODECS)}"
-            )
-        if self.pixel_format not in PIXEL_FORMATS:
-            known = ", ".join(PIXEL_FORMATS)
-            raise VideoError(
-                f"the pixel format {self.pixel_format!r} is not known; use one of {known}"
-            )
+        try:
+            for option in ENCODING:
+                option.check(getattr(self, option.name))
+        except ValueError as error:
+            raise VideoError(str(error)) from error
         deep = bits > 8 if self.pixel_format == "auto" else self.pixel_format.endswith("10le")
         name = self.codec
         if name == "auto":
@@ -158,7 +145,8 @@ class Encoding:
         if chosen == "auto":
             chosen = "yuv420p10le" if deep and "yuv420p10le" in formats else "yuv420p"
         if chosen not in formats:
-            offered = ", ".join(one for one in PIXEL_FORMATS if one in formats)
+            known = next(option.choices for option in ENCODING if option.name == "pixel_format")
+            offered = ", ".join(one for one in known if one in formats)
             raise VideoError(f"{codec.encoder} does not encode {chosen}; it encodes {offered}")
         if self.crf is not None and not 0 <= self.crf <= codec.worst_crf:
             raise VideoError(f"crf is {self.crf}; {name} takes 0 (best) to {codec.worst_crf}")

@@ -168,7 +168,7 @@ def newest(client: Client, start: str) -> Path:
     [
         ({"crf": 60, "codec": "h264"}, "crf is 60; h264 takes 0 (best) to 51"),
         ({"codec": "av1", "pixel_format": "yuv444p"}, "libsvtav1 does not encode yuv444p"),
-        ({"codec": "mpeg2"}, "the codec 'mpeg2' is not known; use one of auto, h264"),
+        ({"codec": "mpeg2"}, "codec 'mpeg2' is not known; use one of auto, h264"),
         ({"target": "as large as possible"}, "as large as possible"),
     ],
 )
