@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...kernels.attention import attend, prefers_products
 from ...kernels.onednn import convolve_gelu
-from ...kernels.processor import is_intel
 from ...kernels.products import Product
 from ..network import GDFN, Attention, Block
 
@@ -55,20 +55,10 @@ class PackedBlock:
         return x
 
     def attend(self, x: Tensor) -> Tensor:
-        """`Attention.forward`.
-
-        In bfloat16 two products and a softmax take two thirds of the fused operator's time on CPUs
-        of AMD; on those of Intel it is the other way round.
-        """
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        if x.dtype != torch.bfloat16 or is_intel():
-            q, k, v = qkv  # (B, heads, N, C / heads) each
-            x = F.scaled_dot_product_attention(q, k, v)
-        else:
-            q, k, v = qkv.contiguous().flatten(1, 2)  # (B * heads, N, C / heads) each
-            logits = torch.baddbmm(q.new_empty(1, 1, 1), q, k.mT, beta=0, alpha=q.shape[-1] ** -0.5)
-            x = torch.bmm(logits.softmax(-1), v).unflatten(0, (-1, self.heads))
-        x = x.transpose(1, 2).flatten(2)  # (B, N, C)
+        """`Attention.forward`."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # (B, N, 3, heads, C / heads)
+        products = prefers_products(x.shape[1], x.dtype, x.device)
+        x = attend(qkv, qkv.shape[-1] ** -0.5, products=products)  # (B, N, C)
         return x if self.projection is None else self.projection(x)
 
     def feed_forward(self, x: Tensor) -> Tensor:

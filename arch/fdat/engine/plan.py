@@ -19,10 +19,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from ...kernels import winograd
+from ...kernels.attention import prefers_products
 from ...kernels.onednn import has_internal_operators
 from ..config import FDATConfig
 from ..upsampler import LDA_GROUPS, LDA_REDUCTION, upscale_steps
-from .weights import HEAD_MULTIPLE, attends_by_products, output_dtype, residual_dtype
+from .weights import HEAD_MULTIPLE, output_dtype, residual_dtype
 
 PREFERRED_TOKENS = {"cpu": 2**15, "cuda": 2**18}
 """Tokens in a band: enough to fill the device and to make the halo, and what an operator costs to
@@ -61,7 +62,7 @@ def attention_tile(
     """Rows and columns of whole windows that are attended to at a time."""
     if device.type != "cpu":
         return height, width
-    tokens = ATTENTION_TOKENS["products" if attends_by_products(dtype, device) else "sdpa"]
+    tokens = ATTENTION_TOKENS["products" if prefers_products(window**2, dtype, device) else "sdpa"]
     across = -(-width // window)
     down = max(1, tokens // (window**2 * across))
     return min(height, down * window), min(width, max(1, tokens // window**2) * window)
@@ -227,7 +228,7 @@ class Plan:
         dim, heads = config.embed_dim, config.num_heads
         padded = heads * (-(-dim // heads // HEAD_MULTIPLE) * HEAD_MULTIPLE)
         windows, qkv, logits = dim, 3 * padded, heads * config.window_size**2
-        if not attends_by_products(self.dtype, self.device):
+        if not prefers_products(config.window_size**2, self.dtype, self.device):
             return windows + qkv + padded
         return (
             windows + logits + max(2 * qkv, qkv + 2 * logits + padded)

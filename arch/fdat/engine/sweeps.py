@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...kernels.attention import attend
 from .maps import FeatureMap, HostMap
 from .plan import attention_tile, split_rows
 from .rows import Seam, add_windows_, convolve_band, gelu_depthwise_band, to_windows
@@ -38,18 +39,13 @@ def window_attention(
 
     ``bias`` is `SpatialWeights.bias_of_windows`, for as many windows or more.
     """
-    qkv = block.qkv(windows).unflatten(-1, (3, block.heads, -1))  # (windows, s*s, 3, heads, c)
-    if bias.ndim == 4:
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (windows, heads, s*s, c)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=block.scale)
-    else:
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).contiguous().flatten(1, 2)  # (windows * heads, s*s, c)
-        del qkv
-        logits = torch.baddbmm(
-            bias[: q.shape[0]], q, k.mT, alpha=block.scale
-        )  # (windows * heads, s*s, s*s)
-        attended = torch.bmm(logits.softmax(-1), v).unflatten(0, (-1, block.heads))
-    return folded.projection(attended.transpose(1, 2).flatten(2))
+    attended = attend(
+        block.qkv(windows).unflatten(-1, (3, block.heads, -1)),  # (windows, s*s, 3, heads, c)
+        block.scale,
+        bias,
+        products=bias.ndim == 3,
+    )
+    return folded.projection(attended)
 
 
 def add_window_attention_(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ....common.fingerprint import fingerprint
 from ...kernels import winograd
-from ...kernels.processor import is_intel
+from ...kernels.attention import prefers_products
 from ...kernels.products import AddedProduct, Product
 from ..network import FDAT, Block, ResidualGroup, WindowAttention
 from .rows import as_image, as_rows, convolve_band
@@ -79,14 +79,6 @@ class BlockWeights:
     projection_bias: Tensor  # (C,)
 
 
-def attends_by_products(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether two batched products and a softmax are quicker than ``scaled_dot_product_attention``.
-
-    By a third on CPUs of AMD; on those of Intel the latter is quicker by a fifth.
-    """
-    return device.type == "cpu" and dtype != torch.float16 and not is_intel()
-
-
 @dataclass(frozen=True)
 class SpatialWeights(BlockWeights):
     """A block with window attention; its channel gate needs the image's mean."""
@@ -99,7 +91,7 @@ class SpatialWeights(BlockWeights):
     gate_up: Tensor  # (C, C // reduction)
 
     def bias_of_windows(self, windows: int) -> Tensor:
-        """The position bias as `window_attention` takes it, for at most so many windows at a time.
+        """The position bias as `attend` takes it, for at most so many windows at a time.
 
         By two batched products and a softmax: (windows * heads, window**2, window**2). Else (1,
         heads, ...).
@@ -107,7 +99,7 @@ class SpatialWeights(BlockWeights):
         bias = self.position_bias
         return (
             bias.expand(windows, -1, -1, -1).flatten(0, 1)
-            if attends_by_products(bias.dtype, bias.device)
+            if prefers_products(bias.shape[-1], bias.dtype, bias.device)
             else bias
         )
 

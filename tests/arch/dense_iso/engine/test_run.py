@@ -314,7 +314,7 @@ def test_blocks_packed_for_onednn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Against the plain blocks in float64; ``internal`` False: by public operators alone."""
-    monkeypatch.setattr("fdat_dense_iso.arch.dense_iso.engine.block.is_intel", lambda: intel)
+    monkeypatch.setattr("fdat_dense_iso.arch.kernels.attention.is_intel", lambda: intel)
     plain, engine = pair("linear", **changes)
     x = torch.randn(2, 16, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     stage = engine.to(dtype).stages[0]

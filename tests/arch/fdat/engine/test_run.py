@@ -146,7 +146,7 @@ def test_attention_is_the_same_on_every_processor(
     intel: bool, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the fused operator, and by two products and a softmax."""
-    monkeypatch.setattr("fdat_dense_iso.arch.fdat.engine.weights.is_intel", lambda: intel)
+    monkeypatch.setattr("fdat_dense_iso.arch.kernels.attention.is_intel", lambda: intel)
     model, image = random_fdat(small("transpose+conv", 4)), picture(2, 3, 19, 30)
     expected = whole(model, image)
     got = run(
