@@ -29,6 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fdat_dense_iso.arch.dense_iso.config import ACTIVATIONS, VALUE_RANGES, DenseIsoViTConfig
+from fdat_dense_iso.arch.dense_iso.meta import META_KEY, encode
 from fdat_dense_iso.arch.dense_iso.network import DenseIsoViT
 from fdat_dense_iso.arch.dense_iso.reading.options import METADATA_KEY, PLACES, QKV_LAYOUTS
 from fdat_dense_iso.arch.dense_iso.reading.recognise import Recognised, recognise
@@ -138,7 +139,8 @@ def write_converted(recognised: Recognised, path: Path, overwrite: bool = False)
         "remarks": json.dumps(recognised.remarks()),
     }
     save_file(
-        {name: tensor.contiguous().clone() for name, tensor in recognised.weights.items()},
+        {name: tensor.contiguous().clone() for name, tensor in recognised.weights.items()}
+        | {META_KEY: encode(recognised.config)},
         path,
         metadata,
     )

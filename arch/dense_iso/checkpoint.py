@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from ..errors import ModelLoadError
 from ..windowed.network import NETWORK_PREFIX
 from .config import RGB, DenseIsoViTConfig, HeadLayer
+from .meta import META_KEY, decode
 from .network import DenseIsoViT
 
 
@@ -22,17 +24,59 @@ def without_wrapper(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(state_dict)
 
 
+def described_tensors(content: Any, depth: int = 4) -> dict[str, Tensor] | None:
+    """The tensors beside a `META_KEY`, by their names in this project; None where there is none.
+
+    Args:
+        content: what a file holds: a state dict, or dictionaries around it. Where several networks
+            have a buffer, as beside an average of themselves, the averaged one is taken.
+        depth: of dictionaries that are looked into.
+    """
+    if not isinstance(content, Mapping) or not depth:
+        return None
+    found = [key for key, value in content.items() if _is_meta(key, value)]
+    if found:
+        key = min(found, key=lambda key: ("ema" not in key.lower(), len(key)))
+        prefix = key.removesuffix(META_KEY)
+        return {
+            name[len(prefix) :]: tensor
+            for name, tensor in content.items()
+            if isinstance(name, str) and name.startswith(prefix) and isinstance(tensor, Tensor)
+        }
+    inner = {str(key): described_tensors(value, depth - 1) for key, value in content.items()}
+    averaged = sorted(inner, key=lambda key: "ema" not in key.lower())
+    return next((inner[key] for key in averaged if inner[key] is not None), None)
+
+
+def _is_meta(key: Any, value: Any) -> bool:
+    named = isinstance(key, str) and key.rpartition(".")[2] == META_KEY
+    return named and isinstance(value, Tensor)
+
+
 def infer_config(state_dict: Mapping[str, Tensor]) -> DenseIsoViTConfig:
     """The configuration of a state dict in this project's own naming.
 
-    Not in the tensors, so left at their defaults: heads (`default_heads`), stage_norm_routing,
-    activations of the head, gated_half, norm_eps, skip, align_corners, value_range; and window
-    without a position embedding.
+    Where it holds `META_KEY`, that tells everything: ``infer_config(DenseIsoViT(c).state_dict()) ==
+    c``. Without, these are not in the tensors and left at their defaults: heads (`default_heads`),
+    stage_norm_routing, activations of the head, gated_half, norm_eps, skip, align_corners,
+    value_range; and window without a position embedding.
 
     Raises:
         ModelLoadError: a tensor is missing, left over or of a shape that does not fit.
     """
     state_dict = without_wrapper(state_dict)
+    if META_KEY in state_dict:
+        config = decode(state_dict.pop(META_KEY))
+        try:
+            check_shapes(config, state_dict)
+        except ModelLoadError as error:
+            raise ModelLoadError(
+                f"what the file says of its network ({META_KEY}) and its tensors contradict each "
+                f"other, so it is damaged: {error}; download or save it again"
+            ) from error
+        except (RuntimeError, OverflowError, MemoryError) as error:  # of sizes beyond any tensor
+            raise ModelLoadError(f"{META_KEY} describes no network: {error}") from error
+        return config
 
     def indices(pattern: str) -> list[int]:
         return sorted({int(match[1]) for key in state_dict if (match := re.match(pattern, key))})
@@ -98,7 +142,8 @@ def check_shapes(config: DenseIsoViTConfig, state_dict: Mapping[str, Tensor]) ->
         expected = {
             key: tuple(tensor.shape) for key, tensor in DenseIsoViT(config).state_dict().items()
         }
-    found = {key: tuple(tensor.shape) for key, tensor in state_dict.items()}
+    del expected[META_KEY]  # which no file need have
+    found = {key: tuple(tensor.shape) for key, tensor in state_dict.items() if key != META_KEY}
     wrong = [
         f"{key}: found {found.get(key, 'nothing')}, expected {expected.get(key, 'nothing')}"
         for key in sorted(expected.keys() | found.keys())

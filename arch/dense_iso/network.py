@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import ACTIVATIONS, RGB, VALUE_RANGES, DenseIsoViTConfig
+from .meta import META_KEY, encode
 from .start import initialise
 
 
@@ -157,8 +158,14 @@ class DenseIsoViT(nn.Module):
                 )
             )
             channels = layer.channels // layer.shuffle**2
+        self.register_buffer(META_KEY, encode(config))
         gain, offset = VALUE_RANGES[config.value_range]
         initialise(self, blocks=sum(config.depths), mid_grey=0.5 * gain + offset)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:  # type: ignore[no-untyped-def]
+        """The buffer describes this network, so no checkpoint replaces it or need have it."""
+        own = {**state_dict, prefix + META_KEY: encode(self.config)}
+        super()._load_from_state_dict(own, prefix, *args)
 
     def features(self, x: Tensor) -> Tensor:
         """Outputs of all stages side by side. (B, 3, window, window) -> (B, sum(dims), grid,

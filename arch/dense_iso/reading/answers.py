@@ -69,6 +69,34 @@ def complete(
     return config, settled
 
 
+def override(config: DenseIsoViTConfig, answers: Answers) -> tuple[DenseIsoViTConfig, Settled]:
+    """A configuration that its file tells completely, changed where somebody says otherwise.
+
+    Raises:
+        ModelLoadError: an answer that is impossible for this network.
+    """
+    names = ("heads", "gated_half", "norm_eps", "skip", "align_corners", "value_range", "window")
+    names = (*names, "stage_norm_routing")
+    given = {name: answers[name] for name in names if not answers.assumed(name)}
+    if len(given.get("heads", ())) == 1:
+        given["heads"] *= len(config.dims)
+    if not answers.assumed("head_activation"):
+        name, _, place = answers["head_activation"][0].partition("@")
+        per_layer = activations(
+            config.head, (name, *answers["head_activation"][1:]), place or "all"
+        )
+        given["head"] = tuple(
+            dataclasses.replace(layer, activation=name)
+            for layer, name in zip(config.head, per_layer)
+        )
+    try:
+        config = dataclasses.replace(config, **given)
+    except ValueError as error:
+        raise ModelLoadError(str(error)) from error
+    sources = {name: answers.sources[name] if name in given else "tensors" for name in names}
+    return config, [(name, getattr(config, name), sources[name]) for name in names]
+
+
 def _settle_head(
     found: Match, fields: dict[str, Any], weights: dict[str, Tensor], answers: Answers, answer
 ) -> None:

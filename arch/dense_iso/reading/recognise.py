@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ...errors import ModelLoadError
-from ..checkpoint import check_shapes, infer_config, without_wrapper
+from ..checkpoint import check_shapes, described_tensors, infer_config, without_wrapper
 from ..config import DenseIsoViTConfig
-from .answers import complete
+from ..meta import META_KEY
+from .answers import complete, override
 from .beside import match_stored, network_beside_others
 from .evidence import AmbiguousCheckpointError
 from .layers import Checkpoint, Notes, read_checkpoint
@@ -75,6 +76,14 @@ def recognise(
         ModelLoadError: an option is impossible or a weight is not finite.
     """
     answers = settle(options, sidecar, metadata)
+    described = described_tensors(state_dict)
+    if described is not None:
+        config, settled = override(infer_config(described), answers)
+        del described[META_KEY]
+        weights = {name: tensor.detach().to(torch.float32) for name, tensor in described.items()}
+        check_shapes(config, weights)
+        _check_finite(weights)
+        return Recognised(config, weights, [], settled, Notes())
     found = _match(state_dict, answers)
     quantised = [
         f"{name} ({tensor.dtype})"
@@ -94,6 +103,11 @@ def recognise(
                 f"{getattr(config, name)}; leave it out"
             )
     check_shapes(config, weights)
+    _check_finite(weights)
+    return Recognised(config, weights, found.found, settled, found.notes)
+
+
+def _check_finite(weights: Mapping[str, Tensor]) -> None:
     broken = [
         name
         for name, tensor in weights.items()
@@ -103,7 +117,6 @@ def recognise(
         raise ModelLoadError(
             f"weights are not finite (NaN or infinite) in {broken[:3]}; the file is damaged"
         )
-    return Recognised(config, weights, found.found, settled, found.notes)
 
 
 def refusal(
@@ -131,6 +144,8 @@ def _refusal(
     state_dict: Mapping[str, Any], sources: Mapping[str, Mapping[str, Any] | None]
 ) -> ModelLoadError | None:
     try:
+        if described_tensors(state_dict) is not None:  # whatever is wrong with it, it says so itself
+            return None
         found = _match(state_dict, settle(**sources))
         check_shapes(DenseIsoViTConfig(**found.fields), found.weights)
     except AmbiguousCheckpointError:

@@ -17,6 +17,7 @@ from torch import Tensor
 from fdat_dense_iso.arch.dense_iso.architecture import DenseIsoViTArch
 from fdat_dense_iso.arch.dense_iso.checkpoint import infer_config
 from fdat_dense_iso.arch.dense_iso.config import DenseIsoViTConfig, HeadLayer, pixel_shuffle_head
+from fdat_dense_iso.arch.dense_iso.meta import META_KEY
 from fdat_dense_iso.arch.dense_iso.network import GDFN, Attention, DenseIsoViT
 from fdat_dense_iso.arch.errors import ModelLoadError
 from fdat_dense_iso.arch.windowed.geometry import plan_windows
@@ -84,6 +85,7 @@ def test_configuration_is_recovered_from_the_tensors(name: str) -> None:
     config = DenseIsoViTConfig(**CONFIGS[name])
     with torch.device("meta"):
         state_dict = DenseIsoViT(config).state_dict()
+    del state_dict[META_KEY]  # with it: test_meta.py
     heads_are_not_in_the_tensors = DenseIsoViTConfig(**{**CONFIGS[name], "heads": ()})
     assert infer_config(state_dict) == heads_are_not_in_the_tensors
     assert (
@@ -298,6 +300,7 @@ def test_saved_weights_load_again() -> None:
 
 def damaged(change: str) -> dict[str, Tensor]:
     state_dict = dict(randomised(small()).state_dict())
+    del state_dict[META_KEY]
     if change == "missing":
         del state_dict["stages.1.blocks.1.gdfn.path_2.weight"]
     elif change == "extra":
