@@ -1,5 +1,5 @@
-"""Dense-Iso-ViT: the engine's speed against the plain network in the same windows, and a training
-sanity check.
+"""Dense-Iso-ViT: the speed of `upscale_image` against the plain network in the same windows, and a
+training sanity check.
 
     python -m benchmarks.dense_iso speed --threads 2
     python -m benchmarks.dense_iso train PICTURES
@@ -32,11 +32,14 @@ make_torchvision_importable()
 
 from benchmarks.measure import spread, write_figures  # noqa: E402
 from benchmarks.overfit import narrow_network, overfit, read_patches  # noqa: E402
+from fdat_dense_iso.arch import load_model  # noqa: E402
 from fdat_dense_iso.arch.dense_iso.config import DenseIsoViTConfig, HeadLayer, pixel_shuffle_head  # noqa: E402
 from fdat_dense_iso.arch.dense_iso.engine.run import InferenceDenseIsoViT  # noqa: E402
 from fdat_dense_iso.arch.dense_iso.network import DenseIsoViT  # noqa: E402
 from fdat_dense_iso.arch.dense_iso.reading.options import activations  # noqa: E402
 from fdat_dense_iso.arch.windowed.network import WindowedUpscaler  # noqa: E402
+from fdat_dense_iso.upscale import upscale_image  # noqa: E402
+from fdat_dense_iso.upscale.precision import cast_copy  # noqa: E402
 
 app = typer.Typer(add_completion=False, help=__doc__)
 console = Console(width=140)
@@ -143,35 +146,40 @@ def counted(work: Callable[[], object]) -> int:
 def measure(
     activation: str, place: str, size: int, runs: int, device: str, half: torch.dtype
 ) -> dict[str, Any]:
-    """Median seconds of the plain network, the engine, and the engine in ``half``, on one image."""
+    """Median seconds of the plain network in its windows, and of `upscale_image` with the same
+    weights in float32 and in ``half``, on one image."""
     torch.manual_seed(0)
     config = DenseIsoViTConfig(head=_with_activation(activation, place))
-    engine = InferenceDenseIsoViT(config).eval()
+    network = DenseIsoViT(config).eval()
     with torch.no_grad():
-        for (
-            parameter
-        ) in engine.head.parameters():  # as large as a trained one's, so that errors mean something
+        # as large as a trained one's, so that errors mean something
+        for parameter in network.head.parameters():
             fan = parameter[0].numel() if parameter.ndim > 1 else 400
             parameter.copy_(torch.randn_like(parameter) / math.sqrt(fan))
-    plain = DenseIsoViT(config).eval()
-    plain.load_state_dict(engine.state_dict())
-    lower = InferenceDenseIsoViT(config).eval()
-    lower.load_state_dict(engine.state_dict())
-    wrap = lambda network: WindowedUpscaler(network, window=config.window, scale=config.scale)  # noqa: E731
-    models = {"plain": wrap(plain), "engine": wrap(engine), "half": wrap(lower.to(half))}
-    for model in models.values():
-        model.to(device)
+    plain = WindowedUpscaler(network, window=config.window, scale=config.scale).to(device)
+    model = load_model(network.state_dict())
     image = torch.rand(1, 3, size, size, device=device)
-    images = {"plain": image, "engine": image, "half": image.to(half)}
+    picture = image.permute(0, 2, 3, 1)  # (B, H, W, C), as users have it
+    precision = {torch.bfloat16: "bf16", torch.float16: "fp16"}[half]
+    work = {
+        "plain": lambda: plain(image),
+        "engine": lambda: upscale_image(model, picture, device=device, precision="fp32"),
+        "half": lambda: upscale_image(model, picture, device=device, precision=precision),
+    }
     with torch.inference_mode():
-        precise = models["engine"](image)
-        error = float((precise - models["plain"](image)).abs().max())
-        half_error = float((models["half"](images["half"]) - precise).square().mean())
-        operations = counted(lambda: models["engine"](image))
-        times: dict[str, list[float]] = {name: [] for name in models}
+        lower = cast_copy(model, half)
+        model.to(device), lower.to(device)
+        precise = model.model(image)
+        error = float((precise - plain(image)).abs().max())
+        half_error = float((lower.model(image.to(half)).float() - precise).square().mean())
+        operations = counted(lambda: model.model(image))
+        del lower
+        times: dict[str, list[float]] = {name: [] for name in work}
+        for name in work:  # what is made of the weights once is not timed
+            work[name]()
         for _ in range(runs):
-            for name, model in models.items():
-                times[name].append(_seconds(lambda m=model, x=images[name]: m(x), device))
+            for name in work:
+                times[name].append(_seconds(work[name], device))
     medians = {name: statistics.median(values) for name, values in times.items()}
     return {
         **medians,

@@ -190,3 +190,31 @@ def test_what_was_added_to_a_network_counts(name: str, part: str, change, mode: 
     result = upscale_image(model, image, mode=mode)
     assert (result - expected).abs().max() <= 1e-5
     assert (result - before).abs().max() >= 1e-3
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_head_is_composed_once_per_model(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a model of the published size it takes half a minute on a CPU, and a picture a second."""
+    engine, calls = sys.modules["fdat_dense_iso.arch.dense_iso.engine.run"], []
+    fold_head = engine.fold_head
+
+    def counting(convolutions, *arguments):
+        weight = convolutions[0].weight
+        if not weight.is_meta:  # of a dry run
+            calls.append(weight.dtype)
+        return fold_head(convolutions, *arguments)
+
+    monkeypatch.setattr(engine, "fold_head", counting)
+    model, image = dense_iso(), picture(20, 30)
+    for _ in range(3):
+        upscale_image(model, image, precision=precision, device="cpu")
+    assert len(calls) == 1
+    model.to(torch.device("cpu"))  # as other nodes do, with what is there already
+    upscale_image(model, image, precision=precision, device="cpu")
+    assert len(calls) == 1
+    with torch.no_grad():
+        model.model.network.head[-1].bias += 0.1
+    upscale_image(model, image, precision=precision, device="cpu")
+    assert len(calls) == 2
