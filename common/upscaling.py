@@ -34,7 +34,7 @@ UPSCALING: tuple[Option, ...] = (
         step=8,
         unset=0,
         text="Largest side of a tile in pixels; {unset}: automatic.",
-        more="They are pixels of the input; automatic is by the model and the free memory.",
+        more="Pixels are those of the input; automatic: by the model and the free memory.",
     ),
     Option(
         name="overlap",
@@ -43,8 +43,8 @@ UPSCALING: tuple[Option, ...] = (
         offered=1024,
         unset=-1,
         text="Overlap of tiles in pixels; {unset}: automatic.",
-        more="It is the smallest one between neighbours; automatic is 32, less for small tiles, or "
-        "what the model asks for.",
+        more="The least between neighbours; automatic: 32, less for small tiles, or what the "
+        "model asks for.",
     ),
     Option(
         name="batch",
@@ -53,7 +53,7 @@ UPSCALING: tuple[Option, ...] = (
         offered=64,
         unset=0,
         text="Tiles per model call; {unset}: automatic.",
-        more="Automatic is one large tile, or several small ones.",
+        more="Automatic: one large tile, or several small ones.",
     ),
     Option(
         name="precision",

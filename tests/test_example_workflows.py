@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.helpers.node_schemas import node_schemas
 from tests.helpers.workflow_files import ACTIVE, FOLDER, WORKFLOWS, api_graph, read_workflow
+from tools.node_schemas import node_schemas
 
 SCHEMAS = {schema.node_id: schema for schema in node_schemas()}
 

@@ -52,8 +52,8 @@ RUNS_CODE = {"eval", "exec", "compile", "__import__"}
 RUNS_PROGRAMS = {"subprocess", "dill", "cloudpickle"}
 
 # TODO: empty these three
-KNOWN_CIRCLES = [["nodes.py", "nodes_video.py"]]
-PREFIX_ALLOWED = {"nodes_video.py"}
+KNOWN_CIRCLES: list[list[str]] = []
+PREFIX_ALLOWED: set[str] = set()
 TOO_LONG = {
     "arch/dense_iso/reading/block.py",
     "benchmarks/fdat.py",

@@ -13,7 +13,6 @@ from torch import nn
 from ..common.fingerprint import Fingerprint, fingerprint
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-PRECISIONS = ("auto", *DTYPES)
 
 
 def resolve_precision(
@@ -28,7 +27,7 @@ def resolve_precision(
         return auto
     if precision not in DTYPES:
         raise ValueError(
-            f"precision {precision!r} is not known; use one of {', '.join(PRECISIONS)}"
+            f"precision {precision!r} is not known; use one of auto, {', '.join(DTYPES)}"
         )
     dtype = DTYPES[precision]
     if not supports(model, dtype):

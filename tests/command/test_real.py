@@ -27,16 +27,9 @@ from fdat_dense_iso.arch import describe, load_model
 from fdat_dense_iso.arch.dense_iso.config import DenseIsoViTConfig, pixel_shuffle_head
 from fdat_dense_iso.arch.dense_iso.network import DenseIsoViT
 from fdat_dense_iso.command import main as cli
-from fdat_dense_iso.upscale import (
-    ALPHA_MODES,
-    COLOUR_FIXES,
-    ENSEMBLES,
-    MODES,
-    PRECISIONS,
-    SEAMLESS,
-    parse_target,
-    upscale_image,
-)
+from fdat_dense_iso.common.option import offered_in
+from fdat_dense_iso.common.upscaling import UPSCALING
+from fdat_dense_iso.upscale import parse_target, upscale_image
 from tests.helpers.paths import ROOT
 
 
@@ -63,18 +56,12 @@ def largest_difference(found: np.ndarray, expected: np.ndarray) -> int:
     return np.abs(found.astype(int) - expected).max()
 
 
-def test_choices_are_those_of_upscale_image():
-    parameters = inspect.signature(cli.main, eval_str=True).parameters
-    choices_by_name = {
-        "mode": MODES,
-        "alpha": ALPHA_MODES,
-        "precision": PRECISIONS,
-        "seamless": SEAMLESS,
-        "ensemble": ENSEMBLES,
-        "colour_fix": COLOUR_FIXES,
-    }
-    for name, choices in choices_by_name.items():
-        assert get_args(get_args(parameters[name].annotation)[0]) == choices
+def test_flags_are_those_of_upscale_image():
+    parameters = inspect.signature(cli.main).parameters
+    for option in offered_in("command", UPSCALING):
+        described = get_args(parameters[option.name].annotation)[0]
+        assert not option.choices or get_args(described) == option.choices
+        assert parameters[option.name].default == option.default
     only_python = {"image", "progress", "placement", "preview", "dtype", "output_device"}
     assert set(inspect.signature(upscale_image).parameters) - set(parameters) == only_python
 
@@ -270,3 +257,27 @@ def test_ctrl_c(tmp_path: Path, checkpoint: Path):
         written <= found and len(found - written) <= 1
     )  # interrupted between writing and saying so
     assert all(read_picture_file(tmp_path / "out" / name).shape == (192, 192, 3) for name in found)
+
+
+def test_several_pictures_compose_a_folded_head_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = pixel_shuffle_head(fusion_width=8, widths=(8, 8, 8, 8))
+    config = DenseIsoViTConfig(dims=(8,), depths=(1,), heads=(2,), hidden=(8,), head=head)
+    model = tmp_path / "dense_iso.safetensors"
+    safetensors.torch.save_file(DenseIsoViT(config).state_dict(), model)
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        write_png(tmp_path / "in" / f"{number}.png", samples(3, 8))
+    engine, calls = sys.modules["fdat_dense_iso.arch.dense_iso.engine.run"], []
+    fold_head = engine.fold_head
+
+    def counting(convolutions, *arguments):
+        if not convolutions[0].weight.is_meta:  # of a dry run
+            calls.append(1)
+        return fold_head(convolutions, *arguments)
+
+    monkeypatch.setattr(engine, "fold_head", counting)
+    arguments = [tmp_path / "in", tmp_path / "out", "--model", model, "--device", "cpu"]
+    assert CliRunner().invoke(cli.app, list(map(str, arguments))).exit_code == 0
+    assert len(list((tmp_path / "out").iterdir())) == 3 and len(calls) == 1

@@ -319,7 +319,7 @@ def test_odd_sizes(tmp_path: Path, caplog, size, pixel_format: str, stored) -> N
     ("encoding", "suffix", "message"),
     [
         (Encoding(codec="mpeg2"), ".mp4", "codec 'mpeg2' is not known; use one of auto, h264"),
-        (Encoding(pixel_format="rgb24"), ".mp4", "pixel format 'rgb24' is not known"),
+        (Encoding(pixel_format="rgb24"), ".mp4", "pixel_format 'rgb24' is not known"),
         (Encoding(codec="h264"), ".webm", r"\.webm files hold av1, vp9, not h264"),
         (
             Encoding(codec="av1", pixel_format="yuv444p"),

@@ -1,0 +1,101 @@
+"""The nodes with stand-ins for the host: what they hand on, and what they say."""
+
+from __future__ import annotations
+
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fdat_dense_iso.common.encoding import ENCODING
+from fdat_dense_iso.common.option import offered_in
+from fdat_dense_iso.common.upscaling import UPSCALING
+from tools.node_schemas import imported_nodes
+
+
+@pytest.fixture
+def nodes() -> ModuleType:
+    with imported_nodes() as nodes:
+        nodes.host = SimpleNamespace(
+            attach_patcher=lambda model: None,
+            image_model=lambda model: model,
+            model_path=lambda name: name,
+            output=lambda dtype: {"dtype": dtype},
+            preview=lambda: None,
+            progress=lambda: None,
+            HostPlacement=lambda model: None,
+        )
+        return nodes
+
+
+def handed_on(nodes: ModuleType, **inputs: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    nodes.adopt = lambda model: model
+    nodes.upscale_image = lambda model, image, **options: found.update(options)
+    nodes.UpscaleImage.execute("model", "image", **inputs)
+    return {name: found[name] for name in found.keys() - {"placement", "preview", "progress"}}
+
+
+def test_inputs_that_are_not_given_have_their_defaults(nodes: ModuleType) -> None:
+    declared = {option.name: option.default for option in offered_in("command", UPSCALING)}
+    assert handed_on(nodes) == declared | {"dtype": "auto"}
+
+
+def test_values_of_widgets_become_arguments(nodes: ModuleType) -> None:
+    given = {"tile": 0, "overlap": -1, "batch": 0, "target": "", "mode": "tile", "mask": None}
+    expected = {"tile": None, "overlap": None, "batch": None, "target": None, "mode": "tile"}
+    assert expected.items() <= handed_on(nodes, **given).items()
+    given = {"tile": 64, "overlap": 0, "batch": 3, "target": "2x", "output_dtype": "fp16"}
+    expected = {**given, "dtype": "fp16"}
+    del expected["output_dtype"]
+    assert expected.items() <= handed_on(nodes, **given).items()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "answer"),
+    [
+        ({}, True),
+        ({"target": None, "codec": None, "crf": None, "pixel_format": None}, True),
+        ({"crf": -1, "codec": "hevc"}, True),
+        ({"crf": 60, "codec": "h264"}, "crf is 60; h264 takes 0 (best) to 51"),
+        ({"codec": "mpeg2"}, "codec 'mpeg2' is not known; use one of auto, h264, hevc, av1, vp9"),
+    ],
+)
+def test_videos_are_checked_before_any_work(
+    nodes: ModuleType, inputs: dict[str, Any], answer: object
+) -> None:
+    pytest.importorskip("av")
+    assert nodes.UpscaleVideo.validate_inputs(**inputs) == answer
+
+
+def test_videos_have_the_options_of_pictures(nodes: ModuleType) -> None:
+    found = [one.id for one in nodes.UpscaleVideo.define_schema().inputs]
+    options = offered_in("video", (*UPSCALING, *ENCODING))
+    assert found == ["upscale_model", "video", *(option.name for option in options)]
+
+
+GUESSED = ("assumed skip=bilinear", "by file order: q, k", "guessed: heads", "guessed: the norm")
+
+
+@pytest.mark.parametrize(
+    ("assumptions", "said"),
+    [
+        ((), None),
+        (("assumed skip=bilinear", "the larger of two networks"), None),
+        (GUESSED[:3], "Not certain: by file order: q, k; guessed: heads; assumed skip=bilinear."),
+        (GUESSED, "Not certain: by file order: q, k; guessed: heads; guessed: the norm."),
+    ],
+)
+@pytest.mark.parametrize("hidden", [True, False])
+def test_the_loader_says_what_was_guessed(
+    nodes: ModuleType, assumptions: tuple[str, ...], said: str | None, hidden: bool
+) -> None:
+    told: list[tuple[str | None, str]] = []
+    nodes.host.tell = lambda node, text: told.append((node, text))
+    network = SimpleNamespace(assumptions=assumptions) if assumptions else SimpleNamespace()
+    nodes.load_model = lambda path: SimpleNamespace(model=network)
+    if hidden:  # old hosts may lack it
+        nodes.LoadUpscaleModel.hidden = SimpleNamespace(unique_id="7")
+    nodes.LoadUpscaleModel.execute("net.pth")
+    advice = " Upscale Model Info lists everything that was assumed."
+    assert told == ([] if said is None else [("7" if hidden else None, said + advice)])

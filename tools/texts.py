@@ -1,0 +1,144 @@
+"""Writes the English texts that are made of declarations: the locale of the nodes, and the tables
+of options in the documentation.
+
+    python -m tools.texts            # after an option or a node has changed
+    python -m tools.texts --check    # says which files are not as they would be written
+
+A table stands in a page between ``<!-- options -->`` and ``<!-- /options -->``; where a page has
+several, each has its name: ``<!-- options videos -->``. Translations are written by hand, and
+tests/test_node_texts.py says what they lack.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fdat_dense_iso.common.encoding import ENCODING
+from fdat_dense_iso.common.option import Option, Place, offered_in
+from fdat_dense_iso.common.upscaling import UPSCALING
+from fdat_dense_iso.cpu_torchvision import make_torchvision_importable
+
+from .node_schemas import node_schemas, texts
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCALE = ROOT / "locales" / "en" / "nodeDefs.json"
+HELP = ROOT / "web" / "docs"
+LEFT_OUT = "left out"  # of an option on the command line
+
+
+def written() -> dict[Path, str]:
+    """Every file that holds such texts, with the contents that it ought to have."""
+    return {LOCALE: locale()} | {
+        page: with_tables(page.read_text(encoding="utf-8"), of_page)
+        for page, of_page in tables().items()
+    }
+
+
+def locale() -> str:
+    """The English locale: what the schemas of the nodes say."""
+    all_texts = {schema.node_id: texts(schema) for schema in node_schemas()}
+    return json.dumps(all_texts, indent=2, ensure_ascii=False) + "\n"
+
+
+def tables() -> dict[Path, dict[str, str]]:
+    """The tables of every page by the name that its marker gives, "" where it gives none."""
+    from fdat_dense_iso.arch.dense_iso.reading.options import OPTIONS  # imports torch
+
+    return {
+        HELP / "FDATDenseIsoUpscale.md": {"": option_table(UPSCALING, "picture")},
+        HELP / "FDATDenseIsoUpscaleVideo.md": {
+            "": option_table((*UPSCALING, *ENCODING), "video"),
+        },
+        ROOT / "docs" / "cli.md": {
+            "upscaling": option_table(UPSCALING, "command"),
+            "videos": option_table(ENCODING, "command"),
+        },
+        ROOT / "docs" / "dense-iso-vit.md": {"": checkpoint_table(OPTIONS)},
+    }
+
+
+def with_tables(text: str, by_name: Mapping[str, str]) -> str:
+    """A page with its tables between their markers; one without markers is not put in."""
+    for name, table in by_name.items():
+        marker = f"<!-- options{name and ' ' + name} -->"
+        between = re.compile(rf"(?<={re.escape(marker)}\n).*?(?=<!-- /options -->)", re.DOTALL)
+        text = between.sub(lambda _, table=table: f"\n{table}\n", text, count=1)
+    return text
+
+
+def option_table(options: Iterable[Option], place: Place) -> str:
+    """One row for each option that this place offers."""
+    heads = ("option" if place == "command" else "name", "values", "default", "what it is")
+    return markdown_table(heads, [row(option, place) for option in offered_in(place, options)])
+
+
+def row(option: Option, place: Place) -> tuple[str, str, str, str]:
+    """Name, values, default, and the text with what pages add to it."""
+    if place == "command":
+        flags = option.flags or (f"--{option.name.replace('_', '-')}",)
+        name, default, unset = code(flags), option.default, LEFT_OUT
+    else:
+        name, default, unset = option.name, option.shown, str(option.unset) or "empty"
+    sentences = f"{option.sentence(unset)} {option.more}".strip()
+    return name, values(option, place), "" if default in (None, "") else code([default]), sentences
+
+
+def values(option: Option, place: Place) -> str:
+    """What an option takes, in the words of a table."""
+    if option.choices:
+        return code(option.choices)
+    if option.least is not None:
+        least, largest = option.least, option.largest
+        limits = f"from {least}" if largest is None else f"{least} to {largest}"
+        return limits if place == "command" or option.unset is None else f"{option.unset}, {limits}"
+    words = {"int": "a number", "float": "a number", "bool": "on, off", "text": "text"}
+    return words.get(option.kind, "a picture" if place == "command" else "a mask")
+
+
+def checkpoint_table(options: Mapping[str, Any]) -> str:
+    """One row for each question that a Dense-Iso-ViT's tensors leave open; ``options`` have a
+    default and a help, and perhaps choices."""
+    rows = []
+    for name, option in options.items():
+        default = option.default if isinstance(option.default, tuple) else (option.default,)
+        shown = "" if option.default is None else code([",".join(map(str, default))])
+        rows.append((code([name]), code(getattr(option, "choices", ())), shown, option.help))
+    return markdown_table(("option", "values", "default", "what it is"), rows)
+
+
+def code(words: Iterable[Any]) -> str:
+    """Words as code, between commas."""
+    return ", ".join(f"`{word}`" for word in words)
+
+
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table without the columns that are empty, its last line ended."""
+    shown = [column for column, cells in enumerate(zip(*rows)) if any(cells)]
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join("|" + "".join(f" {line[i]} |" for i in shown) + "\n" for line in lines)
+
+
+def main() -> None:
+    """Write what differs, or only say so."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 if a file differs")
+    check = parser.parse_args().check
+    make_torchvision_importable()
+    differing = {
+        path: text for path, text in written().items() if path.read_text(encoding="utf-8") != text
+    }
+    for path, text in differing.items():
+        print(f"{path.relative_to(ROOT)} {'differs' if check else 'written'}")
+        if not check:
+            path.write_text(text, encoding="utf-8")
+    if check and differing:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
