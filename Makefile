@@ -33,8 +33,10 @@ test: $(VENV)/installed-test
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m pytest -q -rs
 
+# pyright follows no __path__ (see fdat_dense_iso.py), but links.
 check: test
 	$(BIN)/python -m ruff format --check .
+	mkdir -p $(VENV)/pyright && ln -sfn ../.. $(VENV)/pyright/fdat_dense_iso
 	$(BIN)/python -m pyright
 
 # Measures everything that docs/benchmarks.md shows and writes that page: on an otherwise idle machine, an hour.

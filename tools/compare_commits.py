@@ -90,7 +90,7 @@ def pack_in(worktree: Path) -> SimpleNamespace:
     prefix = "fdat_dense_iso." if (worktree / "fdat_dense_iso.py").exists() else ""
     importlib.import_module(prefix + "cpu_torchvision").make_torchvision_importable()
     arch, upscale = (importlib.import_module(prefix + name) for name in ("arch", "upscale"))
-    if not Path(arch.__file__).is_relative_to(worktree):
+    if not Path(str(arch.__file__)).is_relative_to(worktree):
         raise RuntimeError(f"{arch.__file__} was imported, not that of the commit in {worktree}")
     return SimpleNamespace(load=arch.load_model, upscale=upscale.upscale_image)
 
