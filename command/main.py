@@ -312,7 +312,8 @@ def upscale_file(
             return upscale_video_file(
                 job, upscale, upscaler.size, settings, files.video, progress, console, **limits
             )
-    from ..picture.vips import check_writable, read_picture, write_picture
+    from ..picture.read import read_picture
+    from ..picture.write import check_writable, write_picture
 
     picture = read_picture(job.source, max_pixels=files.max_pixels)
     height, width, _ = picture.pixels.shape

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from spandrel import ImageModelDescriptor
     from torch import Tensor
 
-    from ..picture.vips import Picture
+    from ..picture.formats import Picture
     from ..upscale import Target
 
 
@@ -30,7 +30,7 @@ def read_mask(path: Path | None, max_pixels: int) -> Any:
     """(H, W) float32 in [0, 1]: the mean of a picture's colours, where it is transparent 0."""
     if path is None:
         return None
-    from ..picture.vips import read_picture
+    from ..picture.read import read_picture
 
     try:
         pixels = read_picture(path, max_pixels=max_pixels).pixels

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .vips import format_of_name
+from .formats import format_of_name
 
 logger = logging.getLogger(__name__)
 

@@ -27,7 +27,8 @@ from tests.helpers.picture_cases import (
 
 pytest.importorskip("pyvips")
 from fdat_dense_iso.picture import exif as picture_exif
-from fdat_dense_iso.picture.vips import read_picture, write_picture
+from fdat_dense_iso.picture.read import read_picture
+from fdat_dense_iso.picture.write import write_picture
 
 
 def tiff_header_on(exif: Image.Exif) -> bytes:
@@ -263,7 +264,7 @@ def test_broken_exif_of_tiff_costs_only_the_exif(
     def broken(tiff: bytes) -> bytes:
         raise picture_exif.ExifError("a directory lies outside of the file")
 
-    monkeypatch.setattr("fdat_dense_iso.picture.vips.exif_of_tiff", broken)
+    monkeypatch.setattr("fdat_dense_iso.picture.read.exif_of_tiff", broken)
     write_tiff(tmp_path / "x.tif", samples(3, 8))
     np.testing.assert_array_equal(
         read_picture(tmp_path / "x.tif").pixels, expected_pixels(samples(3, 8))

@@ -1,0 +1,107 @@
+"""The picture formats of the command line, and what a picture is between reading and writing.
+
+file -> pixels (H, W, C) float32 in [0, 1], depth, metadata -> file
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyvips
+
+pyvips.cache_set_max(0)  # a cached operation would keep the last pictures in memory
+
+PNG_START = b"\x89PNG\r\n\x1a\n"
+EXIF_PREFIX = b"Exif\0\0"  # of EXIF in JPEG, and of what libvips calls exif-data
+
+
+class PictureError(ValueError):
+    """A picture file that cannot be read or written; the message says why, without the file's
+    name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """What one file format is called and can hold."""
+
+    name: str
+    suffixes: tuple[str, ...]
+    pattern: bytes  # regular expression for the first bytes
+    loader: str
+    bits: int = 8
+    alpha: bool = True
+    grey: bool = True
+    longest_side: int = 2**31 - 1
+
+
+PNG = Format(
+    name="PNG", suffixes=(".png",), pattern=rb"\x89PNG\r\n\x1a\n", loader="pngload_buffer", bits=16
+)
+JPEG = Format(
+    name="JPEG",
+    suffixes=(".jpg", ".jpeg", ".jpe", ".jfif"),
+    pattern=rb"\xff\xd8\xff",
+    loader="jpegload_buffer",
+    alpha=False,
+    longest_side=65_535,
+)
+WEBP = Format(
+    name="WebP",
+    suffixes=(".webp",),
+    pattern=rb"RIFF.{4}WEBP",
+    loader="webpload_buffer",
+    grey=False,
+    longest_side=16_383,
+)
+TIFF = Format(
+    name="TIFF",
+    suffixes=(".tif", ".tiff"),
+    pattern=rb"II[*+]\x00|MM\x00[*+]",
+    loader="tiffload_buffer",
+    bits=16,
+)
+FORMATS = (PNG, JPEG, WEBP, TIFF)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Metadata:
+    """Everything in a picture file that goes into the written file beside the pixels."""
+
+    resolution: tuple[float, float] = (
+        1.0,
+        1.0,
+    )  # pixels per millimetre, horizontally and vertically
+    profile: bytes | None = None
+    exif: bytes | None = None  # beginning with its TIFF header
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    png_text: bytes = b""  # whole chunks
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Picture:
+    """A decoded picture.
+
+    `pixels` is (H, W, C) float32 in [0, 1] with C = 1 (grey), 3 (RGB) or 4 (RGB and alpha). Where
+    `grey` holds, the file is grey, and four channels stand for grey with alpha: the first three are
+    equal when read, and averaged when written. `bits` per channel is 8 or 16.
+    """
+
+    pixels: np.ndarray
+    bits: int
+    grey: bool
+    metadata: Metadata
+
+
+def format_of_name(path: Path) -> Format | None:
+    """The format that a file's name stands for; None for every other name."""
+    suffix = path.suffix.lower()
+    return next((entry for entry in FORMATS if suffix in entry.suffixes), None)
+
+
+def reason_of(error: pyvips.Error) -> str:
+    """What libvips says, in one line; for broken PNG headers that is nothing."""
+    lines = [line.strip() for line in str(error.detail).splitlines() if line.strip()]
+    return f" ({'; '.join(dict.fromkeys(lines))})" if lines else ""
