@@ -1,14 +1,9 @@
-"""Videos, upscaled by a stand-in for the model that repeats every pixel.
-
-More than 400 lines, because reading, timing, encoding and resuming are shown on the same few clips.
-"""
+"""Videos, upscaled by a stand-in for the model that repeats every pixel."""
 
 from __future__ import annotations
 
-import logging
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,64 +12,16 @@ import torch
 pytest.importorskip("av")
 import av
 
-from fdat_dense_iso.picture.files import VIDEO_SUFFIXES
 from fdat_dense_iso.video import (
     Encoding,
     PictureVideo,
-    UnsupportedStreamError,
     VideoError,
     VideoFile,
     VideoJob,
 )
-from fdat_dense_iso.video.colour import Colour, FrameMaker
-from fdat_dense_iso.video.write import CONTAINERS, SEGMENT_FRAMES, SegmentEncoder
+from fdat_dense_iso.video.write import SEGMENT_FRAMES
 from tests.helpers.video_cases import MIRRORED, TURNED, Clip, probe, write_clip
-
-FINE = Encoding(crf=4)  # so that what is seen is not the encoder's doing
-
-
-class Doubler:
-    """Repeats every pixel; remembers how often it was called, and may misbehave on demand."""
-
-    def __init__(self, factor: int = 2) -> None:
-        self.factor = factor
-        self.shapes: list[tuple[int, ...]] = []
-        self.errors: dict[int, BaseException] = {}
-
-    def __call__(self, frames: torch.Tensor, progress) -> torch.Tensor:
-        self.shapes.append(tuple(frames.shape))
-        progress(1, 2)
-        if len(self.shapes) in self.errors:
-            raise self.errors[len(self.shapes)]
-        progress(2, 2)
-        return frames.repeat_interleave(self.factor, 1).repeat_interleave(self.factor, 2)
-
-
-def upscale(
-    source: Path, target: Path, *, factor: int = 2, run=None, encoding: Encoding = FINE, **options
-) -> VideoJob:
-    with VideoFile(source) as video:
-        height, width = video.size
-        job = VideoJob(
-            video, target, size=(height * factor, width * factor), encoding=encoding, **options
-        )
-        job.run(run or Doubler(factor))
-    return job
-
-
-def assert_same_pictures(
-    result: list[np.ndarray], source: list[np.ndarray], *, factor: int = 2
-) -> None:
-    """Up to what encoding finely and resampling the chroma twice cost."""
-    assert len(result) == len(source)
-    for got, frame in zip(result, source, strict=True):
-        expected = frame.repeat(factor, 0).repeat(factor, 1)
-        assert got.shape == expected.shape
-        assert np.abs(got - expected).mean() < 0.7
-
-
-# What is kept
-# -----------------------------------------------------------------------------------------------
+from tests.helpers.video_jobs import FINE, Doubler, assert_same_pictures, upscale
 
 
 @pytest.mark.parametrize(
@@ -203,180 +150,6 @@ def test_equal_frames_are_computed_once(tmp_path: Path) -> None:
     assert_same_pictures(probe(tmp_path / "out.mp4").luma, probe(tmp_path / "in.mkv").luma)
 
 
-# How it is encoded
-# ------------------------------------------------------------------------------------------
-
-
-class TimelessStream:
-    """A stream whose encoder says nothing sensible about when to decode.
-
-    FFmpeg's x265 does so for segments shorter than its delay: the times come from memory never
-    written.
-    """
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def encode(self, frame: av.VideoFrame | None) -> list[av.Packet]:
-        packets = self._stream.encode(frame)
-        for packet in packets:
-            packet.dts -= 712964571283
-        return packets
-
-
-@pytest.mark.parametrize("frames", [1, 2, 3, SEGMENT_FRAMES])
-@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
-def test_decoding_times_do_not_depend_on_the_encoder(
-    codec: str, frames: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    encoding = Encoding(codec=codec, crf=30).resolved(8, ".mkv")
-    colour = Colour(matrix=1, range=1, primaries=1, transfer=1)
-    frame = FrameMaker(encoding.pixel_format, colour, 64, 72)
-    encoder = SegmentEncoder(encoding, (64, 72), Fraction(30000, 1001), colour, Fraction(1))
-    begin = SegmentEncoder._open
-
-    def begin_timeless(self: SegmentEncoder) -> None:
-        begin(self)
-        self._stream = TimelessStream(self._stream)
-
-    monkeypatch.setattr(SegmentEncoder, "_open", begin_timeless)
-    for shade in range(frames):
-        encoder.add(frame(torch.full((64, 72, 3), shade / 50)))
-    packets = encoder.finish()
-    assert encoder.delay == {"h264": 2, "hevc": 2, "av1": 0, "vp9": 0}[codec]
-    assert sorted(shown for _, shown, _ in packets) == list(range(frames))
-    assert [decoded for _, _, decoded in packets] == [
-        place - encoder.delay for place in range(frames)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("encoding", "suffix", "expected"),
-    [
-        (Encoding(crf=30), ".mp4", ("h264", "yuv420p")),
-        (Encoding(codec="hevc"), ".mkv", ("hevc", "yuv420p")),
-        (Encoding(codec="av1", pixel_format="yuv420p10le"), ".mp4", ("av1", "yuv420p10le")),
-        (Encoding(codec="vp9", pixel_format="yuv444p"), ".webm", ("vp9", "yuv444p")),
-        (Encoding(), ".webm", ("vp9", "yuv420p")),
-        (Encoding(pixel_format="yuv422p10le"), ".mov", ("hevc", "yuv422p10le")),
-        (Encoding(codec="h264", pixel_format="yuv444p"), ".m4v", ("h264", "yuv444p")),
-    ],
-    ids=lambda value: str(value) if isinstance(value, str) else None,
-)
-def test_encoding_can_be_chosen(
-    tmp_path: Path, encoding: Encoding, suffix: str, expected: tuple[str, str]
-) -> None:
-    write_clip(tmp_path / "in.mp4", Clip(frames=50, audio=(), width=72))
-    upscale(tmp_path / "in.mp4", tmp_path / f"out{suffix}", encoding=encoding)
-    before, after = probe(tmp_path / "in.mp4"), probe(tmp_path / f"out{suffix}")
-    assert (after.codec, after.pixel_format) == expected
-    assert after.times == pytest.approx(before.times, abs=0.0005)  # Matroska counts milliseconds
-    assert all(
-        np.abs(a - b.repeat(2, 0).repeat(2, 1)).mean() < 2 for a, b in zip(after.luma, before.luma)
-    )
-
-
-def test_quality_can_be_chosen(tmp_path: Path) -> None:
-    write_clip(tmp_path / "in.mp4", Clip(audio=()))
-    sizes = []
-    for crf in (5, 18, 40):
-        upscale(tmp_path / "in.mp4", tmp_path / f"{crf}.mp4", encoding=Encoding(crf=crf))
-        sizes.append((tmp_path / f"{crf}.mp4").stat().st_size)
-    assert sizes[0] > 1.5 * sizes[1] > 2 * sizes[2]
-
-
-@pytest.mark.parametrize(
-    ("size", "pixel_format", "stored"),
-    [
-        ((33, 45), "yuv420p", (34, 46)),
-        ((33, 45), "yuv422p", (33, 46)),
-        ((33, 45), "yuv444p", (33, 45)),
-        ((32, 46), "yuv420p", (32, 46)),
-    ],
-)
-def test_odd_sizes(tmp_path: Path, caplog, size, pixel_format: str, stored) -> None:
-    """A pixel format with halved chroma needs an even size: the last row or column is repeated, and
-    that is said."""
-    write_clip(
-        tmp_path / "in.mkv",
-        Clip(codec="ffv1", pixel_format="yuv444p", height=size[0], width=size[1], frames=2),
-    )
-    caplog.set_level(logging.WARNING)
-    job = upscale(
-        tmp_path / "in.mkv",
-        tmp_path / "out.mp4",
-        factor=1,
-        encoding=Encoding(pixel_format=pixel_format, crf=1),
-    )
-    before, after = probe(tmp_path / "in.mkv"), probe(tmp_path / "out.mp4")
-    assert job.size == after.size == stored
-    assert ("45x33 becomes" in caplog.text) == (stored != size)
-    padding = [(0, large - small) for large, small in zip(stored, size)]
-    assert np.abs(after.luma[0] - np.pad(before.luma[0], padding, "edge")).mean() < 0.7
-
-
-@pytest.mark.parametrize(
-    ("encoding", "suffix", "message"),
-    [
-        (Encoding(codec="mpeg2"), ".mp4", "codec 'mpeg2' is not known; use one of auto, h264"),
-        (Encoding(pixel_format="rgb24"), ".mp4", "pixel_format 'rgb24' is not known"),
-        (Encoding(codec="h264"), ".webm", r"\.webm files hold av1, vp9, not h264"),
-        (
-            Encoding(codec="av1", pixel_format="yuv444p"),
-            ".mp4",
-            "libsvtav1 does not encode yuv444p; it encodes yuv420p",
-        ),
-        (Encoding(codec="h264", crf=60), ".mp4", "crf is 60; h264 takes 0 .* to 51"),
-        (Encoding(), ".avi", r"cannot write '\.avi' videos; give a name in \.mp4"),
-    ],
-)
-def test_bad_encodings_are_refused_before_any_work(
-    tmp_path: Path, encoding: Encoding, suffix: str, message: str
-) -> None:
-    write_clip(tmp_path / "in.mp4", Clip(frames=2))
-    run = Doubler()
-    with pytest.raises(VideoError, match=message):
-        upscale(tmp_path / "in.mp4", tmp_path / f"out{suffix}", encoding=encoding, run=run)
-    assert run.shapes == []
-    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
-
-
-def test_a_size_that_the_encoder_refuses(tmp_path: Path) -> None:
-    write_clip(tmp_path / "in.mp4", Clip(frames=2))
-    with (
-        VideoFile(tmp_path / "in.mp4") as video,
-        pytest.raises(VideoError, match="libx264 refuses 20000x64"),
-    ):
-        VideoJob(video, tmp_path / "out.mp4", size=(64, 20000))
-
-
-def test_a_size_in_which_the_encoder_goes_wrong(tmp_path: Path) -> None:
-    """libx265 overwrites memory in pictures this small."""
-    write_clip(tmp_path / "in.mp4", Clip(frames=2))
-    with (
-        VideoFile(tmp_path / "in.mp4") as video,
-        pytest.raises(VideoError, match="libx265 needs 64 pixels a side"),
-    ):
-        VideoJob(video, tmp_path / "out.mp4", size=(48, 64), encoding=Encoding(codec="hevc"))
-
-
-def test_sound_that_the_format_cannot_hold(tmp_path: Path) -> None:
-    write_clip(tmp_path / "in.mp4", Clip(frames=2))
-    with pytest.raises(
-        UnsupportedStreamError, match=r"webm files cannot hold aac audio; write a \.mkv file"
-    ):
-        upscale(tmp_path / "in.mp4", tmp_path / "out.webm")
-    upscale(tmp_path / "in.mp4", tmp_path / "out.mkv")
-
-
-def test_written_suffixes_are_planned() -> None:
-    assert set(VIDEO_SUFFIXES) == set(CONTAINERS)
-
-
-# Videos of pictures in memory
-# -------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("channels", [1, 2, 6])
 @pytest.mark.parametrize("rate", [48000, 11000])
 def test_pictures_and_sound(tmp_path: Path, channels: int, rate: int) -> None:
@@ -408,108 +181,6 @@ def test_pictures_are_not_copied() -> None:
     with PictureVideo(images, Fraction(24)) as video:
         for image, frame in zip(images, video, strict=True):
             assert frame.rgb().data_ptr() == image.data_ptr()
-
-
-# Errors
-# -----------------------------------------------------------------------------------------------------
-
-
-def test_a_text_is_no_video(tmp_path: Path) -> None:
-    (tmp_path / "in.mp4").write_text("not a video")
-    with pytest.raises(VideoError, match="it is no video that FFmpeg can read"):
-        VideoFile(tmp_path / "in.mp4")
-
-
-def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        VideoFile(tmp_path / "in.mp4")
-
-
-def test_sound_alone_is_no_video(tmp_path: Path) -> None:
-    with av.open(str(tmp_path / "in.mp4"), "w") as container:
-        stream = container.add_stream("aac", rate=48000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(
-            np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
-        )
-        frame.sample_rate = 48000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    with pytest.raises(VideoError, match="it has no video stream"):
-        VideoFile(tmp_path / "in.mp4")
-
-
-def test_a_video_that_is_cut_off_before_its_index(tmp_path: Path) -> None:
-    write_clip(tmp_path / "in.mp4", Clip())
-    (tmp_path / "in.mp4").write_bytes((tmp_path / "in.mp4").read_bytes()[:3000])
-    with pytest.raises(VideoError, match="it is no video that FFmpeg can read"):
-        VideoFile(tmp_path / "in.mp4")
-
-
-@pytest.mark.parametrize("share", [1, 3])
-def test_a_video_that_is_cut_off_in_the_middle_is_told(tmp_path: Path, caplog, share: int) -> None:
-    write_clip(tmp_path / "in.mkv", Clip(codec="ffv1", audio=()))
-    data = (tmp_path / "in.mkv").read_bytes()
-    (tmp_path / "in.mkv").write_bytes(data[: len(data) // share])
-    upscale(tmp_path / "in.mkv", tmp_path / "out.mp4")
-    assert ("where its header says" in caplog.text) == (share > 1)
-
-
-def test_broken_packets_cost_their_frames_alone(tmp_path: Path, caplog) -> None:
-    write_clip(tmp_path / "in.mkv", Clip(codec="ffv1", audio=()))
-    data = bytearray((tmp_path / "in.mkv").read_bytes())
-    with av.open(str(tmp_path / "in.mkv")) as container:
-        places = [(packet.pos, packet.size) for packet in container.demux() if packet.size]
-    for position, size in places[10:13]:
-        data[position + 20 : position + size] = b"\0" * (size - 20)
-    (tmp_path / "in.mkv").write_bytes(data)
-    before = probe_times(tmp_path / "in.mkv")
-    job = upscale(tmp_path / "in.mkv", tmp_path / "out.mp4")
-    after = probe(tmp_path / "out.mp4")
-    assert job.frames == len(after.times) == len(before)
-    assert "packets could not be decoded" in caplog.text or len(before) == 30
-
-
-def probe_times(path: Path) -> list[Fraction]:
-    """Of the frames that can be decoded."""
-    times = []
-    with av.open(str(path)) as container:
-        for packet in container.demux():
-            try:
-                times += [frame.time for frame in packet.decode()]
-            except av.FFmpegError:
-                continue
-    return times
-
-
-def test_nothing_that_can_be_decoded(tmp_path: Path) -> None:
-    write_clip(tmp_path / "in.mp4", Clip(frames=3, audio=()))
-    data = bytearray((tmp_path / "in.mp4").read_bytes())
-    at = data.index(b"mdat") + 4
-    size = int.from_bytes(data[at - 8 : at - 4], "big") - 8
-    data[at : at + size] = b"\xff" * size
-    (tmp_path / "in.mp4").write_bytes(data)
-    with pytest.raises(VideoError, match="none of its frames can be decoded"):
-        VideoFile(tmp_path / "in.mp4")
-
-
-def test_a_size_that_changes_in_mid_video(tmp_path: Path) -> None:
-    for number, width in enumerate((64, 96)):
-        write_clip(
-            tmp_path / f"{number}.ts", Clip(frames=10, width=width, audio=(), rate=Fraction(25))
-        )
-    joined = tmp_path / "in.ts"
-    joined.write_bytes(b"".join((tmp_path / f"{number}.ts").read_bytes() for number in range(2)))
-    with pytest.raises(
-        VideoError, match="frame 11 has 96x48 pixels where the video began with 64x48"
-    ):
-        upscale(joined, tmp_path / "out.mp4")
-    assert len(probe(tmp_path / "out.mp4.partial.mp4").times) == 10
-
-
-def test_too_many_pixels(tmp_path: Path) -> None:
-    write_clip(tmp_path / "in.mp4", Clip(frames=1))
-    with pytest.raises(VideoError, match=r"it claims 64x48 pixels; the limit is 0\.003 million"):
-        VideoFile(tmp_path / "in.mp4", max_pixels=3000)
 
 
 def test_a_result_of_another_size_than_promised(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from fdat_dense_iso.video import Encoding, VideoError, VideoFile, VideoJob
 from fdat_dense_iso.video.resume import partial_path
 from fdat_dense_iso.video.write import SEGMENT_FRAMES, SegmentEncoder
 from tests.helpers.video_cases import Clip, Probe, probe, write_clip
-from tests.video.test_job import Doubler
+from tests.helpers.video_jobs import Doubler
 
 FRAMES = 200
 CLIP = Clip(frames=FRAMES, pts=[number * 1001 + number % 7 * 131 for number in range(FRAMES)])

@@ -1,0 +1,223 @@
+"""Tiles, blended, in the memory there is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from spandrel import ModelTiling
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fdat_dense_iso.upscale import OutOfMemoryError, upscale_image
+from fdat_dense_iso.upscale.placement import DirectPlacement
+from tests.helpers.fake_models import Nearest, descriptor, enlarged, nearest, picture
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"tile": 16}, {"tile": 16, "overlap": 0}, {"tile": 24, "overlap": 9, "batch": 5}],
+)
+@pytest.mark.parametrize(
+    "size", [(1, 1), (1, 50), (13, 17), (31, 64), (53, 47), (97, 101)], ids=str
+)
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+def test_tiled_equals_untiled(scale: int, size: tuple[int, int], options: dict) -> None:
+    image = picture(*size, batch=2)
+    result = upscale_image(nearest(scale), image, **options)
+    assert result.shape == (2, size[0] * scale, size[1] * scale, 3)
+    assert result.dtype == torch.float32 and result.device.type == "cpu" and result.is_contiguous()
+    assert (result - enlarged(image, scale)).abs().max() <= 1e-6
+
+
+def test_position_dependent_model_is_blended_between_its_tiles() -> None:
+    """A model that returns a different constant for every call: each pixel is a convex mix of its
+    tiles' constants."""
+
+    class Counter(Nearest):
+        def forward(self, x):
+            result = super().forward(x)
+            return (
+                result if x.device.type == "meta" else torch.full_like(result, len(self.calls) / 10)
+            )
+
+    result = upscale_image(
+        descriptor(Counter(2), 2), picture(8, 20), tile=8, overlap=4, batch=1, mode="tile"
+    )
+    row = result[0, 0, :, 0]
+    assert row[0] == pytest.approx(0.1) and row[-1] == pytest.approx(row.max().item())
+    assert (row[1:] - row[:-1] >= -1e-6).all()
+    assert (result[0] == result[0, :1]).all()
+
+
+def test_image_within_one_tile_is_one_call() -> None:
+    model = nearest()
+    upscale_image(model, picture(40, 30), tile=40)
+    assert model.model.calls == [(1, 3, 40, 30)]
+
+
+def test_batches_hold_as_many_tiles_as_asked_for() -> None:
+    model = nearest()
+    upscale_image(model, picture(40, 40), tile=16, overlap=4, batch=4)
+    assert {shape[0] for shape in model.model.calls[:-1]} == {4}
+    assert sum(shape[0] for shape in model.model.calls) == 9
+
+
+@pytest.mark.parametrize(("multiple_of", "minimum"), [(8, 0), (1, 32), (16, 64)])
+def test_size_requirements_are_met_by_every_tile(multiple_of: int, minimum: int) -> None:
+    model = nearest(multiple_of=multiple_of, minimum=minimum)
+    image = picture(75, 91)
+    result = upscale_image(model, image, tile=40, overlap=8)
+    assert all(
+        h % multiple_of == w % multiple_of == 0 and min(h, w) >= minimum
+        for _, _, h, w in model.model.calls
+    )
+    assert (result - enlarged(image, 2)).abs().max() <= 1e-6
+
+
+class LittleMemory(Nearest):
+    """Runs out of memory above a number of pixels per call."""
+
+    def __init__(self, pixels: int) -> None:
+        super().__init__(2)
+        self.pixels = pixels
+        self.failures = 0
+
+    def forward(self, x):
+        if x.device.type != "meta" and x.shape[0] * x.shape[2] * x.shape[3] > self.pixels:
+            self.failures += 1
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("pixels", [100 * 100, 64 * 64, 3000, 40 * 40])
+@pytest.mark.parametrize(
+    "options", [{"mode": "whole"}, {"tile": 128, "batch": 8}, {"tile": 64, "batch": 3}]
+)
+def test_out_of_memory_leads_to_smaller_batches_and_tiles(pixels: int, options: dict) -> None:
+    network = LittleMemory(pixels)
+    image = picture(150, 190)
+    seen: list[tuple[int, int]] = []
+    result = upscale_image(
+        descriptor(network, 2), image, progress=lambda *s: seen.append(s), **options
+    )
+    assert (result - enlarged(image, 2)).abs().max() <= 1e-6
+    assert network.failures <= 5
+    assert seen[-1][0] == seen[-1][1] and [done for done, _ in seen] == sorted(
+        {done for done, _ in seen}
+    )
+
+
+def test_finished_tiles_are_not_computed_again() -> None:
+    network = Nearest(2)
+
+    def less_and_less(x: torch.Tensor) -> None:
+        if len(network.calls) > 4 and x.shape[-1] > 32:
+            network.calls.pop()
+            raise torch.OutOfMemoryError("out of memory")
+
+    network.before = less_and_less
+    image = picture(64, 256)
+    result = upscale_image(descriptor(network, 2), image, tile=64, overlap=0, batch=1, mode="tile")
+    assert (result - enlarged(image, 2)).abs().max() <= 1e-6
+    assert [shape[-1] for shape in network.calls].count(64) == 4
+
+    network = Nearest(2)
+    network.before = lambda x: less_and_less_2(x)
+    calls_of_first_two: list[int] = []
+
+    def less_and_less_2(x: torch.Tensor) -> None:
+        if len(network.calls) == 3 and x.shape[-1] == 64:
+            network.calls.pop()
+            calls_of_first_two.append(len(network.calls))
+            raise RuntimeError(
+                "DefaultCPUAllocator: can't allocate memory: you tried to allocate 17179869184 bytes"
+            )
+
+    result = upscale_image(descriptor(network, 2), image, tile=64, overlap=0, batch=1, mode="tile")
+    assert (result - enlarged(image, 2)).abs().max() <= 1e-6
+    assert calls_of_first_two == [2] and [s[-1] for s in network.calls[:2]] == [64, 64]
+    assert all(shape[-1] <= 32 for shape in network.calls[2:])
+
+
+class Scarce(DirectPlacement):
+    """A device with little free memory."""
+
+    def __init__(self, model, free: int) -> None:
+        super().__init__(model, "cpu")
+        self.free = free
+
+    def available(self) -> int:
+        return self.free
+
+
+def test_tiles_shrink_to_the_free_memory() -> None:
+    model, image = nearest(2), picture(500, 600)
+    upscale_image(model, image, placement=Scarce(model, 2**40))
+    assert max(shape[-1] for shape in model.model.calls) > 300
+    model.model.calls.clear()
+    free = 2 * 2**20
+    result = upscale_image(model, image, placement=Scarce(model, free))
+    assert (result - enlarged(image, 2)).abs().max() <= 1e-6
+    largest = max(shape[-1] * shape[-2] for shape in model.model.calls)
+    assert 32 * 32 < largest * (3 + 2 * 3 * 4 + 4) * 4 <= 1.5 * free
+
+
+class FailingProduct(TorchDispatchMode):
+    """Runs out of memory at one of the products of tensors that come after the model's first
+    call."""
+
+    def __init__(self, number: int, calls: list) -> None:
+        super().__init__()
+        self.number, self.calls, self.count = number, calls, 0
+        calls.clear()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if func is torch.ops.aten.mul.Tensor and self.calls:
+            self.count += 1
+            if self.count == self.number:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return func(*args, **(kwargs or {}))
+
+
+def test_running_out_of_memory_while_blending_loses_nothing() -> None:
+    model, image = nearest(2), picture(40, 30)
+    products = FailingProduct(0, model.model.calls)
+    with products:
+        expected = upscale_image(model, image, tile=24, overlap=8)
+    assert products.count >= 8
+    for number in range(1, products.count + 1):
+        with FailingProduct(number, model.model.calls):
+            assert torch.equal(upscale_image(model, image, tile=24, overlap=8), expected)
+
+
+def test_a_large_overlap_makes_the_automatic_tile_larger() -> None:
+    image = picture(600, 20)
+    assert (upscale_image(nearest(2), image, overlap=300) - enlarged(image, 2)).abs().max() <= 1e-6
+
+
+def test_the_floor_says_what_to_do() -> None:
+    model = descriptor(LittleMemory(10), 2)
+    with pytest.raises(
+        OutOfMemoryError, match=r"single tile of \d+x\d+ pixels.*close other programs"
+    ):
+        upscale_image(model, picture(100, 100))
+
+
+def test_other_errors_are_not_taken_for_out_of_memory() -> None:
+    model = nearest()
+
+    def broken(x) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    model.model.before = broken
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        upscale_image(model, picture(40, 40), tile=16)
+    assert len(model.model.calls) <= 2
+
+
+def test_models_that_see_the_whole_image_get_it() -> None:
+    model = nearest(tiling=ModelTiling.DISCOURAGED)
+    upscale_image(model, picture(700, 30))
+    assert model.model.calls == [(1, 3, 700, 30)]
+    model = nearest()
+    upscale_image(model, picture(700, 30))
+    assert len(model.model.calls) == 2
