@@ -166,6 +166,17 @@ def test_works_as_the_folder_that_comfyui_loads(pack: Path, tmp_path: Path) -> N
     assert shape == ["1", "18", "22", "3"]
 
 
+@pytest.mark.parametrize("start", [["cli.py"], ["-m", "fdat_dense_iso"]])
+def test_the_command_starts_in_a_checkout(
+    pack: Path, project: dict[str, Any], start: list[str]
+) -> None:
+    """And says the version that pyproject.toml has there."""
+    pytest.importorskip("typer", reason="requirements-cli.txt has it")
+    line = [sys.executable, *start, "--version"]
+    done = subprocess.run(line, cwd=pack, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith(f"fdat-dense-iso {project['project']['version']}"), done.stderr
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     """The wheel, built without a network by what is installed here."""
