@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import partial
@@ -95,15 +96,17 @@ class LoadUpscaleModel(io.ComfyNode):
 
 
 def doubts_about(assumptions: Sequence[str]) -> str:
-    """What the loader's node says where a checkpoint's reading rests on guesses; else nothing.
+    """What the loader's node says where the reading of a checkpoint rests on guesses; else nothing.
 
-    What was merely assumed, as in every copy of the published network, is told beside a guess only.
+    Answers that were merely assumed are as published. They are told where a guess names them.
     """
     doubtful = [text for text in assumptions if text.startswith(("guessed", "by file order"))]
-    assumed = [text for text in assumptions if text.startswith("assumed")]
     if not doubtful:
         return ""
-    said = "; ".join([*doubtful, *assumed][:3])
+    named = set(re.findall(r"\w+", " ".join(doubtful)))
+    answers = [text.removeprefix("assumed ") for text in assumptions if text.startswith("assumed ")]
+    doubtful += [f"assumed {answer}" for answer in answers if answer.partition("=")[0] in named]
+    said = "; ".join(doubtful[:3])
     return f"Not certain: {said}. Upscale Model Info lists everything that was assumed."
 
 

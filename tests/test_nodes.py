@@ -74,7 +74,10 @@ def test_videos_have_the_options_of_pictures(nodes: ModuleType) -> None:
     assert found == ["upscale_model", "video", *(option.name for option in options)]
 
 
-GUESSED = ("assumed skip=bilinear", "by file order: q, k", "guessed: heads", "guessed: the norm")
+GUESSED = (
+    *("assumed skip=bilinear", "assumed heads=1,1"),
+    *("by file order: q, k", "guessed: heads of 32", "guessed: the norm"),
+)
 
 
 @pytest.mark.parametrize(
@@ -82,8 +85,9 @@ GUESSED = ("assumed skip=bilinear", "by file order: q, k", "guessed: heads", "gu
     [
         ((), None),
         (("assumed skip=bilinear", "the larger of two networks"), None),
-        (GUESSED[:3], "Not certain: by file order: q, k; guessed: heads; assumed skip=bilinear."),
-        (GUESSED, "Not certain: by file order: q, k; guessed: heads; guessed: the norm."),
+        (GUESSED[:3], "Not certain: by file order: q, k."),
+        (GUESSED[:4], "Not certain: by file order: q, k; guessed: heads of 32; assumed heads=1,1."),
+        (GUESSED, "Not certain: by file order: q, k; guessed: heads of 32; guessed: the norm."),
     ],
 )
 @pytest.mark.parametrize("hidden", [True, False])

@@ -37,7 +37,7 @@ CUSTOM_NODES = {PACK_NAME: PACK, "other-pack": Path(__file__).with_name("other_p
 LAUNCHER = Path(__file__).with_name("launch_host.py")
 START_SECONDS = 180
 RUN_SECONDS = 600
-PREVIEW_IMAGE = 1  # the first number of a binary websocket message that holds a picture
+PREVIEW_IMAGE, TEXT = 1, 3  # the first number of a binary websocket message says what it holds
 
 Graph = dict[str, dict[str, Any]]
 
@@ -321,7 +321,7 @@ class Client:
         """Queue a graph and yield the host's websocket messages about it, until it has ended.
 
         A preview picture becomes a message of the type "preview" with (H, W, 3) uint8 pixels as
-        data.
+        data, a text on a node one of the type "text" with the node's id and the text.
         """
         from websocket import create_connection
 
@@ -332,7 +332,11 @@ class Client:
             while True:
                 message = connection.recv()
                 if isinstance(message, bytes):
-                    if struct.unpack(">I", message[:4])[0] == PREVIEW_IMAGE:
+                    kind, length = struct.unpack(">II", message[:8])
+                    if kind == TEXT:
+                        node, text = message[8 : 8 + length], message[8 + length :]
+                        yield {"type": "text", "data": (node.decode(), text.decode())}
+                    if kind == PREVIEW_IMAGE:
                         pixels = numpy.asarray(
                             Image.open(io.BytesIO(message[8:]))
                         )  # 4 bytes say PNG or JPEG

@@ -8,10 +8,11 @@ import json
 
 import numpy
 import pytest
+from safetensors.torch import load_file, save_file
 
 from fdat_dense_iso.arch import describe, load_model
+from tests.comfyui.graphs import CORE_LOADER, LOADER, UPSCALER, graph, saved
 from tests.comfyui.server import PACK, PACK_NAME, Client, Graph
-from tests.comfyui.test_workflows import CORE_LOADER, LOADER, UPSCALER, graph, saved
 
 pytestmark = pytest.mark.comfyui
 
@@ -33,12 +34,32 @@ def info_graph(loader: str, model: str) -> Graph:
     }
 
 
-def test_info_is_shown_and_given(client: Client, dense_iso: str) -> None:
-    outcome = client.run(info_graph(LOADER, dense_iso))
+@pytest.fixture(scope="module")
+def doubtful(client: Client, dense_iso: str) -> str:
+    """The file name of a Dense-Iso-ViT that does not say what its tensors can't tell."""
+    tensors = load_file(client.host.models / dense_iso)
+    del tensors["MetaDenseIsoViT"]
+    save_file(tensors, client.host.models / "doubtful.safetensors")
+    return "doubtful.safetensors"
+
+
+def test_info_is_shown_and_given(client: Client, doubtful: str) -> None:
+    outcome = client.run(info_graph(LOADER, doubtful))
     assert outcome.status == "success", outcome.error
-    expected = describe(load_model(client.host.models / dense_iso))
+    expected = describe(load_model(client.host.models / doubtful))
     assert "Assumed:" in expected
     assert outcome.texts == {"info": [expected], "text": [expected]}
+
+
+def test_the_loader_shows_what_was_guessed(client: Client, doubtful: str, dense_iso: str) -> None:
+    said = "Not certain: guessed: heads, so that a head is about 32 wide; assumed heads=1,1."
+    for model, expected in ((doubtful, [("loader", said)]), (dense_iso, [])):
+        workflow = info_graph(LOADER, model)
+        workflow["loader"]["inputs"]["options"] = ";"  # not as it was loaded before
+        events = list(client.events(workflow))
+        assert events[-1]["type"] == "execution_success"
+        texts = [event["data"] for event in events if event["type"] == "text"]
+        assert [(node, text.partition(" Upscale")[0]) for node, text in texts] == expected
 
 
 def test_info_of_cores_loader(client: Client, fdat: str) -> None:
