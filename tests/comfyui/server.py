@@ -334,13 +334,11 @@ class Client:
                 if isinstance(message, bytes):
                     kind, length = struct.unpack(">II", message[:8])
                     if kind == TEXT:
-                        node, text = message[8 : 8 + length], message[8 + length :]
-                        yield {"type": "text", "data": (node.decode(), text.decode())}
+                        text = message[8:].decode()
+                        yield {"type": "text", "data": (text[:length], text[length:])}
                     if kind == PREVIEW_IMAGE:
-                        pixels = numpy.asarray(
-                            Image.open(io.BytesIO(message[8:]))
-                        )  # 4 bytes say PNG or JPEG
-                        yield {"type": "preview", "data": pixels}
+                        picture = Image.open(io.BytesIO(message[8:]))  # 4 bytes: PNG or JPEG
+                        yield {"type": "preview", "data": numpy.asarray(picture)}
                     continue
                 event = json.loads(message)
                 if event["data"].get("prompt_id") != prompt:
