@@ -14,8 +14,7 @@ from fdat_dense_iso.arch import load_model
 from fdat_dense_iso.arch.dense_iso.config import DenseIsoViTConfig, pixel_shuffle_head
 from fdat_dense_iso.arch.dense_iso.network import DenseIsoViT
 from fdat_dense_iso.upscale import upscale_image
-from tests.comfyui.server import Client, Graph, PromptRejected
-from tests.comfyui.test_workflows import (
+from tests.comfyui.graphs import (
     CORE_LOADER,
     CORE_UPSCALER,
     LOADER,
@@ -25,6 +24,7 @@ from tests.comfyui.test_workflows import (
     saved,
     to_tensor,
 )
+from tests.comfyui.server import Client, Graph, PromptRejected
 
 pytestmark = pytest.mark.comfyui
 

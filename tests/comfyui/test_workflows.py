@@ -1,79 +1,30 @@
-"""Workflows in a real ComfyUI, over HTTP: pairings of loaders and upscalers, errors, interrupts,
-caching."""
+"""Loaders and upscalers of this pack, of core and of others, in every pairing."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from spandrel import ImageModelDescriptor, ModelLoader
 
 from fdat_dense_iso.arch import load_model
 from fdat_dense_iso.upscale import parse_target, upscale_image
 from fdat_dense_iso.upscale.resize import resize
-from tests.comfyui.server import PACK, PACK_NAME, Client, Graph, Outcome, PromptRejected
+from tests.comfyui.graphs import (
+    CORE_LOADER,
+    CORE_UPSCALER,
+    LOADER,
+    TILES,
+    UPSCALER,
+    assert_same,
+    graph,
+    load_by_spandrel,
+    saved,
+    to_tensor,
+    whole_image,
+)
+from tests.comfyui.server import PACK, Client
 
 pytestmark = pytest.mark.comfyui
-
-CORE_LOADER = "UpscaleModelLoader"
-CORE_UPSCALER = "ImageUpscaleWithModel"
-LOADER = "FDATDenseIsoLoader"
-UPSCALER = "FDATDenseIsoUpscale"
-TILES = {"mode": "tile", "tile": 48, "overlap": 8}
-
-
-def graph(picture: str, loader: str, model: str, upscaler: str, **options: object) -> Graph:
-    return {
-        "picture": {"class_type": "LoadImage", "inputs": {"image": picture}},
-        "loader": {"class_type": loader, "inputs": {"model_name": model}},
-        "upscaler": {
-            "class_type": upscaler,
-            "inputs": {"upscale_model": ["loader", 0], "image": ["picture", 0], **options},
-        },
-        "save": {
-            "class_type": "SaveImage",
-            "inputs": {"images": ["upscaler", 0], "filename_prefix": "test"},
-        },
-    }
-
-
-def saved(client: Client, outcome: Outcome) -> list[numpy.ndarray]:
-    assert outcome.status == "success", outcome.error
-    return [client.image(entry) for entry in outcome.images["save"]]
-
-
-def to_tensor(picture: numpy.ndarray) -> torch.Tensor:
-    """What LoadImage gives: (1, H, W, C) float in [0, 1]."""
-    return torch.from_numpy(picture)[None].float() / 255
-
-
-def load_by_spandrel(path: Path) -> ImageModelDescriptor:
-    model = ModelLoader().load_from_file(path)
-    assert isinstance(model, ImageModelDescriptor)
-    return model
-
-
-def whole_image(model: ImageModelDescriptor, image: torch.Tensor) -> torch.Tensor:
-    """What core's upscaler, with its tiles of 512 pixels, must give for a smaller (1, H, W, C)
-    image."""
-    with torch.inference_mode():
-        return model(image.movedim(-1, 1)).movedim(1, -1)
-
-
-def assert_same(pixels: numpy.ndarray, expected: torch.Tensor) -> None:
-    """SaveImage rounds down to one of 255 levels."""
-    assert pixels.shape == expected.shape[1:]
-    assert expected.std() > 0.03  # nothing could be seen in a flat picture
-    assert abs(pixels / 255 - expected[0].clamp(0, 1).numpy()).max() <= 1 / 255 + 1e-5
-
-
-# Pairings of loaders and upscalers
-# --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("loader", [CORE_LOADER, LOADER])
@@ -278,181 +229,3 @@ def test_masks_that_do_not_fit_are_named(client: Client, fdat: str, picture: num
     outcome = client.run(workflow)
     assert outcome.error_node == "upscaler"
     assert "there are 2 masks for 1 pictures" in outcome.error
-
-
-# Running
-# ----------------------------------------------------------------------------------------------------
-
-
-def test_replaced_checkpoint_is_loaded_again(
-    client: Client, fdat: str, picture: numpy.ndarray
-) -> None:
-    weights = load_file(client.host.models / fdat)
-    replaced = client.host.models / "replaced.safetensors"
-    workflow = graph(
-        client.upload("picture.png", picture), LOADER, replaced.name, UPSCALER, **TILES
-    )
-    for bias in (0.4, 0.6):
-        weights["upsampler.0.bias"].fill_(bias)
-        save_file(weights, replaced)
-        (pixels,) = saved(client, client.run(workflow))
-        assert_same(pixels, upscale_image(load_model(replaced), to_tensor(picture), **TILES))
-
-
-def progress(events: list[dict[str, Any]]) -> list[int]:
-    """How many tile batches the upscaler had done; the host leaves out what comes too fast."""
-    return [
-        event["data"]["value"]
-        for event in events
-        if event["type"] == "progress" and event["data"]["node"] == "upscaler"
-    ]
-
-
-def test_second_run_is_cached(client: Client, fdat: str, picture: numpy.ndarray) -> None:
-    name = client.upload("cached.png", picture)
-    workflow = graph(name, LOADER, fdat, UPSCALER, **TILES)
-    first, second = client.run(workflow), client.run(workflow)
-    assert first.status == second.status == "success"
-    assert second.cached >= {"picture", "loader", "upscaler"}
-
-
-def test_progress_counts_to_the_end(client: Client, fdat: str, picture: numpy.ndarray) -> None:
-    name = client.upload("progress.png", picture[:, ::-1].copy())
-    workflow = graph(name, LOADER, fdat, UPSCALER, **TILES, batch=1)
-    events = list(client.events(workflow))
-    total = next(event["data"]["max"] for event in events if event["type"] == "progress")
-    assert total > 3
-    assert progress(events) == sorted(set(progress(events)))
-    assert progress(events)[-1] == total
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"mode": "tile", "tile": 24, "overlap": 8, "batch": 1}, {"mode": "exact"}],
-    ids=["tile", "exact"],
-)
-def test_interrupt_in_mid_upscale_then_success(
-    client: Client, fdat: str, picture: numpy.ndarray, options: dict[str, object]
-) -> None:
-    large = client.upload("large.png", numpy.tile(picture, (8, 8, 1)))
-    events = []
-    for event in client.events(graph(large, LOADER, fdat, UPSCALER, **options)):
-        if progress([event]) and not progress(events):
-            client.interrupt()
-        events.append(event)
-    assert events[-1]["type"] == "execution_interrupted"
-    assert events[-1]["data"]["node_id"] == "upscaler"
-    total = next(event["data"]["max"] for event in events if event["type"] == "progress")
-    assert 0 < progress(events)[-1] < total / 2
-
-    small = client.upload("small.png", picture)
-    (pixels,) = saved(client, client.run(graph(small, LOADER, fdat, UPSCALER, **TILES)))
-    model = load_model(client.host.models / fdat)
-    assert_same(pixels, upscale_image(model, to_tensor(picture), **TILES))
-
-
-# Errors
-# -----------------------------------------------------------------------------------------------------
-
-
-class _Exploit:
-    """A pickle that makes a folder when it is loaded unsafely."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[Path]]:
-        return Path.mkdir, (self.folder,)
-
-
-def truncated(path: Path) -> None:
-    save_file({"conv_first.weight": torch.zeros(16, 3, 3, 3)}, path)
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def empty(path: Path) -> None:
-    path.touch()
-
-
-def of_another_kind(path: Path) -> None:
-    save_file({"encoder.layers.0.weight": torch.zeros(4, 4)}, path)
-
-
-def pickle_with_code(path: Path) -> None:
-    torch.save({"conv_first.weight": _Exploit(path.with_suffix(".exploited"))}, path)
-
-
-@pytest.mark.parametrize(
-    ("name", "write"),
-    [
-        ("truncated.safetensors", truncated),
-        ("empty.safetensors", empty),
-        ("another-kind.safetensors", of_another_kind),
-        ("code.pth", pickle_with_code),
-    ],
-)
-def test_bad_checkpoint_is_named_in_the_error(
-    client: Client, fdat: str, picture: numpy.ndarray, name: str, write: Callable[[Path], None]
-) -> None:
-    write(client.host.models / name)
-    uploaded = client.upload("picture.png", picture)
-    outcome = client.run(graph(uploaded, LOADER, name, UPSCALER))
-    assert outcome.status == "error"
-    assert outcome.error_node == "loader"
-    assert name in outcome.error
-    assert "Traceback" not in outcome.error
-    assert not (client.host.models / name).with_suffix(".exploited").exists()
-    assert client.run(graph(uploaded, LOADER, fdat, UPSCALER)).status == "success"
-
-
-def test_bad_target_is_refused_before_any_work(
-    client: Client, fdat: str, picture: numpy.ndarray
-) -> None:
-    workflow = graph(
-        client.upload("picture.png", picture), LOADER, fdat, UPSCALER, target="as large as possible"
-    )
-    with pytest.raises(PromptRejected) as refusal:
-        client.queue(workflow)
-    (message,) = refusal.value.node_errors["upscaler"]
-    assert "as large as possible" in message
-    assert client.idle()
-
-
-# What the interface shows of the nodes
-# ----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("node", [LOADER, UPSCALER])
-def test_node_describes_itself(client: Client, node: str) -> None:
-    description = client.get_json(f"/object_info/{node}")[node]
-    assert description["python_module"] == f"custom_nodes.{PACK_NAME}"
-    assert description["description"]
-    inputs = {**description["input"]["required"], **description["input"].get("optional", {})}
-    without_tooltip = [
-        name
-        for name, (_, *options) in inputs.items()
-        if not (options and options[0].get("tooltip"))
-    ]
-    assert without_tooltip == []
-    assert all(description["output_tooltips"])
-
-
-@pytest.mark.parametrize("node", [LOADER, UPSCALER])
-def test_help_page_is_served(client: Client, node: str) -> None:
-    page = client.get(f"/extensions/{PACK_NAME}/docs/{node}.md").decode()
-    assert page.startswith("# ")
-
-
-def test_bundled_models_are_offered(client: Client) -> None:
-    bundled = {path.name for path in (PACK / "models").glob("*.safetensors")}
-    _, options = client.get_json(f"/object_info/{LOADER}")[LOADER]["input"]["required"][
-        "model_name"
-    ]
-    assert bundled
-    assert bundled <= set(options["options"])
-
-
-def test_pack_loads_without_a_complaint(client: Client) -> None:
-    log = client.host.log()
-    assert PACK_NAME in log
-    assert "IMPORT FAILED" not in "".join(line for line in log.splitlines() if PACK_NAME in line)
