@@ -31,8 +31,7 @@ def option_inputs(options: Iterable[Option], place: Place) -> list[io.Input]:
 
 def option_input(option: Option) -> io.Input:
     """The input for one option; none has to be given."""
-    unset = str(option.unset) or "empty"
-    fields: dict[str, Any] = {"optional": True, "tooltip": option.sentence(unset)}
+    fields: dict[str, Any] = {"optional": True, "tooltip": option.sentence("picture")}
     if option.kind == "mask":  # a socket, which has no value of its own
         return io.Mask.Input(option.name, **fields)
     fields["default"] = option.shown

@@ -11,7 +11,6 @@ import typer
 
 from ..common.option import Option, offered_in
 
-LEFT_OUT = "left out"  # what the help calls an option that is not given
 _TYPES = {"int": int, "float": float, "bool": bool, "text": str, "mask": Path}
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -46,8 +45,8 @@ def flag(option: Option, panel: str) -> inspect.Parameter:
     """The parameter from which typer makes the flag of an option."""
     kind: Any = Literal[option.choices] if option.choices else _TYPES[option.kind]
     described = typer.Option(
-        *_names(option),
-        help=option.sentence(LEFT_OUT),
+        *option.flag_names,
+        help=option.sentence("command"),
         rich_help_panel=panel,
         min=option.least,
         max=option.largest,
@@ -59,13 +58,6 @@ def flag(option: Option, panel: str) -> inspect.Parameter:
         default=option.default,
         annotation=Annotated[kind | None if option.default is None else kind, described],
     )
-
-
-def _names(option: Option) -> tuple[str, ...]:
-    if option.flags:
-        return option.flags
-    name = f"--{option.name.replace('_', '-')}"
-    return (f"{name}/--no-{name[2:]}",) if option.kind == "bool" and option.default else (name,)
 
 
 def _panel(parameter: inspect.Parameter) -> str | None:

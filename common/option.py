@@ -15,6 +15,8 @@ Place = Literal["picture", "video", "command"]
 """Where users meet an option: the node for pictures, that for videos, the command line."""
 
 PLACES: tuple[Place, ...] = ("picture", "video", "command")
+LEFT_OUT = "left out"  # how one leaves an option open on the command line
+_NUMBERS = {"int": ("a whole number", int), "float": ("a number", int | float)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +39,10 @@ class Option:
         where: the places that offer it.
 
     >>> tile = Option(name="tile", kind="int", text="Side of a tile; {unset}: automatic.", unset=0)
-    >>> tile.sentence("0"), tile.shown, tile.value(0), tile.value(64)
-    ('Side of a tile; 0: automatic.', 0, None, 64)
+    >>> tile.sentence("picture"), tile.sentence("command")
+    ('Side of a tile; 0: automatic.', 'Side of a tile; left out: automatic.')
+    >>> tile.shown, tile.value(0), tile.value(64), tile.flag_names
+    (0, None, 64, ('--tile',))
     """
 
     name: str
@@ -46,10 +50,10 @@ class Option:
     default: Any = None
     choices: tuple[Any, ...] = ()
     kind: Kind = "choice"
-    least: int | None = None
-    largest: int | None = None
-    offered: int | None = None
-    step: int | None = None
+    least: float | None = None
+    largest: float | None = None
+    offered: float | None = None
+    step: float | None = None
     unset: Any = None
     more: str = ""
     flags: tuple[str, ...] = ()
@@ -64,30 +68,50 @@ class Option:
         """The default as a node's widget shows it."""
         return self.unset if self.default is None else self.default
 
+    @property
+    def flag_names(self) -> tuple[str, ...]:
+        """On the command line; what is on by default has a flag that turns it off."""
+        name = self.name.replace("_", "-")
+        is_on = self.kind == "bool" and self.default
+        return self.flags or (f"--{name}/--no-{name}" if is_on else f"--{name}",)
+
     def value(self, shown: Any) -> Any:
         """What a widget's value stands for: None where it leaves the option open."""
         if self.unset is None or shown is None:
             return shown
-        is_open = shown <= self.unset if self.kind in ("int", "float") else shown == self.unset
+        is_open = shown <= self.unset if self.kind in _NUMBERS else shown == self.unset
         return None if is_open else shown
 
-    def sentence(self, unset: str = "") -> str:
+    def sentence(self, place: Place) -> str:
         """The text, with the words that leave the option open in that place."""
-        return self.text.replace("{unset}", unset)
+        word = LEFT_OUT if place == "command" else str(self.unset) or "empty"
+        return self.text.replace("{unset}", word)
 
     def check(self, value: Any) -> None:
         """Raise ValueError for a value that is none of the choices, or beyond the limits."""
         if self.choices and value not in self.choices:
             known = ", ".join(map(str, self.choices))
             raise ValueError(f"{self.name} {value!r} is not known; use one of {known}")
-        if self.kind != "int" or value is None:
+        if value is None or self.kind not in _NUMBERS:
             return
-        too_small = self.least is not None and value < self.least
-        if not isinstance(value, int) or too_small or (self.largest and value > self.largest):
-            limits = f"from {self.least} " + (f"to {self.largest}" if self.largest else "on")
+        words, numbers = _NUMBERS[self.kind]
+        if not isinstance(value, numbers) or not self._within_limits(value):
             raise ValueError(
-                f"{self.name} is {value}; it must be a whole number {limits}, or left automatic"
+                f"{self.name} is {value}; it must be {words} {self.limits}, or left automatic"
             )
+
+    @property
+    def limits(self) -> str:
+        """Those of a number, in words."""
+        if self.least is None:
+            return "of any size" if self.largest is None else f"up to {self.largest}"
+        end = "on" if self.largest is None else f"to {self.largest}"
+        return f"from {self.least} {end}"
+
+    def _within_limits(self, value: float) -> bool:
+        return (self.least is None or value >= self.least) and (
+            self.largest is None or value <= self.largest
+        )
 
 
 def offered_in(place: Place, options: Iterable[Option]) -> list[Option]:

@@ -28,7 +28,6 @@ from .node_schemas import node_schemas, texts
 ROOT = Path(__file__).resolve().parent.parent
 LOCALE = ROOT / "locales" / "en" / "nodeDefs.json"
 HELP = ROOT / "web" / "docs"
-LEFT_OUT = "left out"  # of an option on the command line
 
 
 def written() -> dict[Path, str]:
@@ -79,24 +78,21 @@ def option_table(options: Iterable[Option], place: Place) -> str:
 
 def row(option: Option, place: Place) -> tuple[str, str, str, str]:
     """Name, values, default, and the text with what pages add to it."""
-    if place == "command":
-        flags = option.flags or (f"--{option.name.replace('_', '-')}",)
-        name, default, unset = code(flags), option.default, LEFT_OUT
-    else:
-        name, default, unset = option.name, option.shown, str(option.unset) or "empty"
-    sentences = f"{option.sentence(unset)} {option.more}".strip()
-    return name, values(option, place), "" if default in (None, "") else code([default]), sentences
+    at_command = place == "command"
+    name = code(option.flag_names) if at_command else option.name
+    default = option.default if at_command else option.shown
+    shown = "" if default in (None, "") else code([default])
+    return name, values(option, place), shown, f"{option.sentence(place)} {option.more}".strip()
 
 
 def values(option: Option, place: Place) -> str:
     """What an option takes, in the words of a table."""
     if option.choices:
         return code(option.choices)
-    if option.least is not None:
-        least, largest = option.least, option.largest
-        limits = f"from {least}" if largest is None else f"{least} to {largest}"
-        return limits if place == "command" or option.unset is None else f"{option.unset}, {limits}"
-    words = {"int": "a number", "float": "a number", "bool": "on, off", "text": "text"}
+    if option.kind in ("int", "float"):
+        is_open = place == "command" or option.unset is None
+        return option.limits if is_open else f"{option.unset}, {option.limits}"
+    words = {"bool": "on, off", "text": "text"}
     return words.get(option.kind, "a picture" if place == "command" else "a mask")
 
 
@@ -125,7 +121,7 @@ def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def main() -> None:
     """Write what differs, or only say so."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing; 1 if a file differs")
     check = parser.parse_args().check
     make_torchvision_importable()

@@ -13,6 +13,7 @@ from fdat_dense_iso.common.option import Option, offered_in
 TILE = Option(name="tile", kind="int", least=8, unset=0, text="Side; {unset}: automatic.")
 OVERLAP = Option(name="overlap", kind="int", least=0, largest=63, unset=-1, text="Overlap.")
 SIZE = Option(name="size", kind="text", unset="", text="Size: {unset} for the model's.")
+BLUR = Option(name="blur", kind="float", least=0, largest=1.5, default=1, text="How much.")
 MODE = Option(name="mode", choices=("fast", "good"), default="good", text="How.")
 
 
@@ -41,7 +42,7 @@ def test_what_a_widget_shows_stands_for_a_value(
 
 def test_the_default_is_shown_as_the_widget_can() -> None:
     assert [one.shown for one in (TILE, OVERLAP, SIZE, MODE)] == [0, -1, "", "good"]
-    assert SIZE.sentence("empty") == "Size: empty for the model's."
+    assert SIZE.sentence("video") == "Size: empty for the model's."
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,8 @@ def test_the_default_is_shown_as_the_widget_can() -> None:
         (TILE, 7, "tile is 7; it must be a whole number from 8 on, or left automatic"),
         (TILE, 8.5, "tile is 8.5; it must be a whole number from 8 on"),
         (OVERLAP, 64, "overlap is 64; it must be a whole number from 0 to 63"),
+        (BLUR, 2, "blur is 2; it must be a number from 0 to 1.5"),
+        (BLUR, "1", "blur is 1; it must be a number from 0 to 1.5"),
         (MODE, "slow", "mode 'slow' is not known; use one of fast, good"),
     ],
 )
@@ -59,7 +62,8 @@ def test_other_values_are_refused(declared: Option, value: object, message: str)
 
 
 @pytest.mark.parametrize(
-    ("declared", "value"), [(TILE, None), (TILE, 8), (OVERLAP, 63), (SIZE, "2x"), (MODE, "fast")]
+    ("declared", "value"),
+    [(TILE, None), (TILE, 8), (OVERLAP, 63), (BLUR, 0.5), (SIZE, "2x"), (MODE, "fast")],
 )
 def test_good_values_pass(declared: Option, value: object) -> None:
     declared.check(value)
