@@ -17,19 +17,19 @@ class InferenceFDAT(FDAT):
 
     @property
     def exact_engine(self) -> ExactEngine:
-        """The whole-image result in bounded memory; ordinary tiles change it.
+        """The engine for whole images in bounded memory; ordinary tiles change FDAT's result.
 
         Raises:
-            AttributeError: hooks or wrapped layers make the network another one, which the engine
-                would not see.
+            AttributeError: the network has hooks or replaced layers. The engine reads weights
+                instead of calling layers, so it would miss them.
         """
         if is_altered(self):
             raise AttributeError("an altered network has no exact engine; run the network itself")
         return ExactEngine(self)
 
     def train(self, mode: bool = True) -> InferenceFDAT:
-        """As `nn.Module.train`; what was packed is forgotten when the mode changes."""
-        if mode != self.training:  # fused optimisers write to weights without raising their version
+        """As `nn.Module.train`; a change of mode also drops the packed weights."""
+        if mode != self.training:  # fused optimisers change weights without raising their version
             forget_packed(self)
         super().train(mode)
         return self
@@ -64,7 +64,7 @@ class FDATArch(Architecture[InferenceFDAT]):
             scale: see `infer_config`.
 
         Raises:
-            ModelLoadError: the configuration can't be told.
+            ModelLoadError: the configuration can't be inferred.
             RuntimeError: tensors are missing, left over or of the wrong shape.
         """
         config = infer_config(state_dict, scale=scale)

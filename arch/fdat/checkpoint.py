@@ -1,4 +1,4 @@
-"""Reads the configuration of an FDAT off the tensors of a checkpoint."""
+"""Infers the configuration of an FDAT from the tensors of a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from .upsampler import DYSAMPLE_GROUPS, UPSAMPLER_TYPES
 
 
 def simplest_ratio(dim: int, hidden_dim: int) -> float:
-    """The decimal with the fewest digits for which ``int(dim * ratio) == hidden_dim``: 183 of 108
-    -> 1.7."""
+    """The decimal with the fewest digits for which ``int(dim * ratio) == hidden_dim``.
+
+    For example 1.7 for a ``hidden_dim`` of 183 at a ``dim`` of 108.
+    """
     for digits in range(4):
         first = math.floor(hidden_dim / dim * 10**digits)
         for numerator in (first, first + 1):
@@ -34,23 +36,22 @@ def shortest_pattern(kinds: list[str]) -> tuple[str, ...]:
 
 
 def infer_config(state_dict: Mapping[str, Tensor], *, scale: int | None = None) -> FDATConfig:
-    """Read the configuration off the tensors of a checkpoint: ``infer_config(FDAT(c).state_dict())
-    == c``.
+    """Infer the configuration from the tensors of a checkpoint.
 
-    What tensors don't determine:
+    ``infer_config(FDAT(c).state_dict()) == c``, up to what tensors don't determine:
         drop_path_rate: that of the preset with the same sizes, else 0.1; it has no effect in
             inference.
-        window_size: 8 where the pattern has no spatial block; it has no effect then.
+        window_size: 8 if the pattern has no spatial block; it has no effect then.
         mid_dim: from MetaUpsample (64 without) for the upsamplers that don't use it; it has no
             effect then.
         scale: for ``lda``, and for ``pa_up`` and ``nearest+conv`` with one step (2 or 3), from
             MetaUpsample.
-        aim_reduction_ratio, ffn_expansion_ratio: widths are integer parts of a quotient; a power of
-        two (the shortest decimal) that gives the same width is taken.
+        aim_reduction_ratio, ffn_expansion_ratio: several ratios give the same integer width. Taken
+            is a power of two for the first, and the shortest decimal for the second.
 
     Args:
         state_dict: a checkpoint's tensors, without wrappers and prefixes. Not modified.
-        scale: output size / input size, where neither tensors nor MetaUpsample tell.
+        scale: output size / input size; needed if neither tensors nor MetaUpsample determine it.
 
     Raises:
         ModelLoadError: something is missing or contradicts itself.
@@ -122,29 +123,29 @@ def infer_upsampler(
     num_in_ch: int | None,
     scale: int | None = None,
 ) -> dict[str, int | str]:
-    """Tell an upsampler from its tensors (keys without the ``upsampler.`` prefix).
+    """Infer type and sizes of an upsampler from its tensors (keys without ``upsampler.``).
 
     The weights decide; ``MetaUpsample`` settles what they leave open: the scale of ``lda`` and of
-    one-step ``nearest+conv`` and ``pa_up`` (2 or 3), the unused ``mid_dim``, and which name a plain
-    convolution goes by.
+    one-step ``nearest+conv`` and ``pa_up`` (2 or 3), the unused ``mid_dim``, and which of the types
+    a single convolution is.
 
     Args:
         state_dict: the tensors below ``upsampler.``.
         embed_dim: width of the features.
-        num_in_ch: image channels, the guess for ``num_out_ch`` where it is open; None if unknown.
-        scale: the upsampler's scale where the caller knows it (needed when neither tensors nor meta
-            tell).
+        num_in_ch: input channels of the image, the first guess for ``num_out_ch`` if the weights
+            leave it open; None if unknown.
+        scale: the upsampler's scale if the caller knows it; needed if neither the tensors nor
+            ``MetaUpsample`` determine it.
 
     Returns:
         ``upsampler_type``, ``scale`` (of the upsampler itself), ``num_out_ch``, ``mid_dim``.
 
     Raises:
-        ModelLoadError: no known upsampler fits, or the scale can't be told.
+        ModelLoadError: no known upsampler fits, or the scale can't be inferred.
     """
     meta = None
-    if (
-        "MetaUpsample" in state_dict
-    ):  # a checkpoint that was cast as a whole has it in half precision
+    # a checkpoint that was cast as a whole holds these integers in half precision
+    if "MetaUpsample" in state_dict:
         meta = [round(number) for number in state_dict["MetaUpsample"].flatten().tolist()]
     if meta is not None and (len(meta) != 7 or not 0 <= meta[1] < len(UPSAMPLER_TYPES)):
         raise ModelLoadError(

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 
 from .upsampler import check_upsampler
 
-UNSHUFFLED_SCALE = (
-    4  # with unshuffle_mod the network upscales x4 from an image made 4 / scale times smaller
-)
+# with unshuffle_mod the image is first made 4 / scale times smaller, then upscaled x4
+UNSHUFFLED_SCALE = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class FDATConfig:
-    """Hyperparameters of FDAT, by the names that checkpoints' training options use.
+    """Hyperparameters of FDAT, named as in the training options of its checkpoints.
 
     Attributes:
         num_in_ch, num_out_ch: image channels.
@@ -21,15 +20,15 @@ class FDATConfig:
         embed_dim: token width C, a multiple of ``num_heads``.
         num_groups: residual groups.
         depth_per_group: repetitions of ``group_block_pattern`` in a group.
-        num_heads: attention heads, of both kinds of attention.
+        num_heads: attention heads; the same for both kinds of attention.
         window_size: side of the attention window, in tokens.
         ffn_expansion_ratio: hidden width of the feed-forward part is ``int(embed_dim * ratio)``.
         aim_reduction_ratio: bottleneck of AIM's channel gate is ``embed_dim // ratio``.
-        group_block_pattern: the kinds of attention, in order.
+        group_block_pattern: "spatial" or "channel" attention of successive blocks, in order.
         upsampler_type: one of `arch.fdat.upsampler.UPSAMPLER_TYPES`.
         mid_dim: width inside the upsamplers ``pixelshuffle``, ``dysample``, ``lda`` and ``pa_up``.
-        unshuffle_mod: scales 1 and 2 only: work on an image pixel-unshuffled by ``4 / scale``,
-            upscale it x4.
+        unshuffle_mod: for scales 1 and 2 only: the image is pixel-unshuffled by ``4 / scale``
+            first, then upscaled x4.
         drop_path_rate: stochastic depth of the last block in training; it grows linearly from 0.
     """
 
@@ -82,12 +81,12 @@ class FDATConfig:
 
     @property
     def unshuffle(self) -> int:
-        """Factor of the pixel unshuffle in front: 1 for none."""
+        """Factor of the pixel unshuffle before the first convolution; 1 if there is none."""
         return UNSHUFFLED_SCALE // self.scale if self.unshuffle_mod else 1
 
     @property
     def upsampler_scale(self) -> int:
-        """Features are enlarged by so much: the scale, times what unshuffling made smaller."""
+        """Factor by which the upsampler enlarges the features: ``scale * unshuffle``."""
         return self.scale * self.unshuffle
 
     @property
@@ -122,13 +121,17 @@ PRESETS: dict[str, FDATConfig] = {
     "xl": _preset(180, 6, 6, 6, 2.0, 0.1),
     "medium_aligned": _preset(128, 4, 3, 4, 2.0, 0.1),
 }
-"""The published sizes, x4 with ``transpose+conv``; ``dataclasses.replace(PRESETS["tiny"],
-scale=2)`` makes others."""
+"""The published sizes, all x4 with ``transpose+conv``.
+
+Other scales are made by ``dataclasses.replace(PRESETS["tiny"], scale=2)``.
+"""
 
 
 def preset_name(config: FDATConfig) -> str | None:
-    """The published size that ``config`` has, whatever its scale, channels and upsampler; None for
-    another size."""
+    """Name of the published size that ``config`` has; None if it has none of them.
+
+    Scale, channels and upsampler are not compared.
+    """
     sizes = (
         "embed_dim",
         "num_groups",

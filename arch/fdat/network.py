@@ -6,19 +6,20 @@ Written anew here; attribute names are kept because checkpoints carry them.
 
     image (B, 3, H, W) in [0, 1]
       -> [pixel unshuffle] -> conv_first            -> shallow features (B, C, H, W)
-      -> groups: blocks on tokens (B, H, W, C), alternately window and channel attention, then conv
-      + skip
+      -> groups: blocks on tokens (B, H, W, C), window and channel attention in turn; conv, + skip
       -> conv_after, + shallow                      -> upsampler -> (B, 3, H * scale, W * scale)
 
-A block: ``x += AIM(attention(n1 x), gelu(depthwise(n1 x)))`` and ``x += fc2(depthwise(gelu(fc1(n2
-x))))``.
+A block, with the norms n1 and n2:
+
+    x += AIM(attention(n1 x), gelu(depthwise(n1 x)))
+    x += fc2(depthwise(gelu(fc1(n2 x))))
 
 Two parts see the whole image, so tiles change the result: the channel attention (its C x C logits
 are sums over all tokens) and the average pool in AIM's channel gate.
 
-Different from spandrel 0.4.2: `Upsampler` (see upsampler.py); ``conv`` with a scale above 1 is read
-as the x1 network that it is; images smaller than the padding work; ``load_state_dict`` leaves its
-argument alone.
+Differences from spandrel 0.4.2: those of `Upsampler` (see upsampler.py); a ``conv`` that claims a
+scale above 1 is read as the x1 network that it is; images smaller than the padding work;
+``load_state_dict`` does not modify its argument.
 """
 
 from __future__ import annotations
@@ -35,8 +36,10 @@ TILE_OVERLAP = 32
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (Huang et al., 2016): drops the branch of whole samples in training,
-    rescaling the rest."""
+    """Stochastic depth (Huang et al., 2016): in training, drops a branch for whole samples.
+
+    The branches that remain are rescaled, so that their mean does not change.
+    """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -55,14 +58,14 @@ def depthwise(dim: int) -> nn.Conv2d:
 
 
 def convolve_tokens(conv: nn.Module, x: Tensor) -> Tensor:
-    """Apply a convolution to tokens (B, H, W, C); channels-last memory, so nothing is copied."""
+    """Apply a convolution to tokens (B, H, W, C), seen as a channels-last image without a copy."""
     return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 class WindowAttention(nn.Module):
     """Attention inside windows aligned to the top left, with a learnt bias per pair of positions.
 
-    Tokens that pad the last windows are zero and stay in the softmax, as they were in training.
+    The last windows are padded with zero tokens, which take part in the softmax as in training.
     """
 
     def __init__(self, dim: int, num_heads: int, window_size: int) -> None:
@@ -93,8 +96,10 @@ class WindowAttention(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Attention between channels (Zamir et al., Restormer, 2022): its logits are sums over all
-    tokens of the image."""
+    """Attention between channels (Zamir et al., Restormer, 2022).
+
+    Its logits are sums over all tokens of the image.
+    """
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -115,12 +120,11 @@ class ChannelAttention(nn.Module):
 
 
 class AIM(nn.Module):
-    """Attention interaction module: one of two gates fuses the attention branch with the
-    convolution branch.
+    """Attention interaction module: fuses the attention and the convolution branch by a gate.
 
-    Spatial blocks scale the attention per channel (``cg``, from the image's mean of the convolution
-    branch); channel blocks scale the convolution per token (``sg``, from the attention). Both gates
-    exist in every block.
+    Spatial blocks scale the attention per channel (``cg``, from the mean of the convolution branch
+    over the image); channel blocks scale the convolution per token (``sg``, from the attention).
+    Every block has both gates and uses one.
     """
 
     def __init__(self, dim: int, reduction_ratio: int) -> None:
@@ -136,9 +140,8 @@ class AIM(nn.Module):
 
     def forward(self, attention: Tensor, convolution: Tensor, kind: str) -> Tensor:
         if kind == "spatial":
-            return (
-                attention * convolve_tokens(self.cg, convolution) + convolution
-            )  # gate (B, 1, 1, C)
+            # gate (B, 1, 1, C)
+            return attention * convolve_tokens(self.cg, convolution) + convolution
         return attention + convolution * convolve_tokens(self.sg, attention)  # gate (B, H, W, 1)
 
 
@@ -198,8 +201,10 @@ class ResidualGroup(nn.Module):
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Pad (B, C, H, W) at the bottom and right by reflection, and by replication where the image is
-    too small."""
+    """Pad (B, C, H, W) at the bottom and right, so that H and W are multiples of ``multiple``.
+
+    Padded by reflection; what a small image can't reflect is added by replication.
+    """
     for dim in (2, 3):
         size = x.shape[dim]
         missing = -size % multiple
@@ -211,10 +216,9 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 
 
 class FDAT(nn.Module):
-    """The network: (B, num_in_ch, H, W) in [0, 1] -> (B, num_out_ch, H * scale, W * scale),
-    unclamped.
+    """The network. It takes any H, W >= 1 in float64, float32, bfloat16 and float16.
 
-    Works for any H, W >= 1 and in float64, float32, bfloat16 and float16.
+    (B, num_in_ch, H, W) in [0, 1] -> (B, num_out_ch, H * scale, W * scale), not clamped.
     """
 
     def __init__(self, config: FDATConfig = PRESETS["medium"]) -> None:
@@ -250,8 +254,7 @@ class FDAT(nn.Module):
 
     @property
     def tile_contract(self) -> TileContract:
-        """Tiles of any size; starts on window borders keep the windows where the whole image has
-        them."""
+        """Tiles of any size. Tiles aligned to windows have the same windows as the whole image."""
         return TileContract(
             window=None,
             overlap=TILE_OVERLAP,

@@ -1,4 +1,4 @@
-"""FDAT's eight upsamplers. How they are told apart from their tensors is in checkpoint.py.
+"""FDAT's eight upsamplers. How their tensors tell which one a checkpoint has is in checkpoint.py.
 
 Reference: ``UniUpsampleV3`` in traiNNer-redux (Apache-2.0) and spandrel (MIT), which define the
 tensor names and the ``MetaUpsample`` buffer that checkpoints carry. Written anew here; attribute
@@ -6,9 +6,9 @@ names are kept for compatibility.
 
     features (B, embed_dim, H, W)  ->  image (B, num_out_ch, H * scale, W * scale)
 
-Different from the reference, because there it is wrong: sampling coordinates of ``dysample`` and
-``lda`` are computed in at least float32 (in half precision they drift towards the right edge),
-``dysample`` works on every device, and ``pa_up`` writes its true input width into ``MetaUpsample``.
+Errors of the reference that are corrected here: sampling coordinates of ``dysample`` and ``lda``
+are computed in at least float32 (in half precision they drift towards the right edge), ``dysample``
+works on every device, and ``pa_up`` writes its true input width into ``MetaUpsample``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ UPSAMPLER_TYPES = (
     "lda",
     "pa_up",
 )
-"""In the order of the index that ``MetaUpsample`` stores."""
+"""``MetaUpsample`` stores a type as its index in this tuple."""
 
 META_VERSION = 3
 DYSAMPLE_GROUPS = 4
@@ -65,13 +65,17 @@ def check_upsampler(kind: str, scale: int, embed_dim: int, mid_dim: int) -> None
 
 
 def coordinate_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Float32, or float64 for float64 features: half precision can't address 2048 pixels."""
+    """Type of sampling coordinates: float32, or float64 for float64 features.
+
+    Half precision can't address 2048 pixels.
+    """
     return torch.promote_types(dtype, torch.float32)
 
 
 class DySample(nn.Module):
-    """Dynamic upsampling by point sampling (Liu et al., "Learning to Upsample by Learning to
-    Sample", ICCV 2023).
+    """Dynamic upsampling by point sampling.
+
+    Liu et al., "Learning to Upsample by Learning to Sample", ICCV 2023.
 
     (B, in_channels, H, W) -> (B, out_channels, H * scale, W * scale)
     """
@@ -87,9 +91,8 @@ class DySample(nn.Module):
         self.end_conv = nn.Conv2d(in_channels, out_channels, 1)
         self.offset = nn.Conv2d(in_channels, 2 * groups * scale**2, 1)
         self.scope = nn.Conv2d(in_channels, 2 * groups * scale**2, 1, bias=False)
-        centres = (
-            torch.arange(scale) - (scale - 1) / 2
-        ) / scale  # of the sub-pixels, in input pixels
+        # centres of the sub-pixels, in input pixels from the centre of their pixel
+        centres = (torch.arange(scale) - (scale - 1) / 2) / scale
         x, y = torch.meshgrid(centres, centres, indexing="xy")
         init_pos = torch.stack(
             [x.repeat(groups, 1), y.repeat(groups, 1)]
@@ -135,10 +138,10 @@ class ChannelLayerNorm(nn.Module):
 
 
 class LDAUpsample(nn.Module):
-    """Local deformable attention (Du et al., "LDA-AQU: Adaptive Query-guided Upsampling", ACM MM
-    2024), one head.
+    """Upsampling by local deformable attention with one head.
 
-    Every output pixel attends to 3x3 samples of the input at learnt offsets around it.
+    Every output pixel attends to 3x3 samples of the input at learnt offsets around it. Du et al.,
+    "LDA-AQU: Adaptive Query-guided Upsampling", ACM MM 2024.
 
     (B, channels, H, W) -> (B, channels, H * scale, W * scale)
     """
@@ -164,8 +167,10 @@ class LDAUpsample(nn.Module):
         self.relative_position_bias_table = nn.Parameter(torch.zeros(1, 1, 1, taps, hidden))
 
     def sampling_grid(self, query: Tensor) -> Tensor:
-        """Queries (B, D, sH, sW) -> sampling grid (B * groups, taps * sH, sW, 2) for
-        align_corners=True."""
+        """Where to sample: queries (B, D, sH, sW) -> grid (B * groups, taps * sH, sW, 2).
+
+        The grid is for `F.grid_sample` with align_corners=True.
+        """
         height, width = query.shape[-2:]
         exact = coordinate_dtype(query.dtype)
         offset = self.conv_offset(query.reshape(query.shape[0] * LDA_GROUPS, -1, height, width))
@@ -182,7 +187,7 @@ class LDAUpsample(nn.Module):
         return grid.flatten(1, 3)
 
     def sample(self, x: Tensor, grid: Tensor) -> Tensor:
-        """(B, C, H, W) at the grid -> (B, C, taps, sH, sW)."""
+        """Sample (B, C, H, W) at the grid -> (B, C, taps, sH, sW)."""
         batch, channels, height, width = x.shape
         grouped = x.reshape(batch * LDA_GROUPS, -1, height, width).to(grid.dtype)
         sampled = F.grid_sample(
@@ -207,8 +212,10 @@ class LDAUpsample(nn.Module):
 
 
 class PixelAttention(nn.Module):
-    """x * sigmoid(conv1x1(x)) (Zhao et al., "Efficient Image Super-Resolution Using Pixel
-    Attention", 2020)."""
+    """x * sigmoid(conv1x1(x)).
+
+    Zhao et al., "Efficient Image Super-Resolution Using Pixel Attention", 2020.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -226,7 +233,7 @@ def upscale_steps(scale: int) -> list[int]:
 def upsampler_layers(
     kind: str, scale: int, embed_dim: int, num_out_ch: int, mid_dim: int
 ) -> list[nn.Module]:
-    """The layers of an upsampler, in the order that gives checkpoints their indices."""
+    """The layers of an upsampler, in the order in which checkpoints number them."""
 
     def conv3(in_channels: int, out_channels: int) -> nn.Conv2d:
         return nn.Conv2d(in_channels, out_channels, 3, padding=1)
@@ -288,9 +295,9 @@ def upsampler_layers(
 class Upsampler(nn.Sequential):
     """Features (B, embed_dim, H, W) -> image (B, num_out_ch, H * scale, W * scale).
 
-    The buffer ``MetaUpsample`` (uint8: version, type, scale, embed_dim, num_out_ch, mid_dim,
-    groups) is what loaders recognise an FDAT by. It describes this module, so it is never
-    overwritten from a checkpoint. Widths above 255 don't fit uint8 and are stored as 255;
+    Loaders recognise an FDAT by the buffer ``MetaUpsample`` (uint8: version, type, scale,
+    embed_dim, num_out_ch, mid_dim, groups). It describes this module, so it is never overwritten
+    from a checkpoint. Widths above 255 don't fit uint8 and are stored as 255;
     `checkpoint.infer_upsampler` takes widths from the weights.
     """
 

@@ -17,7 +17,8 @@ FEW_TOKENS = 64
 
 
 def prefers_products(tokens: int, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether `attend` is quicker by products: for so many tokens in a sequence, in this precision."""
+    """Whether `attend` is faster by products, for sequences of ``tokens`` tokens in this
+    precision."""
     if device.type != "cpu" or dtype == torch.float16 or is_intel():
         return False
     return tokens <= FEW_TOKENS or dtype == torch.bfloat16
@@ -27,8 +28,8 @@ def attend(qkv: Tensor, scale: float, bias: Tensor | None = None, *, products: b
     """Multi-head self-attention of every sequence of a batch.
 
     Args:
-        qkv: (B, N, 3, heads, c), queries, keys and values of N tokens. Not bound to a name by the
-            caller, it is freed before the logits are made.
+        qkv: (B, N, 3, heads, c), queries, keys and values of N tokens. If the caller keeps no
+            reference to it, it is freed before the logits are made.
         scale: of the logits.
         bias: added to the logits, (1, heads, N, N); by products (B * heads, N, N) or more of them.
         products: whether to compute it by products, see `prefers_products`.

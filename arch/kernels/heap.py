@@ -1,22 +1,21 @@
-"""What the C library's heap does with freed tensors."""
+"""Makes the C library's heap keep the memory of freed tensors."""
 
 from __future__ import annotations
 
 import torch
 
 LARGEST_KEPT = 3 * 2**23
-"""24 MiB: more than a tensor of FDAT's bands where images are not very wide. Of more than 32 MiB
-glibc keeps none."""
+"""24 MiB: more than any tensor of FDAT's bands, unless the image is very wide. glibc keeps no block
+above 32 MiB."""
 
 
 def keep_freed_memory() -> None:
-    """Let tensors of up to `LARGEST_KEPT` bytes on the CPU take the memory of those freed before
-    them.
+    """Let CPU tensors of up to `LARGEST_KEPT` bytes reuse the memory of freed tensors.
 
     glibc maps a block above a threshold from the system and gives it back when it is freed, so the
-    next one's pages are cleared again; and it trims a heap whose end is free. The thresholds follow
-    the largest mapped block that was freed so far, up to 32 MiB (mallopt(3), M_MMAP_THRESHOLD), so
-    they depend on what the process did before. One such block, freed untouched, settles them. Other
-    C libraries have no such state, and nothing comes of it there.
+    system clears the pages of the next block again; and it trims a heap whose end is free. Both
+    thresholds follow the largest mapped block that was freed so far, up to 32 MiB (mallopt(3),
+    M_MMAP_THRESHOLD), so they depend on what the process did before. Allocating and freeing one
+    block of this size raises them. With other C libraries the call has no effect.
     """
     torch.empty(LARGEST_KEPT, dtype=torch.uint8, device="cpu")

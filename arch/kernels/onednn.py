@@ -1,7 +1,7 @@
-"""oneDNN's operators that take GELU into a product or a convolution, or a product into a sum; and
-public ones where they are missing.
+"""oneDNN's fused operators: a product or convolution with GELU, and one that is added to a tensor.
 
-The former are internal to torch: those of its own compiler.
+They are internal operators of torch, made for its compiler. Where they are missing, public
+operators compute the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 def has_internal_operators(dtype: torch.dtype, device: torch.device) -> bool:
     """Whether oneDNN's fused operators are there for such tensors."""
-    if device.type != "cpu" or torch.compiler.is_compiling():  # which finds its own operators
+    if device.type != "cpu" or torch.compiler.is_compiling():  # the compiler does its own fusing
         return False
     return torch.backends.mkldnn.enabled and _computes(dtype)
 
@@ -41,8 +41,10 @@ def _computes(dtype: torch.dtype) -> bool:
 def convolve_gelu(
     image: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int], groups: int
 ) -> Tensor:
-    """gelu of a convolution: (B, C, H, W), channels last -> (B, O, h, w), with zeros around it
-    (rows, columns)."""
+    """gelu of a convolution: (B, C, H, W), channels last -> (B, O, h, w).
+
+    ``padding`` is the zero padding in (rows, columns).
+    """
     if not has_internal_operators(image.dtype, image.device):
         return F.gelu(F.conv2d(image, weight, bias, padding=padding, groups=groups))
     return torch.ops.mkldnn._convolution_pointwise(
@@ -62,12 +64,12 @@ def transposed_gelu(
 
 
 TYPICAL_ROWS = 64, 256
-"""Rows and columns for which weights of 1x1 convolutions are packed; in float32 others go as
-quickly."""
+"""Rows and columns of the image for which weights of 1x1 convolutions are packed; in float32 other
+sizes are as fast."""
 
 
 def pack_pointwise(weight: Tensor) -> Tensor:
-    """The weight (O, C) of a product as that of a 1x1 convolution, for `add_convolution_`."""
+    """Pack the weight (O, C) of a product as that of a 1x1 convolution, for `add_convolution_`."""
     kernel = weight.detach()[:, :, None, None].contiguous(memory_format=torch.channels_last)
     size = [1, weight.shape[1], *TYPICAL_ROWS]
     return torch.ops.mkldnn._reorder_convolution_weight(kernel, [0, 0], [1, 1], [1, 1], 1, size)

@@ -1,4 +1,4 @@
-"""What the processor of this machine is, where the quickest of several equal ways depends on it."""
+"""What decides on this machine's processor which of several equal algorithms is the fastest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 @cache
 def _capabilities() -> dict[str, object]:
-    """As torch names them; none where it is too old to, or can't tell."""
+    """The processor's capabilities as torch names them; empty if this torch can't tell."""
     try:
         return dict(torch.cpu.get_capabilities())
     except (AttributeError, RuntimeError):
@@ -17,12 +17,16 @@ def _capabilities() -> dict[str, object]:
 
 
 def has_matrix_unit() -> bool:
-    """Whether it has AMX: products in bfloat16 then cost next to nothing, and all that saves them
-    costs more."""
+    """Whether the processor has AMX.
+
+    Products in bfloat16 then cost next to nothing, so algorithms that save products are slower.
+    """
     return bool(_capabilities().get("amx_bf16", False))
 
 
 def is_intel() -> bool:
-    """Whether MKL, which is behind torch's attention and plain matrix products, gives it its best
-    kernels."""
+    """Whether the processor is Intel's, for which MKL has its fastest kernels.
+
+    MKL is behind torch's attention and plain matrix products.
+    """
     return "intel" in str(_capabilities().get("cpu_name", "")).lower()

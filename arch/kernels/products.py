@@ -1,10 +1,10 @@
 """Products of tokens with a weight, by the fastest library there is for them.
 
 On a CPU that is oneDNN, in float32 on AMD at twice the rate of the MKL behind `F.linear`, and
-elsewhere at least at the same. Two ways lead there:
+elsewhere at least at the same. There are two ways to use it:
 
-- a weight packed once, and internal operators of torch (those of its own compiler), which take GELU
-  into the product;
+- internal operators of torch (made for its compiler), with a weight that is packed once; they can
+  compute GELU within the product;
 - where these are missing, in float32 a 1x1 convolution, which packs the weight at every call: 8 %
   slower for 8192 tokens, 15 % for 2048.
 
@@ -40,7 +40,7 @@ class Product:
 
     weight: Tensor  # (O, C)
     bias: Tensor | None  # (O,)
-    packed: Tensor | None  # what oneDNN makes of the weight; None: it is used as it stands
+    packed: Tensor | None  # the weight in oneDNN's layout; None: it is used as it is
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None = None) -> Product:
@@ -65,13 +65,14 @@ class Product:
 
 @dataclass(frozen=True)
 class AddedProduct:
-    """A product of rows that is added to other rows, in float32 on a CPU without a pass of its own
-    for the sum."""
+    """A product of rows that is added to other rows.
+
+    In float32 on a CPU the sum takes no separate pass over memory.
+    """
 
     product: Product  # (O, C)
-    packed: (
-        Tensor | None
-    )  # what oneDNN makes of the weight of a 1x1 convolution; None: the sum is an operator
+    # the weight as a 1x1 convolution in oneDNN's layout; None: the sum is a separate operator
+    packed: Tensor | None
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None = None) -> AddedProduct:
@@ -81,8 +82,10 @@ class AddedProduct:
         return cls(Product.of(weight, bias), None)
 
     def __call__(self, rows: Tensor, x: Tensor) -> None:
-        """rows (h, W, O) += product of x (h, W, C); both lie without gaps, and ``rows`` may be of
-        higher precision."""
+        """rows (h, W, O) += product of x (h, W, C).
+
+        Both are contiguous; ``rows`` may have a higher precision.
+        """
         if not x.numel():
             return
         if self.packed is None:

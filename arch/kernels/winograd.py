@@ -5,9 +5,10 @@ CVPR 2016)
 
     y = A^T [(G g) * (B^T d)]
 
-in two dimensions the same along rows and columns, and summed over input channels between the
-brackets and A^T: one matrix product for each of the (m + 2)^2 places. The transforms are Kronecker
-products applied as matrix products, too.
+In two dimensions the same is done along rows and columns. What is in brackets is summed over the
+input channels before A^T is applied; that is one matrix product for each of the (m + 2)^2 places of
+a tile. The transforms for both dimensions are Kronecker products of matrices, applied as matrix
+products, too.
 
 The points at which the polynomials are evaluated decide the rounding. In full precision m = 4 takes
 a quarter of the multiplications, and with 0, +-3/4, +-3/2 and infinity a float32 result is within
@@ -32,10 +33,10 @@ from .processor import has_matrix_unit
 TAPS = 3
 LEAST_CHANNELS = 64  # below, the transforms cost more than the products save
 LEAST_PAIRS = {torch.bfloat16: 2**17}
-"""Channels times outputs: where products are quick the transforms weigh more, and they cost
-precision."""
+"""Least product of input and output channels, by precision. Where products are fast, the transforms
+are a larger share of the time, and they cost precision."""
 TOKENS = 2**11
-"""Outputs computed at a time, so that what lies between the transforms stays in a CPU's cache."""
+"""Outputs computed at a time, so that the data between the transforms stay in a CPU's cache."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,16 @@ class Algorithm:
         return self.tile + TAPS - 1
 
     def matrices(self) -> tuple[Tensor, Tensor, Tensor]:
-        """A^T (tile, places), G (places, TAPS) and B^T (places, places) in float64, with rows of
-        B^T at most 1."""
+        """A^T (tile, places), G (places, TAPS) and B^T (places, places) in float64.
+
+        Each row of B^T is scaled so that its largest entry is 1.
+        """
         kernel, data = self._evaluation(TAPS), torch.linalg.inv(self._evaluation(self.places)).T
         size = data.abs().amax(1, keepdim=True)
         return self._evaluation(self.tile).T, kernel * size, data / size
 
     def _evaluation(self, terms: int) -> Tensor:
-        """Values of the powers 0 .. terms - 1 at the points, and at infinity: (places, terms)."""
+        """The powers 0 .. terms - 1 of the points and of infinity: (places, terms)."""
         powers = torch.tensor(self.points, dtype=torch.float64)[:, None] ** torch.arange(terms)
         at_infinity = torch.zeros(1, terms, dtype=torch.float64)
         at_infinity[0, -1] = 1
@@ -75,15 +78,19 @@ ALGORITHMS = {
 
 @cache
 def _transforms(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The transforms of data (places**2, places**2) and of results (tile**2, places**2) in both
-    dimensions."""
+    """The two-dimensional transforms of data and of results.
+
+    (places**2, places**2) and (tile**2, places**2)
+    """
     result, _, data = ALGORITHMS[dtype].matrices()
     return torch.kron(data, data).to(dtype), torch.kron(result, result).to(dtype)
 
 
 def suits(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether a convolution with such a weight (O, C, k, k) is quicker this way: on a CPU, with
-    many channels."""
+    """Whether `convolve` is faster than a direct convolution by a weight of ``shape`` (O, C, k, k).
+
+    It is on a CPU, with many channels.
+    """
     outputs, channels, *kernel = shape
     if dtype == torch.bfloat16 and has_matrix_unit():
         return False
@@ -94,7 +101,7 @@ def suits(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> boo
 
 
 def working_values(channels: int, outputs: int, dtype: torch.dtype) -> int:
-    """Numbers that `convolve` keeps at the worst moment, beside the image and the result."""
+    """Values that `convolve` keeps at the worst moment, beside the image and the result."""
     algorithm = ALGORITHMS[dtype]
     values = max(2 * channels, channels + outputs, 2 * outputs)  # at each of the places of a tile
     return TOKENS // algorithm.tile**2 * algorithm.places**2 * values
@@ -138,18 +145,15 @@ def convolve(
         image.shape[0], height * shuffle, width * shuffle, transformed.shape[2] // shuffle**2
     )
     down, across = -(-height // tile), -(-width // tile)
-    step = max(1, TOKENS // max(1, across * tile**2))  # rows of tiles
-    together = max(1, step // max(1, down))  # images
+    step = max(1, TOKENS // max(1, across * tile**2))  # rows of tiles computed at a time
+    together = max(1, step // max(1, down))  # images computed at a time
     for rows, into in zip(
         image.permute(0, 2, 3, 1).split(together), result.split(together)
     ):  # (b, h, w, C)
-        for top in (
-            range(0, down, step) if into.numel() else ()
-        ):  # an empty batch is one empty group
-            start, stop = (
-                top * tile,
-                min(height, (top + step) * tile),
-            )  # the padded rows start .. stop + 2 are seen
+        # split() gives one empty group for an empty batch
+        for top in range(0, down, step) if into.numel() else ():
+            # these outputs depend on the padded rows start .. stop + 2
+            start, stop = (top * tile, min(height, (top + step) * tile))
             needed = -(-(stop - start) // tile) * tile + TAPS - 1
             missing = max(0, above - start)
             seen = rows[:, max(0, start - above) : max(0, stop + TAPS - 1 - above)]
@@ -172,7 +176,7 @@ def _convolve_tiles(rows: Tensor, transformed: Tensor) -> Tensor:
     )
     images, down, across, channels = tiles.shape[:4]  # of (B, down, across, C, places, places)
     shape = images, down, across
-    if rows.dtype == torch.bfloat16:  # whose batched products would copy what is transposed
+    if rows.dtype == torch.bfloat16:  # its batched products would copy transposed operands
         tiles = tiles.permute(4, 5, 0, 1, 2, 3).reshape(places, -1)
         data = torch.mm(data_transform, tiles).view(places, -1, channels)  # (places**2, tiles, C)
         del tiles
@@ -192,8 +196,10 @@ def _convolve_tiles(rows: Tensor, transformed: Tensor) -> Tensor:
 
 
 def _place(outputs: Tensor, into: Tensor) -> None:
-    """Tiles (down, across, tile**2, r, r, C), shuffled, to (height * r, width * r, C); the last may
-    reach beyond."""
+    """Write tiles (down, across, tile**2, r, r, C), shuffled, into (height * r, width * r, C).
+
+    What the last tiles have beyond that is left out.
+    """
     tile, r = math.isqrt(outputs.shape[2]), outputs.shape[3]
     outputs = outputs.unflatten(2, (tile, tile)).permute(
         0, 2, 4, 1, 3, 5, 6

@@ -1,5 +1,4 @@
-"""The full-size feature maps: on the run's device, or in host memory and streamed to it band by
-band."""
+"""The full-size feature maps: on the run's device, or streamed to it from host memory."""
 
 from __future__ import annotations
 
@@ -10,8 +9,10 @@ from torch import Tensor
 
 
 class RoomOutside:
-    """Memory for rows that are computed elsewhere than in their map, and for the unfinished row
-    before them."""
+    """Memory for rows that can't be computed in place in their map.
+
+    The last row of a band stays unfinished until the next band; it is kept here between the two.
+    """
 
     def __init__(self, width: int, dim: int, device: torch.device) -> None:
         self.width, self.dim, self.device = width, dim, device
@@ -19,8 +20,10 @@ class RoomOutside:
         self.unfinished: Tensor | None = None
 
     def begin(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        """Room for rows [start, stop) behind the one that `end` kept (none at the top): (1 + stop -
-        start, W, C)."""
+        """Memory (1 + stop - start, W, C): the row that `end` kept, then rows [start, stop).
+
+        At the top of the image there is no kept row, and the memory is one row less.
+        """
         above = int(start > 0)
         self.rows = torch.empty(
             above + stop - start, self.width, self.dim, dtype=dtype, device=self.device
@@ -30,13 +33,13 @@ class RoomOutside:
         return self.rows
 
     def end(self) -> None:
-        """Keep the last row, which is not finished, and let go of the rest."""
+        """Keep the last row, which is not finished, and free the others."""
         if self.rows is not None:
             self.unfinished, self.rows = self.rows[-1].clone(), None
 
 
 class FeatureMap:
-    """A map (H, W, C) that lives where the run computes."""
+    """A feature map (H, W, C) in the memory of the device that computes."""
 
     def __init__(
         self, height: int, width: int, dim: int, dtype: torch.dtype, device: torch.device
@@ -45,26 +48,26 @@ class FeatureMap:
         self.room_outside = RoomOutside(width, dim, device)
 
     def read(self, ranges: Iterable[tuple[int, int]], dtype: torch.dtype) -> Iterator[Tensor]:
-        """Rows [start, stop) of each range in turn, (stop - start, W, C) in ``dtype``; not to be
-        written to."""
+        """Yield rows [start, stop) of each range: (stop - start, W, C) in ``dtype``, read-only."""
         for start, stop in ranges:
             yield self.tensor[start:stop].to(dtype)
 
     def room(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        """Where to compute rows [start, stop) in ``dtype``; finished ones are then given to
-        `write`.
+        """Memory in which to compute rows [start, stop) in ``dtype``; finished ones go to `write`.
 
         Returns:
-            The row before them as it was left (none at the top) and they: (1 + stop - start, W, C).
-            It is the map itself where that is in ``dtype``.
+            (1 + stop - start, W, C): the row above, as the band before left it, and the rows. At
+            the top of the image there is no row above. A view of the map if that has ``dtype``.
         """
         if dtype != self.tensor.dtype:
             return self.room_outside.begin(start, stop, dtype)
         return self.tensor[max(0, start - 1) : stop]
 
     def write(self, start: int, rows: Tensor) -> None:
-        """Store rows (h, W, C). A range that is read later may be written to, one being read may
-        not."""
+        """Store rows (h, W, C) from row ``start`` on.
+
+        Rows that `read` has yet to yield may be written to; those that it yields now may not.
+        """
         target = self.tensor[start : start + rows.shape[0]]
         if target.data_ptr() != rows.data_ptr():
             target.copy_(rows)
@@ -72,10 +75,10 @@ class FeatureMap:
 
 
 class HostMap:
-    """A map in host memory (pinned for CUDA) that is streamed to ``device``.
+    """A feature map in host memory (pinned for CUDA) that is streamed to ``device``.
 
-    One band is on its way to the device while the one before it is computed with. All copies go
-    through one stream, so a read after a write sees it, and the host never waits.
+    The next band is copied to the device while the device computes with this one. All copies go
+    through one stream, so a read sees the writes before it, and the host never waits.
     """
 
     def __init__(
@@ -88,8 +91,10 @@ class HostMap:
         self.stream = torch.cuda.Stream(device) if cuda else None
 
     def read(self, ranges: Iterable[tuple[int, int]], dtype: torch.dtype) -> Iterator[Tensor]:
-        """As `FeatureMap.read`; the next range is fetched ahead, so it must not be written to
-        before it is yielded."""
+        """As `FeatureMap.read`, but the next range is fetched ahead.
+
+        So that range must not be written to before it is yielded.
+        """
         ready = None
         for start, stop in ranges:
             fetched = self._fetch(start, stop)

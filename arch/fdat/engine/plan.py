@@ -3,9 +3,9 @@
     plan (this file) -> sweeps over the blocks (sweeps.py) -> tail (tail.py, sampling.py)
 
 Memory on the device, beyond the weights:
-    maps: trunk and one branch per image of the batch, H x W x C; ``dysample`` and ``lda`` put one
-        map H x W x mid_dim per image beside them. They may live in host memory instead, all but
-        that of ``dysample``.
+    maps: trunk and one branch per image of the batch, H x W x C; ``dysample`` and ``lda`` need one
+        more map per image, H x W x mid_dim. All may live in host memory instead, except that of
+        ``dysample``.
     image: one image of the batch, in the residual's precision.
     workspace: what a band needs at the worst moment of a block or of the tail, proportional to band
         height and width.
@@ -26,23 +26,23 @@ from ..upsampler import LDA_GROUPS, LDA_REDUCTION, upscale_steps
 from .weights import HEAD_MULTIPLE, output_dtype, residual_dtype
 
 PREFERRED_TOKENS = {"cpu": 2**15, "cuda": 2**18}
-"""Tokens in a band: enough to fill the device and to make the halo, and what an operator costs to
-begin, small."""
+"""Tokens in a band: enough to keep the device busy, and to make the halo and the fixed cost of
+starting an operator small in comparison."""
 
 PREFERRED_VALUES = 11 * 2**18
-"""On a CPU about as many values in the largest tensor of a band: 11 MiB, which the heap keeps when
-they are freed (see kernels/heap.py). Of what it does not keep the system clears the pages again and
-again, which takes as long as all the rest."""
+"""Values in the largest tensor of a band on a CPU, 11 MiB in float32: blocks of this size stay in
+the heap when they are freed (see kernels/heap.py). Larger ones go back to the system, which clears
+their pages at every allocation; that takes as long as all the rest."""
 
 HEAP_SHARE = 0.5
-"""What a process's heap holds beside the live tensors of a band, as a share of them: pieces that
-were freed and fit nothing since. Measured on Linux by ``python -m benchmarks.fdat memory``: 0.2 to
-0.9."""
+"""Memory that a process's heap holds beside the live tensors of a band, as a share of them: freed
+pieces that no later tensor fits into. Measured on Linux by ``python -m benchmarks.fdat memory``:
+0.2 to 0.9."""
 
 ATTENTION_TOKENS = {"products": 2**11, "sdpa": 2**12}
 """Tokens whose q, k and v a CPU computes at a time, so that they are still in its cache when
-attention reads them, by the way in which it attends: with ``scaled_dot_product_attention`` twice as
-many are 3 to 5 % quicker."""
+attention reads them. The keys are the two ways of kernels/attention.py: for
+``scaled_dot_product_attention`` twice as many tokens are 3 to 5 % quicker."""
 
 
 def split_rows(height: int, band: int) -> list[tuple[int, int]]:
@@ -51,15 +51,17 @@ def split_rows(height: int, band: int) -> list[tuple[int, int]]:
 
 
 def smallest_band(window: int) -> int:
-    """Rows of whole windows, at least three: what a band hands to the next, two rows, lags one row
-    behind."""
+    """The fewest rows that a band may have: whole windows, at least three rows.
+
+    A band lags one row behind its input, and hands two rows to the next band.
+    """
     return -(-3 // window) * window
 
 
 def attention_tile(
     height: int, width: int, window: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[int, int]:
-    """Rows and columns of whole windows that are attended to at a time."""
+    """Rows and columns of tokens, in whole windows, for which attention is computed at a time."""
     if device.type != "cpu":
         return height, width
     tokens = ATTENTION_TOKENS["products" if prefers_products(window**2, dtype, device) else "sdpa"]
@@ -114,14 +116,16 @@ class Plan:
 
     @property
     def sampler(self) -> str | None:
-        """The upsampler if it samples the features at learnt positions."""
+        """The upsampler's type if it samples the features at learnt positions, else None."""
         kind = self.config.upsampler_type
         return kind if kind in ("dysample", "lda") and self.config.upsampler_scale > 1 else None
 
     @property
     def tail_band(self) -> int:
-        """Rows of the feature map that the tail takes at a time: as many as fit the sweeps'
-        workspace, at least one."""
+        """Rows of the feature map that the tail takes at a time.
+
+        As many as fit in the sweeps' workspace, at least one.
+        """
         return max(1, min(self.band, self.sweep_workspace // self.tail_row_bytes))
 
     @property
@@ -138,7 +142,7 @@ class Plan:
 
     @property
     def map_bytes(self) -> int:
-        """Of the maps that may live in host memory."""
+        """Bytes of the maps that may live in host memory."""
         tokens = self.rows * self.columns
         dims = (self.batch + 1) * self.config.embed_dim
         if self.sampler == "lda":
@@ -147,7 +151,7 @@ class Plan:
 
     @property
     def sampled_bytes(self) -> int:
-        """Of the maps that must be where ``dysample`` reads them."""
+        """Bytes of the maps that ``dysample`` samples, which must be on the device."""
         exact = bytes_of(residual_dtype(self.dtype))
         return (
             self.batch * self.rows * self.columns * self.config.mid_dim * exact
@@ -157,7 +161,7 @@ class Plan:
 
     @property
     def resident_bytes(self) -> int:
-        """Of what stays on the device for the whole run."""
+        """Bytes of what stays on the device for the whole run."""
         maps = 0 if self.host_maps else self.map_bytes
         channels, exact = (
             self.config.num_in_ch * self.config.unshuffle**2,
@@ -192,10 +196,10 @@ class Plan:
         converted = run != residual
         loaded = dim * residual if self.host_maps or bytes_of(self.map_dtype) != residual else 0
         if self.host_maps:
-            loaded += 2 * dim * bytes_of(self.map_dtype)  # the band at work and the one on its way
+            loaded += 2 * dim * bytes_of(self.map_dtype)  # the band in use and the one being copied
         outside = dim * residual if loaded else 0  # y, where it can't be computed in the map
-        # n on its way into the run's precision; n and gelu(depthwise(n)); n and some windows at a
-        # time
+        # the largest of: n while it is converted to the run's precision; n and gelu(depthwise(n));
+        # n and the windows for which attention is computed at a time
         normed = dim * (run + residual) if converted else dim * run
         down, across = attention_tile(
             min(self.band, self.rows), width, config.window_size, self.dtype, self.device
@@ -203,36 +207,36 @@ class Plan:
         attention = max(
             normed, 2 * dim * run, dim * run + down * across * self._attention_values * run
         )
-        # n; the hidden rows before and behind the depthwise convolution, and GELU where it is an
-        # operator of its own
+        # the largest of: n while it is converted; the hidden rows before and after the depthwise
+        # convolution; n and the hidden rows before and after GELU, where that is a separate
+        # operator
         fused = has_internal_operators(self.dtype, self.device)
         feed_forward = max(
             normed, 2 * hidden * run, (dim + 2 * hidden) * run if converted and not fused else 0
         )
-        # n of the next block, and gelu(depthwise(n))
+        # the statistic for the next block: its n, and gelu(depthwise(n))
         statistic = max(normed, 2 * dim * run)
-        # the output of a convolution; and that of the first one, or the tiles that Winograd's
-        # transforms lie between
+        # the output of a convolution, beside the output of the first one or the tiles between
+        # Winograd's transforms
         convolution = dim * residual + dim * (residual + (run if converted else 0))
         if winograd.suits((config.embed_dim, config.embed_dim, 3, 3), self.dtype, self.device):
             tiles = winograd.working_values(config.embed_dim, config.embed_dim, self.dtype) * run
             convolution = max(convolution, dim * residual + tiles)
-        # rows that wait for the next band: of y, and two of what every depthwise convolution reads
+        # kept for the next band: one row of y, and two input rows of every depthwise convolution
         carried = self.columns * (3 * config.embed_dim + 2 * config.ffn_dim) * residual
         return carried + loaded + outside + max(attention, feed_forward, statistic, convolution)
 
     @property
     def _attention_values(self) -> int:
-        """Numbers that window attention keeps for each of the tokens it works on at a time."""
+        """Values that window attention keeps for each of the tokens it works on at a time."""
         config = self.config
         dim, heads = config.embed_dim, config.num_heads
         padded = heads * (-(-dim // heads // HEAD_MULTIPLE) * HEAD_MULTIPLE)
         windows, qkv, logits = dim, 3 * padded, heads * config.window_size**2
         if not prefers_products(config.window_size**2, self.dtype, self.device):
             return windows + qkv + padded
-        return (
-            windows + logits + max(2 * qkv, qkv + 2 * logits + padded)
-        )  # first the bias of all windows
+        # the ``logits`` outside the maximum are the position bias, repeated for every window
+        return windows + logits + max(2 * qkv, qkv + 2 * logits + padded)
 
     @property
     def tail_row_bytes(self) -> int:
@@ -241,7 +245,7 @@ class Plan:
         residual = bytes_of(residual_dtype(self.dtype))
         out = config.num_out_ch * config.upsampler_scale**2 * bytes_of(output_dtype(self.dtype))
         *widths, final = widths_of_tail(config)
-        converted = output_dtype(self.dtype) != self.dtype  # of which the original is there, too
+        converted = output_dtype(self.dtype) != self.dtype  # then both copies exist for a moment
         final *= bytes_of(output_dtype(self.dtype)) + (run if converted else 0)
         worst = max(final, *(values * run for values in widths), 0)
         if self.sampler == "dysample":
@@ -258,8 +262,10 @@ class Plan:
         return self.columns * (worst + config.embed_dim * residual + (self.batch + 1) * out)
 
     def smaller(self) -> Plan | None:
-        """What to try after running out of memory: half the band, then maps in host memory; None at
-        the floor."""
+        """The plan to try after running out of memory; None if there is none.
+
+        It has half the band, or, where the band is as small as it may be, maps in host memory.
+        """
         least = smallest_band(self.config.window_size)
         if min(self.band, self.rows) > least:
             half = min(self.band, self.rows) // 2
@@ -270,8 +276,7 @@ class Plan:
 
 
 def widths_of_tail(config: FDATConfig) -> list[int]:
-    """For each layer of an upsampler the values per feature pixel that it holds: input (with halo),
-    output."""
+    """Values per feature pixel that each layer of an upsampler holds: input (with halo), output."""
     dim, mid, out, scale = (
         config.embed_dim,
         config.mid_dim,
@@ -316,8 +321,7 @@ def make_plan(
     map_dtype: torch.dtype | None = None,
     map_device: torch.device | None = None,
 ) -> Plan:
-    """The fastest plan that takes no more than ``available`` bytes of the device, else the smallest
-    that there is.
+    """The fastest plan within ``available`` bytes of the device, else the smallest plan.
 
     Args:
         config: the network.
@@ -328,8 +332,8 @@ def make_plan(
         band: rows of the feature map in a band, rounded up to whole windows; None: by the device.
         map_dtype: of the feature maps; None: the residual's precision (float32, or float64 in
             float64).
-        map_device: where the feature maps live; None: the device, and the CPU where it can't hold
-            them.
+        map_device: where the feature maps live; None: on the device, or on the CPU if the device
+            can't hold them.
 
     Raises:
         ValueError: an image without pixels, or a band without rows.

@@ -16,9 +16,9 @@ from ...kernels.onednn import convolve_gelu
 
 def as_image(rows: Tensor) -> Tensor:
     """Rows (h, W, C) seen as an image (1, C, h, W) in channels-last memory, for convolutions."""
-    return rows[None].permute(
-        0, 3, 1, 2
-    )  # in this order, or the batch gets a stride that operators take for a copy's
+    # The batch dimension is added before the permutation; added after it, it would have a stride
+    # by which operators don't recognise channels-last memory.
+    return rows[None].permute(0, 3, 1, 2)
 
 
 def as_rows(image: Tensor) -> Tensor:
@@ -29,8 +29,10 @@ def as_rows(image: Tensor) -> Tensor:
 def convolve(
     rows: Tensor, weight: Tensor, bias: Tensor | None = None, *, groups: int = 1
 ) -> Tensor:
-    """3x3 convolution of rows that come with their halo: (h + 2, W, C) -> (h, W, O), zero-padded
-    left and right."""
+    """3x3 convolution of rows with one halo row above and below, zero-padded left and right.
+
+    (h + 2, W, C) -> (h, W, O)
+    """
     if rows.shape[0] < 3:
         return rows.new_empty(0, rows.shape[1], weight.shape[0])
     return as_rows(F.conv2d(as_image(rows), weight, bias, padding=(0, 1), groups=groups))
@@ -45,10 +47,10 @@ def convolve_band(
     *,
     groups: int = 1,
 ) -> Tensor:
-    """3x3 convolution of a band that has its halo rows except at the image's ``top`` and
-    ``bottom``, which are zero.
+    """3x3 convolution of a band with halo rows; beyond the image they are zero and left out.
 
-    (h + 2, W, C) -> (h, W, O); each halo row that is missing is one row less that goes in.
+    (h + 2, W, C) -> (h, W, O). At the image's ``top`` and at its ``bottom`` the input has one row
+    less, because it lacks that halo row.
     """
     if not (top or bottom):
         return convolve(rows, weight, bias, groups=groups)
@@ -64,16 +66,15 @@ def gelu_depthwise_band(rows: Tensor, top: bool, bottom: bool, weight: Tensor) -
 
 
 class Seam:
-    """Cuts rows that come in bands into pieces for a 3x3 operator, without copying more than four
-    of them.
+    """Cuts rows that arrive in bands into pieces for a 3x3 operator, copying at most four rows.
 
-    The first band is one piece. Later the first piece is the seam, the last two rows that came and
-    the first two new ones, and the second piece is the band itself: the operator's outputs, one
-    behind the other, have no gap.
+    The first band is one piece. Every later band gives two: the seam, which is the last two rows
+    of the band before and the first two of this one, and the band itself. Together the operator's
+    outputs for all pieces have no gap.
     """
 
     def __init__(self) -> None:
-        self.kept: Tensor | None = None  # the last two rows that came, or the only one
+        self.kept: Tensor | None = None  # the last two rows so far, or the only one
 
     def pieces(self, rows: Tensor, last: bool) -> list[tuple[Tensor, bool, bool]]:
         """Take the next rows (h, W, C), possibly none; return pieces ``(rows, top, bottom)`` for
@@ -95,19 +96,20 @@ class Seam:
 
 
 class Halo:
-    """Turns bands of rows into bands with a halo: one row above and below each row that can be
-    computed by now."""
+    """Turns bands of rows into bands with halo rows, as a 3x3 operator needs them.
+
+    A row is held back until the row below it has arrived.
+    """
 
     def __init__(self) -> None:
-        self.kept: Tensor | None = (
-            None  # the last two rows that came, or the image's padding row and one row
-        )
+        # the last two rows so far, or the padding row above the image and the only row
+        self.kept: Tensor | None = None
 
     def extend(self, rows: Tensor, last: bool) -> Tensor:
-        """Take the next rows (h, W, C); return them with the rows kept before, and zero rows at top
-        and bottom.
+        """Take the next rows (h, W, C); return them below the rows kept from the band before.
 
-        The first band gives h + 1 rows, later bands h + 2, the last one (also if first) one more.
+        Rows of zeros pad the image's top and bottom. The first band gives h + 1 rows, later bands
+        h + 2, and the last one (even if it is the first) one more.
         """
         above = 1 if self.kept is None else 2
         below = above + rows.shape[0]
@@ -120,8 +122,7 @@ class Halo:
 
 
 def to_windows(rows: Tensor, size: int) -> Tensor:
-    """(h, W, C) -> (windows, size * size, C); windows that reach over the edge are filled with zero
-    tokens."""
+    """(h, W, C) -> (windows, size * size, C); windows that cross the edge are padded with zeros."""
     height, width, dim = rows.shape
     if width % size or height % size:
         rows = F.pad(rows, (0, 0, 0, -width % size, 0, -height % size))
@@ -132,7 +133,7 @@ def to_windows(rows: Tensor, size: int) -> Tensor:
 
 
 def add_windows_(rows: Tensor, windows: Tensor, size: int) -> None:
-    """rows (h, W, C) += windows (windows, size * size, C), without what lies outside the rows."""
+    """rows (h, W, C) += windows (windows, size * size, C), except what lies outside the rows."""
     height, width, dim = rows.shape
     down, across = -(-height // size), -(-width // size)
     windows = windows.view(down, across, size, size, dim).transpose(

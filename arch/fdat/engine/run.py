@@ -28,8 +28,7 @@ from .weights import Weights, packed_weights, release_packed, residual_dtype
 
 
 class ExactEngine:
-    """Runs an FDAT on whole images, band by band. Offered to tiling engines as
-    ``FDAT.exact_engine``.
+    """Runs an FDAT on whole images, band by band; tiling engines get it as ``exact_engine``.
 
     Args:
         model: the network; its weights may be on any device and in any precision, and may change
@@ -85,7 +84,7 @@ class ExactEngine:
                 float32 for bfloat16; ``top`` counts output rows.
             progress: called as ``progress(done, total)`` after every band of every sweep; may raise
                 to interrupt.
-            touched: what is wanted, not looked at: the statistics need the whole image.
+            touched: mask of the wanted pixels. Ignored: the statistics need the whole image.
 
         Raises:
             ValueError: the image is not of the size that the plan is for.
@@ -150,8 +149,10 @@ class ExactEngine:
         trunk: FeatureMap | HostMap,
         tick: Callable[[], None],
     ) -> FeatureMap | HostMap:
-        """The map of one image (C, H, W) that the tail reads: the features, or what the sampling
-        layer samples."""
+        """Run the blocks on one image (C, H, W) and return the map that the tail reads.
+
+        It holds the features, or the input of the upsampler's sampling layer if there is one.
+        """
         config = self.model.config
         image = F.pixel_unshuffle(pad_to_multiple(image[None], config.unshuffle), config.unshuffle)[
             0
@@ -176,8 +177,7 @@ class ExactEngine:
         return features
 
     def release(self) -> None:
-        """Drop the packed weights if they are on a device other than the CPU, where memory is
-        counted."""
+        """Drop the packed weights, unless they are on the CPU: hosts account for device memory."""
         release_packed(self.model)
 
     @staticmethod
@@ -187,8 +187,10 @@ class ExactEngine:
         behind: list[nn.Module],
         plan: Plan,
     ) -> Iterator[Tensor]:
-        """The upsampler on one image's features: per tail band the rows finished by then (h, W *
-        scale, num_out_ch)."""
+        """Run the upsampler on the features of one image.
+
+        Yields for every band of the tail the rows finished by then: (h, W * scale, num_out_ch).
+        """
         bands = split_rows(plan.rows, plan.tail_band)
         stages = build_stages(behind)
         residual = residual_dtype(plan.dtype)

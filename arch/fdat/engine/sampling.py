@@ -1,13 +1,12 @@
-"""FDAT's sampling upsamplers, ``dysample`` and ``lda``, computed for a band of rows from a whole
-feature map.
+"""FDAT's sampling upsamplers, ``dysample`` and ``lda``, for one band of rows of a feature map.
 
 Both sample the features at learnt positions. Their coordinates count from the top of the whole
 image, and what lies outside the image, not outside the band, is padding. Coordinates and samples
 are in the residual's precision.
 
 dysample: offsets come from the pixel itself and have no bound, so it samples the whole map.
-lda: offsets are at most 11 output pixels plus one for the 3x3 taps, so the rows of the map that a
-band can reach are known beforehand; only they are read.
+lda: offsets are at most 11 output pixels plus one for the 3x3 taps, so it is known beforehand which
+rows of the map a band can reach; only they are read.
 """
 
 from __future__ import annotations
@@ -21,8 +20,10 @@ from ..upsampler import LDA_GROUPS, DySample, LDAUpsample
 
 
 def dysample_rows(layer: DySample, features: Tensor, start: int, stop: int) -> Tensor:
-    """Output rows of the feature rows [start, stop): features (H, W, C) -> ((stop - start) * scale,
-    W * scale, O)."""
+    """Output rows of ``dysample`` for the feature rows [start, stop).
+
+    Features (H, W, C) -> ((stop - start) * scale, W * scale, O)
+    """
     height, width, _ = features.shape
     scale, groups = layer.scale, layer.groups
     rows = features[start:stop].to(layer.offset.weight.dtype)
@@ -53,8 +54,7 @@ def dysample_rows(layer: DySample, features: Tensor, start: int, stop: int) -> T
 
 
 def lda_reach(layer: LDAUpsample, height: int, start: int, stop: int) -> tuple[int, int]:
-    """Rows [first, end) of ``height`` feature rows that the output rows [start, stop) can depend
-    on."""
+    """The feature rows [first, end), of ``height``, on which output rows [start, stop) depend."""
     reach = layer.OFFSET_RANGE + layer.KERNEL // 2 + 1
     last = height * layer.scale - 1
     first_row = (max(0, start - reach) * (height - 1)) // last
@@ -63,10 +63,9 @@ def lda_reach(layer: LDAUpsample, height: int, start: int, stop: int) -> tuple[i
 
 
 def _query_rows(low: Tensor, below: int, height: int, scale: int, start: int, stop: int) -> Tensor:
-    """Bilinear enlargement with aligned corners, output rows [start, stop) only: low (h, W, D) ->
-    (1, D, rows, sW).
+    """Bilinear enlargement with aligned corners, for output rows [start, stop) only.
 
-    ``low`` are the rows from ``below`` on, of ``height``.
+    ``low`` (h, W, D) -> (1, D, rows, sW). ``low`` holds the rows from ``below`` on, of ``height``.
     """
     position = torch.arange(start, stop, device=low.device, dtype=low.dtype) * (
         (height - 1) / (height * scale - 1)
@@ -86,10 +85,10 @@ def _query_rows(low: Tensor, below: int, height: int, scale: int, start: int, st
 def lda_rows(
     layer: LDAUpsample, features: Tensor, below: int, height: int, start: int, stop: int
 ) -> Tensor:
-    """Output rows [start, stop) -> (stop - start, W * scale, C).
+    """Output rows [start, stop) of ``lda``: (stop - start, W * scale, C).
 
-    ``features`` (h, W, C) are the rows of `lda_reach` from ``below`` on, of ``height``, in the
-    residual's precision.
+    ``features`` (h, W, C) holds the rows that `lda_reach` names, from row ``below`` on, of
+    ``height`` in all, in the residual's precision.
     """
     rows, width, channels = features.shape
     scale, taps, half = layer.scale, layer.KERNEL**2, layer.KERNEL // 2
@@ -98,8 +97,8 @@ def lda_rows(
     key = linear(normed, layer.proj_k.weight.flatten(1)).to(features.dtype)  # (h, W, D)
     low_query = linear(normed, layer.proj_q.weight.flatten(1)).to(features.dtype)
 
-    # conv_offset holds two 3x3 convolutions, so it needs two rows of queries on both sides, where
-    # there are any
+    # conv_offset holds two 3x3 convolutions, so it needs two more rows of queries above and below,
+    # as far as the image has them
     first, last = max(0, start - 2), min(height * scale, stop + 2)
     query = _query_rows(low_query, below, height, scale, first, last)  # (1, D, rows + 4, sW)
     offset = layer.conv_offset(

@@ -1,5 +1,4 @@
-"""The two statistics that FDAT takes over the whole image, and the small matrices that they turn
-into.
+"""The two statistics that FDAT takes over the whole image, and the matrices made from them.
 
 With n the normalised tokens (N, C) of a block:
 
@@ -9,15 +8,15 @@ Wk^T. There is no bias, so with the token Gram matrix S = n^T n (C, C)
     q^T k = Wq S Wk^T        |q_i|^2 = (Wq S Wq^T)_ii        |k_j|^2 = (Wk S Wk^T)_jj
 
 and attention, values and projection are one linear map of the tokens: proj(A v) = n (Wp A Wv)^T +
-bp. A block costs a Gram matrix and one C x C product per token, and no q, k or v exist.
+bp. A block costs a Gram matrix and one C x C product per token; q, k and v are never computed.
 
-S must not be summed in float32 as it stands: where the tokens share a large offset (mean /
-deviation = 100), the deviation drowns. So the tokens are summed less a pilot p, the mean of the
-first band, and S is put together in float64:
+S can't be summed in float32 directly: where the tokens share a large offset (mean / deviation =
+100), rounding loses the deviation. So a pilot p, the mean of the first band, is subtracted from the
+tokens before they are summed, and S is put together in float64:
 
     n = d + p:   S = d^T d + p (1^T d) + (1^T d)^T p^T + N p p^T
 
-AIM's channel gate. It is a function of the mean over tokens of gelu(depthwise(n)); the gate scales
+AIM's channel gate. It is a function of the mean of gelu(depthwise(n)) over all tokens. It scales
 the rows of the window attention's projection.
 """
 
@@ -47,8 +46,10 @@ class SpatialMap:
 
 @dataclass(frozen=True)
 class ChannelMap:
-    """Channel attention of one image as a linear map of its tokens, and AIM's spatial gate of that
-    map's output."""
+    """Channel attention of one image as a linear map of its tokens, and AIM's spatial gate.
+
+    The gate is computed from the same tokens, as the sigmoid of another linear map.
+    """
 
     attention: AddedProduct  # (C, C)
     gate_weight: Tensor  # (1, C)
@@ -56,7 +57,10 @@ class ChannelMap:
 
 
 class Statistic(ABC):
-    """What the sweep over the block before takes for a block, from the rows that it writes."""
+    """What a block needs to know of the whole image.
+
+    The sweep over the block before collects it from the rows that it writes.
+    """
 
     @abstractmethod
     def feed(self, rows: Tensor, last: bool) -> None:
@@ -90,7 +94,7 @@ class GateStatistic(Statistic):
 
 
 class GramStatistic(Statistic):
-    """Sums n^T n over the image, centred by a pilot; gives a channel block's `ChannelMap`."""
+    """Sums n^T n over the image, less a pilot; gives a channel block's `ChannelMap`."""
 
     def __init__(self, block: ChannelWeights) -> None:
         self.block = block
@@ -139,7 +143,7 @@ class GramStatistic(Statistic):
 
 
 class NoStatistic(Statistic):
-    """Behind the last block of a group: its convolution needs none."""
+    """For sweeps that no block follows but a convolution, which needs no statistic."""
 
     def feed(self, rows: Tensor, last: bool) -> None: ...
 
@@ -148,7 +152,7 @@ class NoStatistic(Statistic):
 
 
 def statistic_of(block: SpatialWeights | ChannelWeights | None) -> Statistic:
-    """What a block must know of the whole image, not yet fed; None, behind the last block, needs
+    """A new statistic for a block, not yet fed; for None (no block follows) one that does
     nothing."""
     if block is None:
         return NoStatistic()

@@ -1,5 +1,4 @@
-"""The blocks of an FDAT, each swept over the whole image in bands of rows before the next one
-begins.
+"""The blocks of an FDAT, each swept over the whole image in bands before the next one begins.
 
     trunk <- first(image)
     for each group:   branch <- blocks(trunk);   trunk <- trunk + conv(branch)
@@ -9,11 +8,11 @@ Trunk and branch are the only full-size maps. A sweep reads each row once and wr
 branch is updated in place. The statistic over the whole image that a block needs is taken by the
 sweep before it, from the rows it writes.
 
-In a block's sweep, the attention half turns band [a, b) of the source into y, where the branch has
-its rows. The feed-forward half has a 3x3 depthwise convolution, so it lags one row and finishes [a
-- 1, b - 1) in place; row b - 1 waits as y for the next band. Of the source a band reads [a, b + 1):
-the rows above that the attention half's depthwise convolution needs have been overwritten by then,
-and are kept, normalised, by a `Seam`.
+In a block's sweep, the attention half turns band [a, b) of the source into y, which is stored in
+the rows of the branch. The feed-forward half has a 3x3 depthwise convolution, so it lags one row
+behind and finishes rows [a - 1, b - 1) in place; row b - 1 stays y until the next band. A band
+reads rows [a, b + 1) of the source. The attention half's depthwise convolution also needs the rows
+above, which have been overwritten by then; a `Seam` keeps them, normalised.
 """
 
 from __future__ import annotations
@@ -84,12 +83,13 @@ class Sweeps:
         self.tick = tick
 
     def run(self, image: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Image (C, H, W), unshuffled and on the device -> ``(start, rows)`` of the upsampler's
-        features."""
+        """Run all sweeps on an image (C, H, W), already pixel-unshuffled and on the device.
+
+        Yields ``(start, rows)``, the features for the upsampler, band by band.
+        """
         groups = self.weights.groups
-        opening = [
-            blocks[0] for blocks, _ in groups
-        ]  # the block whose statistic a group's convolution takes
+        # the statistic of a group's first block is collected by the sweep before the group
+        opening = [blocks[0] for blocks, _ in groups]
         statistic = statistic_of(opening[0])
         self.shallow(image, statistic)
         for (blocks, convolution), next_group in zip(groups, [*opening[1:], None]):
@@ -144,12 +144,11 @@ class Sweeps:
                 block.contract(room[finished : finished + mixed.shape[0]], mixed)
                 finished += mixed.shape[0]
                 del mixed
-            output = room[
-                :finished
-            ]  # rows [start - 1, stop - 1), from 0 if top, to the end if last
+            # finished are rows [start - 1, stop - 1): from row 0 if top, to the end if last
+            output = room[:finished]
             self.branch.write(start - int(not top), output)
             statistic.feed(output, last)
-            del output, room, y  # not while the next band is computed
+            del output, room, y  # free them before the next band is computed
             self.tick()
 
     @staticmethod
@@ -162,8 +161,10 @@ class Sweeps:
         top: bool,
         last: bool,
     ) -> None:
-        """y <- x + AIM(attention(n), gelu(depthwise(n))), n = norm(x), for rows x with one below; y
-        may lie on x."""
+        """y <- x + AIM(attention(n), gelu(depthwise(n))), where n = norm(x).
+
+        ``rows`` are x with one more row below; ``y`` may share memory with them.
+        """
         normed, done = block.norm1(rows), 0
         own = normed[: y.shape[0]]
         gate = None

@@ -5,13 +5,13 @@ kernel holds back the row that still lacks its lower neighbour, so nothing is co
 many stages follow each other. The two upsamplers that sample the features at learnt positions,
 ``dysample`` and ``lda``, are in sampling.py; the stages before and behind them are here.
 
-Two layers are computed differently from how they are written, with equal results:
-    ConvTranspose2d(C, O, 4, stride 2, padding 1) with few O: the four output pixels around a corner
-    of input pixels are
-        linear functions of the four pixels that meet there, so it is a 2x2 convolution to 4 * O
-        channels and a pixel shuffle.
-    LeakyReLU behind a nearest-neighbour enlargement goes in front of it.
-GELU behind a wide transposed convolution is taken into it.
+Some layers are computed in another way than the network writes them, with equal results:
+
+- ConvTranspose2d(C, O, 4, stride 2, padding 1) with few O: the four output pixels around a corner
+  of input pixels are linear functions of the four pixels that meet there, so it is a 2x2
+  convolution to 4 * O channels and a pixel shuffle.
+- LeakyReLU after a nearest-neighbour enlargement is computed before it, on fewer pixels.
+- GELU after a wide transposed convolution is computed within that convolution.
 """
 
 from __future__ import annotations
@@ -29,12 +29,11 @@ from .rows import Halo, Seam, as_image, as_rows, convolve, convolve_band, repeat
 
 Stage = Callable[[Tensor, bool], Tensor]
 
-FEW_OUTPUTS = 8  # up to here, a strided transposed convolution leaves most of the machine idle
+FEW_OUTPUTS = 8  # with so few, a strided transposed convolution leaves most of the machine idle
 
 
 def convolution_stage(weight: Tensor, bias: Tensor | None) -> Stage:
-    """3x3 convolution. Rows are joined before it or behind it, wherever they are fewer channels to
-    copy."""
+    """3x3 convolution. Bands are joined before or after it, where rows have fewer channels."""
     weight = weight.contiguous(memory_format=torch.channels_last)
     outputs, channels = weight.shape[:2]
     if outputs * 2 > channels:
@@ -56,11 +55,11 @@ def convolution_stage(weight: Tensor, bias: Tensor | None) -> Stage:
 
 
 def corner_kernel(weight: Tensor) -> Tensor:
-    """ConvTranspose2d weight (C, O, 4, 4), stride 2, padding 1 -> Conv2d weight (4 * O, C, 2, 2)
-    for a pixel shuffle.
+    """The weight of a transposed convolution as that of a convolution before a pixel shuffle.
 
-    Between input rows i and i + 1 lie output rows 2i + 1 + p; each gets input row i + d by kernel
-    row 2 + p - 2d.
+    ConvTranspose2d weight (C, O, 4, 4), stride 2, padding 1 -> Conv2d weight (4 * O, C, 2, 2).
+    Between input rows i and i + 1 lie output rows 2i + 1 + p; to each of them input row i + d
+    contributes by kernel row 2 + p - 2d.
     """
     by_row = torch.stack([weight[:, :, 2:], weight[:, :, :2]], 2)  # (C, O, d, p, 4)
     by_column = torch.stack([by_row[..., 2:], by_row[..., :2]], 4)  # (C, O, d, p, e, q)
@@ -68,8 +67,10 @@ def corner_kernel(weight: Tensor) -> Tensor:
 
 
 def corner_stage(weight: Tensor, bias: Tensor) -> Stage:
-    """ConvTranspose2d with (kernel, stride, padding) (4, 2, 1) at the corners of pixels, half a row
-    behind."""
+    """ConvTranspose2d with (kernel, stride, padding) (4, 2, 1), computed at the corners of pixels.
+
+    Its output ends half an input row above the rows that have arrived.
+    """
     kernel, bias = (
         corner_kernel(weight).contiguous(memory_format=torch.channels_last),
         bias.repeat_interleave(4),
@@ -77,8 +78,10 @@ def corner_stage(weight: Tensor, bias: Tensor) -> Stage:
     above: Tensor | None = None
 
     def corners(rows: Tensor, top: bool, bottom: bool) -> Tensor:
-        """Rows (h, W, C) -> rows between them, and above and below (2h - 2 + top + bottom, 2W,
-        O)."""
+        """Rows (h, W, C) -> output rows between them (2h - 2 + top + bottom, 2W, O).
+
+        At the image's top and bottom these include the outermost output row.
+        """
         outer = int(top or bottom)
         y = as_rows(F.conv2d(as_image(rows), kernel, bias, padding=(outer, 1)))
         y = shuffle_rows(y[outer - top : y.shape[0] - (outer - bottom)], 2)
@@ -107,7 +110,7 @@ def transposed_stage(layer: nn.ConvTranspose2d) -> Stage:
 
 
 def is_wide(layer: nn.Module) -> bool:
-    """Whether it is a transposed convolution that is quicker as it stands than at corners."""
+    """Whether ``layer`` is a transposed convolution that is faster directly than at corners."""
     return (
         isinstance(layer, nn.ConvTranspose2d)
         and layer.stride == (2, 2)
@@ -130,8 +133,7 @@ def transposed_gelu_stage(layer: nn.ConvTranspose2d) -> Stage:
 
 
 def layer_stage(layer: nn.Module) -> Stage:
-    """The stage that equals one layer of an upsampler, in the precision of the layer's
-    parameters."""
+    """The stage that equals one layer of an upsampler, in the precision of its parameters."""
     stage = _layer_stage(layer)
     dtype = next((parameter.dtype for parameter in layer.parameters()), None)
     return stage if dtype is None else lambda rows, last: stage(rows.to(dtype), last)
@@ -163,8 +165,10 @@ def _layer_stage(layer: nn.Module) -> Stage:
 def split_at_sampler(
     layers: Sequence[nn.Module],
 ) -> tuple[list[nn.Module], DySample | LDAUpsample | None, list[nn.Module]]:
-    """An upsampler's layers -> those before its sampling layer, that layer, those behind (all, if
-    there is none)."""
+    """Split an upsampler's layers: those before its sampling layer, that layer, those after it.
+
+    If there is no sampling layer, all layers are in the last part.
+    """
     for index, layer in enumerate(layers):
         if isinstance(layer, DySample | LDAUpsample):
             return list(layers[:index]), layer, list(layers[index + 1 :])
@@ -172,7 +176,7 @@ def split_at_sampler(
 
 
 def build_stages(layers: Sequence[nn.Module]) -> list[Stage]:
-    """Fresh stages for one image."""
+    """New stages for one image: they keep rows between bands, so images can't share them."""
     ordered = list(layers)
     for index in range(len(ordered) - 1):
         if isinstance(ordered[index], nn.Upsample) and isinstance(ordered[index + 1], nn.LeakyReLU):
@@ -183,8 +187,7 @@ def build_stages(layers: Sequence[nn.Module]) -> list[Stage]:
 
 
 def run_stages(stages: Sequence[Stage], rows: Tensor, last: bool) -> Tensor:
-    """Pass rows (h, W, C) through the stages; returns the rows (possibly none) that are finished by
-    now."""
+    """Pass rows (h, W, C) through the stages; return the rows (maybe none) finished by now."""
     for stage in stages:
         if not rows.shape[0]:
             break

@@ -1,9 +1,7 @@
-"""The weights of an FDAT as its engine uses them: in the precision and on the device of a run,
-packed once.
+"""The weights of an FDAT, packed once for the precision and the device of a run.
 
-Weights of the operators that touch every token are in the run's ``dtype``; LayerNorm and everything
-that small matrices are made of (see statistics.py) stay in the precision of residual and
-statistics.
+Weights of the operators that process every token are in the run's ``dtype``. LayerNorm stays in the
+residual's precision, and what the matrices of statistics.py are made of in the statistics'.
 """
 
 from __future__ import annotations
@@ -29,18 +27,20 @@ less than 30."""
 
 
 def residual_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Of the residual stream and of sums within a band: float32, or float64 in a float64 run."""
+    """Type of the residual stream and of sums within a band: float32, or float64 in float64."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def output_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Of the upsampler's last layer and of the image: bfloat16 holds fewer bits than a picture's
-    eight."""
+    """Type of the upsampler's last layer and of the image.
+
+    Float32 for bfloat16, whose precision is below the eight bits of a picture.
+    """
     return torch.float32 if dtype == torch.bfloat16 else dtype
 
 
 def statistics_dtype(device: torch.device) -> torch.dtype:
-    """Of sums over bands and of C x C algebra: float64 where the device has it."""
+    """Type of sums over bands and of C x C algebra: float64 where the device has it."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
@@ -57,14 +57,14 @@ class Norm:
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps).to(self.dtype)
 
     def less(self, offset: Tensor | None) -> Norm:
-        """The same norm less a constant (C,), in the residual's precision."""
+        """The same norm with ``offset`` (C,) subtracted, in the residual's precision."""
         bias = self.bias if offset is None else self.bias - offset
         return Norm(self.weight, bias, self.eps, self.weight.dtype)
 
 
 @dataclass(frozen=True)
 class BlockWeights:
-    """One block; the comments give shapes."""
+    """The weights of one block; the comments give shapes."""
 
     heads: int
     dim: int
@@ -91,10 +91,10 @@ class SpatialWeights(BlockWeights):
     gate_up: Tensor  # (C, C // reduction)
 
     def bias_of_windows(self, windows: int) -> Tensor:
-        """The position bias as `attend` takes it, for at most so many windows at a time.
+        """The position bias in the shape that `attend` takes, for at most ``windows`` windows.
 
-        By two batched products and a softmax: (windows * heads, window**2, window**2). Else (1,
-        heads, ...).
+        If attention is computed by products, (windows * heads, window**2, window**2), else (1,
+        heads, window**2, window**2).
         """
         bias = self.position_bias
         return (
@@ -117,11 +117,11 @@ class ChannelWeights(BlockWeights):
 
 @dataclass(frozen=True)
 class Convolution:
-    """A dense 3x3 convolution of rows, as it is computed."""
+    """A dense 3x3 convolution of rows, computed directly or by Winograd's algorithm."""
 
     weight: Tensor  # (O, C, 3, 3), channels last
     bias: Tensor | None  # (O,)
-    transformed: Tensor | None  # see kernels/winograd.py; None: computed as it stands
+    transformed: Tensor | None  # see kernels/winograd.py; None: computed directly
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None) -> Convolution:
@@ -131,8 +131,7 @@ class Convolution:
         return cls(weight.contiguous(memory_format=torch.channels_last), bias, transformed)
 
     def __call__(self, rows: Tensor, top: bool, bottom: bool) -> Tensor:
-        """As `convolve_band`: (h + 2, W, C) -> (h, W, O), at the image's top and bottom without the
-        halo row there."""
+        """As `convolve_band`: (h + 2, W, C) -> (h, W, O), without halo rows beyond the image."""
         if self.transformed is None:
             return convolve_band(rows, top, bottom, self.weight, self.bias)
         padding = 1, 1, int(top), int(bottom)
@@ -146,13 +145,13 @@ class Convolution:
 
 @dataclass(frozen=True)
 class Weights:
-    """All of an FDAT, in one precision on one device.
+    """All weights of an FDAT, in one precision on one device.
 
     Attributes:
-        first: the convolution of the (unshuffled) image, in the residual's precision: it costs
-            little, and the image's own rounding would be in everything that follows.
+        first: the convolution of the (unshuffled) image, in the residual's precision: that costs
+            little, and rounding the image would change everything that follows.
         groups: the blocks and the closing convolution of each group.
-        after: the convolution behind the groups.
+        after: the convolution after the groups.
         upsampler: a copy of the upsampler's layers, from which the tail is built; the last one in
             `output_dtype`.
     """
@@ -166,8 +165,8 @@ class Weights:
 
 
 def pad_heads(weight: Tensor, heads: int) -> Tensor:
-    """(..., heads * c, C) -> (..., P, C): zeros make every head a multiple of `HEAD_MULTIPLE`
-    wide."""
+    """Pad every head with zeros to a multiple of `HEAD_MULTIPLE`: (..., heads * c, C) -> (..., P,
+    C)."""
     split = weight.unflatten(-2, (heads, -1))
     return F.pad(split, (0, 0, 0, -split.shape[-2] % HEAD_MULTIPLE)).flatten(-3, -2)
 
@@ -263,25 +262,27 @@ _packed: WeakKeyDictionary[FDAT, dict[tuple[torch.dtype, torch.device], tuple[ob
 
 
 def packed_weights(model: FDAT, dtype: torch.dtype, device: torch.device) -> Weights:
-    """The model's weights for a run, packed again only where they were moved, replaced or written
-    to since."""
+    """The model's weights for a run, packed again only after they were moved, replaced or
+    changed."""
     state = fingerprint([*model.parameters(), *model.buffers()])
     by_target = _packed.setdefault(model, {})
     known = by_target.get((dtype, device))
     if known is None or known[0] != state:
-        by_target.clear()  # one packing at a time is kept
+        by_target.clear()  # only one set of packed weights is kept, to save memory
         by_target[dtype, device] = known = (state, _pack(model, dtype, device))
     return known[1]
 
 
 def forget_packed(model: FDAT) -> None:
-    """Pack the weights of a model anew at its next run, for when they were written to without a
-    trace."""
+    """Drop the packed weights of a model, so that its next run packs them anew.
+
+    For changes of the weights that their fingerprint does not show.
+    """
     _packed.pop(model, None)
 
 
 def release_packed(model: FDAT) -> None:
-    """Forget the packed weights of a model, unless they are on the CPU."""
+    """Drop the packed weights of a model, unless they are on the CPU."""
     kept = {
         target: packed
         for target, packed in _packed.get(model, {}).items()
