@@ -1,5 +1,7 @@
-"""A network with a fixed input size on images of any size: overlapped windows, blended, a band of
-rows at a time."""
+"""Runs a network with a fixed input size on any image, by overlapping windows that are blended.
+
+Finished rows are handed out band by band.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,12 @@ from ...common.reflection import reflect
 from .geometry import Window, plan_windows
 
 Place = tuple[tuple[int, int], tuple[int, int]]
-"""Output pixels of a window: rows and columns, each first and one past the last."""
+"""Output pixels of a window: rows and columns, each as the first one and one past the last."""
 
 
 def cut_places(windows: Tensor, places: Sequence[Place]) -> list[Tensor]:
-    """The output pixels at the place of each window: (N, C, h, w) -> N times (C, rows, columns)."""
+    """Cut from each window the output pixels of its place: (N, C, h, w) -> N of (C, rows,
+    columns)."""
     return [
         y[:, slice(*rows), slice(*columns)]
         for y, (rows, columns) in zip(windows, places, strict=True)
@@ -28,15 +31,15 @@ def cut_places(windows: Tensor, places: Sequence[Place]) -> list[Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class Windowing:
-    """How a network is run in windows.
+    """A network and the windows that it is run in.
 
     Attributes:
-        network: (N, C, window, window) -> (N, C, window * scale, window * scale). With a method
-            ``parts(x, places)`` it is asked only for the output pixels that are kept: N times
-            (C, rows, columns).
+        network: (N, C, window, window) -> (N, C, window * scale, window * scale). If it has a
+            method ``parts(x, places)``, that is called instead and computes only the output pixels
+            that are kept: N of (C, rows, columns).
         window: side of the network's input, in pixels.
         scale: output size / input size.
-        overlap: least overlap of neighbours, in input pixels, up to half a window.
+        overlap: least overlap of neighbouring windows, in input pixels, up to half a window.
     """
 
     network: nn.Module
@@ -68,10 +71,11 @@ class Windowing:
         """Finished rows of the result, from top to bottom: (B, C, h, W * scale), at least float32.
 
         Args:
-            x: (B, C, H, W). Images smaller than a window are continued by reflection on all sides.
+            x: (B, C, H, W). Images smaller than a window are padded by reflection on all sides.
             batch: windows per call of the network.
-            tick: called for every window, after its batch.
-            touched: (H, W) bool; windows that hold none of these pixels are left out, as zeros.
+            tick: called once for every window, after its batch.
+            touched: (H, W) bool, the wanted pixels; windows without any of them are not computed
+                but count as zeros.
 
         Raises:
             ValueError: ``x`` is no batch of images with pixels.
@@ -86,7 +90,8 @@ class Windowing:
             missing = max(self.window - x.shape[dim], 0)
             x = reflect(x, dim, missing // 2, missing - missing // 2)
         dtype = torch.promote_types(x.dtype, torch.float32)
-        # equally kept windows are neighbours, so that the network can take them together
+        # Windows in one column keep the same output pixels. They are neighbours in this list, so
+        # that the network can compute them together.
         places = [(image, column) for column in horizontal for image in range(images)]
         top, unfinished = 0, x.new_zeros(images, channels, 0, width * self.scale, dtype=dtype)
         for row, following in zip_longest(vertical, vertical[1:]):

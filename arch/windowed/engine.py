@@ -1,6 +1,6 @@
-"""Windowed networks on images of any size in bounded memory, a band of windows at a time.
+"""Runs windowed networks on images of any size in bounded memory, one row of windows at a time.
 
-It gives what one call of the wrapper gives for the whole image.
+The result equals that of one call of `WindowedUpscaler` for the whole image.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from .bands import Windowing
 
 CPU_BATCH = 4
 DEVICE_BATCH = 16
-"""Windows per forward: on a CPU enough to spread what operators cost to begin, while a layer stays
-in its cache."""
+"""Windows per call of the network: on a CPU enough to make the fixed cost of starting an operator
+small, and so few that a layer's data stay in its cache."""
 
 CHANNELS = 3
 
 
 def usual_batch(device: torch.device) -> int:
-    """Windows per call of the network where nobody says how many."""
+    """Windows per call of the network, where the caller does not choose."""
     return CPU_BATCH if device.type == "cpu" else DEVICE_BATCH
 
 
@@ -32,11 +32,11 @@ class WindowPlan:
     """Sizes of one run.
 
     Attributes:
-        windowing: what runs.
-        images, height, width: of the input, in pixels.
+        windowing: the network and its windows.
+        images, height, width: number and size of the images, in pixels.
         batch: windows per call of the network.
-        dtype, device: where and in what the network runs.
-        host_memory_required: bytes of main memory; nothing is kept there.
+        dtype, device: precision in which the network runs, and where.
+        host_memory_required: bytes of main memory; 0, because nothing is kept there.
     """
 
     windowing: Windowing
@@ -57,8 +57,10 @@ class WindowPlan:
 
     @property
     def memory_required(self) -> int:
-        """Bytes on the device for a batch of windows and the bands that they are joined in, beside
-        weights and output."""
+        """Bytes on the device, without weights and output.
+
+        They are for a batch of windows and the bands in which the windows are joined.
+        """
         side, scale = self.windowing.window, self.windowing.scale
         shape = self.batch, CHANNELS, side, side
         network = working_bytes(self.windowing.network, shape, self.dtype, scale, self.device)
@@ -70,15 +72,15 @@ class WindowPlan:
         )
 
     def smaller(self) -> WindowPlan | None:
-        """Half as many windows at once; None where there is only one."""
+        """A plan with half as many windows at a time; None if this one has only one."""
         return replace(self, batch=self.batch // 2) if self.batch > 1 else None
 
 
 class WindowEngine:
-    """Offered to tiling engines as ``WindowedUpscaler.exact_engine``.
+    """The engine that tiling engines get as ``WindowedUpscaler.exact_engine``.
 
     Args:
-        windowing: what runs.
+        windowing: the network and its windows.
         batch: windows per call of the network; None: `usual_batch`.
     """
 
@@ -96,8 +98,10 @@ class WindowEngine:
         device: torch.device | str,
         available: int | None = None,
     ) -> WindowPlan:
-        """For ``batch`` images of this size: as many windows at once as gain something and fit
-        ``available`` bytes, at least one."""
+        """A plan for ``batch`` images of this size.
+
+        It takes as many windows at a time as are useful and fit in ``available`` bytes, at least 1.
+        """
         device = torch.device(device)
         windows = self.batch or usual_batch(device)
         plan = WindowPlan(self.windowing, batch, height, width, windows, dtype, device)
@@ -126,7 +130,7 @@ class WindowEngine:
                 unclamped.
             progress: called as ``progress(done, total)`` for every window, after its batch; may
                 raise to interrupt.
-            touched: (H, W) bool; windows that hold none of these pixels are left out, as zeros.
+            touched: as for `Windowing.bands`.
         """
         done, total = 0, plan.steps
 
@@ -143,4 +147,4 @@ class WindowEngine:
             top += rows.shape[2]
 
     def release(self) -> None:
-        """Nothing to drop: what the network makes of its weights goes when it is moved."""
+        """Does nothing: what the network computed from its weights is dropped when it is moved."""

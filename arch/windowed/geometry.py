@@ -1,13 +1,13 @@
-r"""Where windows lie along one axis, and what share each of them has in the result.
+r"""Where windows lie along one axis, and the weight of each of them at every pixel of the result.
 
-All windows have one size, and the last is shifted back to fit. Where two neighbours overlap, one
-cosine ramp hands over from the first to the second, so the shares sum to one by construction:
+All windows have the same size, and the last is shifted back to fit. Where two neighbours overlap, a
+cosine ramp blends from the first to the second, so the weights sum to one by construction:
 
     window 0   1 1 1 1 \ . . .
     window 1         . / 1 1 \ . . .
     window 2               . / 1 1 1 1
 
-There is no ramp at the borders of the image and no buffer for normalisation.
+There is no ramp at the borders of the image, and nothing has to be divided by a sum of weights.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Window:
     """One window along one axis.
 
     Attributes:
-        start: first pixel, of the image continued to at least one window.
-        kept: first and one past the last output pixel of the window that has a share in the result.
-        target: where the first kept one lies in the result.
-        weights: (kept[1] - kept[0],) shares, float64.
+        start: first pixel of the window in the image (padded to at least one window).
+        kept: output pixels of the window that enter the result: the first, and one past the last.
+        target: position of the first kept pixel in the result.
+        weights: (kept[1] - kept[0],) float64, from 0 to 1.
     """
 
     start: int
@@ -39,14 +39,14 @@ class Window:
 
 
 def plan_windows(length: int, size: int, overlap: int, scale: int) -> list[Window]:
-    """Windows along one axis of an image of ``length`` pixels, with shares in output pixels.
+    """Windows along one axis of an image of ``length`` pixels, with weights for output pixels.
 
-    Windows lie at equal steps of ``size - overlap`` pixels, so those in a tile of the image lie as
-    they do in the whole image if the tile starts at one of these steps.
+    Windows lie at a stride of ``size - overlap`` pixels. So a tile of the image that starts at a
+    multiple of the stride has its windows where the whole image has them.
 
-    The ramp between two neighbours lies in the middle of what they share and takes half of
-    ``overlap``: the outer quarter on either side, where a window knows least of its surroundings,
-    is not used. Of a window larger than the image only the image is kept.
+    The ramp between two neighbours lies in the middle of their overlap and takes half of
+    ``overlap``: the outer quarter on either side, where a window sees least of its surroundings, is
+    not used. Of a window larger than the image only the image is kept.
     """
     if length <= size:
         begin = (size - length) // 2 * scale
@@ -70,6 +70,5 @@ def plan_windows(length: int, size: int, overlap: int, scale: int) -> list[Windo
 
 
 def _handover(start: int, following: int, size: int, scale: int, width: int) -> int:
-    """Output pixel at which the ramp between two neighbours begins: in the middle of what they
-    share."""
+    """First output pixel of the ramp between two neighbours, in the middle of their overlap."""
     return ((following + start + size) * scale - width) // 2

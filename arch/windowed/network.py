@@ -26,11 +26,13 @@ class WindowedUpscaler(nn.Module):
             parameters. `Windowing` says what else it may offer.
         window: side of the network's input, in pixels.
         scale: output size / input size.
-        alignment: starts and sizes of what is cut out of an image are best multiples of this many
-            input pixels.
-        overlap: least overlap of neighbours, in input pixels, up to half a window; None: a quarter.
-        batch: windows per forward; None: by the device.
-        assumptions: what the loader of the network took for granted, for `arch.info`.
+        alignment: tiles cut from an image should start at multiples of this many input pixels, and
+            have such sizes.
+        overlap: least overlap of neighbouring windows, in input pixels, up to half a window; None:
+            a
+            quarter.
+        batch: windows per call of the network; None: `usual_batch` of the device.
+        assumptions: sentences on what the network's loader had to assume, for `arch.info`.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class WindowedUpscaler(nn.Module):
         self.overlap = window // 4 if overlap is None else overlap
         self.batch = batch
         self.assumptions = tuple(assumptions)
-        self._windowing()  # which checks the numbers
+        self._windowing()  # raises if the numbers are out of their ranges
 
     def _windowing(self) -> Windowing:
         return Windowing(
@@ -61,8 +63,10 @@ class WindowedUpscaler(nn.Module):
 
     @property
     def tile_contract(self) -> TileContract:
-        """Its windows are its tiles, unless hooks change what the whole module does: then tiles of
-        any size go through it."""
+        """Its own windows, so that nobody else need tile it.
+
+        With hooks on the module there are none: then tiles of any size have to go through it.
+        """
         return TileContract(
             window=None if is_hooked(self) else self.window,
             overlap=self.overlap,
@@ -75,8 +79,7 @@ class WindowedUpscaler(nn.Module):
         """The same result band by band, in bounded memory, with progress for every window.
 
         Raises:
-            AttributeError: hooks change the result of the whole image, which bands would not pass
-                through.
+            AttributeError: the module has hooks; a band would not pass through them.
         """
         if is_hooked(self):
             raise AttributeError("a hooked upscaler has no exact engine; run the upscaler itself")

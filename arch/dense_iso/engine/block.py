@@ -1,8 +1,7 @@
-"""A block of Dense-Iso-ViT on a CPU with oneDNN: weights packed once, GELU taken into the depthwise
-convolution.
+"""A block of Dense-Iso-ViT on a CPU with oneDNN: weights are packed once, GELU is fused.
 
-The two halves of GDFN stay apart from their product on, so that none of them has to be cut out of
-the other's memory.
+GELU is computed within the depthwise convolution. The two halves of ``g_proj`` are two products
+with outputs of their own, because cutting the halves out of one output would copy them.
 """
 
 from __future__ import annotations
@@ -20,12 +19,11 @@ _OWN_LAYERS = (Attention, GDFN, nn.Linear, nn.Conv2d)
 
 
 class PackedBlock:
-    """Computes what the block does, with its weights as they are now. (B, N, C) -> (B, N, C)."""
+    """Computes what a block computes, by packed copies of its weights. (B, N, C) -> (B, N, C)."""
 
     @staticmethod
     def suits(block: Block) -> bool:
-        """Whether the block is made of its own layers alone: none was replaced by another kind, and
-        none has hooks."""
+        """Whether the block has its original layers: none replaced by another kind, none hooked."""
         inner = [block.attention, block.gdfn, *block.attention.children(), *block.gdfn.children()]
         return all(
             type(module) in _OWN_LAYERS

@@ -1,19 +1,19 @@
 """The linear end of Dense-Iso-ViT's head as one convolution, exact up to the borders.
 
 Convolution and PixelShuffle are linear. Where no activation lies between them, the layers from some
-point on are one linear map from the grid at that point to the pixels, and away from the borders it
-is the same for every cell of the grid: one convolution. Composed from the end, layer by layer:
+point on are one linear map from the grid at that point to the pixels. Away from the borders it is
+the same for every cell of the grid, so it is a convolution. It is composed from the last layer on:
 
     pixels <- K on the grid 2n <- PixelShuffle(2) <- W (3x3) on the grid n      K' = K . shuffle . W: 5x5 on grid n
 
-At a border the layers pad with zeros where the composition would go on. With kernels up to 3x3 only
-the outermost cells notice, so K has three variants along each axis: first cell, inner cells, last
-cell. One rule makes the difference, in `_before_shuffle`: taps that would read beyond the border
-are left out.
+At a border the layers pad their inputs with zeros, which the composed kernel would not. With
+kernels up to 3x3 that concerns only the outermost cells, so K has three variants along each axis:
+first cell, inner cells, last cell. They differ by one rule, in `_before_shuffle`: taps that would
+read beyond the border are left out.
 
-Where the grid is small and each of its cells has many outputs, a kernel is larger than what it is
-applied to, and an operator that brings a kernel into the layout it likes spends more time on that
-than on its work. Such a convolution is a product of patches with a weight that is packed once.
+Where the grid is small and each of its cells has many outputs, the kernel is larger than the data,
+and a convolution would spend most of its time on converting the kernel to its own layout. Such a
+convolution is computed as a product of patches with a weight that is packed once.
 """
 
 from __future__ import annotations
@@ -33,14 +33,11 @@ from ..config import RGB, HeadLayer
 RADIUS = 2  # of the composed kernels
 SIDE = 2 * RADIUS + 1
 FIRST, INNER, LAST = range(3)
-TAPS = (
-    (RADIUS, SIDE),
-    (0, SIDE),
-    (0, RADIUS + 1),
-)  # of the variants, those that can lie inside the image
+# for each variant, the taps of the kernel that can lie inside the image
+TAPS = ((RADIUS, SIDE), (0, SIDE), (0, RADIUS + 1))
 
 MANY_OUTPUTS = 128
-"""Per cell: from here on patches are worth their memory, which is `SIDE` ** 2 times that of the
+"""Outputs per cell from which on patches are worth their memory, `SIDE` ** 2 times that of the
 cells."""
 
 Span = tuple[int, int]  # first cell and one past the last
@@ -57,8 +54,8 @@ class FoldedHead:
         factor: output pixels per cell and axis.
         kernels: (RGB * factor**2, C, rows, columns) without the taps beyond a border.
         biases: (RGB * factor**2,).
-        products: the same as products of patches (cells, rows * columns * C), where that is
-            quicker; else none.
+        products: the same as products of patches (cells, rows * columns * C) if that is faster,
+            else empty.
     """
 
     start: int
@@ -73,8 +70,8 @@ class FoldedHead:
 
         Args:
             x: (B, C, rows, columns), the grid or a part of it.
-            covered: rows and columns of the grid that ``x`` covers: all within 2 cells of the
-                wanted ones.
+            covered: rows and columns of the grid that ``x`` holds; they include all cells within 2
+                cells of the wanted ones.
             wanted: rows and columns of the cells whose output is wanted.
 
         Returns:
@@ -91,7 +88,7 @@ class FoldedHead:
         return F.pixel_shuffle(out, self.factor)
 
     def _bands(self, wanted: Span) -> list[tuple[int, Span]]:
-        """The wanted cells by variant."""
+        """The wanted cells, divided by variant."""
         bands = ((FIRST, (0, 1)), (INNER, (1, self.side - 1)), (LAST, (self.side - 1, self.side)))
         cut = [
             (variant, (max(span[0], wanted[0]), min(span[1], wanted[1]))) for variant, span in bands
@@ -130,11 +127,11 @@ def _multiply_patches(x: Tensor, taps: Sequence[int], product: Product) -> Tenso
 def fold_head(
     convolutions: Sequence[nn.Conv2d], layers: Sequence[HeadLayer], grid: int
 ) -> FoldedHead | None:
-    """Fold as much of the head as saves most; None where nothing does.
+    """Fold the end of the head that saves the most work; None if folding saves nothing.
 
     Args:
-        convolutions: of the head, in order.
-        layers: what they are.
+        convolutions: those of the head, in order.
+        layers: the configuration of each.
         grid: side of the token grid on which the head starts.
     """
     sides = [
@@ -157,7 +154,7 @@ def fold_head(
         kernels, biases = _compose(convolutions[start:], layers[start:])
     dtype = convolutions[start].weight.dtype
     biases = [[bias.to(dtype) for bias in row] for row in biases]
-    layout = torch.channels_last  # that of the tokens, or every call would copy the kernel to it
+    layout = torch.channels_last  # as the tokens; else every call would convert the kernel
     trimmed = [
         [
             kernels[v][h][:, :, slice(*TAPS[v]), slice(*TAPS[h])]
@@ -180,8 +177,10 @@ def fold_head(
 
 
 def _foldable(layers: Sequence[HeadLayer], sides: Sequence[int]) -> list[int]:
-    """Layers from which on the head is linear and composes to 5x5: every one but the last must
-    shuffle."""
+    """Indices of layers from which on the head is linear and composes to a kernel of 5x5.
+
+    From there on every layer but the last must have a PixelShuffle.
+    """
     starts = []
     last = layers[-1]
     if last.kernel <= 3 and last.activation == "none":
@@ -201,8 +200,11 @@ def _foldable(layers: Sequence[HeadLayer], sides: Sequence[int]) -> list[int]:
 def _compose(
     convolutions: Sequence[nn.Conv2d], layers: Sequence[HeadLayer]
 ) -> tuple[Variants, Variants]:
-    """Kernels (RGB * factor**2, C, SIDE, SIDE) and biases (RGB * factor**2,) in front of the first
-    of ``layers``."""
+    """Compose all ``layers`` to one convolution before a PixelShuffle(factor).
+
+    Returns:
+        Kernels (RGB * factor**2, C, SIDE, SIDE) and biases (RGB * factor**2,), by variant.
+    """
     first = convolutions[0].weight
     dtype = torch.promote_types(first.dtype, torch.float32)  # half precision only at the very end
     identity = torch.eye(RGB, dtype=dtype, device=first.device)[:, :, None, None]
@@ -226,11 +228,13 @@ def _compose(
 def _before_shuffle(
     kernels: Variants, biases: Variants, variant: Span, r: int
 ) -> tuple[Tensor, Tensor]:
-    """What stands behind a PixelShuffle(r), seen from a cell of ``variant`` in front of it.
+    """Move a convolution from behind a PixelShuffle(r) to before it, for a cell of ``variant``.
 
-    Kernels (RGB * f**2, c, s, s) -> (RGB * (r * f)**2, c * r**2, 3, 3): such a cell holds r x r
-    cells behind. Of a first cell the first row is a first row and all others are inner ones; what
-    lies before it does not exist, so taps there are left out. The last cell likewise.
+    Kernels (RGB * f**2, c, s, s) -> (RGB * (r * f)**2, c * r**2, 3, 3): a cell before the shuffle
+    holds r x r cells behind it. In a first cell the first of the r rows is of the variant first,
+    and
+    the others are inner rows; nothing lies before it, so taps there are left out. The last cell
+    likewise.
     """
     outputs, inputs, side = kernels[INNER][INNER].shape[:3]
     f, radius = math.isqrt(outputs // RGB), side // 2
@@ -254,7 +258,7 @@ def _before_shuffle(
 
 
 def _variant_behind(variant: int, place: int, r: int) -> int:
-    """The variant of cell ``place`` of the r that a cell of ``variant`` holds."""
+    """The variant of cell ``place`` among the r cells that a cell of ``variant`` holds."""
     if variant == FIRST and place == 0:
         return FIRST
     return LAST if variant == LAST and place == r - 1 else INNER
@@ -266,8 +270,8 @@ def _exists(variant: int, offset: int) -> bool:
 
 
 def _before_convolution(kernel: Tensor, weight: Tensor) -> Tensor:
-    """A kernel (o, m, s, s) behind a convolution (m, c, k, k) as a kernel (o, c, SIDE, SIDE) in
-    front of it."""
+    """Compose a convolution (m, c, k, k) with a kernel (o, m, s, s) after it: (o, c, SIDE,
+    SIDE)."""
     side, k = kernel.shape[-1], weight.shape[-1]
     margin = (SIDE - (side + k - 1)) // 2
     products = torch.einsum("omyx,mcuv->yxocuv", kernel, weight)

@@ -2,17 +2,17 @@
 
 - The linear end of the head is one convolution (`fold`); wide 3x3 convolutions before it run by
   Winograd's algorithm on a CPU (`winograd`).
-- The head is computed only where its output is kept: going backwards, every layer is asked for the
-  cells that the next one reads, and no others (`_plan`).
+- The head is computed only where its output is kept: from the last layer to the first, every layer
+  computes only the cells that the next one reads (`_plan`).
 - The widest layers run in bands of rows, which needs half of the memory and is faster on CPUs.
-- Tokens of several windows go through the stages together, which spreads what every operator costs
-  to begin; so does what the head does on their grid before it enlarges. Behind that a CPU takes one
+- Tokens of several windows go through the stages together, and through the head's layers before it
+  enlarges, so that the fixed cost of starting an operator is shared. After that a CPU takes one
   window at a time.
-- Everything keeps the layout of tokens, channels last, in which a PixelShuffle copies runs if the
-  channels of the convolution before it are in the right order; GDFN's two depthwise paths are one
-  convolution.
+- All tensors keep the channels-last layout of tokens. In it a PixelShuffle copies runs of adjacent
+  values if the channels of the convolution before it are in the right order. GDFN's two depthwise
+  paths are one convolution.
 
-In training, and where gradients are recorded, the plain network runs.
+In training, and where gradients are recorded, the plain network of network.py runs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ from ..network import GDFN, Block, DenseIsoViT, Stage
 from .block import PackedBlock
 from .fold import RADIUS, FoldedHead, Span, fold_head
 
-BAND = 128  # output rows: what the widest layers work in stays below what the allocator maps anew each time
+# In bands of so many output rows, the widest layers' tensors stay below the size from which on the
+# allocator maps memory anew each time.
+BAND = 128
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,9 @@ class Step:
     """One convolution of the head along one axis, in cells of its own grid.
 
     Attributes:
-        cells: those that are computed.
-        read: those of its input that are needed.
-        padding: zeros before and after, where ``read`` ends at the border.
+        cells: the output cells that are computed.
+        read: the input cells that they depend on.
+        padding: zeros before and after ``read``, where it ends at the border of the grid.
     """
 
     cells: Span
@@ -55,8 +57,10 @@ class Step:
 
 
 class HeadConvolution:
-    """Convolution, activation and PixelShuffle, with output channels in the order in which
-    shuffling copies runs."""
+    """Convolution, activation and PixelShuffle of one layer of the head.
+
+    The output channels are ordered so that the shuffle copies runs of adjacent values.
+    """
 
     def __init__(self, convolution: nn.Conv2d, layer: HeadLayer) -> None:
         self.shuffle, self.radius, self.activation = (
@@ -75,22 +79,24 @@ class HeadConvolution:
         )
 
     def _ordered(self, values: Tensor) -> Tensor:
-        """From (C, r, r) along the first dimension, as PixelShuffle has it, to (r, r, C)."""
+        """Reorder the first dimension from PixelShuffle's (C, r, r) to (r, r, C)."""
         return values.detach().unflatten(0, (-1, self.shuffle**2)).transpose(0, 1).flatten(0, 1)
 
     def __call__(
         self, x: Tensor, covered: tuple[Span, Span], vertical: Step, horizontal: Step
     ) -> Tensor:
-        """The cells of the steps, activated and shuffled, from ``x``, which covers some of the
-        layer's input."""
+        """Compute the cells of the steps, activated and shuffled.
+
+        ``x`` is the part of the layer's input whose rows and columns are ``covered``.
+        """
         x = x[:, :, _shifted(vertical.read, covered[0])]
         if self.transformed is not None:
             x = x[:, :, :, _shifted(horizontal.read, covered[1])]
             padding = *horizontal.padding, *vertical.padding
             return winograd.convolve(x, self.transformed, padding, self._finish, self.shuffle)
         assert self.weight is not None, "one of the two is kept"
-        # On all columns, with zeros also where the window goes on: to cut the result is cheaper
-        # than to copy the input.
+        # All columns are computed, with zero padding even where the window continues: cutting the
+        # result is cheaper than copying the input.
         gelu = self.activation == "gelu"
         if gelu:
             x = convolve_gelu(x, self.weight, self.bias, (self.radius, self.radius), 1)
@@ -102,11 +108,11 @@ class HeadConvolution:
         return self._shuffled(x).permute(0, 3, 1, 2)
 
     def _finish(self, x: Tensor) -> Tensor:
-        """(..., r * r * C), likewise."""
+        """Add the bias and activate: (..., r * r * C), same shape."""
         return self._activated(x if self.bias is None else x.add_(self.bias))
 
     def _activated(self, x: Tensor) -> Tensor:
-        """(..., r * r * C), likewise."""
+        """(..., r * r * C), same shape."""
         return ACTIVATIONS[self.activation](x)
 
     def _shuffled(self, x: Tensor) -> Tensor:
@@ -119,13 +125,13 @@ class HeadConvolution:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is made of the weights.
+    """What is computed from the weights once, before the network runs.
 
     Attributes:
-        weights: which ones: address, type and version of each.
-        folded: the linear end of the head as one convolution.
-        layers: of the head before that.
-        blocks: packed when they run where that helps.
+        weights: fingerprint of the weights that it was computed from.
+        folded: the linear end of the head as one convolution; None if nothing is folded.
+        layers: the layers of the head before that.
+        blocks: packed blocks. A block is packed when it first runs where that is faster.
     """
 
     weights: tuple[tuple[object, ...], ...]
@@ -135,8 +141,7 @@ class Prepared:
 
 
 class InferenceDenseIsoViT(DenseIsoViT):
-    """`DenseIsoViT` with a faster path without gradients, and with output for a part of the
-    window."""
+    """`DenseIsoViT` that is faster without gradients, and can compute a part of the output only."""
 
     def __init__(self, config: DenseIsoViTConfig | None = None) -> None:
         super().__init__(config)
@@ -154,8 +159,9 @@ class InferenceDenseIsoViT(DenseIsoViT):
         return self.part(x, (0, end), (0, end))
 
     def part(self, x: Tensor, rows: Span, columns: Span) -> Tensor:
-        """Some output pixels of windows, the same of all: (B, 3, window, window) -> (B, 3, rows,
-        columns).
+        """Compute the same part of the output of every window.
+
+        (B, 3, window, window) -> (B, 3, rows, columns)
 
         Args:
             x: windows, as for `DenseIsoViT.forward`.
@@ -165,11 +171,13 @@ class InferenceDenseIsoViT(DenseIsoViT):
         return torch.stack(parts) if parts else self.skip(x)[:, :, slice(*rows), slice(*columns)]
 
     def parts(self, x: Tensor, places: Sequence[Place]) -> list[Tensor]:
-        """Some output pixels of each window: (B, 3, window, window) -> B times (3, rows, columns).
+        """Compute a part of the output of each window: (B, 3, window, window) -> B of (3, rows,
+        columns).
 
         Args:
             x: windows, as for `DenseIsoViT.forward`.
-            places: rows and columns of each, as for `part`; equal ones are best neighbours.
+            places: rows and columns for each window, as for `part`. Windows with equal places are
+                computed together if they are neighbours.
         """
         self.check_input(x)
         if len(places) != x.shape[0]:
@@ -199,12 +207,11 @@ class InferenceDenseIsoViT(DenseIsoViT):
 
     @staticmethod
     def head_batch(batch: int, device: torch.device) -> int:
-        """Of so many windows those that go through the enlarging part of the head together."""
+        """How many of ``batch`` windows go through the enlarging part of the head together."""
         return min(batch, 1) if device.type == "cpu" else batch
 
     def run_stage(self, stage: Stage, x: Tensor) -> Tensor:
-        """As `DenseIsoViT.run_stage`, tokens (B, N, C) of one stage, with packed weights where
-        blocks allow it."""
+        """As `DenseIsoViT.run_stage`: (B, N, C) -> (B, N, C), by packed blocks where possible."""
         if self.training or torch.is_grad_enabled() or is_altered(stage):
             return super().run_stage(stage, x)
         packed = self.prepare().blocks
@@ -224,8 +231,10 @@ class InferenceDenseIsoViT(DenseIsoViT):
         return x
 
     def _on_token_grid(self, x: Tensor, prepared: Prepared) -> Tensor:
-        """What the head does before it enlarges, on all cells: (B, sum(dims), grid, grid) -> (B, C,
-        grid, grid)."""
+        """The layers of the head before it enlarges, for all cells of the token grid.
+
+        (B, sum(dims), grid, grid) -> (B, C, grid, grid)
+        """
         whole = 0, self.config.grid
         for layer in prepared.layers[: self._enlarging_from(prepared.folded)]:
             step = Step(whole, whole, (layer.radius, layer.radius))
@@ -233,13 +242,15 @@ class InferenceDenseIsoViT(DenseIsoViT):
         return x
 
     def _enlarging_from(self, folded: FoldedHead | None) -> int:
-        """The first step of the head that is folded or shuffles."""
+        """Index of the head's first layer that is folded or has a PixelShuffle."""
         steps = len(self.config.head) if folded is None else folded.start
         return next((i for i in range(steps) if self.config.head[i].shuffle > 1), steps)
 
     def _head(self, x: Tensor, rows: Span, columns: Span, prepared: Prepared) -> Tensor:
-        """`_on_token_grid`'s (B, C, grid, grid) -> (B, 3, rows, columns), the widest layers in
-        bands of rows."""
+        """The rest of the head, its widest layers in bands of rows.
+
+        (B, C, grid, grid) from `_on_token_grid` -> (B, 3, rows, columns)
+        """
         folded = prepared.folded
         horizontal = list(enumerate(self._plan(folded, columns)))
         start, split = self._enlarging_from(folded), self._banded_from(folded)
@@ -265,8 +276,7 @@ class InferenceDenseIsoViT(DenseIsoViT):
         horizontal: list[tuple[int, Step]],
         prepared: Prepared,
     ) -> tuple[Tensor, tuple[Span, Span]]:
-        """Some steps of the head: the result, and the rows and columns of its grid that it
-        covers."""
+        """Run some layers of the head; return the result, and which rows and columns it covers."""
         folded = prepared.folded
         for i, h in horizontal:
             v = vertical[i]
@@ -282,14 +292,17 @@ class InferenceDenseIsoViT(DenseIsoViT):
         return x, covered
 
     def _banded_from(self, folded: FoldedHead | None) -> int:
-        """The first step that runs in bands: the last unfolded convolution that shuffles."""
+        """Index of the first layer that runs in bands: the last unfolded one with a
+        PixelShuffle."""
         steps = len(self.config.head) if folded is None else folded.start
         shuffling = [i for i in range(steps) if self.config.head[i].shuffle > 1]
         return shuffling[-1] if folded is None and shuffling else len(self.config.head)
 
     def _plan(self, folded: FoldedHead | None, wanted: Span) -> list[Step]:
-        """The steps of the head along one axis for output pixels ``wanted``, found from the last to
-        the first."""
+        """The steps of the head along one axis for the output pixels ``wanted``.
+
+        They are found from the last layer to the first.
+        """
         layers = [(layer.kernel // 2, layer.shuffle) for layer in self.config.head]
         if folded is not None:
             layers = [*layers[: folded.start], (RADIUS, folded.factor)]
@@ -309,7 +322,7 @@ class InferenceDenseIsoViT(DenseIsoViT):
         return [module for module in self.head if isinstance(module, nn.Conv2d)]
 
     def prepare(self) -> Prepared:
-        """What is made of the head's weights as they are now."""
+        """What is computed from the weights once; computed again after the weights changed."""
         weights = fingerprint(self.parameters())
         if self._prepared is None or self._prepared.weights != weights:
             convolutions = self._convolutions
@@ -322,8 +335,8 @@ class InferenceDenseIsoViT(DenseIsoViT):
         return self._prepared
 
     def train(self, mode: bool = True) -> InferenceDenseIsoViT:
-        """As `nn.Module.train`; what was packed is forgotten when the mode changes."""
-        if mode != self.training:  # fused optimisers write without raising the version
+        """As `nn.Module.train`; a change of mode also drops what was made from the weights."""
+        if mode != self.training:  # fused optimisers change weights without raising their version
             self._forget()
         super().train(mode)
         return self
@@ -331,13 +344,13 @@ class InferenceDenseIsoViT(DenseIsoViT):
     def _forget(self) -> None:
         self._prepared = None
 
-    def __getstate__(self) -> dict:  # copies and pickles go without what can be made again
+    def __getstate__(self) -> dict:  # copies and pickles leave out what can be made again
         return {**self.__dict__, "_prepared": None}
 
     def _apply(self, fn, recurse: bool = True) -> nn.Module:
-        """As `nn.Module._apply`; where it moved or cast weights, what was made of them is let go.
+        """As `nn.Module._apply`; if it moved or cast weights, what was made from them is dropped.
 
-        ``.to(device)`` comes here too when everything is there already. Then nothing changes.
+        ``.to(device)`` calls this even if everything is on the device already; then all is kept.
         """
         module = super()._apply(fn, recurse)
         if self._prepared and self._prepared.weights != fingerprint(self.parameters()):
@@ -350,12 +363,13 @@ def _weights_changed(network: InferenceDenseIsoViT, _: object) -> None:
 
 
 def _shifted(span: Span, covered: Span) -> slice:
-    """Absolute cells as a slice of a tensor that covers some of them."""
+    """The cells ``span`` as a slice of a tensor that begins at the first of the ``covered``
+    cells."""
     return slice(span[0] - covered[0], span[1] - covered[0])
 
 
 def _gdfn_on_tokens(gdfn: GDFN, x: Tensor) -> Tensor:
-    """`GDFN.forward` on channels-last memory. (B, N, C) -> (B, N, C)."""
+    """`GDFN.forward` in channels-last memory. (B, N, C) -> (B, N, C)."""
     x = (
         gdfn.g_proj(x).unflatten(1, (gdfn.grid, gdfn.grid)).permute(0, 3, 1, 2)
     )  # (B, 2 * hidden, grid, grid)
