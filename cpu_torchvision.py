@@ -1,5 +1,4 @@
-"""Makes torchvision importable where its compiled operators do not load: a CUDA build beside a CPU
-torch.
+"""Makes torchvision importable if its compiled operators don't load (a CUDA build, a CPU torch).
 
 spandrel imports torchvision, and torchvision registers shape functions for operators of its own
 compiled library. Where that library does not load, the import ends in "operator torchvision::nms
@@ -20,9 +19,8 @@ _OPERATORS = {
 }
 _MISSING_OPERATOR = "operator torchvision::nms does not exist"
 
-_declarations: list[
-    object
-] = []  # a torch.library.Library takes its operators away when it is collected
+# a torch.library.Library removes its operators when it is garbage-collected
+_declarations: list[object] = []
 
 
 def make_torchvision_importable() -> None:

@@ -1,5 +1,4 @@
-"""Networks and checkpoints: FDAT, Dense-Iso-ViT, and through spandrel every other architecture it
-knows."""
+"""Networks and checkpoints: FDAT, Dense-Iso-ViT, and every architecture that spandrel knows."""
 
 from .adopt import adopt
 from .errors import ModelLoadError

@@ -1,5 +1,4 @@
-"""Turns descriptors of spandrel's own FDAT, as other loaders hand them over, into descriptors of
-our FDAT."""
+"""Turns descriptors of spandrel's own FDAT, as other loaders return them, into ours."""
 
 from __future__ import annotations
 
@@ -23,16 +22,15 @@ _adopted: WeakKeyDictionary[nn.Module, tuple[Fingerprint, ImageModelDescriptor[F
 
 
 def adopt(descriptor: ImageModelDescriptor) -> ImageModelDescriptor:
-    """Rebuild a foreign FDAT from its state dict, once per model; return every other descriptor as
-    it is.
+    """Rebuild a foreign FDAT from its state dict; return every other descriptor as it is.
 
     The result has the tensors' values, precision and device. It is kept as long as the foreign
-    model lives, and built again once weights of that model were written to, replaced, cast or
-    moved.
+    model lives, and built again only after weights of that model were written to, replaced, cast
+    or moved.
 
-    An architecture of that name whose tensors are no FDAT known here is returned as it is, too, and
-    so is a model that computes something else than its tensors say: one with hooks, or with an
-    ``img_range`` other than 1.
+    Also returned as they are: an FDAT whose tensors are not those of any FDAT known here, and a
+    model whose tensors don't determine its result, because it has hooks or an ``img_range`` other
+    than 1.
     """
     model = descriptor.model
     if descriptor.architecture.id != "FDAT" or isinstance(model, FDAT):

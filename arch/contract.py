@@ -1,4 +1,4 @@
-"""What a network of this package tells a tiling engine about itself."""
+"""What a network of this package tells a tiling engine about how to tile it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class TileContract:
-    """Offered as ``model.tile_contract`` (a protocol of attributes: engines read it without
-    importing this).
+    """Offered as ``model.tile_contract``; engines read its attributes without importing this class.
 
     Attributes:
-        window: side of the windows in which ``model`` takes every image by itself, with an
-            ``exact_engine`` for them, so that nobody else need tile it; None: it has none.
+        window: side of the windows into which the model divides every image by itself. Such a model
+            has an ``exact_engine`` and need not be tiled by others. None: it has no windows.
         overlap: sensible overlap of neighbouring tiles, in input pixels.
-        alignment: starts and sizes of tiles are best multiples of this many input pixels.
-        network: (B, C, h, w) -> (B, C, h * scale, w * scale), unclamped.
+        alignment: starts and sizes of tiles should be multiples of this many input pixels.
+        network: what to call on a tile: (B, C, h, w) -> (B, C, h * scale, w * scale), not clamped.
     """
 
     window: int | None

@@ -4,5 +4,7 @@ from __future__ import annotations
 
 
 class ModelLoadError(ValueError):
-    """A checkpoint can't be loaded; the message says what was found, what was expected and what to
-    do."""
+    """A checkpoint can't be loaded.
+
+    The message says what was found, what was expected and what to do.
+    """

@@ -1,4 +1,4 @@
-"""Reading checkpoint files without running code that is in them."""
+"""Reads checkpoint files without running code that is in them."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{path.name}: not a readable safetensors file ({error}); it is truncated or of another "
             "type: download it again"
         ) from error
-    # safetensors' save_model stores a shared tensor under one name, and the others with that name
-    # in the metadata
+    # safetensors' save_model stores a shared tensor under one of its names; the metadata map its
+    # other names to that one
     tensors |= {
         name: tensors[kept]
         for name, kept in metadata.items()
@@ -90,8 +90,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _plain_data_allowed() -> AbstractContextManager[None]:
-    """What training programs store beside tensors and is data alone: parsed arguments, numpy's
-    numbers."""
+    """A context in which `torch.load` also takes parsed arguments and numpy's numbers.
+
+    Training programs store them beside tensors, and they are only data.
+    """
     if torch.__version__ < (2, 6):  # type: ignore[operator]
         return nullcontext()
     number: Any = numpy.float64().__reduce__()[0]
@@ -115,7 +117,7 @@ def _read_pickled(path: Path) -> Any:
             f"{path.name}: refused, because it {reason}. Nothing in it was run. If you trust its source, convert it to "
             ".safetensors with the program that made it"
         ) from error
-    except Exception as error:  # a damaged pickle can end in almost any of them
+    except Exception as error:  # a damaged pickle can raise almost any of them
         if "TorchScript" in str(error):
             raise ModelLoadError(
                 f"{path.name}: TorchScript archives hold code and are not loaded; save its state_dict() as .safetensors"
@@ -127,8 +129,9 @@ def _read_pickled(path: Path) -> Any:
 
 
 def read_sidecar(checkpoint: str | Path) -> dict[str, Any]:
-    """The options in the JSON file of the checkpoint's name beside it ("model.json"); empty where
-    there is none.
+    """The options in the JSON file beside a checkpoint, "model.json" for "model.pth".
+
+    Empty if there is no such file.
 
     Raises:
         ModelLoadError: the file is there and holds no JSON object.

@@ -1,8 +1,8 @@
-"""Facts about a network's surroundings that every engine must respect, one helper for each.
+"""Helpers against what a host program may have set or changed around a network.
 
 - `without_autocast`: engines choose their precision themselves.
-- `is_altered`: engines read weights in place of calling layers, so they must know of hooks.
-- `usual_defaults`: networks are made and loaded alike, whatever the host has set for new tensors.
+- `is_altered`: engines read weights instead of calling layers, so they would miss hooks.
+- `usual_defaults`: networks are built and loaded the same way, whatever defaults the host has set.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _loading = threading.RLock()
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """A context in which operators on this device keep the types of what they are given.
+    """A context in which operators on this device keep the types of their inputs.
 
-    Packed weights fit tensors of one type only.
+    Packed weights work with tensors of one type only.
     """
     if device.type in ("cpu", "cuda", "mps", "xpu"):
         return torch.autocast(device.type, enabled=False)
@@ -31,16 +31,15 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
 
 
 def is_hooked(module: nn.Module) -> bool:
-    """Whether hooks or a ``forward`` of its own make this module do something else.
+    """Whether a module has hooks, or a ``forward`` that was set on this instance.
 
-    Modules inside it are not looked at.
+    Modules inside it are not checked.
     """
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
 
 def is_altered(network: nn.Module) -> bool:
-    """Whether any part of a network is hooked, or of a class of neither PyTorch nor this
-    package."""
+    """Whether any module of a network is hooked, or its class is neither PyTorch's nor ours."""
     return any(
         is_hooked(module) or not type(module).forward.__module__.startswith(_OWN_CODE)
         for module in network.modules()
@@ -49,10 +48,10 @@ def is_altered(network: nn.Module) -> bool:
 
 @contextmanager
 def usual_defaults() -> Iterator[None]:
-    """New tensors are on the CPU, in float32, and no inference tensors, whose writes are not counted.
+    """A context in which new tensors are on the CPU, in float32, and no inference tensors.
 
-    torch has one default dtype for all threads, so two loads that wait for each other leave the
-    host's own behind.
+    Writes to inference tensors are not counted, so changes of weights would go unnoticed. torch has
+    one default dtype for all threads: a lock lets one load at a time change it and restore it.
     """
     with _loading, torch.inference_mode(False), cpu_by_default():
         dtype = torch.get_default_dtype()

@@ -1,5 +1,4 @@
-"""What a model is, as text: architecture, scale, channels, parameters, precision, training, and
-what was assumed."""
+"""Describes a model as text: architecture, scale, channels, precision, training, assumptions."""
 
 from __future__ import annotations
 
@@ -27,9 +26,9 @@ class CheckpointFile:
     """What is known of the file that a model came from.
 
     Attributes:
-        name: without folders.
-        size: bytes.
-        metadata: of a safetensors file; other types hold none.
+        name: the file's name without folders.
+        size: in bytes.
+        metadata: those of a safetensors file; other types have none.
     """
 
     name: str
@@ -41,7 +40,7 @@ _files: WeakKeyDictionary[nn.Module, CheckpointFile] = WeakKeyDictionary()
 
 
 def remember_file(descriptor: ModelBase, path: str | Path, metadata: Mapping[str, str]) -> None:
-    """Let `describe` know the file of a model, as long as the model lives."""
+    """Remember the file of a model for `describe`, as long as the model lives."""
     path = Path(path)
     _files[descriptor.model] = CheckpointFile(path.name, path.stat().st_size, dict(metadata))
 
@@ -109,7 +108,7 @@ def _channels(descriptor: ModelBase) -> str:
 
 
 def _size(descriptor: ModelBase) -> str:
-    """Of the weights in memory now."""
+    """Size and type of the weights in memory now."""
     tensors = [*descriptor.model.parameters(), *descriptor.model.buffers()]
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     return f"{_mebibytes(size)} in memory, as {str(descriptor.dtype).removeprefix('torch.')}"
@@ -142,7 +141,7 @@ def _mebibytes(size: int) -> str:
 
 
 def _printable(text: str) -> str:
-    """On one line, without control characters: names and metadata are whatever a file holds."""
+    """On one line, without control characters: a file's names and metadata may hold anything."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 

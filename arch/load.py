@@ -1,4 +1,4 @@
-"""From a checkpoint of any known architecture to a spandrel descriptor."""
+"""Loads a checkpoint of any known architecture as a spandrel descriptor."""
 
 from __future__ import annotations
 
@@ -30,21 +30,20 @@ from .registry import extended_registry
 
 OWN_IDS = {"FDAT", "DenseIsoViT"}
 COMPILED_PREFIXES = ("_orig_mod.", "module.")
-QUANTISED_TYPES = (torch.int8, torch.uint8, torch.int16)  # of weights; indices have larger ones
+QUANTISED_TYPES = (torch.int8, torch.uint8, torch.int16)  # index tensors have larger types
 
 
 def load_model(
     source: str | PathLike[str] | Mapping[str, Any], **options: Any
 ) -> ImageModelDescriptor:
-    """Load an upscaling or restoration model of FDAT, Dense-Iso-ViT or any architecture that
-    spandrel knows.
+    """Load an upscaling or restoration model: FDAT, Dense-Iso-ViT or any that spandrel knows.
 
     Args:
-        source: path of a .safetensors, .pth, .pt or .ckpt file, or a state dict (left as it is).
+        source: path of a .safetensors, .pth, .pt or .ckpt file, or a state dict (not modified).
         options: what the tensors can't tell, for this package's architectures only. FDAT:
-            ``scale``. Dense-Iso-ViT: those of `arch.dense_iso.reading.options`, which a JSON file
-            of the checkpoint's name beside it and the metadata of a safetensors file may hold too;
-            in this order of precedence. Text does, as `parse_options` gives it.
+            ``scale``. Dense-Iso-ViT: those of `arch.dense_iso.reading.options`; they precede those
+            in a JSON file beside the checkpoint, and these the metadata of a safetensors file.
+            Values may be text, as `parse_options` returns them.
 
     Returns:
         The model on the CPU in float32 and eval mode: ``descriptor(image)`` takes (1, C, H, W) in
@@ -99,13 +98,12 @@ def _load(
     sidecar, unreadable = {}, None
     try:
         sidecar = {} if isinstance(source, Mapping) else read_sidecar(source)
-    except (
-        ModelLoadError
-    ) as error:  # a file beside another architecture's checkpoint is none of ours
+    except ModelLoadError as error:
+        # raised only if this is a Dense-Iso-ViT: beside others the file is not one of ours
         unreadable = error
     known = {name: value for name, value in options.items() if name in OPTIONS}
     refused = refusal(content, options=known, sidecar=sidecar, metadata=metadata)
-    if refused is None:  # it unwraps by itself: it knows which of several sets of weights to take
+    if refused is None:  # the content is not unwrapped: it may hold several sets of weights
         if unreadable is not None:
             raise unreadable
         return DenseIsoViTArch().load(content, sidecar=sidecar, metadata=metadata, **options)
@@ -137,7 +135,7 @@ def _scale(given: Any) -> int | None:
 
 
 def _tensors_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Unwrap containers and prefixes, drop what is no tensor, refuse what can't be weights."""
+    """Unwrap containers and prefixes, drop what is not a tensor, refuse what can't be a weight."""
     state_dict: Mapping[str, Any] = content
     if not any(isinstance(value, Tensor) for value in content.values()):
         state_dict = canonicalize_state_dict({str(key): value for key, value in content.items()})

@@ -1,5 +1,4 @@
-"""Options of `load_model` as people type them: the one place where text becomes keyword
-arguments."""
+"""Options of `load_model` as users type them: turns text into keyword arguments."""
 
 from __future__ import annotations
 
@@ -16,14 +15,14 @@ def parse_options(text: str | Iterable[str]) -> dict[str, str]:
     """Keyword arguments for `load_model`.
 
     Args:
-        text: NAME=VALUE, several of them between semicolons or lines, or one in each string of a
-            sequence.
+        text: NAME=VALUE; several are separated by semicolons or line breaks, or each is one string
+            of a sequence.
 
     Returns:
         Values as text, which `load_model` reads.
 
     Raises:
-        ModelLoadError: no NAME=VALUE, a name that no architecture here has, or one given twice.
+        ModelLoadError: text that is not NAME=VALUE, an unknown name, or one that is given twice.
 
     >>> parse_options("heads=6,8,6,8; gated_half=first")
     {'heads': '6,8,6,8', 'gated_half': 'first'}

@@ -1,5 +1,4 @@
-"""This package's architectures, and how they get into spandrel's registry, so that other loaders
-find them.
+"""Adds this package's architectures to spandrel's registry, so that other loaders find them.
 
 A new architecture is one entry of `ARCHITECTURES`: docs/adding-an-architecture.md.
 """
@@ -14,7 +13,7 @@ from .dense_iso.architecture import DenseIsoViTArch
 from .fdat.architecture import FDATArch
 
 ARCHITECTURES: tuple[Callable[[], Architecture], ...] = (FDATArch, DenseIsoViTArch)
-"""In the order in which they are registered, behind those that a registry has already."""
+"""In the order in which they are registered, after those that a registry has already."""
 
 
 def install(registry: ArchRegistry = MAIN_REGISTRY) -> None:

@@ -1,4 +1,4 @@
-"""The default device that a host may have set for new tensors."""
+"""Protects against a default device that a host has set for new tensors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 def cpu_by_default() -> AbstractContextManager[object]:
     """A context in which tensors are made on the CPU where no device is named.
 
-    ``torch.set_default_device`` is the host's to call. Code that makes small tensors (indices,
-    ramps) means the CPU, and so do constructors of networks that are loaded there.
+    A host may call ``torch.set_default_device``. But code here that makes small tensors (indices,
+    ramps) expects the CPU, and so do constructors of networks that are loaded there.
     """
     return nullcontext() if torch.empty(0).device.type == "cpu" else torch.device("cpu")

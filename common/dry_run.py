@@ -1,5 +1,4 @@
-"""How many bytes a network works in, found without computing: a dry run on the meta device counts
-live tensors."""
+"""How much memory a network needs: a dry run on the meta device counts live tensors."""
 
 from __future__ import annotations
 
@@ -17,18 +16,19 @@ from torch.utils._pytree import tree_leaves
 logger = logging.getLogger(__name__)
 
 UNKNOWN_BYTES_PER_PIXEL = 4608
-"""Float32 bytes per input pixel and unit of scale where a dry run fails: what ComfyUI's own node
-reserves."""
+"""The estimate if a dry run fails, in float32 bytes per input pixel and unit of scale: what
+ComfyUI's own node reserves."""
 
 
 class LiveBytes(TorchDispatchMode):
     """Counts the bytes of tensors that operations made and that are still referenced; keeps the
     peak.
 
-    Scratch memory that no tensor shows is charged for two kinds of operations. Convolutions: three
-    quarters of input and output, since the libraries behind them convert layouts on the way in and
-    out, but not always both. Attention: its logits, and copies of what is not contiguous. Fitted to
-    what CPU runs use (``python -m benchmarks.upscale``).
+    Scratch memory of operators is in no tensor, so an estimate is added for two kinds.
+    Convolutions:
+    three quarters of input and output, because the libraries behind them convert the layout of
+    either or both. Attention: its logits, and copies of inputs that are not contiguous. The
+    estimates are fitted to what CPU runs use (``python -m benchmarks.upscale``).
     """
 
     def __init__(self) -> None:
@@ -66,9 +66,9 @@ _standing_for: ContextVar[torch.device | None] = ContextVar("standing_for", defa
 
 
 def device_of(x: Tensor) -> torch.device:
-    """Where ``x`` is; in a dry run, the device that the run stands for.
+    """The device of ``x``; in a dry run, the device that the run stands for.
 
-    Networks ask this where they do something else on a CPU than on a GPU.
+    Networks ask for it where they compute in another way on a CPU than on a GPU.
     """
     return (_standing_for.get() if x.is_meta else None) or x.device
 
@@ -82,17 +82,17 @@ def working_bytes(
 ) -> int:
     """Peak bytes of live tensors while a network runs, weights and input not counted.
 
-    The output counts, and everything between. Operators' own scratch memory is not seen.
+    The output counts, and everything between. See `LiveBytes` for operators' scratch memory.
 
     Args:
-        network: what runs; known networks are not run again.
+        network: what runs; results are remembered, so each is run once per shape, dtype and device.
         shape: (B, C, H, W) of the input.
         dtype: of weights and input.
         scale: output size / input size, for the guess where a dry run fails.
         device: where it will run.
 
-    A network with a method ``prepare()`` (it makes something of its weights once) is asked for that
-    first, and it does not count.
+    If a network has a method ``prepare()``, which computes something from its weights once, that is
+    called first and does not count.
     """
     known = _peaks.setdefault(network, {})
     key = shape, dtype, device.type
@@ -106,8 +106,10 @@ def working_bytes(
 
 
 def _meta_twin(network: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy of the network whose weights have shapes but no data (networks may write to themselves
-    when they run)."""
+    """A copy of the network whose weights have shapes but no data.
+
+    It is a copy because networks may change their own attributes when they run.
+    """
     twins: dict[int, Any] = {}
     for tensor in [*network.parameters(), *network.buffers()]:
         twin = torch.empty_like(
@@ -124,7 +126,7 @@ def _dry_run(network: nn.Module, shape: tuple[int, ...], dtype: torch.dtype, sca
         with torch.inference_mode():
             twin = _meta_twin(network, dtype)
             image = torch.empty(shape, dtype=dtype, device="meta")
-            if hasattr(twin, "prepare"):  # what it makes of its weights once does not count
+            if hasattr(twin, "prepare"):  # what is computed from weights once does not count
                 twin.prepare()
             with LiveBytes() as live:
                 twin(image)

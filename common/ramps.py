@@ -1,4 +1,4 @@
-"""Ramps by which overlapping tiles hand over from one to the next: what one gains the other loses."""
+"""Ramps that blend overlapping tiles: the weight that one tile gains the other loses."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from torch import Tensor
 def reflect(x: Tensor, dim: int, before: int, after: int) -> Tensor:
     """Continue ``x`` along ``dim`` by so many elements at both ends; the border is not repeated.
 
-    Where more is asked for than there is, the reflection bounces to and fro. A single element is
+    Where more is needed than ``x`` has, it is reflected back and forth. A single element is
     repeated.
 
     >>> reflect(torch.tensor([0, 1, 2]), 0, 1, 4).tolist()

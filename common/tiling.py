@@ -37,10 +37,10 @@ def plan_axis(
 ) -> AxisPlan:
     """Cover ``length`` pixels with equal tiles that overlap by at least ``overlap``.
 
-    Tiles are made as small as their number allows, so that none is a sliver and little is computed
-    twice: 1000 pixels in tiles of 512 with overlap 32 become three of 355. Starts are multiples of
-    ``alignment``, but for the last, which is shifted back to end with the image. An image no longer
-    than a tile is one tile of its own length.
+    Tiles are made as small as their number allows, so that little is computed twice: 1000 pixels in
+    tiles of 512 with overlap 32 become three of 355. Starts are multiples of ``alignment``, except
+    for the last, which is shifted back to end with the image. An image no longer than a tile is one
+    tile of its own length.
 
     Args:
         length: pixels of the image, at least 1.

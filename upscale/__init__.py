@@ -1,5 +1,7 @@
-"""Upscaling pictures with any spandrel model: tiles, blending, channels, precision and memory. Pure
-tensor code."""
+"""Upscales pictures with any spandrel model: tiles, blending, channels, precision and memory.
+
+Pure tensor code.
+"""
 
 from .image import upscale_image
 from .runner import OutOfMemoryError

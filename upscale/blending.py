@@ -1,5 +1,4 @@
-"""Weights that add overlapping tiles up to one picture: a partition of unity made of one-axis
-ramps."""
+"""Weights that blend overlapping tiles into one picture: a partition of unity of 1D ramps."""
 
 from __future__ import annotations
 
@@ -15,8 +14,8 @@ def axis_weights(plan: AxisPlan, scale: int = 1) -> Tensor:
     to 1.
 
     A tile's weight rises linearly over the overlap with the tile before and falls over that with
-    the next. At the image's own borders there is no ramp. Where more than two tiles overlap, the
-    sum is what they are divided by.
+    the next. At the image's own borders there is no ramp. All weights are divided by their sum,
+    which differs from 1 only where more than two tiles overlap.
     """
     size = plan.size * scale
     weights = torch.ones(len(plan.starts), size, dtype=torch.float64)

@@ -1,12 +1,13 @@
-"""Colour consistency: give the result the low-frequency colour of the input, which GAN-trained
-models shift.
+"""Colour consistency: gives the result the low-frequency colour of the input.
+
+GAN-trained models shift it. The correction leaves detail untouched:
 
     result + enlarged(low_pass(input - reduced(result)))
 
-The two low-pass filters are those of the field's two fixes: "average" compares neighbourhood means,
+The two low-pass filters are those that are in common use: "average" compares neighbourhood means,
 "wavelet" the coarsest layer of an a-trous wavelet decomposition. StableSR
-(https://arxiv.org/abs/2305.07015) decomposes the enlarged picture; here it is the input's grid, so
-that the reach does not depend on the scale. Detail passes untouched.
+(https://arxiv.org/abs/2305.07015) decomposes the enlarged picture; here it is done at the input's
+size, so that the reach does not depend on the scale.
 """
 
 from __future__ import annotations
@@ -19,15 +20,14 @@ from .resize import enlarged_bands
 from .seamless import Margins
 
 AVERAGE_RADIUS = 16
-"""Input pixels to either side of a box filter that is run twice: a tent 32 pixels to either
-side."""
+"""Radius of a box filter in input pixels. It is run twice, which makes a tent of radius 32."""
 
 WAVELET_LEVELS = 5
 """Dilations 1, 2, 4, 8, 16 of the kernel 1/4, 1/2, 1/4: 31 pixels to either side."""
 
 
 REACH = 36
-"""What the filters and the enlarging read to either side, rounded up."""
+"""Pixels that the filters and the enlarging read to either side, rounded up."""
 
 LEAST_WEIGHT = 1e-8
 NO_MARGINS = Margins(0, 0)
@@ -47,7 +47,7 @@ def fix_colour_(
         result: (H * scale, W * scale, C) in [0, 1].
         frame: (H, W, C), the input.
         method: "average" or "wavelet".
-        known: (H, W) bool, where ``result`` holds something; what is elsewhere does not count.
+        known: (H, W) bool, where ``result`` is valid; other pixels are ignored. None: everywhere.
         margins: of ``frame``, at seams: what lies beyond a seam is taken from the opposite side.
     """
     scale = result.shape[0] // frame.shape[0]

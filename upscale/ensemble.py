@@ -1,7 +1,7 @@
-"""Self-ensemble ("test-time augmentation"): the mean of a model's results for mirrored and
-transposed inputs.
+"""Self-ensemble ("test-time augmentation"): the mean of results for flipped and turned inputs.
 
-As in EDSR (Lim et al., 2017, https://arxiv.org/abs/1707.02921, section 3.4), "geometric self-ensemble".
+The "geometric self-ensemble" of EDSR (Lim et al., 2017, https://arxiv.org/abs/1707.02921,
+section 3.4).
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Member:
         return x.transpose(0, 1).contiguous() if self.transposed else x
 
     def add_to(self, total: Tensor, result: Tensor, rows: int = 256) -> None:
-        """Add ``result``, turned back, to ``total`` (H, W, C), in bands of ``rows`` rows."""
+        """Undo the symmetry of ``result`` and add it to ``total`` (H, W, C), in bands of ``rows``
+        rows."""
         result = result.transpose(0, 1) if self.transposed else result
         height = total.shape[0]
         for top in range(0, height, rows):
@@ -40,8 +41,11 @@ class Member:
 
 
 def members(count: int) -> list[Member]:
-    """1: the input alone; 2: and its mirror image; 4: all flips; 8: these transposed too (all
-    quarter turns)."""
+    """The symmetries for an ensemble of ``count``.
+
+    1: the input alone; 2: also its mirror image; 4: all flips; 8: also their transpositions, which
+    includes all quarter turns.
+    """
     flips = [Member(), Member(columns=True), Member(rows=True), Member(rows=True, columns=True)]
     turns = [Member(flip.rows, flip.columns, transposed=True) for flip in flips]
     return (flips + turns)[:count]

@@ -1,7 +1,7 @@
 """Seamless textures: what lies beyond one border is what lies inside the opposite one.
 
-The frame is continued periodically before the model sees it, and the result cropped; at the seam
-the model has then the same surroundings as anywhere else.
+The frame is continued periodically before the model sees it, and the result is cropped. So at the
+seam the model sees the same surroundings as anywhere else.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ LEAST_MARGIN = 32
 
 
 def extend(x: Tensor, dim: int, margin: int, periodic: bool) -> Tensor:
-    """Continue ``x`` by ``margin`` elements at both ends of ``dim``: periodically, or by repeating
-    the last one."""
+    """Continue ``x`` by ``margin`` elements at both ends of ``dim``.
+
+    Periodically, or else by repeating the outermost element.
+    """
     length = x.shape[dim]
     index = torch.arange(-margin, length + margin, device=x.device)
     return x.index_select(dim, index % length if periodic else index.clamp(0, length - 1))
@@ -25,8 +27,8 @@ def extend(x: Tensor, dim: int, margin: int, periodic: bool) -> Tensor:
 
 @dataclass(frozen=True)
 class Margins:
-    """Input pixels that a frame is continued by at the top and bottom, and at the left and
-    right."""
+    """Input pixels by which a frame is continued: ``rows`` above and below, ``columns`` beside
+    it."""
 
     rows: int
     columns: int
@@ -52,6 +54,6 @@ class Margins:
         return x
 
     def crop(self, x: Tensor, scale: int = 1) -> Tensor:
-        """Undo `add` on what has been enlarged ``scale`` times; a view."""
+        """Undo `add` on a frame that has been enlarged ``scale`` times; returns a view."""
         top, left = self.rows * scale, self.columns * scale
         return x[top : x.shape[0] - top, left : x.shape[1] - left]

@@ -1,4 +1,4 @@
-"""How often a preview may be shown: a rate and a share of the time, whichever is less."""
+"""Limits how often a preview is shown: by a rate and by a share of the time, whichever is less."""
 
 from __future__ import annotations
 
@@ -6,24 +6,23 @@ import time
 from collections.abc import Callable
 
 PREVIEW_SECONDS = 0.5
-PREVIEW_SHARE = 0.015  # with the encoding, which hosts do in another thread, at most 0.02
+PREVIEW_SHARE = 0.015  # at most 0.02 with the encoding, which hosts do in another thread
 
 
 class Throttle:
-    """Asked before every picture by `due`, told after it by `done`; the work between the two is
-    what it costs.
+    """Decides when a preview may be made. Call `due` before each, and `done` after it.
 
-    Used in one thread, whose processor time is counted: on a busy machine a picture is not dear
-    because it had to wait.
+    The cost of a preview is the processor time of the calling thread between the two calls, so
+    that waiting on a busy machine does not count. Use it in one thread only.
 
-    At every moment the pictures so far cost at most ``share`` of the time since the start, if none
+    At every moment the previews so far cost at most ``share`` of the time since the start, if none
     costs more than the one before it (the first: ``share`` of ``interval``).
 
     Args:
-        interval: least seconds from one picture to the next, and before the first.
-        share: of the time that may be spent, from 0 to 1.
-        clock: seconds from any moment on.
-        meter: seconds that this thread has worked.
+        interval: least seconds from one preview to the next, and before the first.
+        share: the share of the time that may be spent, from 0 to 1.
+        clock: returns seconds, counted from any moment.
+        meter: returns the seconds that this thread has worked.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class Throttle:
         self._expected = share * interval
 
     def due(self) -> bool:
-        """Whether a preview may be made now; then its time counts until `done`."""
+        """Whether a preview may be made now; if so, its cost counts from here until `done`."""
         now = self._clock()
         affordable = self._spent + self._expected <= self._share * (now - self._start) + 1e-9
         if now - self._last < self._interval or not affordable:
@@ -51,6 +50,6 @@ class Throttle:
         return True
 
     def done(self) -> None:
-        """The preview that was due has been made."""
+        """Note that the preview that was due has been made."""
         self._expected = self._meter() - self._begun
         self._spent += self._expected

@@ -1,5 +1,4 @@
-"""Dense-Iso-ViT for spandrel's registries: any spelling of its tensors becomes the inference
-network."""
+"""Dense-Iso-ViT for spandrel's registries: checkpoints of any naming, as the inference network."""
 
 from __future__ import annotations
 
@@ -16,8 +15,10 @@ from .reading.recognise import is_dense_iso_vit, recognise, report
 
 
 class DenseIsoViTArch(Architecture[WindowedUpscaler]):
-    """Dense-Iso-ViT for spandrel's registries: any spelling of its tensors, see
-    `arch.dense_iso.reading.recognise`."""
+    """Detects and loads Dense-Iso-ViT, whatever names its tensors have.
+
+    How the names are read is in `arch.dense_iso.reading.recognise`.
+    """
 
     def __init__(self) -> None:
         super().__init__(id="DenseIsoViT", name="Dense-Iso-ViT", detect=is_dense_iso_vit)
@@ -30,17 +31,18 @@ class DenseIsoViTArch(Architecture[WindowedUpscaler]):
         metadata: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> ImageModelDescriptor[WindowedUpscaler]:
-        """The descriptor, in eval mode; ``tags`` and log say what was assumed.
+        """Load a checkpoint. The descriptor is in eval mode; ``tags`` and log say what was assumed.
 
         Args:
             state_dict: tensors by name, or dictionaries around them.
             sidecar: contents of a JSON file beside the checkpoint.
-            metadata: of the safetensors file.
-            options: what tensors can't tell, before sidecar and metadata; see
+            metadata: metadata of the safetensors file.
+            options: what tensors can't tell; precedes sidecar and metadata. See
                 `arch.dense_iso.reading.options`.
 
         Raises:
-            ModelLoadError: with what was found, what did not fit and which option would settle it.
+            ModelLoadError: the message says what was found, what did not fit and which option
+                would settle it.
         """
         recognised = recognise(state_dict, options=options, sidecar=sidecar, metadata=metadata)
         report(recognised)

@@ -1,4 +1,4 @@
-"""State dicts of a Dense-Iso-ViT in this project's own naming."""
+"""Reads state dicts of a Dense-Iso-ViT in this project's own naming."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def without_wrapper(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def described_tensors(content: Any, depth: int = 4) -> dict[str, Tensor] | None:
-    """The tensors beside a `META_KEY`, by their names in this project; None where there is none.
+    """The tensors beside a `META_KEY`, without its prefix; None if there is no such buffer.
 
     Args:
-        content: what a file holds: a state dict, or dictionaries around it. Where several networks
-            have a buffer, as beside an average of themselves, the averaged one is taken.
-        depth: of dictionaries that are looked into.
+        content: what a file holds: a state dict, or dictionaries around it. If there are several
+            networks with a buffer, the averaged one (EMA) is taken.
+        depth: how many levels of dictionaries are searched.
     """
     if not isinstance(content, Mapping) or not depth:
         return None
@@ -56,8 +56,8 @@ def _is_meta(key: Any, value: Any) -> bool:
 def infer_config(state_dict: Mapping[str, Tensor]) -> DenseIsoViTConfig:
     """The configuration of a state dict in this project's own naming.
 
-    Where it holds `META_KEY`, that tells everything: ``infer_config(DenseIsoViT(c).state_dict()) ==
-    c``. Without, these are not in the tensors and left at their defaults: heads (`default_heads`),
+    With a `META_KEY` nothing is left open: ``infer_config(DenseIsoViT(c).state_dict()) == c``.
+    Without it, the tensors can't tell these, which keep their defaults: heads (`default_heads`),
     stage_norm_routing, activations of the head, gated_half, norm_eps, skip, align_corners,
     value_range; and window without a position embedding.
 
@@ -74,7 +74,7 @@ def infer_config(state_dict: Mapping[str, Tensor]) -> DenseIsoViTConfig:
                 f"what the file says of its network ({META_KEY}) and its tensors contradict each "
                 f"other, so it is damaged: {error}; download or save it again"
             ) from error
-        except (RuntimeError, OverflowError, MemoryError) as error:  # of sizes beyond any tensor
+        except (RuntimeError, OverflowError, MemoryError) as error:  # sizes that no tensor can have
             raise ModelLoadError(f"{META_KEY} describes no network: {error}") from error
         return config
 
@@ -87,9 +87,8 @@ def infer_config(state_dict: Mapping[str, Tensor]) -> DenseIsoViTConfig:
         blocks = [f"stages.{i}.blocks.0." for i in stages]
         position = state_dict.get("position_embedding")
         convolutions = [state_dict[f"head.{i}.weight"] for i in indices(r"head\.(\d+)\.weight")]
-        entered = [weight.shape[1] for weight in convolutions[1:]] + [
-            RGB
-        ]  # channels after every shuffle
+        # channels after the PixelShuffle of every layer
+        entered = [weight.shape[1] for weight in convolutions[1:]] + [RGB]
         patch_size = patch.shape[-1]
         config = DenseIsoViTConfig(
             window=64 if position is None else math.isqrt(position.shape[1]) * patch_size,
@@ -136,13 +135,13 @@ def infer_config(state_dict: Mapping[str, Tensor]) -> DenseIsoViTConfig:
 
 
 def check_shapes(config: DenseIsoViTConfig, state_dict: Mapping[str, Tensor]) -> None:
-    """Raise ModelLoadError unless ``state_dict`` holds exactly the tensors of the configuration's
-    network."""
+    """Raise ModelLoadError unless ``state_dict`` has exactly the tensors that ``config``
+    implies."""
     with torch.device("meta"):
         expected = {
             key: tuple(tensor.shape) for key, tensor in DenseIsoViT(config).state_dict().items()
         }
-    del expected[META_KEY]  # which no file need have
+    del expected[META_KEY]  # a file need not have it
     found = {key: tuple(tensor.shape) for key, tensor in state_dict.items() if key != META_KEY}
     wrong = [
         f"{key}: found {found.get(key, 'nothing')}, expected {expected.get(key, 'nothing')}"

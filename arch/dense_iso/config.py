@@ -1,4 +1,4 @@
-"""Hyperparameters of Dense-Iso-ViT: everything that its README leaves open is a field."""
+"""Hyperparameters of Dense-Iso-ViT. Everything that its README leaves open is a field."""
 
 from __future__ import annotations
 
@@ -16,11 +16,8 @@ ACTIVATIONS = {
     "gelu": F.gelu,
     "silu": F.silu,
 }
-VALUE_RANGES = {
-    "0..1": (1.0, 0.0),
-    "-1..1": (2.0, -1.0),
-    "0..255": (255.0, 0.0),
-}  # gain and offset from [0, 1]
+# gain and offset that map [0, 1] to the range
+VALUE_RANGES = {"0..1": (1.0, 0.0), "-1..1": (2.0, -1.0), "0..255": (255.0, 0.0)}
 PUBLISHED_HEADS = {192: 6, 256: 8, 288: 6, 384: 8}
 CHOICES = {
     "stage_norm_routing": ("both", "head"),
@@ -73,16 +70,17 @@ def pixel_shuffle_head(
     widths: tuple[int, ...] = (192, 192, 192, 192),
     kernel: int = 3,
 ) -> tuple[HeadLayer, ...]:
-    """The published kind of head: fusion, then convolution + PixelShuffle(2) per width, then
-    convolution to RGB."""
+    """The published kind of head: fusion, convolution + PixelShuffle(2) per width, and RGB."""
     upscaling = (HeadLayer(channels=4 * width, kernel=kernel, shuffle=2) for width in widths)
     fusion = HeadLayer(channels=fusion_width, kernel=fusion_kernel)
     return (fusion, *upscaling, HeadLayer(channels=RGB, kernel=kernel))
 
 
 def default_heads(dims: tuple[int, ...]) -> tuple[int, ...]:
-    """Heads where nothing tells: published ones for published widths, else the head width is
-    nearest to 32."""
+    """Attention heads of every stage, for checkpoints that don't tell them.
+
+    As published for published widths, else so many that the width of a head is nearest to 32.
+    """
 
     def nearest(width: int) -> int:
         divisors = [n for n in range(1, width + 1) if width % n == 0]
@@ -104,22 +102,22 @@ class DenseIsoViTConfig:
         hidden: GDFN width of every stage (each of the two halves); empty: 4 x ``dims``, as
             published.
         patch_bias, qkv_bias, projection_bias, g_proj_bias, path_bias, out_proj_bias,
-            transition_bias: whether the layer has one.
-        projection: attention ends in an output projection.
-        layer_scale: both branches of a block are multiplied by a learned vector.
-        patch_norm: LayerNorm after the patch embedding.
-        position_embedding: a learned vector per token is added after the patch embedding.
-        stage_norms: LayerNorm on the output of a stage.
+            transition_bias: whether the layer has a bias.
+        projection: whether attention ends in an output projection.
+        layer_scale: whether both branches of a block are multiplied by a learned vector.
+        patch_norm: whether there is a LayerNorm after the patch embedding.
+        position_embedding: whether a learned vector per token is added after that.
+        stage_norms: whether there is a LayerNorm on the output of a stage.
         stage_norm_routing: who sees the normalised tokens: "both" the next stage and the head, or
             only the "head".
-        transitions: Linear between stage i and i + 1; may be absent where the widths are equal.
+        transitions: whether there is a Linear between stages i and i + 1; needed if widths differ.
         transition_norm: "none", or LayerNorm "before" or "after" every transition.
         fusion_norm: LayerNorm on the concatenated features.
         head: the convolutions from ``sum(dims)`` channels to RGB, the fusion first.
         gated_half: which half of ``g_proj`` goes through GELU, "second" (as published) or "first".
         norm_eps: epsilon of every LayerNorm.
-        skip: how the image is enlarged that the residual is added to: "bilinear" (as published),
-            "bicubic", "nearest", or "none".
+        skip: how the image is enlarged before the head's output is added: "bilinear" (as
+            published), "bicubic", "nearest", or "none".
         align_corners: of a bilinear or bicubic skip.
         value_range: what the network was trained on: "0..1", "-1..1" or "0..255".
     """

@@ -1,9 +1,9 @@
-"""What tensors cannot tell, told in a tensor: the configuration as a buffer of the network.
+"""The configuration as a buffer of the network, because the weights alone can't tell all of it.
 
-Head counts, activations, eps, value range and the like are in no weight. A file's metadata could
-hold them, but most loaders (ComfyUI's own among them) hand over tensors alone. So the network has a
-buffer ``MetaDenseIsoViT``: uint8, the bytes of a JSON object ``{"version": 1, "config": {...}}``
-with every field of `DenseIsoViTConfig`. Whatever saves the network's state dict writes it.
+Head counts, activations, eps, value range and the like are not visible in any weight. A file's
+metadata could hold them, but most loaders (ComfyUI's own among them) pass on tensors only. So the
+network has a buffer ``MetaDenseIsoViT``: uint8, the bytes of a JSON object ``{"version": 1,
+"config": {...}}`` with every field of `DenseIsoViTConfig`. It is part of every saved state dict.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ META_KEY = "MetaDenseIsoViT"
 VERSION = 1
 MOST_BYTES = 2**16
 MOST_LAYERS = 4096
-"""Blocks and convolutions: above that a buffer is damaged, and a network of its size is not built."""
+"""Most blocks and convolutions: a buffer that names more is damaged, and no network is built."""
 
 
 def encode(config: DenseIsoViTConfig) -> Tensor:

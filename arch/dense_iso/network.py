@@ -163,13 +163,15 @@ class DenseIsoViT(nn.Module):
         initialise(self, blocks=sum(config.depths), mid_grey=0.5 * gain + offset)
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:  # type: ignore[no-untyped-def]
-        """The buffer describes this network, so no checkpoint replaces it or need have it."""
+        """Load all but the buffer: it describes this network, so checkpoints need not have it."""
         own = {**state_dict, prefix + META_KEY: encode(self.config)}
         super()._load_from_state_dict(own, prefix, *args)
 
     def features(self, x: Tensor) -> Tensor:
-        """Outputs of all stages side by side. (B, 3, window, window) -> (B, sum(dims), grid,
-        grid)."""
+        """Outputs of all stages, concatenated.
+
+        (B, 3, window, window) -> (B, sum(dims), grid, grid)
+        """
         x = self.patch_embedding(x).flatten(2).transpose(1, 2)  # (B, N, dims[0])
         x = self.patch_norm(x)
         if self.position_embedding is not None:

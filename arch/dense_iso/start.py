@@ -1,9 +1,9 @@
-"""How an untrained Dense-Iso-ViT starts. Loading a checkpoint overwrites all of it.
+"""Initial weights of an untrained Dense-Iso-ViT. Loading a checkpoint overwrites all of them.
 
-Every layer keeps the variance of what it is given, at any width. Two places need more than that:
+Every layer keeps the variance of its input, at any width. Two places need more than that:
 transitions have no skip around them, and the head is one linear map where it has no activations.
-What they shrink, or map nearly alike, is lost to all that follows, and training stands still. Their
-rows are orthogonal.
+Differences between inputs that they shrink are lost to all later layers, and training stalls. So
+the rows of their weights are orthogonal.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import nn
 BRANCH_ENDS = ("projection", "out_proj")
 POSITION_DEVIATION = 0.02
 HEAD_START = 0.01
-"""Factor of the head's last weights: the network starts near its skip."""
+"""Factor of the head's last weights, so that at first the network's output is nearly its skip."""
 
 
 def initialise(network: nn.Module, *, blocks: int, mid_grey: float) -> None:
@@ -22,9 +22,10 @@ def initialise(network: nn.Module, *, blocks: int, mid_grey: float) -> None:
 
     Args:
         network: to be changed in place.
-        blocks: of all stages together. Each has two branches, which start so small that all of them
-            together add as much as is given to the first.
-        mid_grey: value of a grey pixel as the patch embedding gets it; it starts as nothing.
+        blocks: number of blocks in all stages. Each has two branches, which start so small that all
+            branches together add as much variance as the first block's input has.
+        mid_grey: value of a grey pixel in the patch embedding's input; it is mapped to zero at
+            first.
     """
     for path, module in network.named_modules():
         if not isinstance(module, nn.Linear | nn.Conv2d):
