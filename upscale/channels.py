@@ -1,5 +1,4 @@
-"""Any image (grey, RGB, RGBA) through any image model (1, 3 or 4 channels), as one or more passes
-of the model."""
+"""Runs any image (grey, RGB, RGBA) through any image model (1, 3, 4 channels) in some passes."""
 
 from __future__ import annotations
 
@@ -11,10 +10,10 @@ import torch
 from torch import Tensor
 
 OPAQUE = -1
-"""Source of a model's alpha channel where the image has none."""
+"""Stands for a source of ones, for a model's alpha channel where the image has none."""
 
 SMALLEST_ALPHA = 1 / 512
-"""Below half a level of 8 bit a pixel has no colour of its own."""
+"""Pixels whose alpha is below this, half a level of 8 bit, have no colour."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +22,8 @@ class ChannelPass:
 
     Attributes:
         source: for each input channel of the model, the image channel that feeds it.
-        target: the image channels that this run produces: as many as ``average`` leaves of the
-            model's output.
-        average: the model's first outputs are one grey picture in three copies; their mean is
+        target: the image channels that this run produces.
+        average: the model's first three outputs are copies of one grey picture; their mean is
             taken.
     """
 
@@ -53,20 +51,18 @@ class ChannelPass:
 
 
 Mark = Callable[[slice, slice], None]
-"""``mark(rows, columns)`` after these output pixels have been written."""
+"""``mark(rows, columns)``, called after these output pixels have been written."""
 
 
 class PlaneUpscaler(Protocol):
-    """What carries passes out: in tiles (`tiled.TiledUpscaler`) or exactly
-    (`exact.ExactUpscaler`)."""
+    """Runs passes: in tiles (`tiled.TiledUpscaler`) or exactly (`exact.ExactUpscaler`)."""
 
     def prepare(self, sizes: Iterable[tuple[int, int]]) -> None:
-        """Load the model and have room for images of these heights and widths, before anything else
-        is asked for."""
+        """Load the model, with memory for images of these (height, width); called first of all."""
         ...
 
     def steps(self, height: int, width: int, touched: Tensor | None) -> int:
-        """How often one pass over an image of this size is counted as progress."""
+        """Steps of progress that one pass over an image of this size takes."""
         ...
 
     def run(
@@ -79,7 +75,7 @@ class PlaneUpscaler(Protocol):
     ) -> None:
         """Upscale ``plane`` (Cin, H, W) into ``into`` (H * scale, W * scale, channels of the pass).
 
-        Where ``touched`` (H, W) bool is False, ``into`` may be left with anything finite.
+        Where ``touched`` (H, W) bool is False, ``into`` may hold anything finite afterwards.
         """
         ...
 
@@ -87,8 +83,7 @@ class PlaneUpscaler(Protocol):
 def channel_passes(
     image_channels: int, model_channels: int, *, with_alpha: bool
 ) -> list[ChannelPass]:
-    """The runs that a model of ``model_channels`` (1, 3, 4) needs for an image of
-    ``image_channels`` (1, 3, 4).
+    """The passes of a model of ``model_channels`` for an image of ``image_channels`` (1, 3, 4).
 
     ``with_alpha``: the model upscales the alpha channel too; else the passes leave channel 3 out.
     """
@@ -106,13 +101,12 @@ def channel_passes(
 
 
 def premultiply(frame: Tensor) -> Tensor:
-    """RGBA (H, W, 4) with its colours multiplied by alpha: what may be filtered without fringes."""
+    """RGBA (H, W, 4) with its colours multiplied by alpha, so that filtering makes no fringes."""
     return torch.cat([frame[..., :3] * frame[..., 3:], frame[..., 3:]], -1)
 
 
 def unpremultiply_(frame: Tensor, rows: int = 256) -> None:
-    """Undo `premultiply` in place, in bands of ``rows`` rows; colours of invisible pixels become
-    0."""
+    """Undo `premultiply` in place, in bands of ``rows`` rows; invisible pixels become black."""
     for band in frame.split(rows):
         alpha = band[..., 3:]
         band[..., :3] = torch.where(

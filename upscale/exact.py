@@ -1,4 +1,5 @@
-"""The whole-image result of networks that offer it band by band (`protocol.ExactEngine`)."""
+"""Computes the whole-image result by networks that offer it band by band
+(`protocol.ExactEngine`)."""
 
 from __future__ import annotations
 
@@ -16,8 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 class ExactUpscaler:
-    """Runs an exact engine on planes; makes its plans (one for each size) smaller after running out
-    of memory."""
+    """Runs an exact engine on planes, by one plan for each size.
+
+    After running out of memory the plan is replaced by a smaller one.
+    """
 
     def __init__(self, runner: Runner, tick: Callable[[int], None]) -> None:
         self.runner = runner
@@ -26,8 +29,11 @@ class ExactUpscaler:
         self._steps: dict[tuple[int, int], int] = {}
 
     def prepare(self, sizes: Iterable[tuple[int, int]]) -> None:
-        """For images of each of ``sizes``: plan, have that much memory freed beside the model, and
-        plan again for what there really is."""
+        """Load the model and plan for images of each of ``sizes``.
+
+        A first plan says how much memory the host should free beside the model. If less is free
+        then, a second plan is made for what there is.
+        """
         for size in sizes:
             plan = self._new_plan(*size, None)
             self.runner.prepare_bytes(plan.memory_required)
@@ -38,8 +44,10 @@ class ExactUpscaler:
             self._steps.setdefault(size, plan.steps)
 
     def steps(self, height: int, width: int, touched: Tensor | None) -> int:
-        """Ticks of one pass over an image of this size: those of its first plan, whatever is
-        ``touched``."""
+        """Ticks of one pass over an image of this size: those of its first plan.
+
+        What is ``touched`` makes no difference.
+        """
         return self._steps[height, width]
 
     def _engine(self) -> ExactEngine:
@@ -60,7 +68,7 @@ class ExactUpscaler:
     ) -> None:
         """Upscale ``plane`` (Cin, H, W) into ``into`` (H * scale, W * scale, channels of the pass).
 
-        Engines that can leave out what ``touched`` (H, W) bool does not name leave zeros there.
+        Where ``touched`` (H, W) bool is False, engines may leave zeros.
         """
         size = plane.shape[-2], plane.shape[-1]
         self._told = 0
@@ -74,7 +82,7 @@ class ExactUpscaler:
                 if not self.runner.placement.is_out_of_memory(error):
                     raise
                 reason = first_line(error)
-            # only here, after the except block, has the traceback let go of the tensors
+            # not within the except block, where the traceback still holds the tensors
             if reason is None:
                 self._fall_back()
                 self.prepare(list(self._plans))
@@ -90,7 +98,7 @@ class ExactUpscaler:
         touched: Tensor | None,
         mark: Mark | None,
     ) -> bool:
-        """One run by a plan; False where the result is not finite."""
+        """Run once by a plan; False if the result is not finite."""
         finite: list[Tensor] = []
         steps = self._steps[plane.shape[-2], plane.shape[-1]]
 
@@ -111,17 +119,19 @@ class ExactUpscaler:
         return all(bool(flag) for flag in finite)
 
     def _tell(self, done: int) -> None:
-        """Progress in steps of the first plan: later plans count other totals, but what users see
-        only grows.
+        """Report progress in steps of the first plan, so that what users see only grows.
 
-        Told after every band all the same, since that is when users can interrupt.
+        Later plans have other numbers of steps. It is reported after every band even if nothing is
+        new, because that is when users can interrupt.
         """
         step, self._told = max(done - self._told, 0), max(done, self._told)
         self.tick(step)
 
     def release(self) -> None:
-        """Let the engine drop what it keeps on the device beside the weights, which no host knows
-        of."""
+        """Let the engine drop what it keeps on the device beside the weights.
+
+        A host does not know of that memory and can't free it.
+        """
         self._engine().release()
 
     def _fall_back(self) -> None:

@@ -1,8 +1,9 @@
-"""One frame through everything that was asked for.
+"""Upscales one frame, with everything that was asked for:
 
-frame -> continued beyond its seams -> for each member of the ensemble: turned -> passes of the
-model -> turned back -> mean -> colour of the input -> mask -> transparency -> cropped -> target
-size
+- the frame is continued beyond its seams;
+- for each member of the ensemble: turned, passed through the model once or more, turned back;
+- the mean of the members; then colour fix, mask and transparency;
+- cropped, and resampled to the target's size.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ class FrameUpscaler:
     """Upscales frames of one size by one model.
 
     Args:
-        scale, model_channels: of the model.
-        height, width: of the frames.
-        margins: what a frame is continued by at its seams.
+        scale, model_channels: scale and channels of the model.
+        height, width: size of the frames.
+        margins: by how much a frame is continued at its seams.
     """
 
     def __init__(
@@ -57,29 +58,29 @@ class FrameUpscaler:
         self._buffers: dict[str, Tensor] = {}
 
     def in_place(self, dtype: torch.dtype, device: torch.device) -> bool:
-        """Whether a result of this kind is worked on where it is, and no buffer needed."""
+        """Whether such a result is computed in place, so that no buffer is needed."""
         same_size = self.size == self.scaled and not any(self.margins.wrap)
         return same_size and dtype == torch.float32 and device.type == "cpu"
 
     def working_bytes(self, channels: int, dtype: torch.dtype, device: torch.device) -> int:
-        """Main memory beside a result of this kind."""
+        """Bytes of main memory that the buffers take beside such a result."""
         frames = (0 if self.in_place(dtype, device) else 1) + (1 if len(self.members) > 1 else 0)
         return 4 * channels * self.height * self.width * self.scale**2 * frames
 
     def _passes(self, channels: int, transparent: bool) -> list[ChannelPass]:
-        """The runs of the model over a frame, for each member of the ensemble."""
+        """The passes of the model over a frame; every member of the ensemble needs all of them."""
         with_alpha = transparent and self.options.alpha == "model"
         return channel_passes(channels, self.model_channels, with_alpha=with_alpha)
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
-        """Heights and widths of what a model gets: the frame's, and its transposed one's."""
+        """Heights and widths of the model's inputs: the frame's, and if needed the transposed."""
         sides = self.height, self.width
         turned = any(member.transposed for member in self.members)
         return list(dict.fromkeys([sides, sides[::-1]] if turned else [sides]))
 
     def steps(self, engine: PlaneUpscaler | None, frame: Tensor, region: Region | None) -> int:
-        """What the work on a frame counts as progress."""
+        """Steps of progress that the work on a frame takes."""
         if engine is None or (region and region.empty):
             return 1
         steps = 0
@@ -154,7 +155,7 @@ class FrameUpscaler:
         passes: list[ChannelPass],
         growth: Growth | None,
     ) -> None:
-        """The mean of the ensemble's results for ``source`` (H, W, C), in ``canvas``."""
+        """Write the mean of the ensemble's results for ``source`` (H, W, C) to ``canvas``."""
         for number, member in enumerate(self.members):
             turned = member.apply(source)
             touched = member.apply(region.touched) if region else None
@@ -171,12 +172,12 @@ class FrameUpscaler:
                 canvas[..., one.written] /= len(self.members)
 
     def _enlarge(self, source: Tensor, canvas: Tensor, channels: slice) -> None:
-        """Plainly resampled channels of ``source`` (H, W, C), in ``canvas``."""
+        """Write some channels of ``source`` (H, W, C), resampled, to ``canvas``."""
         for band, enlarged in enlarged_bands(source[..., channels].permute(2, 0, 1), self.scale):
             canvas[band][..., channels] = enlarged.clamp(0, 1)
 
     def _buffer(self, name: str, height: int, width: int, channels: int) -> Tensor:
-        """Room for one enlarged frame, kept from frame to frame."""
+        """Memory for one enlarged frame; it is used again for every frame."""
         shape = height * self.scale, width * self.scale, channels
         if name not in self._buffers:
             self._buffers[name] = torch.empty(math.prod(shape), dtype=torch.float32)

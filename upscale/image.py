@@ -1,4 +1,4 @@
-"""`upscale_image`: any picture through any image model, on any device, in the memory there is."""
+"""`upscale_image`: upscales any picture by any image model, on any device, in the free memory."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ def upscale_image(
             the model asks for.
         batch: tiles per call of the network; None: 1 for large tiles, more for small ones.
         precision: "fp32", "fp16", "bf16", or "auto": half precision on GPUs that compute in it, for
-            models that support it. What turns out NaN or infinite is computed again in float32,
+            models that support it. If a result is NaN or infinite, it is computed again in float32,
             with a warning in the log.
         device: where to compute; None: a CUDA device if there is one, else where the model is.
-        progress: called as ``progress(done, total)`` after every batch of tiles; what it raises
-            ends the work.
+        progress: called as ``progress(done, total)`` after every batch of tiles; an exception that
+            it raises ends the work.
         alpha: "model" upscales alpha by the same model, with premultiplied colours; "resize"
             resamples it.
         target: size of the result: a factor of the input size, a `Target`, or its text
@@ -84,17 +84,17 @@ def upscale_image(
             ``device``.
         seamless: "horizontal", "vertical" or "both": the picture is a texture whose opposite
             borders meet, and so will be the result's; "none".
-        mask: (B, H, W), or (1, H, W) for all frames, in [0, 1]: where it is 0 the frame is plainly
+        mask: (B, H, W), or (1, H, W) for all frames, in [0, 1]: where it is 0 the frame is only
             resampled, with a soft transition outside of the mask. It is resampled to the frame's
             size. Only tiles (or windows) that it touches are computed; modes "exact" of FDAT and
-            "whole" compute the whole frame all the same, unless the mask is empty.
+            "whole" compute the whole frame nevertheless, unless the mask is empty.
         ensemble: 2, 4 or 8: the mean of the results for so many flips (8: and quarter turns) of the
-            frame, each as expensive as the plain result; 1: none of that.
+            frame, each as expensive as the plain result; 1: only the plain result.
         colour_fix: "average" or "wavelet": give the result the low-frequency colour of the input;
             "none".
-        dtype: of the result: float32, float16 or bfloat16.
-        output_device: where the result is.
-        preview: shown the frame at work while it grows.
+        dtype: type of the result: float32, float16 or bfloat16.
+        output_device: device of the result.
+        preview: gets thumbnails of the frame in progress.
 
     Returns:
         (B, H * scale, W * scale, C), or the target's size: ``dtype`` in [0, 1] on
@@ -133,7 +133,7 @@ def upscale_image(
     if masks and masks.full:
         masks = None
     upscaler = FrameUpscaler(options, model.scale, model.input_channels, height, width, margins)
-    # outside inference mode, so that callers get no inference tensor
+    # allocated outside inference mode, so that callers get an ordinary tensor
     result = _allocate(upscaler, frames, channels, dtype, checked_device(output_device))
     _check_finite(image)
     repeated = _repeated_frames(image, masks)
@@ -182,8 +182,7 @@ def upscale_image(
 
 
 def check_image(image: Tensor) -> None:
-    """Raise ValueError for what is no (B, H, W, C) floating point tensor with pixels and C = 1, 3
-    or 4."""
+    """Raise ValueError unless ``image`` is a floating point tensor (B, H, W, C), C = 1, 3 or 4."""
     if not isinstance(image, Tensor):
         raise ValueError(
             f"the image is a {type(image).__name__}; a torch.Tensor (B, H, W, C) was expected"
@@ -210,8 +209,10 @@ def check_image(image: Tensor) -> None:
 def _allocate(
     upscaler: FrameUpscaler, frames: int, channels: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """The result (frames, *size, channels), if main memory has room for it and for one frame at
-    work."""
+    """Allocate the result (frames, *size, channels).
+
+    Raises OutOfMemoryError where main memory has no room for it and for the frame in progress.
+    """
     needed = upscaler.working_bytes(channels, dtype, device)
     if device.type == "cpu":
         needed += frames * math.prod(upscaler.size) * channels * dtype.itemsize
@@ -245,7 +246,7 @@ def _check_finite(image: Tensor, rows: int = 1024) -> None:
 
 
 def check_model(model: object) -> None:
-    """Raise ValueError for what is no image model of 1, 3 or 4 channels in and as many out."""
+    """Raise ValueError unless ``model`` is an image model with 1, 3 or 4 channels in and out."""
     if not isinstance(model, ImageModelDescriptor):
         raise ValueError(
             f"the model is a {type(model).__name__}; an image model was expected (spandrel.ImageModelDescriptor, "

@@ -1,5 +1,4 @@
-"""Mask-limited upscaling: the model where the mask is, plain resampling elsewhere, a soft
-transition between them."""
+"""Upscales by the model only where a mask is, and resamples elsewhere, with a soft transition."""
 
 from __future__ import annotations
 
@@ -15,14 +14,14 @@ from .resize import enlarged_bands
 from .seamless import Margins
 
 GROWTH = 10
-"""Input pixels that the mask is grown by before its border is softened."""
+"""Input pixels by which the mask is grown before its border is softened."""
 
 SOFTENING = 8
-"""Input pixels to either side that are averaged: two less, so that the border of the mask still has
-weight 1."""
+"""Radius in input pixels of the average that softens the border. It is two less than `GROWTH`, so
+that the border of the mask keeps weight 1."""
 
 LEAST = 1 / 512
-"""Below half a level of 8 bit the mask is 0."""
+"""Values of the mask below this, half a level of 8 bit, count as 0."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +48,12 @@ class Masks:
     """The regions of a batch's frames.
 
     Args:
-        mask: (B or 1, H, W), or one (H, W), in [0, 1]; of any size: it is resampled to that of the
-            image.
-        frames, height, width: of the image.
-        margins: what the frames are continued by.
+        mask: (B or 1, H, W), or (H, W), in [0, 1], of any size: it is resampled to the image's.
+        frames, height, width: number and size of the image's frames.
+        margins: by how much the frames are continued at seams.
 
     Raises:
-        ValueError: the mask is nothing of that kind.
+        ValueError: the mask has another shape, or values that are NaN or infinite.
     """
 
     def __init__(
@@ -90,16 +88,16 @@ class Masks:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing of any frame is masked."""
+        """Whether the mask is 0 everywhere, in every frame."""
         return bool((self.mask < LEAST).all())
 
     @property
     def full(self) -> bool:
-        """Whether all of every frame is masked, so that there need be no mask."""
+        """Whether the mask is 1 everywhere, in every frame, so that it can be ignored."""
         return bool((self.mask >= 1).all())
 
     def region(self, index: int) -> Region:
-        """That of one frame, with its margins."""
+        """The region of one frame, including its margins."""
         index = index if len(self.mask) > 1 else 0
         if self._last is None or self._last[0] != index:
             mask = self.mask[index].to("cpu", torch.float32)
@@ -112,7 +110,7 @@ class Masks:
 
 
 def feathered(mask: Tensor) -> Region:
-    """The region of a mask (H, W): a straight ramp from 1 at 2 pixels outside of it to 0 at 19."""
+    """The region of a mask (H, W): 1 up to 2 pixels outside of it, a linear ramp, 0 from 19 on."""
     grown = _neighbours(F.max_pool2d, torch.where(mask >= LEAST, mask, 0)[None, None], GROWTH)
     weights = _neighbours(partial(F.avg_pool2d, count_include_pad=False), grown, SOFTENING)
     touched = _neighbours(F.max_pool2d, weights, 1) > 0  # enlarging spreads the weights by a pixel
@@ -120,16 +118,16 @@ def feathered(mask: Tensor) -> Region:
 
 
 def _neighbours(pool: Callable[..., Tensor], planes: Tensor, radius: int) -> Tensor:
-    """A pooling over ``radius`` pixels to either side, one axis after the other."""
+    """Pool over ``radius`` pixels to either side, along one axis after the other."""
     side = 2 * radius + 1
     return pool(pool(planes, (side, 1), 1, (radius, 0)), (1, side), 1, (0, radius))
 
 
 def blend_(result: Tensor, frame: Tensor, weights: Tensor, rows: int = 64) -> None:
-    """Turn ``result`` (H * scale, W * scale, C) into its mix with the resampled ``frame`` (H, W,
-    C), in bands.
+    """Blend ``result`` (H * scale, W * scale, C) in place with the resampled ``frame`` (H, W, C).
 
-    ``weights`` (H, W): the share of ``result``; where it is 0 ``result`` may hold anything finite.
+    ``weights`` (H, W): the share of ``result``; where it is 0, ``result`` may hold anything finite.
+    Works in bands of ``rows`` input rows.
     """
     scale = result.shape[0] // frame.shape[0]
     planes = torch.cat([weights[None], frame.permute(2, 0, 1)])

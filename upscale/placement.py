@@ -1,5 +1,4 @@
-"""Device memory without a host program: move the model to the device for the work, and put
-everything back."""
+"""Device memory without a host program: moves the model to the device, and back afterwards."""
 
 from __future__ import annotations
 
@@ -16,7 +15,8 @@ from torch import nn
 from .precision import best_dtype, forget_copies, in_precision
 
 SHARE_OF_FREE_MEMORY = 0.7
-"""Of the memory that is free now; the rest is for other programs and for what no estimate sees."""
+"""Share of the free memory that is used; the rest is for other programs and for what estimates
+miss."""
 
 OUT_OF_MEMORY = (
     "out of memory",
@@ -28,8 +28,10 @@ OUT_OF_MEMORY = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out: CUDA has a type for it, the CPU, MPS and
-    cuBLAS only words."""
+    """Whether an exception says that memory ran out.
+
+    CUDA has a type for that; the CPU, MPS and cuBLAS only say so in the message.
+    """
     if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(
@@ -39,8 +41,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def training_mode_kept(model: ImageModelDescriptor) -> Iterator[None]:
-    """Give every submodule its training flag back in the end: running a descriptor puts its model
-    into eval mode."""
+    """A context that restores the training flag of every submodule at its end.
+
+    Running a descriptor puts its model into eval mode.
+    """
     training = [module for module in model.model.modules() if module.training]
     try:
         yield
@@ -50,7 +54,7 @@ def training_mode_kept(model: ImageModelDescriptor) -> Iterator[None]:
 
 
 def checked_device(device: torch.device | str) -> torch.device:
-    """The device of that name; ValueError where it is not here or computes nothing."""
+    """The device of that name; ValueError if it does not exist here or can't compute."""
     try:
         found = torch.empty(0, device=device).device
     except Exception as error:  # of several types: an assertion where torch was built without CUDA
@@ -66,9 +70,9 @@ def checked_device(device: torch.device | str) -> torch.device:
 
 
 def move(module: nn.Module, device: torch.device) -> None:
-    """Have all of a module on a device, and leave alone what is there already.
+    """Move a module to a device, unless all of it is there already.
 
-    ``module.to`` walks through every submodule even so, and networks take that for a change of their
+    ``module.to`` visits every submodule even then, which networks may take for a change of their
     weights: Dense-Iso-ViT would compose its head anew for every picture.
     """
     if any(tensor.device != device for tensor in chain(module.parameters(), module.buffers())):
@@ -76,10 +80,10 @@ def move(module: nn.Module, device: torch.device) -> None:
 
 
 class DirectPlacement:
-    """A `Placement` that owns the device; a context manager that gives the model back as it was.
+    """A `Placement` that owns the device; a context manager that leaves the model as it was.
 
-    The device is restored on exit, also after an error. Other precisions run in a copy, so the
-    model's weights never change.
+    On exit, also after an error, the model is moved back to its device. Other precisions run in a
+    copy, so the model's weights never change.
     """
 
     def __init__(
@@ -100,7 +104,7 @@ class DirectPlacement:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.device.type != "cpu":  # in main memory they may stay as long as the model lives
+        if self.device.type != "cpu":  # copies in main memory may stay as long as the model lives
             forget_copies(self._model)
         move(self._model.model, self._found_on)
         self.release_cache()

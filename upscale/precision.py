@@ -1,4 +1,4 @@
-"""Precisions by name, and copies of a model in another one."""
+"""Precisions by name, and copies of a model in another precision."""
 
 from __future__ import annotations
 
@@ -46,8 +46,7 @@ def supports(model: ImageModelDescriptor, dtype: torch.dtype) -> bool:
 
 
 def best_dtype(model: ImageModelDescriptor, device: torch.device) -> torch.dtype:
-    """float16 or bfloat16 on CUDA devices that compute in it and models that support it, else
-    float32."""
+    """float16 or bfloat16 if both the CUDA device and the model support it, else float32."""
     if device.type == "cuda":
         major, _ = torch.cuda.get_device_capability(device)
         if model.supports_half and major >= 7:
@@ -63,10 +62,10 @@ _copies: WeakKeyDictionary[
 
 
 def in_precision(model: ImageModelDescriptor, dtype: torch.dtype) -> ImageModelDescriptor:
-    """The descriptor itself if it is in ``dtype``, else a copy in it.
+    """The descriptor itself if it is in ``dtype``, else a copy in that precision.
 
-    A copy is made once and lives as long as the model. It is made again when weights of the model
-    were written to, replaced, cast or moved since.
+    A copy is made once and lives as long as the model. It is made again only after weights of the
+    model were written to, replaced, cast or moved.
     """
     if model.dtype == dtype:
         return model
@@ -81,15 +80,14 @@ def in_precision(model: ImageModelDescriptor, dtype: torch.dtype) -> ImageModelD
 
 
 def forget_copies(model: ImageModelDescriptor) -> None:
-    """Let go of the copies that `in_precision` made."""
+    """Drop the copies that `in_precision` made."""
     _copies.pop(model.model, None)
 
 
 def cast_copy(model: ImageModelDescriptor, dtype: torch.dtype) -> ImageModelDescriptor:
-    """A copy of the descriptor with its own weights in ``dtype``, in eval mode; the original is not
-    touched.
+    """A copy of the descriptor with its own weights in ``dtype``, in eval mode.
 
-    What a host attached to the original (``patcher``) stays with it.
+    The original is not changed; what a host attached to it (``patcher``) is not copied.
     """
     untouched = [model.architecture, getattr(model, "patcher", None)]
     duplicate = copy.deepcopy(model, {id(value): value for value in untouched})

@@ -1,5 +1,7 @@
-"""The frame at work as a small picture, for `protocol.Preview`: what is new is sampled only when it
-will be shown."""
+"""Thumbnails of the frame in progress, for `protocol.Preview`.
+
+New parts are sampled only when a thumbnail will be shown.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +14,16 @@ from .seamless import Margins
 
 LONGEST_SIDE = 512
 SAMPLES = 2
-"""Pixels averaged along each axis for one of the thumbnail's; more would read more of large
-results."""
+"""Pixels along each axis that are averaged to one of the thumbnail; more would take more time."""
 
 DARKENED = 0.4
 
 
 class Growth:
-    """One frame as it grows.
+    """One frame in progress.
 
     Args:
-        canvas: (H * scale, W * scale, C) that finished parts are written to.
+        canvas: (H * scale, W * scale, C), to which finished parts are written.
         frame: (H, W, C), the input, continued by ``margins`` like the canvas.
         touched: (H, W) bool, which parts will be computed; None: all.
     """
@@ -37,17 +38,16 @@ class Growth:
         self._shown: Tensor | None = None
 
     def mark(self, rows: slice, columns: slice, channels: slice) -> None:
-        """These pixels of the canvas are finished (for now)."""
+        """Note that these pixels of the canvas are finished, or changed again."""
         self._new.append((rows, columns, channels))
 
     @property
     def changed(self) -> bool:
-        """Whether there is anything to show that `thumbnail` has not shown yet."""
+        """Whether there is anything that `thumbnail` has not shown yet."""
         return self._shown is None or bool(self._new)
 
     def thumbnail(self) -> Tensor:
-        """(h, w, 3) uint8: what is finished, and the input darkened where the model has still to
-        compute."""
+        """(h, w, 3) uint8: what is finished, and elsewhere the input, darkened."""
         canvas = self.margins.crop(self.canvas, self.scale)
         if self._shown is None:
             self._start(canvas)
@@ -88,8 +88,10 @@ class Growth:
 
 
 def _sample(part: Tensor, step: int) -> Tensor:
-    """(h, w, C) reduced ``step`` times, an incomplete last step too, by the mean of a few pixels of
-    each."""
+    """(h, w, C) reduced ``step`` times: the mean of a few pixels of each ``step`` x ``step`` cell.
+
+    Cells at the end may be incomplete.
+    """
     if step == 1:
         return part
     stride = step // SAMPLES
@@ -98,7 +100,7 @@ def _sample(part: Tensor, step: int) -> Tensor:
 
 
 class Monitor:
-    """Tells `Progress` and `Preview` how far the work is."""
+    """Reports the progress of the work to `Progress` and `Preview`."""
 
     def __init__(self, progress: Progress | None, preview: Preview | None) -> None:
         self.progress, self.preview = progress, preview
@@ -106,7 +108,7 @@ class Monitor:
         self.growth: Growth | None = None
 
     def tick(self, steps: int) -> None:
-        """So many more steps are done: report them, and show the picture where that is due."""
+        """Report that ``steps`` more steps are done, and show a thumbnail if one is due."""
         self.done += steps
         if self.progress:
             self.progress(self.done, self.total)

@@ -1,10 +1,9 @@
-"""What the engine needs from a model and from the machine, as protocols: nothing here is imported
-by `arch`.
+"""Protocols: what the engine needs from a model and from the machine.
 
-A spandrel descriptor is enough. A network may offer more through attributes of
-``descriptor.model``:
+A spandrel descriptor is enough as a model. A network may offer more through attributes of
+``descriptor.model``; it need not import anything from here for that:
 
-- ``tile_contract`` (`TileContract`): it likes, or needs, tiles of a certain kind;
+- ``tile_contract`` (`TileContract`): it prefers, or needs, tiles of a certain kind;
 - ``exact_engine`` (`ExactEngine`): it can compute the whole-image result in bounded memory.
 """
 
@@ -23,25 +22,23 @@ the work."""
 
 
 class Preview(Protocol):
-    """Shows the frame at work while it grows. Given as ``upscale_image(..., preview=...)``.
+    """Shows the frame in progress. Passed as ``upscale_image(..., preview=...)``.
 
-    After every batch of tiles (or band), when `Progress` has been told, the engine asks ``due``;
-    only when that is true does it sample what is new and call ``show``. Both are called from the
-    thread of ``upscale_image``; what they raise ends the work. Nothing is shown at the very end,
+    After every batch of tiles (or band), and after `Progress`, the engine calls ``due``; only if
+    that is true does it sample what is new and call ``show``. Both are called from the thread of
+    ``upscale_image``; an exception that they raise ends the work. Nothing is shown at the very end,
     when the result itself is there.
     """
 
     def due(self) -> bool:
-        """Whether a picture is wanted now. Asked often: all throttling belongs here, before any
-        work."""
+        """Whether a picture is wanted now. Called often, so this is the place to limit the rate."""
         ...
 
     def show(self, thumbnail: Tensor, done: int, total: int) -> None:
-        """``thumbnail`` (h, w, 3) uint8 on the CPU, longest side up to 512, only valid during the
-        call.
+        """Show ``thumbnail``: (h, w, 3) uint8 on the CPU, longest side up to 512.
 
-        Its finished parts are the model's result, the others the input, darkened. ``done`` of
-        ``total`` are the numbers that `Progress` was told last.
+        It is valid only during the call. Its finished parts are the model's result, the others the
+        input, darkened. ``done`` and ``total`` are the last numbers that `Progress` got.
         """
         ...
 
@@ -49,11 +46,11 @@ class Preview(Protocol):
 class TileContract(Protocol):
     """Attributes of ``model.tile_contract``.
 
-    window: side of the windows in which the model takes every image by itself: its exact engine runs
-        in every mode; None: it has none, and is run in tiles.
+    window: side of the windows into which the model divides every image by itself. Its exact engine
+        then runs in every mode. None: it has no windows, and is run in tiles.
     overlap: sensible overlap of neighbouring tiles in input pixels.
-    alignment: starts and sizes of tiles are best multiples of this many input pixels.
-    network: (B, C, h, w) -> (B, C, h * scale, w * scale), unclamped.
+    alignment: starts and sizes of tiles should be multiples of this many input pixels.
+    network: what to call on a tile: (B, C, h, w) -> (B, C, h * scale, w * scale), not clamped.
     """
 
     window: int | None
@@ -63,15 +60,14 @@ class TileContract(Protocol):
 
 
 class ExactPlan(Protocol):
-    """Sizes of one exact run: working memory in bytes beside the weights, on the device and on the
-    host."""
+    """Sizes of one exact run: bytes of memory beside the weights, on the device and on the host."""
 
     memory_required: int
     host_memory_required: int
     steps: int
 
     def smaller(self) -> ExactPlan | None:
-        """A plan that needs less device memory, None where there is none."""
+        """A plan that needs less device memory; None if there is none."""
         ...
 
 
@@ -88,8 +84,10 @@ class ExactEngine(Protocol):
         device: torch.device,
         available: int | None,
     ) -> ExactPlan:
-        """How to run (batch, C, height, width) in ``available`` bytes of the device; None: as many
-        as suit it best."""
+        """Plan a run of images (batch, C, height, width) in ``available`` bytes of the device.
+
+        ``available`` None: as many bytes as are best for speed.
+        """
         ...
 
     def run(
@@ -100,16 +98,15 @@ class ExactEngine(Protocol):
         progress: Progress | None = None,
         touched: Tensor | None = None,
     ) -> None:
-        """image (B, C, H, W); ``write(top, rows)`` gets finished rows (B, C, h, W * scale) in
-        order, unclamped.
+        """Upscale ``image`` (B, C, H, W).
 
-        Where ``touched`` (H, W) bool is False, the rows may hold anything finite.
+        ``write(top, rows)`` gets finished rows (B, C, h, W * scale) in order, not clamped. Where
+        ``touched`` (H, W) bool is False, the rows may hold anything finite.
         """
         ...
 
     def release(self) -> None:
-        """Drop what is kept on a device other than the CPU between runs, beside the weights of the
-        module."""
+        """Drop what is kept between runs on a device other than the CPU, except the weights."""
         ...
 
 
@@ -119,14 +116,16 @@ class Placement(Protocol):
     device: torch.device
 
     def auto_dtype(self, model: ImageModelDescriptor) -> torch.dtype:
-        """The fastest precision that device and model are good at."""
+        """The fastest precision that both the device and the model support well."""
         ...
 
     def prepare(
         self, model: ImageModelDescriptor, dtype: torch.dtype, memory_required: int
     ) -> ImageModelDescriptor:
-        """The model, or a copy in ``dtype``, on the device, if possible with so many bytes free
-        beside it."""
+        """The model, or a copy in ``dtype``, on the device.
+
+        If possible, ``memory_required`` bytes are free beside it.
+        """
         ...
 
     def available(self) -> int:
@@ -134,7 +133,7 @@ class Placement(Protocol):
         ...
 
     def is_out_of_memory(self, error: BaseException) -> bool:
-        """Whether smaller parts may do what has failed."""
+        """Whether ``error`` says that memory ran out, so that smaller parts may succeed."""
         ...
 
     def release_cache(self) -> None:

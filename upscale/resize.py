@@ -1,5 +1,7 @@
-"""Resampling of frames: bicubic, antialiased, RGBA with premultiplied colours; periodic where a
-texture must tile."""
+"""Resamples frames: bicubic, antialiased, RGBA with premultiplied colours.
+
+Textures that must tile are resampled periodically.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from .channels import premultiply, unpremultiply_
 from .seamless import extend
 
 REACH = 3
-"""Pixels beside an output pixel that enlarging reads, rounded up."""
+"""Input pixels to either side that enlarging reads for an output pixel, rounded up."""
 
 
 def resize(
@@ -21,8 +23,8 @@ def resize(
 ) -> Tensor:
     """Resample (H, W, C) in [0, 1] to ``size`` = (height, width).
 
-    ``wrap``: whether the frame continues periodically, vertically and horizontally; else its border
-        ends the filter.
+    ``wrap``: whether the frame continues periodically, vertically and horizontally; else the filter
+        ends at its border.
     """
     if frame.shape[:2] == size:
         return frame
@@ -40,11 +42,10 @@ def resize(
 
 
 def enlarged_bands(planes: Tensor, scale: int, rows: int = 64) -> Iterator[tuple[slice, Tensor]]:
-    """(C, H, W) enlarged ``scale`` times, band by band from the top: output rows and (h, W * scale,
-    C), unclamped.
+    """Enlarge (C, H, W) ``scale`` times, in bands of ``rows`` input rows from the top.
 
-    The values are those of `resize` for the whole, in the memory of one band (of ``rows`` input
-    rows).
+    Yields the slice of output rows, and the rows (h, W * scale, C), not clamped. The values are
+    those of `resize` for the whole, but take the memory of one band only.
     """
     height, width = planes.shape[-2:]
     for top in range(0, height, rows):
@@ -64,9 +65,9 @@ def _interpolate(planes: Tensor, size: tuple[int, int]) -> Tensor:
 def _resample_axis(planes: Tensor, dim: int, length: int, periodic: bool) -> Tensor:
     """Resample (C, H, W) to ``length`` along one axis.
 
-    A periodic axis is first continued by so many pixels that they make a whole number of output
-    pixels too, so that the sampling positions stay those of the axis itself; bands of the other
-    axis bound the memory.
+    A periodic axis is first continued by so many pixels that they become a whole number of output
+    pixels. So the sampling positions stay those of the axis itself. Memory is bounded by working in
+    bands of the other axis.
     """
     found, other = planes.shape[dim], 3 - dim
     if found == length:

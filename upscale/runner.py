@@ -1,4 +1,4 @@
-"""Running the model on one batch of tiles, and noticing what went wrong in it."""
+"""Runs the model on one batch of tiles, and notices what went wrong."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class OutOfMemoryError(RuntimeError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, its type where it has none."""
+    """The first line of an error's message; its type if it has no message."""
     return str(error).split("\n")[0] or type(error).__name__
 
 
@@ -35,14 +35,13 @@ def not_finite(model: ImageModelDescriptor) -> ValueError:
 
 @dataclass(frozen=True)
 class TileTraits:
-    """What a model wants of tiles: `protocol.TileContract` joined with spandrel's size
-    requirements.
+    """What a model needs of tiles, by its `protocol.TileContract` and spandrel's size requirements.
 
     Attributes:
-        window: side of the windows in which the network takes every image by itself; None: it has
-            none, and is run in tiles.
+        window: side of the windows into which the network divides every image by itself; None: it
+            has no windows, and is run in tiles.
         overlap: sensible overlap of tiles, in input pixels.
-        alignment: starts and sizes of tiles are best multiples of this many input pixels.
+        alignment: starts and sizes of tiles should be multiples of this many input pixels.
         minimum: smallest side of a tile.
     """
 
@@ -64,8 +63,10 @@ class TileTraits:
 
 
 class Runner:
-    """Calls the model in the chosen precision; falls back to float32, for good, when it makes NaN
-    or infinity."""
+    """Calls the model in the chosen precision.
+
+    If that makes NaN or infinity, this and all later calls are in float32.
+    """
 
     def __init__(
         self, model: ImageModelDescriptor, dtype: torch.dtype, placement: Placement
@@ -77,23 +78,25 @@ class Runner:
         self.one_at_a_time = False
 
     def prepare(self, batch: int, height: int, width: int) -> None:
-        """Have the model on the device with room for such a batch of tiles (input pixels)."""
+        """Put the model on the device, with memory for a batch of tiles of this size."""
         self.prepare_bytes(self.memory_required(batch, height, width))
 
     def prepare_bytes(self, memory_required: int) -> None:
-        """Have the model on the device in the current precision, with so many bytes free beside
+        """Put the model on the device in the current precision, with so many bytes free beside
         it."""
         self.ready = self.placement.prepare(self.original, self.dtype, memory_required)
 
     def memory_required(self, batch: int, height: int, width: int) -> int:
-        """Bytes that one batch works in: its input, and the larger of the network and the blending
-        of its result."""
+        """Bytes that one batch needs.
+
+        They are for its input, and for the network or the blending of its result, whichever needs
+        more.
+        """
         model = self.original
         pixels = batch * height * width
         result = pixels * model.output_channels * model.scale**2 * 4
-        blending = (
-            2 * result + pixels * model.scale**2 * 4
-        )  # the tile, the weighted tile, the weights
+        # the tile, the weighted tile, the weights
+        blending = 2 * result + pixels * model.scale**2 * 4
         padding = model.size_requirements.get_padding(width, height)
         shape = batch, model.input_channels, height + padding[1], width + padding[0]
         network = working_bytes(
@@ -108,8 +111,9 @@ class Runner:
         return network if isinstance(network, nn.Module) else self.original.model
 
     def __call__(self, tiles: Tensor) -> Tensor:
-        """Tiles (B, Cin, h, w) float32 -> (B, Cout, h * scale, w * scale) float32 in [0, 1], on the
-        device.
+        """Upscale tiles on the device.
+
+        (B, Cin, h, w) float32 -> (B, Cout, h * scale, w * scale) float32 in [0, 1]
 
         Raises:
             ValueError: the model makes NaN or infinity in float32 too, or pictures of another size
@@ -140,7 +144,7 @@ class Runner:
         return result
 
     def _forward(self, tiles: Tensor) -> Tensor | None:
-        """The result in [0, 1], None where the model made NaN or infinity."""
+        """The result in [0, 1]; None if the model made NaN or infinity."""
         if not self.one_at_a_time:
             try:
                 return self._run(tiles.to(self.placement.device, self.dtype))
@@ -178,8 +182,10 @@ class Runner:
         return result.float().clamp(0, 1) if finite else None
 
     def _run_descriptor(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        """The result and whether it is finite: spandrel clamps, which hides infinity, so the module
-        is watched."""
+        """The result, and whether the module's own output is finite.
+
+        A hook looks at that output, because spandrel clamps it, which hides infinity.
+        """
         seen: list[Tensor] = []
 
         def look(module: Any, inputs: Any, output: Any) -> None:

@@ -1,5 +1,4 @@
-"""Target sizes by their text: a factor, pixels, megapixels, or a box that the result fits
-inside."""
+"""Target sizes, also as text: a factor, pixels, megapixels, or a box to fit inside."""
 
 from __future__ import annotations
 
@@ -14,14 +13,13 @@ MEGAPIXEL = 1_000_000
 
 @dataclass(frozen=True)
 class Target:
-    """One of: a factor of the input size; megapixels; a width and height in pixels (one may be
-    None: keep the aspect).
+    """The size of a result, given by exactly one of: factor, megapixels, width and height.
 
     Attributes:
-        factor: of the input's sides.
-        width, height: in pixels.
-        fit: keep the aspect, and fill ``width`` x ``height`` as far as it goes inside.
-        megapixels: millions of pixels, at the input's aspect.
+        factor: factor of the input's sides.
+        width, height: in pixels; one may be None, which keeps the aspect ratio.
+        fit: keep the aspect ratio; the result is as large as fits in ``width`` x ``height``.
+        megapixels: millions of pixels, at the input's aspect ratio.
     """
 
     factor: float | None = None
@@ -76,10 +74,10 @@ class Target:
 
 
 def parse_target(text: str) -> Target | None:
-    """Read a target: "" (the model's own scale: None), "2x", "1.5", "50%", "1920x1080", "1920x",
-    "x1080", "fit 1920x1080", "2.5mp".
+    """Read a target from text; "" stands for the model's own scale and gives None.
 
-    A number up to 64 with an x is a factor, a larger one a width.
+    "2x", "1.5", "50%", "1920x1080", "1920x", "x1080", "fit 1920x1080" and "2.5mp" are understood.
+    A number up to 64 followed by an x is a factor, a larger one a width.
 
     Raises:
         ValueError: the text is none of these.

@@ -1,4 +1,4 @@
-"""Upscaling plane by plane in overlapping tiles, within the memory there is."""
+"""Upscales planes in overlapping tiles, within the free memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 LARGEST_DEFAULT_TILE = 512
 MASKED_TILE = 256
-"""With a mask smaller tiles leave more out."""
+"""Default tile with a mask: smaller tiles leave more of the image out."""
 
 SMALLEST_TILE = 32
 PIXELS_PER_BATCH = {"cpu": 128**2, "other": 512**2}
@@ -27,12 +27,13 @@ LARGEST_BATCH = 16
 
 
 class TileSettings:
-    """Tile size, overlap and batch for images up to one size: as asked for, else from the model,
-    until `fit` has seen the memory there is.
+    """Tile size, overlap and batch for images up to one size.
+
+    They are as asked for, else chosen for the model; `fit` makes them smaller if memory is short.
 
     Args:
         runner: runs the model.
-        height, width: of the image, in pixels.
+        height, width: size of the image, in pixels.
         tile, overlap, batch: as asked for; None: automatic.
         masked: only a part of the image will be computed.
     """
@@ -68,15 +69,16 @@ class TileSettings:
         return plan_grid(height, width, self.tile, self.overlap, self.traits.alignment)
 
     def tiles(self, height: int, width: int, touched: Tensor | None) -> tuple[TileGrid, list[int]]:
-        """The grid of an image of this size, and the numbers of its tiles that ``touched`` (H, W)
-        bool touches."""
+        """The grid of an image of this size, and the numbers of the tiles to compute.
+
+        These are the tiles that hold a pixel of ``touched`` (H, W) bool.
+        """
         grid = self.grid(height, width)
         numbers = range(len(grid))
         return grid, [n for n in numbers if touched is None or bool(touched[grid.window(n)].any())]
 
     def _default_tile(self, model: ImageModelDescriptor) -> int:
-        """Models that see the whole image get all of it if they can; for others larger tiles gain
-        nothing."""
+        """The whole image for models whose result depends on all of it, else a moderate size."""
         if self.masked:
             return MASKED_TILE
         return self.longest if model.tiling is ModelTiling.DISCOURAGED else LARGEST_DEFAULT_TILE
@@ -86,8 +88,7 @@ class TileSettings:
         return min(max(PIXELS_PER_BATCH[kind] // self.tile**2, 1), LARGEST_BATCH)
 
     def fit(self) -> None:
-        """Load the model, then shrink what was not asked for until a batch fits into what is
-        free."""
+        """Load the model, then shrink what was not asked for until a batch fits in free memory."""
         while True:
             grid = self.grid(*self.size)
             batch = min(self.batch, len(grid))
@@ -103,12 +104,14 @@ class TileSettings:
                 self.tile = max(min(side, self.tile - self.traits.alignment), self.floor)
                 self.overlap = min(self.overlap, self.tile // 4)
             else:
-                return  # try as asked; running out of memory is dealt with where it happens
+                return  # try as asked for; `TiledUpscaler` handles running out of memory
 
 
 class TiledUpscaler:
-    """Runs tiles and remembers how much fits: after running out of memory, batches, then tiles are
-    halved for good."""
+    """Runs tiles and remembers how much fits in memory.
+
+    After running out of memory, batches and then tiles are halved, for all that follows.
+    """
 
     def __init__(self, runner: Runner, settings: TileSettings, tick: Callable[[int], None]) -> None:
         self.runner = runner
@@ -117,7 +120,7 @@ class TiledUpscaler:
         self.batch, self.largest = settings.batch, settings.tile
 
     def prepare(self, sizes: Iterable[tuple[int, int]]) -> None:
-        """Load the model and settle how large tiles are; all ``sizes`` have tiles of that size."""
+        """Load the model and fix the size of tiles; it is the same for all ``sizes``."""
         self.settings.fit()
         self.batch, self.largest = self.settings.batch, self.settings.tile
 
@@ -133,11 +136,10 @@ class TiledUpscaler:
         touched: Tensor | None = None,
         mark: Mark | None = None,
     ) -> None:
-        """Upscale ``plane`` (Cin, H, W) into ``into`` (H * scale, W * scale, channels of the pass),
-        tile by tile.
+        """Upscale ``plane`` (Cin, H, W) into ``into`` (H * scale, W * scale, channels of the pass).
 
-        Tiles that ``touched`` (H, W) bool does not touch are left out. Where all tiles are
-        computed, ``into`` is complete, elsewhere it holds 0 or less than the whole sum.
+        Tiles without a pixel of ``touched`` (H, W) bool are left out. Where a pixel's tiles are not
+        all computed, ``into`` holds 0 or only a part of the weighted sum.
         """
         scale = self.runner.original.scale
         grid, waiting = self.settings.tiles(plane.shape[-2], plane.shape[-1], touched)
@@ -154,7 +156,7 @@ class TiledUpscaler:
             )
             results = self._attempt(tiles)
             if results is None:
-                if len(numbers) > 1:  # the batch was too large and has been halved: take it again
+                if len(numbers) > 1:  # the batch was too large and has been halved: try again
                     continue
                 results = self._split(tiles[0])[None]
             for index, result in zip(numbers, results):
@@ -171,7 +173,7 @@ class TiledUpscaler:
             self.tick(len(numbers))
 
     def _weigh(self, tile: Tensor, rows: Tensor, columns: Tensor, one: ChannelPass) -> Tensor:
-        """The pass's channels of a tile times the weights of its rows and columns, (h, w, C) on the
+        """A tile's channels of the pass, times the weights of rows and columns: (h, w, C) on the
         CPU."""
 
         def weigh(tile: Tensor) -> Tensor:
@@ -186,8 +188,10 @@ class TiledUpscaler:
         return weigh(tile.to("cpu"))
 
     def _attempt(self, tiles: Tensor) -> Tensor | None:
-        """The result, or None after running out of memory; then what may be tried next has been
-        made smaller."""
+        """The result, or None after running out of memory.
+
+        In that case the batch or the largest tile to try next has been made smaller.
+        """
         if max(tiles.shape[-2:]) > self.largest:
             return None
         try:
@@ -196,7 +200,7 @@ class TiledUpscaler:
             if not self.runner.placement.is_out_of_memory(error):
                 raise
             reason = first_line(error)
-        # only here, after the except block, has the traceback let go of the tensors
+        # not within the except block, where the traceback still holds the tensors
         self.runner.placement.release_cache()
         if len(tiles) > 1:
             self.batch = len(tiles) // 2
@@ -213,8 +217,10 @@ class TiledUpscaler:
         return None
 
     def _split(self, tile: Tensor) -> Tensor:
-        """One tile (Cin, h, w) in smaller and yet smaller ones -> (Cout, h * scale, w * scale) on
-        the CPU."""
+        """Compute one tile in smaller ones, and these in smaller ones if needed.
+
+        (Cin, h, w) -> (Cout, h * scale, w * scale) on the CPU
+        """
         model = self.runner.original
         scale, alignment = model.scale, self.settings.traits.alignment
         height, width = tile.shape[-2:]
