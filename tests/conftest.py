@@ -9,7 +9,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# One thread: most tests are small, and a second thread that waits for them costs as much again.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from fdat_dense_iso.cpu_torchvision import make_torchvision_importable
 

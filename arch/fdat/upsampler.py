@@ -318,7 +318,8 @@ class Upsampler(nn.Sequential):
             DYSAMPLE_GROUPS,
         ]
         self.register_buffer(
-            "MetaUpsample", torch.tensor([min(m, 255) for m in meta], dtype=torch.uint8)
+            "MetaUpsample",
+            torch.tensor([min(m, 255) for m in meta], dtype=torch.uint8, device="cpu"),
         )
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:  # type: ignore[no-untyped-def]

@@ -94,9 +94,18 @@ def test_ranking_finds_the_only_reading_that_leaves_the_picture_alone() -> None:
                 parameter.zero_()
             elif ".dw." in name:
                 parameter[: len(parameter) // 2] = -10 if name.endswith("bias") else 0
+    known = {
+        "head_activation": "none",
+        "norm_eps": 1e-5,
+        "align_corners": False,
+        "qkv_layout": "3hd",
+    }
     readings = list(
         rank_readings(
-            module.state_dict(), {"heads": options["heads"]}, {}, torch.rand(2, 3, 16, 16)
+            module.state_dict(),
+            {"heads": options["heads"], **known},  # the fewer are open the sooner it is done
+            {},
+            torch.rand(2, 3, 16, 16),
         )
     )
     assert readings[0][:2] == ("as assumed", {}) and readings[0][2] < 60

@@ -15,6 +15,7 @@ from fdat_dense_iso.arch.fdat.checkpoint import infer_config
 from fdat_dense_iso.arch.fdat.config import PRESETS, FDATConfig
 from fdat_dense_iso.arch.fdat.upsampler import UPSAMPLER_TYPES, DySample
 from tests.helpers.fdat_cases import SMALL, UPSAMPLER_SCALES, random_fdat, randomise, small
+from tests.helpers.sampling import sampled
 
 # What spandrel 0.4.2 can't run: dysample pins memory, which needs a GPU.
 SPANDREL_RUNS = [(u, s) for u, s in UPSAMPLER_SCALES if u != "dysample" or s == 1]
@@ -97,11 +98,12 @@ def test_parameter_counts(preset: str, scale: int, parameters: int) -> None:
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
-@pytest.mark.parametrize("size", [(16, 16), (11, 26)], ids=str)
-@pytest.mark.parametrize(("upsampler", "scale"), UPSAMPLER_SCALES)
-def test_fp32_against_float64(upsampler: str, scale: int, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("upsampler", "scale"), sampled(UPSAMPLER_SCALES, lambda case: case[1] <= 2)
+)
+def test_fp32_against_float64(upsampler: str, scale: int) -> None:
     model = random_fdat(small(upsampler, scale))
-    image = picture(*size)
+    image = picture(11, 26)
     with torch.inference_mode():
         got = model(image)
         expected = model.double()(image.double())
@@ -213,7 +215,9 @@ CONFIGS = [
     "config", CONFIGS, ids=lambda c: f"{c.embed_dim}-{c.upsampler_type}-x{c.scale}"
 )
 def test_infer_config_round_trip(config: FDATConfig) -> None:
-    inferred = infer_config(InferenceFDAT(config).state_dict())
+    with torch.device("meta"):  # all but MetaUpsample, which has values
+        state_dict = InferenceFDAT(config).state_dict()
+    inferred = infer_config(state_dict)
     assert replace(inferred, drop_path_rate=config.drop_path_rate) == config
 
 

@@ -59,7 +59,7 @@ def test_winograd_is_the_convolution(
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5), (torch.bfloat16, 0.1)]
 )
-@pytest.mark.parametrize("size", [(3, 3), (7, 9), (20, 61), (90, 34)], ids=str)
+@pytest.mark.parametrize("size", [(3, 3), (7, 9), (20, 61)], ids=str)
 @pytest.mark.parametrize("shuffle", [1, 2, 3])
 def test_winograd_finishes_and_shuffles(
     size: tuple[int, int], shuffle: int, dtype: torch.dtype, tolerance: float
