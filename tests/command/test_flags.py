@@ -1,80 +1,84 @@
-"""Every kind of option as a flag, in its panel, before the command's own flags of that panel."""
+"""Help, versions, and packages that are missing."""
 
 from __future__ import annotations
 
-from functools import partial
-from pathlib import Path
-from typing import Annotated, Any
+import re
+import subprocess
+import sys
 
 import pytest
 
-from fdat_dense_iso.common.option import Option
-
 pytest.importorskip("typer")
-import typer
+pytest.importorskip("pyvips")
 from typer.testing import CliRunner
 
-from fdat_dense_iso.command.flags import with_flags
-
-OPTIONS = (
-    Option(name="how_much", kind="float", least=0, largest=1, text="{unset}: a little."),
-    Option(name="rows", kind="int", least=1, default=4, flags=("--rows", "-r"), text="Rows."),
-    Option(name="sharp", kind="bool", default=True, text="Sharp."),
-    Option(name="soft", kind="bool", default=False, text="Soft."),
-    Option(name="title", kind="text", unset="", text="{unset}: none."),
-    Option(name="where", kind="mask", text="Where."),
-    Option(name="times", choices=(1, 2), default=1, text="Times."),
-    Option(name="nodes_alone", kind="int", where=("picture",), text="Not here."),
-)
-DEFAULTS = {"how_much": None, "rows": 4, "sharp": True, "soft": False, "title": None}
-DEFAULTS |= {"where": None, "times": 1}
-Own = partial(typer.Option, rich_help_panel="Pictures")
+from fdat_dense_iso.command import main as cli
+from tests.helpers.paths import ROOT
 
 
-@pytest.fixture
-def received() -> dict[str, Any]:
-    return {}
+def test_help_says_the_rules():
+    result = CliRunner().invoke(cli.app, ["--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    text = " ".join(result.output.split())
+    for part in (
+        "Exit codes: 0 all done",
+        "130 interrupted",
+        "an input is never replaced",
+        "--overwrite",
+        "--tile",
+    ):
+        assert part in text
 
 
-@pytest.fixture
-def app(received: dict[str, Any]) -> Any:
-    app = typer.Typer()
-
-    @app.command()
-    @with_flags(Pictures=OPTIONS)
-    def main(
-        name: Annotated[str, typer.Argument()],
-        own: Annotated[int, Own(help="Own.")] = 3,
-        **options: Any,
-    ) -> None:
-        received.update(options, name=name, own=own)
-
-    return app
+def test_version():
+    if not (ROOT / "pyproject.toml").is_file():
+        pytest.skip("no pyproject.toml yet")
+    result = CliRunner().invoke(cli.app, ["--version"])
+    assert re.fullmatch(
+        r"fdat-dense-iso \d+\.\d+\.\d+, torch .+, spandrel .+, pyvips .+\n", result.output
+    )
 
 
-def test_defaults(app: Any, received: dict[str, Any]) -> None:
-    assert CliRunner().invoke(app, ["x"]).exit_code == 0
-    assert received == DEFAULTS | {"name": "x", "own": 3}
+def python(code: str, *arguments: object, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        **options,
+    )
 
 
-def test_values_of_every_kind(app: Any, received: dict[str, Any]) -> None:
-    given = ["--how-much", "0.5", "-r", "2", "--no-sharp", "--soft", "--title", "t"]
-    given += ["--where", "a.png", "--times", "2", "--own", "1", "x"]
-    assert CliRunner().invoke(app, given).exit_code == 0
-    expected = {"how_much": 0.5, "rows": 2, "sharp": False, "soft": True, "title": "t"}
-    assert received == expected | {"where": Path("a.png"), "times": 2, "name": "x", "own": 1}
+def test_help_and_usage_errors_do_not_import_torch():
+    code = (
+        "import sys\nfrom fdat_dense_iso.command import main as cli\n"
+        "for arguments in (['--help'], ['none.png', 'x', '-m', 'x'], ['--version']):\n"
+        "    sys.argv = ['cli.py', *arguments]\n"
+        "    try: cli.app()\n"
+        "    except (SystemExit, FileNotFoundError): pass\n"
+        "engine = {'torch', 'spandrel', 'fdat_dense_iso.arch', 'fdat_dense_iso.upscale'}\n"
+        "print('imported:', engine & set(sys.modules))"
+    )
+    result = python(code)
+    assert result.stdout.splitlines()[-1] == "imported: set()", result.stderr
 
 
-@pytest.mark.parametrize(
-    "given", [("--how-much", "2"), ("--rows", "0"), ("--times", "3"), ("--nodes-alone", "1")]
-)
-def test_other_values_are_refused(app: Any, given: tuple[str, str]) -> None:
-    assert CliRunner().invoke(app, ["x", *given]).exit_code == 2
+@pytest.mark.parametrize("package", ["typer", "rich", "pyvips"])
+def test_a_missing_package_is_named_with_the_command_that_installs_it(package: str):
+    code = f"import sys; sys.modules[{package!r}] = None; from fdat_dense_iso.command import main; main.app()"
+    result = python(code, "a.png", "b.png", "--model", "m.pth")
+    assert result.returncode == 2
+    assert (
+        package in result.stderr
+        and "pip install -r requirements.txt -r requirements-cli.txt" in result.stderr
+    )
+    assert result.stderr.count("\n") == 1
 
 
-def test_help(app: Any) -> None:
-    text = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "150"}).output
-    panel = text[text.index("Pictures") :]
-    places = [panel.index(name) for name in ("--how-much", "--rows", "--where", "--times", "--own")]
-    assert places == sorted(places)
-    assert "left out: a little." in panel and "PICTURE" in panel and "0<=x<=1" in panel
+def test_as_a_module_from_the_root():
+    line = [sys.executable, "-m", "cli", "none.png", "out", "--model", "net.pth"]
+    result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: none.png: no such file or folder")
