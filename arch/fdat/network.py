@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...common.reflection import reflect
 from ..contract import TileContract
 from .config import PRESETS, FDATConfig
 from .upsampler import Upsampler
@@ -201,17 +202,9 @@ class ResidualGroup(nn.Module):
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Pad (B, C, H, W) at the bottom and right, so that H and W are multiples of ``multiple``.
-
-    Padded by reflection; what a small image can't reflect is added by replication.
-    """
+    """Pad (B, C, H, W) at the bottom and right by reflection, to a multiple of ``multiple``."""
     for dim in (2, 3):
-        size = x.shape[dim]
-        missing = -size % multiple
-        reflected = min(missing, size - 1)
-        for amount, mode in ((reflected, "reflect"), (missing - reflected, "replicate")):
-            if amount:
-                x = F.pad(x, (0, amount, 0, 0) if dim == 3 else (0, 0, 0, amount), mode)
+        x = reflect(x, dim, 0, -x.shape[dim] % multiple)
     return x
 
 
