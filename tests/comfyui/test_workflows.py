@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy
 import pytest
 import torch
@@ -23,6 +25,7 @@ from tests.comfyui.graphs import (
     whole_image,
 )
 from tests.comfyui.server import PACK, Client
+from tests.helpers.paths import MODELS
 
 pytestmark = pytest.mark.comfyui
 
@@ -63,6 +66,22 @@ def test_dense_iso_vit_through_cores_upscaler(
     )
     (pixels,) = saved(client, outcome)
     assert_same(pixels, whole_image(load_model(client.host.models / dense_iso), to_tensor(picture)))
+
+
+@pytest.mark.parametrize("file", sorted(MODELS.glob("*.safetensors")), ids=lambda file: file.stem)
+def test_bundled_models_through_core_alone(
+    client: Client, picture: numpy.ndarray, file: Path
+) -> None:
+    """Core's loader hands over bare tensors, without the metadata of the file."""
+    name = client.upload("picture.png", picture)
+    core, ours = (
+        saved(client, client.run(graph(name, *nodes)))[0]
+        for nodes in (
+            (CORE_LOADER, file.name, CORE_UPSCALER),
+            (LOADER, file.name, UPSCALER),
+        )
+    )
+    assert abs(core.astype(int) - ours.astype(int)).max() <= 1
 
 
 @pytest.mark.parametrize("gives", ["model", "half model"])
