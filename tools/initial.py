@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fdat_dense_iso.arch.dense_iso.network import Block, DenseIsoViT, Transition
+from fdat_dense_iso.arch.dense_iso.network import DenseIsoViT, TransformerBlock, Transition
 from fdat_dense_iso.arch.fdat.network import FDAT
 from tools.bicubic import cubic_kernel
 
@@ -101,7 +101,7 @@ def dense_iso_as_bicubic(model: DenseIsoViT) -> None:
     fusion, shuffle, last = model.head
     assert isinstance(fusion, nn.Conv2d) and isinstance(shuffle, nn.Conv2d)
     for module in model.modules():
-        if isinstance(module, Block):
+        if isinstance(module, TransformerBlock):
             for layer in (module.attention.projection, module.gdfn.out_proj):
                 assert layer is not None
                 nn.init.zeros_(layer.weight)

@@ -74,7 +74,7 @@ class GDFN(nn.Module):
         return self.out_proj(x.flatten(2).transpose(1, 2))
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Pre-norm attention and GDFN, each with its skip. (B, N, C) -> (B, N, C)."""
 
     def __init__(self, config: DenseIsoViTConfig, width: int, heads: int, hidden: int) -> None:
@@ -100,7 +100,7 @@ class Stage(nn.Module):
         super().__init__()
         width, heads, hidden = config.dims[index], config.heads[index], config.hidden[index]
         self.blocks = nn.ModuleList(
-            Block(config, width, heads, hidden) for _ in range(config.depths[index])
+            TransformerBlock(config, width, heads, hidden) for _ in range(config.depths[index])
         )
         self.norm = norm(config, width, config.stage_norms[index])
 

@@ -159,7 +159,7 @@ class FeedForward(nn.Module):
         return self.fc2(convolve_tokens(self.smix, F.gelu(self.fc1(x))))
 
 
-class Block(nn.Module):
+class DualPathBlock(nn.Module):
     """One dual-path block on tokens (B, H, W, C); ``kind`` is "spatial" or "channel"."""
 
     def __init__(self, config: FDATConfig, kind: str, drop_path: float) -> None:
@@ -190,7 +190,7 @@ class ResidualGroup(nn.Module):
     def __init__(self, config: FDATConfig, drop_paths: list[float]) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            Block(config, kind, d) for kind, d in zip(config.blocks_per_group, drop_paths)
+            DualPathBlock(config, kind, d) for kind, d in zip(config.blocks_per_group, drop_paths)
         )
         self.conv = nn.Conv2d(config.embed_dim, config.embed_dim, 3, padding=1, bias=False)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...kernels.attention import attend, prefers_products
 from ...kernels.onednn import convolve_gelu
 from ...kernels.products import Product
-from ..network import GDFN, Attention, Block
+from ..network import GDFN, Attention, TransformerBlock
 
 _OWN_LAYERS = (Attention, GDFN, nn.Linear, nn.Conv2d)
 
@@ -22,7 +22,7 @@ class PackedBlock:
     """Computes what a block computes, by packed copies of its weights. (B, N, C) -> (B, N, C)."""
 
     @staticmethod
-    def suits(block: Block) -> bool:
+    def suits(block: TransformerBlock) -> bool:
         """Whether the block has its original layers: none replaced by another kind, none hooked."""
         inner = [block.attention, block.gdfn, *block.attention.children(), *block.gdfn.children()]
         return all(
@@ -32,7 +32,7 @@ class PackedBlock:
             for module in inner
         )
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: TransformerBlock) -> None:
         attention, gdfn = block.attention, block.gdfn
         self.norms = block.norm1, block.norm2
         self.layer_scales = block.layer_scale_1, block.layer_scale_2

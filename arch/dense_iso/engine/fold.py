@@ -34,7 +34,7 @@ RADIUS = 2  # of the composed kernels
 SIDE = 2 * RADIUS + 1
 FIRST, INNER, LAST = range(3)
 # for each variant, the taps of the kernel that can lie inside the image
-TAPS = ((RADIUS, SIDE), (0, SIDE), (0, RADIUS + 1))
+TAPS_INSIDE = ((RADIUS, SIDE), (0, SIDE), (0, RADIUS + 1))
 
 MANY_OUTPUTS = 128
 """Outputs per cell from which on patches are worth their memory, `SIDE` ** 2 times that of the
@@ -101,7 +101,7 @@ class FoldedHead:
         """Cells that are all of one variant, before the shuffle."""
         slices, padding = [], []
         for axis in range(2):
-            taps = TAPS[variant[axis]]
+            taps = TAPS_INSIDE[variant[axis]]
             first, stop = wanted[axis][0] + taps[0] - RADIUS, wanted[axis][1] + taps[1] - RADIUS - 1
             inside = max(0, first), min(self.side, stop)
             slices.append(slice(inside[0] - covered[axis][0], inside[1] - covered[axis][0]))
@@ -157,7 +157,7 @@ def fold_head(
     layout = torch.channels_last  # as the tokens; else every call would convert the kernel
     trimmed = [
         [
-            kernels[v][h][:, :, slice(*TAPS[v]), slice(*TAPS[h])]
+            kernels[v][h][:, :, slice(*TAPS_INSIDE[v]), slice(*TAPS[h])]
             .to(dtype)
             .contiguous(memory_format=layout)
             for h in range(3)

@@ -32,7 +32,7 @@ from ...kernels import winograd
 from ...kernels.onednn import convolve_gelu, has_internal_operators
 from ...windowed.bands import Place, cut_places
 from ..config import ACTIVATIONS, VALUE_RANGES, DenseIsoViTConfig, HeadLayer
-from ..network import GDFN, Block, DenseIsoViT, Stage
+from ..network import GDFN, DenseIsoViT, Stage, TransformerBlock
 from .block import PackedBlock
 from .fold import RADIUS, FoldedHead, Span, fold_head
 
@@ -137,7 +137,7 @@ class Prepared:
     weights: tuple[tuple[object, ...], ...]
     folded: FoldedHead | None
     layers: list[HeadConvolution]
-    blocks: dict[Block, PackedBlock] = field(default_factory=dict)
+    blocks: dict[TransformerBlock, PackedBlock] = field(default_factory=dict)
 
 
 class InferenceDenseIsoViT(DenseIsoViT):
@@ -216,7 +216,7 @@ class InferenceDenseIsoViT(DenseIsoViT):
             return super().run_stage(stage, x)
         packed = self.prepare().blocks
         for block in stage.blocks:
-            assert isinstance(block, Block)
+            assert isinstance(block, TransformerBlock)
             if has_internal_operators(x.dtype, x.device) and PackedBlock.suits(block):
                 if block not in packed:
                     packed[block] = PackedBlock(block)

@@ -27,12 +27,12 @@ from ...kernels.products import linear
 from ..upsampler import DySample, LDAUpsample, PixelAttention
 from .rows import Halo, Seam, as_image, as_rows, convolve, convolve_band, repeat_rows, shuffle_rows
 
-Stage = Callable[[Tensor, bool], Tensor]
+RowStage = Callable[[Tensor, bool], Tensor]
 
 FEW_OUTPUTS = 8  # with so few, a strided transposed convolution leaves most of the machine idle
 
 
-def convolution_stage(weight: Tensor, bias: Tensor | None) -> Stage:
+def convolution_stage(weight: Tensor, bias: Tensor | None) -> RowStage:
     """3x3 convolution. Bands are joined before or after it, where rows have fewer channels."""
     weight = weight.contiguous(memory_format=torch.channels_last)
     outputs, channels = weight.shape[:2]
@@ -66,7 +66,7 @@ def corner_kernel(weight: Tensor) -> Tensor:
     return by_column.permute(1, 3, 5, 0, 2, 4).flatten(0, 2)
 
 
-def corner_stage(weight: Tensor, bias: Tensor) -> Stage:
+def corner_stage(weight: Tensor, bias: Tensor) -> RowStage:
     """ConvTranspose2d with (kernel, stride, padding) (4, 2, 1), computed at the corners of pixels.
 
     Its output ends half an input row above the rows that have arrived.
@@ -100,7 +100,7 @@ def corner_stage(weight: Tensor, bias: Tensor) -> Stage:
     return stage
 
 
-def transposed_stage(layer: nn.ConvTranspose2d) -> Stage:
+def transposed_stage(layer: nn.ConvTranspose2d) -> RowStage:
     """ConvTranspose2d to few outputs with (kernel, stride, padding) (3, 3, 0) or (4, 2, 1)."""
     weight, bias = layer.weight, layer.get_parameter("bias")
     if layer.stride == (3, 3):  # no overlap: a linear map of each pixel
@@ -118,7 +118,7 @@ def is_wide(layer: nn.Module) -> bool:
     )
 
 
-def transposed_gelu_stage(layer: nn.ConvTranspose2d) -> Stage:
+def transposed_gelu_stage(layer: nn.ConvTranspose2d) -> RowStage:
     """ConvTranspose2d with (kernel, stride, padding) (4, 2, 1), and GELU."""
     weight, bias, halo = layer.weight, layer.get_parameter("bias"), Halo()
 
@@ -132,14 +132,14 @@ def transposed_gelu_stage(layer: nn.ConvTranspose2d) -> Stage:
     return stage
 
 
-def layer_stage(layer: nn.Module) -> Stage:
+def layer_stage(layer: nn.Module) -> RowStage:
     """The stage that equals one layer of an upsampler, in the precision of its parameters."""
     stage = _layer_stage(layer)
     dtype = next((parameter.dtype for parameter in layer.parameters()), None)
     return stage if dtype is None else lambda rows, last: stage(rows.to(dtype), last)
 
 
-def _layer_stage(layer: nn.Module) -> Stage:
+def _layer_stage(layer: nn.Module) -> RowStage:
     if isinstance(layer, nn.Conv2d):
         return convolution_stage(layer.weight, layer.bias)
     if isinstance(layer, nn.ConvTranspose2d):
@@ -175,7 +175,7 @@ def split_at_sampler(
     return [], None, list(layers)
 
 
-def build_stages(layers: Sequence[nn.Module]) -> list[Stage]:
+def build_stages(layers: Sequence[nn.Module]) -> list[RowStage]:
     """New stages for one image: they keep rows between bands, so images can't share them."""
     ordered = list(layers)
     for index in range(len(ordered) - 1):
@@ -186,7 +186,7 @@ def build_stages(layers: Sequence[nn.Module]) -> list[Stage]:
     return [layer_stage(layer) for layer in ordered if not isinstance(layer, nn.Identity)]
 
 
-def run_stages(stages: Sequence[Stage], rows: Tensor, last: bool) -> Tensor:
+def run_stages(stages: Sequence[RowStage], rows: Tensor, last: bool) -> Tensor:
     """Pass rows (h, W, C) through the stages; return the rows (maybe none) finished by now."""
     for stage in stages:
         if not rows.shape[0]:

@@ -18,7 +18,7 @@ from ....common.fingerprint import fingerprint
 from ...kernels import winograd
 from ...kernels.attention import prefers_products
 from ...kernels.products import AddedProduct, Product
-from ..network import FDAT, Block, ResidualGroup, WindowAttention
+from ..network import FDAT, DualPathBlock, ResidualGroup, WindowAttention
 from .rows import as_image, as_rows, convolve_band
 
 HEAD_MULTIPLE = 16
@@ -174,7 +174,7 @@ def pad_heads(weight: Tensor, heads: int) -> Tensor:
 def _pack_block(
     block: nn.Module, dtype: torch.dtype, device: torch.device
 ) -> SpatialWeights | ChannelWeights:
-    assert isinstance(block, Block)
+    assert isinstance(block, DualPathBlock)
     residual, exact = residual_dtype(dtype), statistics_dtype(device)
 
     def norm(module: nn.LayerNorm) -> Norm:
