@@ -1,2 +1,1 @@
-"""Picture files of the command line: reading and writing, metadata, and which files a run reads and
-writes."""
+"""Picture files of the command line: reads and writes them, and decides which a run takes."""

@@ -110,11 +110,10 @@ class _Layout:
 
 
 def exif_of_tiff(tiff: bytes) -> bytes | None:
-    """The EXIF block (little-endian, beginning with its TIFF header) of the first page of a TIFF
-    file.
+    """The EXIF block of the first page of a TIFF file: little-endian, with its TIFF header.
 
-    None where the file says nothing that belongs into one. Raises ExifError where its directories
-    are broken.
+    None if the file has no entries that belong in one. Raises ExifError where its directories are
+    broken.
     """
     layout, first = _read_header(tiff)
     found = _read_directory(tiff, first, layout)
@@ -129,8 +128,7 @@ def exif_of_tiff(tiff: bytes) -> bytes | None:
 
 
 def exif_of_result(exif: bytes, *, width: int, height: int) -> bytes:
-    """The EXIF block of an upright picture of width x height pixels made from the one that has this
-    block.
+    """The EXIF block for an upright result of width x height pixels, made from the source's block.
 
     The thumbnail is left out. Raises ExifError where the block cannot be read.
     """
@@ -145,9 +143,9 @@ def exif_of_result(exif: bytes, *, width: int, height: int) -> bytes:
 
 
 def tiff_with_exif(tiff: bytes, exif: bytes) -> bytearray:
-    """A TIFF file with the descriptive part of an EXIF block put into it.
+    """Add the descriptive part of an EXIF block to a TIFF file.
 
-    The first directory is written anew behind the file's end; what it says already stays. Raises
+    A new first directory is appended to the file; entries that the file has already win. Raises
     ExifError where either cannot be read, or where the result passes the 4 GiB of a plain TIFF.
     """
     exif_layout, first = _read_header(exif)
@@ -219,8 +217,8 @@ def _read_directory(data: bytes, at: int, layout: _Layout, within: int | None = 
         if not 0 < length <= len(inline):
             continue
         value = _Value(kind, _reordered(kind, inline[:length], layout))
-        # An interoperability directory is only ever in the EXIF directory: no cycle can be
-        # followed.
+        # Directories are followed only where they belong (an interoperability directory only in the
+        # EXIF directory), so that a cycle in a broken file comes to an end.
         if (
             tag in _DIRECTORIES
             and (tag == _INTEROPERABILITY) == (within == _EXIF)
@@ -238,8 +236,8 @@ def _read_directory(data: bytes, at: int, layout: _Layout, within: int | None = 
 
 
 def _written_directory(directory: _Directory, layout: _Layout, *, at: int) -> bytes:
-    """The directory, the values too long for its entries and the directories below it, for offset
-    `at`."""
+    """The bytes at offset `at`: a directory, then its longer values and the directories below
+    it."""
     fields = [
         (tag, value)
         for tag, value in sorted(directory.items())
@@ -268,7 +266,8 @@ def _written_directory(directory: _Directory, layout: _Layout, *, at: int) -> by
 
 
 def _reordered(kind: int, data: bytes, layout: _Layout) -> bytes:
-    """Values turned from the file's byte order into little-endian, or back (the same operation)."""
+    """Values converted from the file's byte order to little-endian, or back (the same
+    operation)."""
     if layout.order == "<":
         return data
     size = 4 if kind in _RATIONALS else _TYPE_SIZES[kind]

@@ -1,5 +1,7 @@
-"""Which pictures and videos the command line reads, and where each result goes; nothing is opened
-or written."""
+"""Decides which pictures and videos the command line reads, and where each result goes.
+
+Nothing is opened or written here.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from .formats import format_of_name
 logger = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
-"""Videos that are read and written."""
+"""Kinds of videos that are both read and written."""
 _READ_VIDEO_SUFFIXES = (
     ".avi",
     ".mpg",
@@ -30,7 +32,7 @@ _READ_VIDEO_SUFFIXES = (
     ".3gp",
     ".ogv",
 )
-_UNFINISHED = (".partial.mp4", ".partial-old.mp4")  # what interrupted runs leave
+_UNFINISHED = (".partial.mp4", ".partial-old.mp4")  # files that interrupted runs leave
 _NAME_FIELDS = ("stem", "ext", "model")
 
 
@@ -40,14 +42,14 @@ class PlanError(ValueError):
 
 @dataclass(frozen=True, order=True)
 class Job:
-    """One picture to read and where its result goes."""
+    """One picture or video to read, and where its result goes."""
 
     source: Path
     target: Path
 
 
 def is_video(path: Path) -> bool:
-    """Whether the name says so."""
+    """Whether the file's name is that of a video."""
     return path.suffix.lower() in VIDEO_SUFFIXES + _READ_VIDEO_SUFFIXES
 
 
@@ -72,9 +74,9 @@ def plan_jobs(
     or same; `video_format` is mp4, mkv, mov, webm or same, which is mp4 for the kinds of videos
     that are only read.
 
-    Hidden files are passed over, and so are results of earlier runs: what lies in an output folder
-    inside of the input folder, and in the input folder itself what already has the ending that
-    `name` and `suffix` give.
+    Hidden files are passed over, and so are results of earlier runs: files in an output folder that
+    lies in the input folder, and, if both are the same folder, files whose names end as `name` and
+    `suffix` make them.
 
     Raises PlanError where nothing is found, where two pictures would get one result, and where a
     result would replace one of the pictures.
@@ -112,8 +114,7 @@ def plan_jobs(
 
 
 def _pictures(text: str, output: Path, recursive: bool, ending: str) -> Iterator[tuple[Path, Path]]:
-    """The pictures that one input stands for, each with its folder relative to the output
-    folder."""
+    """The pictures that one input stands for, each with its folder below the output folder."""
     if os.path.isfile(text):
         yield Path(text), Path()
         return
@@ -191,8 +192,10 @@ def _check_single(
 
 
 def _ending(name: str, suffix: str) -> str:
-    """The fixed text at the end of every result's stem. Raises PlanError for a name that cannot be
-    used."""
+    """The fixed text at the end of every result's stem.
+
+    Raises PlanError for a name that cannot be used.
+    """
     try:
         fields = list(string.Formatter().parse(name))
     except ValueError as error:
@@ -227,9 +230,8 @@ def _result_name(source: Path, extension: str, name: str, suffix: str, model: st
 
 
 def _check_distinct(jobs: list[Job]) -> None:
-    sources = {
-        _identity(job.source): job.source for job in jobs if job.source.exists()
-    }  # else it fails in its turn
+    # a source that does not exist fails when its turn comes
+    sources = {_identity(job.source): job.source for job in jobs if job.source.exists()}
     by_target: dict[str, Job] = {}
     for job in jobs:
         replaced = sources.get(_identity(job.target)) if os.path.exists(job.target) else None
@@ -245,7 +247,6 @@ def _check_distinct(jobs: list[Job]) -> None:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """The same for every name of one file: links, and other cases where the file system ignores
-    it."""
+    """The same pair for every name of one file: links, or other case if the system ignores case."""
     status = path.stat()
     return status.st_dev, status.st_ino

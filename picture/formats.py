@@ -14,17 +14,19 @@ import pyvips
 pyvips.cache_set_max(0)  # a cached operation would keep the last pictures in memory
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
-EXIF_PREFIX = b"Exif\0\0"  # of EXIF in JPEG, and of what libvips calls exif-data
+EXIF_PREFIX = b"Exif\0\0"  # precedes EXIF in JPEG, and in what libvips calls exif-data
 
 
 class PictureError(ValueError):
-    """A picture file that cannot be read or written; the message says why, without the file's
-    name."""
+    """A picture file that cannot be read or written.
+
+    The message says why, mostly without the file's name, which callers add.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """What one file format is called and can hold."""
+    """How one file format is named and recognised, and what it can hold."""
 
     name: str
     suffixes: tuple[str, ...]
@@ -67,12 +69,10 @@ FORMATS = (PNG, JPEG, WEBP, TIFF)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Metadata:
-    """Everything in a picture file that goes into the written file beside the pixels."""
+    """Everything beside the pixels that is copied from the picture read to the picture written."""
 
-    resolution: tuple[float, float] = (
-        1.0,
-        1.0,
-    )  # pixels per millimetre, horizontally and vertically
+    # pixels per millimetre, horizontally and vertically
+    resolution: tuple[float, float] = (1.0, 1.0)
     profile: bytes | None = None
     exif: bytes | None = None  # beginning with its TIFF header
     xmp: bytes | None = None
@@ -96,12 +96,12 @@ class Picture:
 
 
 def format_of_name(path: Path) -> Format | None:
-    """The format that a file's name stands for; None for every other name."""
+    """The format that a file's name stands for; None if the name is of no format known here."""
     suffix = path.suffix.lower()
     return next((entry for entry in FORMATS if suffix in entry.suffixes), None)
 
 
 def reason_of(error: pyvips.Error) -> str:
-    """What libvips says, in one line; for broken PNG headers that is nothing."""
+    """The message of libvips, in one line; it is empty for broken PNG headers."""
     lines = [line.strip() for line in str(error.detail).splitlines() if line.strip()]
     return f" ({'; '.join(dict.fromkeys(lines))})" if lines else ""

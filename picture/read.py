@@ -37,14 +37,14 @@ MAX_PIXELS = 200_000_000
 """Largest picture that is decoded if the caller does not say otherwise: 2.4 GB as float32 RGB."""
 
 _BANDS = {"b-w": (1, 2), "grey16": (1, 2), "srgb": (3, 4), "rgb16": (3, 4)}
-"""Channels without and with alpha, by what libvips calls the colours."""
+"""Number of channels without and with alpha, by libvips's name for the colours."""
 
 
 def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     """Read a picture: the first page, upright (the EXIF orientation is applied and reset).
 
-    The format is told from the content, not from the name. Raises OSError where the file cannot be
-    opened and PictureError where it is no picture, is broken, or holds what is not supported.
+    The format is recognised by the content, not by the name. Raises OSError where the file cannot
+    be opened and PictureError where it is not a picture, is broken, or holds what is not supported.
     """
     data = path.read_bytes()
     if not data:
@@ -88,8 +88,7 @@ def _check_size(image: pyvips.Image, max_pixels: int) -> None:
 
 
 def _grey_or_rgb(image: pyvips.Image, path: Path) -> pyvips.Image:
-    """The image with 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha) bands of uchar or
-    ushort."""
+    """The image as 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha) bands of 8 or 16 bit."""
     if image.format not in ("uchar", "ushort"):
         raise PictureError(
             f"it holds {image.format} samples; supported are 8 and 16 bit unsigned: convert it"
@@ -165,8 +164,7 @@ def _png_chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def _png_text(png: bytes) -> bytes:
-    """The text chunks of a PNG, without XMP, as they are; libvips would write all text as
-    Latin-1."""
+    """The text chunks of a PNG, without XMP, byte for byte: libvips would write them as Latin-1."""
     found, at = b"", len(PNG_START)
     while at + 8 <= len(png):
         length, kind = struct.unpack_from(">I4s", png, at)
@@ -178,6 +176,8 @@ def _png_text(png: bytes) -> bytes:
 
 
 def _upright_xmp(xmp: bytes) -> bytes:
-    """XMP repeats the EXIF orientation; a reader that follows it would turn the upright picture
-    again."""
+    """XMP with the orientation upright.
+
+    It repeats the EXIF orientation; a reader that follows it would turn the upright picture again.
+    """
     return re.sub(rb"(tiff:Orientation(?:=[\"']|>)\s*)[2-8]", rb"\g<1>1", xmp)

@@ -1,7 +1,7 @@
 """Writes the picture files of the command line: PNG, JPEG, WebP and TIFF, through libvips.
 
 ICC profile, EXIF, XMP, IPTC, resolution and PNG text go from the picture read to the picture
-written. What a format cannot hold is given up with a logged warning.
+written. What a format cannot hold is left out, with a warning in the log.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ _BAND_SAMPLES = 2**22
 
 
 def check_writable(path: Path, *, width: int, height: int) -> None:
-    """Raise PictureError where the format that the name stands for cannot hold a picture of this
-    size."""
+    """Raise PictureError if the format of that name cannot hold a picture of this size."""
     file_format = format_of_name(path)
     if file_format is None:
         raise PictureError(
@@ -80,7 +79,7 @@ def write_picture(
 
 
 def _samples(picture: Picture, file_format: Format, bits: int) -> np.ndarray:
-    """(H, W, C) integers with the channels that the file will have, halves rounded up."""
+    """(H, W, C) integers with the channels that the file will have; halves are rounded up."""
     height, width, channels = picture.pixels.shape
     grey_alpha = picture.grey and channels == 4
     flat = channels == 4 and not file_format.alpha

@@ -53,7 +53,7 @@ class Masks:
         margins: by how much the frames are continued at seams.
 
     Raises:
-        ValueError: the mask has another shape, or values that are NaN or infinite.
+        ValueError: the mask has another shape or type, or holds NaN or infinite values.
     """
 
     def __init__(

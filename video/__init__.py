@@ -1,8 +1,7 @@
-"""Upscaling videos frame by frame, in memory that does not grow with their length. Knows nothing of
-networks.
+"""Upscales videos frame by frame, in memory that does not grow with their length.
 
-`read` and `source` say what goes in, `write` what comes out, `resume` what an interrupted run
-leaves; `job` joins them.
+Nothing here knows of networks. `source` and `read` provide the frames to upscale, `write` and
+`assembly` make the file, `resume` continues an interrupted run; `job` joins them.
 """
 
 from .colour import VideoError

@@ -1,5 +1,4 @@
-"""Making the file of an unfinished result: frames into segments, and the packets of other streams
-between them."""
+"""Makes the file of a result: segments of frames, and packets of other streams between them."""
 
 from __future__ import annotations
 
@@ -18,9 +17,9 @@ from .write import SEGMENT_FRAMES, SegmentEncoder, StreamWriter
 
 
 class Assembly:
-    """Makes the file.
+    """Makes the unfinished file, frame by frame.
 
-    The first ``skipped`` frames are in ``kept`` already, and copied from there.
+    The first ``skipped`` frames are in ``kept`` already, and are copied from there.
     """
 
     def __init__(
@@ -46,11 +45,11 @@ class Assembly:
         self._before: list[int] = []  # pts of the frames of the segment before
 
     def hold(self, packet: av.Packet) -> None:
-        """Keep a packet of another stream until the video has come to its time."""
+        """Keep a packet of another stream until the video has reached its time."""
         self._held.append(packet)
 
     def add(self, pts: int, duration: int, picture: Tensor | None) -> None:
-        """The next frame: (H, W, 3), or None where it repeats the one before, or is in ``kept``."""
+        """Add the next frame: (H, W, 3), or None if it repeats the one before or is in ``kept``."""
         if len(self._times) == SEGMENT_FRAMES:
             self._end_segment(pts)
         self._times.append((pts, duration))
@@ -65,10 +64,10 @@ class Assembly:
         self._end_segment(None)
 
     def _end_segment(self, until: int | None) -> None:
-        """Write the segment, then what is held before the pts ``until``.
+        """Write the segment, then the held packets that come before the pts ``until``.
 
-        Sound comes last because the muxer holds the last packets back until others make half a
-        second.
+        Sound comes last, because the muxer holds back the last packets until half a second of
+        others has followed.
         """
         old = self._kept_packets and self._added <= self.skipped
         for packet in self._copied() if old else self._encoded():
@@ -79,9 +78,8 @@ class Assembly:
             self._writer.write(packet, packet.stream.index)
         self._before = [pts for pts, _ in self._times]
         self._times = []
-        if (
-            self._kept and self._kept_packets and self._added > self.skipped
-        ):  # all that is whole in it was copied
+        # all whole segments of ``kept`` have been copied, so it is not needed any more
+        if self._kept and self._kept_packets and self._added > self.skipped:
             self._kept_packets.close()
             self._kept.path.unlink(missing_ok=True)
 
@@ -94,7 +92,7 @@ class Assembly:
         )
 
     def _encoded(self) -> Iterator[av.Packet]:
-        """The segment's packets with the times of its frames."""
+        """The segment's packets, with the times of its frames."""
         for packet, shown, decoded in self._encoder.finish():
             packet.time_base = self._base
             packet.pts, packet.duration = self._times[shown]
@@ -102,7 +100,7 @@ class Assembly:
             yield packet
 
     def _decoded_at(self, number: int) -> int:
-        """The pts of a frame of the segment, or with a negative number of the one before."""
+        """The pts of a frame of the segment; negative numbers count back in the one before."""
         if number >= 0:
             return self._times[number][0]
         if -number <= len(self._before):
@@ -112,6 +110,6 @@ class Assembly:
 
 
 def decoding_time(packet: av.Packet) -> Fraction:
-    """In seconds."""
+    """When a packet is decoded, in seconds."""
     assert packet.dts is not None
     return packet.dts * packet.time_base

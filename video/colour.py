@@ -1,4 +1,4 @@
-"""Between the samples of video frames and R'G'B' in [0, 1], by the equations of ITU-T H.273.
+"""Converts the samples of video frames to R'G'B' in [0, 1] and back, as ITU-T H.273 defines it.
 
 libswscale (through PyAV's filters) only resamples the chroma. Its own matrices are off by up to
 three of 255 levels, and `av.VideoFrame.reformat` ignores the range of the source in PyAV 14.
@@ -15,12 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-RGB, BT709, UNSPECIFIED, SMPTE170M = (
-    0,
-    1,
-    2,
-    6,
-)  # MatrixCoefficients of H.273; 2 also leaves the others unspecified
+# MatrixCoefficients of H.273; 2 stands for unspecified primaries and transfer, too
+RGB, BT709, UNSPECIFIED, SMPTE170M = (0, 1, 2, 6)
 LIMITED, FULL = 1, 2  # FFmpeg's AVColorRange; 0 is unspecified, which stands for limited
 
 _LUMA = {  # MatrixCoefficients -> Kr, Kb
@@ -31,17 +27,19 @@ _LUMA = {  # MatrixCoefficients -> Kr, Kb
     7: (0.212, 0.087),
     9: (0.2627, 0.0593),
 }
-_BAND_ROWS = 128  # frames become integers in bands, to need no second copy as float
+_BAND_ROWS = 128  # rows that become integers at a time, so that no frame is copied as float
 
 
 class VideoError(ValueError):
-    """A video that cannot be read, written or continued; the message says why, without the file's
-    name."""
+    """A video that cannot be read, written or continued.
+
+    The message says why, mostly without the file's name, which callers add.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Colour:
-    """How numbers stand for colours: code points of H.273, and FFmpeg's number of the range."""
+    """How samples stand for colours: code points of H.273, and FFmpeg's number of the range."""
 
     primaries: int = UNSPECIFIED
     transfer: int = UNSPECIFIED
@@ -60,8 +58,8 @@ class Colour:
     def of_result(self, source: tuple[int, int], result: tuple[int, int]) -> Colour:
         """The colours of a Y'CbCr result, given both sizes (height, width): those of the source.
 
-        A matrix that the source leaves to be guessed is named where players would guess another one
-        for the result.
+        If the source names no matrix, and players would guess another one at the result's size,
+        the result names the one that they guess for the source.
         """
         if self.matrix == RGB:
             return replace(self, matrix=BT709, range=LIMITED)
@@ -72,14 +70,18 @@ class Colour:
 
 
 def guessed_matrix(height: int, width: int) -> int:
-    """What players (mpv and others) take where a file names no matrix: BT.709 for HD, BT.601
-    below."""
+    """The matrix that players (mpv and others) assume where a file names none.
+
+    BT.709 for HD, BT.601 below.
+    """
     return BT709 if width >= 1280 or height > 576 else SMPTE170M
 
 
 class PixelFormatConverter:
-    """Frames in another pixel format: chroma resampled (left-sited as in MPEG-2 and later), levels
-    untouched."""
+    """Converts frames to another pixel format: resamples chroma, leaves levels unchanged.
+
+    Chroma is left-sited, as in MPEG-2 and later.
+    """
 
     def __init__(self, to: str) -> None:
         self.to = to
@@ -92,10 +94,8 @@ class PixelFormatConverter:
         if wanted != self._built_for:
             self._build(*wanted)
             self._built_for = wanted
-        frame.color_range, frame.colorspace = (
-            0,
-            UNSPECIFIED,
-        )  # or libswscale converts from them to its defaults
+        # otherwise libswscale would convert from the frame's colours to its own defaults
+        frame.color_range, frame.colorspace = (0, UNSPECIFIED)
         self._source.push(frame)
         converted = self._sink.pull()
         assert isinstance(converted, av.VideoFrame)
@@ -106,7 +106,7 @@ class PixelFormatConverter:
         for side, one in (("in", name), ("out", self.to)):
             if av.VideoFormat(one).chroma_height(16) == 8:
                 options += [f"{side}_h_chr_pos=0", f"{side}_v_chr_pos=128"]
-        self._graph = graph = av.filter.Graph()  # which owns the filters
+        self._graph = graph = av.filter.Graph()  # kept, because it owns the filters
         self._source = graph.add_buffer(
             width=width, height=height, format=av.VideoFormat(name), time_base=Fraction(1, 1000)
         )
@@ -120,7 +120,7 @@ class PixelFormatConverter:
 
 
 class SampleReader:
-    """Decoded frames as arrays of samples, and those as R'G'B'.
+    """Turns decoded frames into arrays of samples, and these into R'G'B'.
 
     ``colour`` and the size (height, width) are the video's. Raises VideoError for colours that are
     not supported.
@@ -139,7 +139,7 @@ class SampleReader:
             self._convert = PixelFormatConverter("gray16le" if grey else "yuv444p16le")
             self._kr, self._kb = colour.luma(height, width)
         self._full = colour.range == FULL
-        self._scale = 2.0 ** (16 - self._bits)  # of a level, in the 16-bit samples
+        self._scale = 2.0 ** (16 - self._bits)  # what one level is in the 16-bit samples
         if grey:
             self._scale = 65535 / (2**self._bits - 1)
 
@@ -170,8 +170,7 @@ class SampleReader:
 
 
 class FrameMaker:
-    """R'G'B' pictures as Y'CbCr frames of ``pixel_format``, whose size (height, width) and colours
-    are given."""
+    """Turns R'G'B' pictures into Y'CbCr frames of a given pixel format, colour and size."""
 
     def __init__(self, pixel_format: str, colour: Colour, height: int, width: int) -> None:
         self._bits = av.VideoFormat(pixel_format).components[0].bits
@@ -195,8 +194,10 @@ class FrameMaker:
         self._offset = torch.tensor([0 if full else levels // 16, levels // 2, levels // 2])
 
     def __call__(self, rgb: Tensor) -> av.VideoFrame:
-        """(H, W, 3) floating point in [0, 1] on the CPU. What it lacks at the right and at the
-        bottom repeats its last column and row."""
+        """Make a frame of a picture (H, W, 3), floating point in [0, 1] on the CPU.
+
+        If the picture is smaller than the frame, its last column and row are repeated.
+        """
         frame = av.VideoFrame(self._width, self._height, self._planar)
         planes = plane_arrays(frame)
         height, width = rgb.shape[:2]
@@ -215,7 +216,6 @@ class FrameMaker:
 
 
 def plane_arrays(frame: av.VideoFrame) -> list[np.ndarray]:
-    """The planes of a planar frame, (rows, samples with padding), writable and sharing its
-    memory."""
+    """The planes of a planar frame (rows, samples with padding), writable, sharing its memory."""
     dtype = np.uint8 if frame.format.components[0].bits <= 8 else np.uint16
     return [np.frombuffer(plane, dtype).reshape(plane.height, -1) for plane in frame.planes]  # type: ignore[arg-type]

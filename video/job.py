@@ -1,5 +1,4 @@
-"""Upscaling a video into a file, frame by frame. The pictures go through a function that is
-given."""
+"""Upscales a video into a file, frame by frame, by a function that the caller passes."""
 
 from __future__ import annotations
 
@@ -39,15 +38,10 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 """``progress(done, total)``; an exception that it raises ends the work."""
 Upscale = Callable[[Tensor, Progress], Tensor]
-"""(1, H, W, 3) float32 in [0, 1] -> (1, *size, 3) floating point on the CPU, telling its
-progress."""
+"""(1, H, W, 3) float32 in [0, 1] -> (1, *size, 3) floating point on the CPU. Reports progress."""
 
-_OF_THE_FORMAT = (
-    "major_brand",
-    "minor_version",
-    "compatible_brands",
-    "encoder",
-)  # metadata that is not copied
+# metadata that describe the source's file format, which are not copied
+_OF_THE_FORMAT = ("major_brand", "minor_version", "compatible_brands", "encoder")
 
 
 class VideoJob:
@@ -55,17 +49,17 @@ class VideoJob:
 
     Args:
         source: the video; open, and left open.
-        target: the file, with one of the suffixes in `write.CONTAINERS`. It gets its name when it
-            is complete; until then the result is in ``partial`` beside it, which is kept when the
-            work ends early.
+        target: the file, with one of the suffixes in `write.CONTAINERS`. It appears when it is
+            complete; until then the result is in ``partial`` beside it, which is kept if the work
+            ends early.
         size: height and width of the upscaled pictures, as displayed. An odd one is made even by
             repeating the last row or column where the pixel format needs it.
         encoding: codec, quality and pixel format.
         settings: what else the frames depend on; resuming with other settings is refused.
-        resume: go on from ``partial`` where there is one.
+        resume: continue ``partial`` if there is one.
         overwrite: replace ``target``, and without ``resume`` also ``partial``.
 
-    Raises VideoError for what cannot be done. Nothing has been written then.
+    Raises VideoError for what cannot be done, before anything is written.
     """
 
     def __init__(
@@ -102,9 +96,8 @@ class VideoJob:
         self._metadata = {
             k: v for k, v in source.metadata.items() if k.lower() not in _OF_THE_FORMAT
         }
-        with self._final_writer(
-            io.BytesIO(), self._template
-        ) as writer:  # can the format hold everything?
+        # a file in memory shows whether the format can hold all streams
+        with self._final_writer(io.BytesIO(), self._template) as writer:
             if writer.left_out:
                 logger.warning(
                     "%s cannot hold and leaves out: %s", target, ", ".join(writer.left_out)
@@ -113,10 +106,9 @@ class VideoJob:
         self.frames = 0
         """Frames in ``partial``, and in the end in ``target``."""
         self.computed = 0
-        """Frames that were upscaled in this run: repetitions are not."""
-        self._begin = self._last = self._end = (
-            0  # pts of the first and the last frame, and where the latter ends
-        )
+        """Frames that were upscaled in this run; those that repeat the one before are not."""
+        # pts of the first and the last frame, and where the latter ends
+        self._begin = self._last = self._end = 0
         state = {
             "source": source.identity(),
             "size": list(size),
@@ -136,10 +128,10 @@ class VideoJob:
             self._kept = None
 
     def run(self, upscale: Upscale, progress: Progress | None = None) -> None:
-        """Do all of it.
+        """Upscale the video and write the file.
 
-        After an exception the first ``frames`` frames of the result are in ``partial``, to be
-        played and to be resumed; where there are none it is removed.
+        After an exception ``partial`` holds the first ``frames`` frames of the result, and can be
+        played and resumed; without frames it is removed.
         """
         kept, old = self._kept, old_path(self.target)
         try:
@@ -163,17 +155,16 @@ class VideoJob:
                 os.replace(kept.path, self.partial)
                 self.frames = kept.frames
             elif not self.frames:
-                with contextlib.suppress(
-                    OSError
-                ):  # where nothing can be written, nothing is there to be removed
+                # if the folder can't be written to, there is nothing to remove
+                with contextlib.suppress(OSError):
                     self.partial.unlink(missing_ok=True)
             raise
 
     def _write_frames(self, writer: StreamWriter, upscale: Upscale, progress: Progress) -> None:
         """Write all frames to ``partial``.
 
-        Encoding is one frame behind, in a thread of its own: the model does not wait for it, and no
-        Ctrl-C gets between packets.
+        Encoding runs one frame behind, in a thread of its own, so that the model does not wait for
+        it, and so that Ctrl-C can't interrupt it between packets.
         """
         assembly = Assembly(writer, self.source, self._encoder, self._make_frame, self._kept)
         last: SourceFrame | None = None
@@ -206,14 +197,14 @@ class VideoJob:
                 task.result()
                 thread.submit(assembly.end).result()
             except BaseException:
-                with contextlib.suppress(Exception):  # of two errors the first one is told
+                with contextlib.suppress(Exception):  # of two errors the first one is raised
                     thread.submit(assembly.end).result()
                 raise
             finally:
                 self.frames = assembly.frames
 
     def _upscaled(self, upscale: Upscale, frame: SourceFrame, report: Progress) -> Tensor:
-        """The picture as it is stored, (H, W, 3)."""
+        """The upscaled picture (H, W, 3), turned as it is stored."""
         result = upscale(frame.rgb()[None], report)
         if tuple(result.shape) != (1, *self._upscaled_size, 3):
             expected = (1, *self._upscaled_size, 3)
@@ -221,8 +212,7 @@ class VideoJob:
         return self.source.orientation.stored(result[0])
 
     def _complete(self) -> None:
-        """Write the final file, with the video's packets from ``partial``, and move it to its
-        place."""
+        """Write the final file, with the video's packets from ``partial``, and move it in place."""
         written = self.target.with_name(f".{secrets.token_hex(8)}.part")
         try:
             with (
@@ -254,8 +244,10 @@ class VideoJob:
         )
 
     def _pictures(self, container: Any) -> Iterator[av.Packet]:
-        """The packets of ``partial``; the last one in decoding order gets what makes the video as
-        long as it was."""
+        """The packets of ``partial``.
+
+        The duration of the last one in decoding order makes the video as long as the source.
+        """
         first = 0
         for number, packet in enumerate(container.demux(container.streams.video[0]), 1):
             if packet.dts is None:

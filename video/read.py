@@ -1,4 +1,4 @@
-"""Video files: what they are, their frames one by one, and the packets of their other streams."""
+"""Reads video files: their properties, their frames one by one, packets of their other streams."""
 
 from __future__ import annotations
 
@@ -24,18 +24,17 @@ MAX_PIXELS = 200_000_000
 """Largest frame that is decoded if the caller does not say otherwise."""
 _UNKNOWN_RATE = Fraction(25)
 _TAIL = 1  # second by which other streams may lag behind the video
-_LEAST_MISSING = 0.5  # seconds before the end that a header announces: less may be rounding
-_SAMPLE = 2**20  # bytes of the beginning and the end that a file is known by
+_LEAST_MISSING = 0.5  # seconds missing at the end: fewer may be rounding in the header
+_SAMPLE = 2**20  # bytes at the beginning and at the end by which a file is identified
 _HDR = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "DOVI_METADATA")
 
 
 class VideoFile:
-    """The `VideoSource` of a file, or of a seekable stream of one; of several video streams the
-    first.
+    """The `VideoSource` of a file or of a seekable binary stream; uses the first video stream.
 
-    ``start`` and ``duration`` in seconds (0: to the end) cut a part out of it. Raises OSError where
-    the file cannot be opened and VideoError where it is no video, is broken, or holds what is not
-    supported.
+    ``start`` and ``duration`` in seconds (0: to the end) select a part of it. Raises OSError where
+    the file cannot be opened and VideoError where it is not a video, is broken, or holds what is
+    not supported.
     """
 
     def __init__(
@@ -124,7 +123,7 @@ class VideoFile:
         self._warn_if_cut_off()
 
     def packets(self) -> Iterator[av.Packet]:
-        """Packets of the streams that are copied, from the start of the part that is read."""
+        """Packets of the streams that are copied, from the start of the selected part."""
         if not self.streams:
             return
         with self._open() as container:
@@ -200,9 +199,8 @@ class VideoFile:
         self._shift = Fraction(0)
         if self._start and first.pts is not None:
             self._shift = first.pts * base
-        elif (
-            container.format.flags & av.format.Flags.ts_discont.value
-        ):  # its clock may begin anywhere
+        elif container.format.flags & av.format.Flags.ts_discont.value:
+            # the timestamps of such a format may begin anywhere
             self._shift = Fraction(container.start_time or 0, av.time_base)
         if self.end is not None:
             self.end -= round(self._shift / self.time_base)
@@ -211,10 +209,12 @@ class VideoFile:
     def _items(
         self, container: Any, stream: Any, others: list[Any]
     ) -> Iterator[tuple[Any, int | None]]:
-        """In the part wanted: decoded frames, each with the duration of its packet, and packets of
-        ``others``."""
+        """Decoded frames of the selected part, and packets of ``others``.
+
+        A frame comes with the duration of its packet.
+        """
         base, durations = stream.time_base, {}
-        end, ended = self._end or Fraction(0), False  # 0: the file's
+        end, ended = self._end or Fraction(0), False  # 0: the end of the file
         if self._start:
             container.seek(int(self._start * av.time_base))
         for packet in container.demux(stream, *others):
@@ -243,8 +243,10 @@ class VideoFile:
                     yield frame, duration
 
     def _copied(self, packet: av.Packet) -> bool:
-        """Whether a packet of another stream belongs to the part wanted; its times are moved with
-        the video's."""
+        """Whether a packet of another stream belongs to the selected part.
+
+        If so, its times are shifted as the video's are.
+        """
         if packet.dts is None:
             return False
         time = packet.dts * packet.time_base
@@ -256,8 +258,7 @@ class VideoFile:
         return True
 
     def _warn_if_cut_off(self) -> None:
-        """Where the whole file was read: compare the end of its packets with the end that its
-        header announces."""
+        """If the whole file was read, warn if its packets end before its header says."""
         if self._start or self._end is not None or not self._container.duration:
             return
         announced = Fraction(

@@ -1,8 +1,8 @@
-"""What an interrupted run leaves of a video, and taking it up again.
+"""The unfinished video that an interrupted run leaves, and how a later run resumes it.
 
 The result FILE is first written to FILE.partial.mp4, in fragments, so that it can be played at any
-time. When all frames are there, their packets go into FILE. A run that resumes moves the unfinished
-file to FILE.partial-old.mp4 and copies its whole segments into a new one.
+time. When all frames are there, their packets are copied into FILE. A run that resumes moves the
+unfinished file to FILE.partial-old.mp4 and copies its whole segments into a new one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .colour import VideoError
 from .write import SEGMENT_FRAMES
 
 STATE = "UPSCALE_STATE"
-"""The key of the file's metadata that says what the run was made with, as JSON."""
+"""The key of the file's metadata under which the settings of the run are, as JSON."""
 
 
 def partial_path(target: Path) -> Path:
@@ -29,15 +29,14 @@ def partial_path(target: Path) -> Path:
 
 
 def old_path(target: Path) -> Path:
-    """Where it is moved while a run that resumes copies from it."""
+    """Where that file is moved while a run that resumes copies from it."""
     return target.with_name(target.name + ".partial-old.mp4")
 
 
 class Unfinished:
-    """An unfinished result: how many frames it has (0 if it cannot be read yet), and the whole
-    segments of them.
+    """An unfinished result: how many frames it has (0 if it can't be read), and whole segments.
 
-    Raises VideoError for a video that is something else.
+    Raises VideoError for a video that is not an unfinished result.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,12 +57,12 @@ class Unfinished:
         self.segments = self.frames // SEGMENT_FRAMES
 
     def packets(self) -> Generator[av.Packet]:
-        """Those of the video, in decoding order."""
+        """The packets of the video, in decoding order."""
         with av.open(str(self.path)) as container:
             yield from container.demux(container.streams.video[0])
 
     def check(self, state: dict[str, Any]) -> None:
-        """Raise VideoError where a run with ``state`` would give other frames."""
+        """Raise VideoError if a run with the settings ``state`` would give other frames."""
         names = self.state.keys() | state.keys()
         differing = sorted(name for name in names if self.state.get(name) != state.get(name))
         if differing:
@@ -73,7 +72,9 @@ class Unfinished:
 
 
 def unfinished(target: Path) -> Unfinished | None:
-    """What there is of an unfinished result: of both files, that with more frames; None if there
-    are none."""
+    """The unfinished result of ``target``, or None if there is none with frames.
+
+    If there are two such files, it is the one with more frames.
+    """
     found = [Unfinished(path) for path in (partial_path(target), old_path(target)) if path.exists()]
     return max((one for one in found if one.frames), key=lambda one: one.frames, default=None)

@@ -1,5 +1,4 @@
-"""What there is to know of a video that is upscaled (`VideoSource`), and videos made of pictures in
-memory."""
+"""What a video to upscale has to offer (`VideoSource`), and videos made of pictures in memory."""
 
 from __future__ import annotations
 
@@ -27,8 +26,8 @@ _AUDIO_CHUNK = 65536
 class Orientation:
     """How stored pictures are turned and mirrored for display.
 
-    ``matrix`` is the 3x3 matrix of an MP4 track header as native 32-bit integers, or None. One that
-    does more than quarter turns and mirroring leaves the pictures here as they are stored.
+    ``matrix`` is the 3x3 matrix of an MP4 track header as native 32-bit integers, or None. If it
+    does more than quarter turns and mirroring, pictures stay as they are stored.
     """
 
     def __init__(self, matrix: bytes | None = None) -> None:
@@ -40,12 +39,12 @@ class Orientation:
         self._flips = [dim for dim, sign in ((0, down), (1, across)) if sign == -1]
 
     def upright(self, stored: Tensor) -> Tensor:
-        """(H, W, C) as stored, as displayed."""
+        """Turn a picture (H, W, C) from stored to displayed."""
         turned = stored.transpose(0, 1) if self.transposed else stored
         return turned.flip(self._flips) if self._flips else turned
 
     def stored(self, upright: Tensor) -> Tensor:
-        """(H, W, C) as displayed, as stored."""
+        """Turn a picture (H, W, C) from displayed to stored."""
         flipped = upright.flip(self._flips) if self._flips else upright
         return flipped.transpose(0, 1) if self.transposed else flipped
 
@@ -56,10 +55,10 @@ class Orientation:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SourceFrame:
-    """One frame; ``pts`` and ``duration`` count the source's ``time_base``.
+    """One frame; ``pts`` and ``duration`` are in units of the source's ``time_base``.
 
-    Two frames of one source whose ``samples`` are equal are equal pictures; ``rgb()`` makes the
-    picture of them: upright, (H, W, 3) float32 in [0, 1].
+    Frames of one source with equal ``samples`` are equal pictures; ``rgb()`` makes the picture from
+    the samples: upright, (H, W, 3) float32 in [0, 1].
     """
 
     pts: int
@@ -69,16 +68,16 @@ class SourceFrame:
 
 
 class VideoSource(Protocol):
-    """A video to upscale; a context manager, and iterated over once.
+    """A video to upscale; a context manager that can be iterated over once.
 
     size: height and width as displayed.
-    bits: of a sample.
+    bits: bits per sample.
     rate: mean frames per second.
-    time_base: seconds that timestamps count, 1 / a whole number.
-    frame_count: how many frames there are, an estimate.
-    end: the pts at which the last frame ends, where the file says.
+    time_base: unit of timestamps in seconds, 1 / a whole number.
+    frame_count: estimated number of frames.
+    end: the pts at which the last frame ends; None if the file does not say.
     streams: PyAV's streams whose packets are copied.
-    metadata, chapters: of the file, as PyAV gives them.
+    metadata, chapters: those of the file, as PyAV gives them.
     """
 
     size: tuple[int, int]
@@ -95,15 +94,16 @@ class VideoSource(Protocol):
     chapters: list[Any]
 
     def identity(self) -> str:
-        """Another one for another content; empty where that is not known."""
+        """A text that differs for other content; empty if the content is not known."""
         ...
 
     def __iter__(self) -> Iterator[SourceFrame | av.Packet]:
-        """Frames whose pts grow, and packets of ``streams``, about in the order of their times."""
+        """Frames with growing pts, and packets of ``streams``, roughly in the order of their
+        times."""
         ...
 
     def packets(self) -> Iterator[av.Packet]:
-        """The packets of ``streams`` once more."""
+        """The packets of ``streams``, from the beginning."""
         ...
 
     def __enter__(self: _Self) -> _Self: ...
@@ -120,11 +120,11 @@ class PictureVideo:
     """The `VideoSource` of pictures in memory, which are not copied.
 
     Args:
-        images: (B, H, W, C) floating point in [0, 1], C = 3 or more; what is beyond RGB is left
+        images: (B, H, W, C) floating point in [0, 1], C = 3 or more; channels beyond RGB are left
             out.
         rate: frames per second.
-        audio: samples (channels, T) floating point in [-1, 1] and their rate; becomes AAC. What is
-            longer than the pictures is cut off.
+        audio: samples (channels, T) floating point in [-1, 1] and their rate; encoded as AAC. It is
+            cut off where the pictures end.
     """
 
     bits = 8
@@ -187,7 +187,7 @@ class PictureVideo:
 
 
 def _aac(samples: Tensor, rate: int, *, seconds: Fraction) -> io.BytesIO:
-    """An MP4 file of the samples (channels, T) as AAC."""
+    """Encode samples (channels, T) as AAC in an MP4 file."""
     layout = _LAYOUTS.get(len(samples))
     if layout is None:
         raise VideoError(

@@ -1,9 +1,8 @@
-"""Writing videos: what encoders are told, independent segments of frames, and the files that
-packets go into.
+"""Writes videos: settings of encoders, independent segments of frames, and files of packets.
 
 Frames are encoded in segments of `SEGMENT_FRAMES`, each by an encoder of its own that knows nothing
-of the others. So a segment depends on its frames alone, and a run that goes on from whole segments
-gives the same frames as one that was never interrupted. docs/cli.md says what it costs.
+of the others. So a segment depends on its frames alone, and a run that continues after whole
+segments gives the same frames as one that was never interrupted. docs/cli.md says what it costs.
 """
 
 from __future__ import annotations
@@ -39,10 +38,10 @@ class UnsupportedStreamError(VideoError):
 
 @dataclass(frozen=True, kw_only=True)
 class Codec:
-    """An encoder of FFmpeg's and what it is told."""
+    """An encoder of FFmpeg and its settings."""
 
     encoder: str
-    crf: int  # visually near lossless
+    crf: int  # the default: visually near lossless
     worst_crf: int
     options: dict[str, str] = field(default_factory=dict)
     least_side: int = 1
@@ -55,7 +54,7 @@ _CODECS = {
         crf=20,
         worst_crf=51,
         options={"x265-params": "log-level=error"},
-        least_side=64,  # it writes beyond its memory in pictures of less than about 50
+        least_side=64,  # it writes beyond its memory for pictures of fewer than about 50 pixels
     ),
     "av1": Codec(encoder="libsvtav1", crf=25, worst_crf=63, options={"preset": "6"}),
     "vp9": Codec(
@@ -94,9 +93,9 @@ CONTAINERS = {
     ),
     ".webm": Container(name="webm", codecs=("av1", "vp9"), subtitles=("webvtt",)),
 }
-"""By the suffix of a file's name."""
+"""File formats by the suffix of a file's name."""
 GROWING = Container(name="mp4", options=_FRAGMENTS)
-"""MP4 in fragments of half a second: what is there can be played at any time, also after the
+"""MP4 in fragments of half a second, so that the file can be played at any time, also after the
 program was killed."""
 
 
@@ -109,10 +108,10 @@ class Encoding:
     pixel_format: str = "auto"
 
     def resolved(self, bits: int, suffix: str) -> Encoding:
-        """The encoding of a source of so many bits per sample, for a file of this suffix.
+        """The encoding for a source of ``bits`` per sample and a file with this suffix.
 
-        H.264, 8 bit, 4:2:0 plays everywhere; sources of more bits keep 10, as HEVC. Raises
-        VideoError for what does not go together.
+        ``auto`` is H.264 in 8 bit, 4:2:0, which plays everywhere, and HEVC in 10 bit for sources of
+        more bits, if the file format holds them. Raises VideoError for what does not go together.
         """
         container = CONTAINERS.get(suffix.lower())
         if container is None:
@@ -156,8 +155,10 @@ class Encoding:
 
 
 def encodable(height: int, width: int, pixel_format: str) -> tuple[int, int]:
-    """The smallest size (height, width) from this one on that a pixel format can hold: even where
-    chroma is halved."""
+    """The smallest size (height, width), from this one up, that a pixel format can hold.
+
+    A side along which chroma is halved has to be even.
+    """
     kind = av.VideoFormat(pixel_format)
     down, across = (
         2 if halved(16) == 8 else 1 for halved in (kind.chroma_height, kind.chroma_width)
@@ -168,9 +169,9 @@ def encodable(height: int, width: int, pixel_format: str) -> tuple[int, int]:
 class SegmentEncoder:
     """Encodes frames to independent segments.
 
-    ``size`` is (height, width) as stored, and encodable. Some black frames are encoded at once:
+    ``size`` is (height, width) as stored, and encodable. Some black frames are encoded first:
     ``sample`` is an MP4 file of them, and ``delay`` the number of frames by which decoding is ahead
-    of display. Raises VideoError where the encoder refuses its settings.
+    of display. Raises VideoError if the encoder refuses its settings.
     """
 
     def __init__(
@@ -191,7 +192,7 @@ class SegmentEncoder:
         )
         self.frames = 0
         """Frames in the segment so far."""
-        self.delay: int | None = None  # as the encoder says, until its sample is written
+        self.delay: int | None = None  # measured from the sample; until then not known
         if min(size) < self._codec.least_side:
             raise VideoError(
                 f"{self._codec.encoder} needs {self._codec.least_side} pixels a side, and the result has "
@@ -208,7 +209,7 @@ class SegmentEncoder:
             raise VideoError(f"{self._codec.encoder} refuses {what} ({error.strerror})") from error
 
     def add(self, frame: av.VideoFrame) -> None:
-        """Encode one frame more."""
+        """Encode one more frame."""
         if not self.frames:
             self._open()
         frame.pts, frame.time_base = self.frames, 1 / self._rate
@@ -218,19 +219,20 @@ class SegmentEncoder:
     def finish(self) -> list[tuple[av.Packet, int, int]]:
         """The packets of the segment in decoding order; the next frame begins a new one.
 
-        With each come the numbers of the frame that it shows, and of that at whose time it is
-        decoded; the latter is negative at first, and always behind by ``delay``.
+        With each packet come two numbers: that of the frame that it shows, and that of the frame at
+        whose time it is decoded. The latter lags by ``delay``, so it is negative at first.
         """
         if not self.frames:
             return []
         return self._packets(self._close())
 
     def _packets(self, segment: bytes) -> list[tuple[av.Packet, int, int]]:
-        """Those of an MP4 file, with the numbers of frames that their pts and dts stand for."""
+        """The packets of an MP4 file, with the numbers of frames that their pts and dts stand
+        for."""
         with av.open(io.BytesIO(segment)) as container:
             stream = container.streams.video[0]
             assert stream.time_base is not None
-            ticks = 1 / (stream.time_base * self._rate)  # of a frame
+            ticks = 1 / (stream.time_base * self._rate)  # per frame
             packets = [packet for packet in container.demux(stream) if packet.dts is not None]
             return [
                 (packet, round(packet.pts / ticks), round(packet.dts / ticks)) for packet in packets
@@ -239,8 +241,8 @@ class SegmentEncoder:
     def _mux(self, packets: list[av.Packet]) -> None:
         for packet in packets:
             if self.delay is not None:
-                # x265 makes up the times of segments that are shorter than its delay from memory
-                # never written.
+                # In segments that are shorter than its delay, x265 reads times from memory that
+                # was never written.
                 packet.dts = self._written - self.delay
             self._written += 1
             self._container.mux_one(packet)
@@ -259,7 +261,7 @@ class SegmentEncoder:
         context.sample_aspect_ratio = self._aspect
         context.color_primaries, context.color_trc = self._colour.primaries, self._colour.transfer
         context.colorspace, context.color_range = self._colour.matrix, self._colour.range
-        context.thread_type = "AUTO"  # slices alone, PyAV's default, cost quality
+        context.thread_type = "AUTO"  # PyAV's default, threads for slices only, costs quality
 
     def _close(self) -> bytes:
         self._mux(self._stream.encode(None))
@@ -269,17 +271,16 @@ class SegmentEncoder:
 
 
 def template_stream(sample: bytes, matrix: bytes | None) -> Any:
-    """A stream for `StreamWriter` to copy: that of ``sample``, an MP4 file, with a display matrix
-    put in.
+    """A stream for `StreamWriter` to copy: that of ``sample``, an MP4 file, with a display matrix.
 
-    PyAV before 18 cannot set the matrix of a stream.
+    The matrix is written into the file's bytes, because PyAV before 18 cannot set it.
     """
     if matrix is not None:
         header = sample.index(b"tkhd") + 4
         at = header + (52 if sample[header] else 40)  # version 1 has longer times
         numbers = struct.unpack("=9i", matrix)
         sample = sample[:at] + struct.pack(">9i", *numbers) + sample[at + 36 :]
-    return av.open(io.BytesIO(sample)).streams.video[0]  # which keeps the container
+    return av.open(io.BytesIO(sample)).streams.video[0]  # the stream keeps its container alive
 
 
 class StreamWriter:
@@ -289,9 +290,9 @@ class StreamWriter:
         file: a path, or a binary file to write to.
         video: the stream that the description of the video is copied from.
         others: the same for the other streams. Subtitles that the format cannot hold are left out,
-            and with ``lenient`` also the rest of what it cannot hold.
-        time_base: of the video's timestamps, which MP4 and MOV keep exactly; Matroska rounds to
-            milliseconds.
+            and with ``lenient`` so are all other streams that it cannot hold.
+        time_base: unit of the video's timestamps, which MP4 and MOV keep exactly; Matroska rounds
+            to milliseconds.
 
     Raises VideoError where the format cannot hold a stream, and where the file cannot be written.
     """
@@ -309,10 +310,8 @@ class StreamWriter:
         lenient: bool = False,
     ) -> None:
         self._file = file
-        options = {
-            **container.options,
-            "max_interleave_delta": "1",
-        }  # no packet waits for those of another stream
+        # the muxer does not hold packets back to wait for those of another stream
+        options = {**container.options, "max_interleave_delta": "1"}
         isom = container.name in ("mp4", "mov")
         if isom:
             options["video_track_timescale"] = str(time_base.denominator)
@@ -320,9 +319,8 @@ class StreamWriter:
             into = str(file) if isinstance(file, Path) else file
             self._container: Any = av.open(into, "w", format=container.name, options=options)
             self._container.metadata.update(metadata)
-            if chapters and hasattr(
-                self._container, "set_chapters"
-            ):  # PyAV before 15 has no chapters
+            # PyAV before 15 has no chapters
+            if chapters and hasattr(self._container, "set_chapters"):
                 self._container.set_chapters(chapters)
             self._video = self._add(video)
             tag = _TAGS.get(video.codec_context.codec.canonical_name)
@@ -365,8 +363,10 @@ class StreamWriter:
                 ) from problem
 
     def write(self, packet: av.Packet, source: int | None = None) -> None:
-        """A packet of the video, or of that of ``others`` with the index ``source``; of one left
-        out it is ignored."""
+        """Write a packet of the video, or of the stream of ``others`` with the index ``source``.
+
+        Packets of streams that were left out are ignored.
+        """
         stream = self._video if source is None else self._others.get(source)
         if stream is None:
             return
