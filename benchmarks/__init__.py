@@ -1,4 +1,4 @@
-"""Speed, memory and quality, each figure by a command."""
+"""Measures speed, memory and quality; every figure is printed by a command."""
 
 from fdat_dense_iso.cpu_torchvision import make_torchvision_importable
 

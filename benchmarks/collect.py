@@ -1,4 +1,4 @@
-"""The page docs/benchmarks.md and its plots, from the figures that the benchmarks wrote as JSON.
+"""Makes docs/benchmarks.md and its plots from the figures that the benchmarks wrote as JSON.
 
     python -m benchmarks.fdat speed --json runs/benchmarks/fdat-speed.json      (and others; `make bench` runs all)
     python -m benchmarks.collect runs/benchmarks
@@ -66,8 +66,7 @@ def noise(row: Row, unit: str = " s") -> dict[str, str]:
 
 
 def without_spread(row: Row) -> Row:
-    """The row's columns without the ranges that the plots and `noise` show, and without the single
-    rounds."""
+    """The columns of a row: without ranges, which plots and `noise` show, and single rounds."""
     return {key: value for key, value in row.items() if key not in UNPRINTED}
 
 
@@ -82,12 +81,12 @@ def fdat_growth(figures: Figures) -> str:
 
 
 def plain_rows(figures: Figures) -> str:
-    """The rows as they are."""
+    """The rows as a table, unchanged."""
     return markdown(figures["rows"])
 
 
 def fdat_exactness(figures: Figures) -> str:
-    """The rows of `benchmarks.fdat exactness`, and what their columns are."""
+    """The table of `benchmarks.fdat exactness`, and an explanation of its columns."""
     return (
         "Random weights with strong gates. float64 and float32: largest difference of the engine from the plain\n"
         "network in float64, in the output's units; bfloat16 and float16: PSNR to the engine in float32, for the\n"
@@ -96,7 +95,7 @@ def fdat_exactness(figures: Figures) -> str:
 
 
 def dense_iso_speed(figures: Figures) -> str:
-    """The columns of `benchmarks.dense_iso`."""
+    """The table of `benchmarks.dense_iso speed`."""
     half = figures["half"]
     rows = [
         {
@@ -117,8 +116,7 @@ def dense_iso_speed(figures: Figures) -> str:
 
 
 def dense_iso_train(figures: Figures) -> str:
-    """The curve of `benchmarks.dense_iso train` beside interpolation, and what gradients did not
-    reach."""
+    """The curve of `benchmarks.dense_iso train`, PSNR of interpolation, unreached parameters."""
     rows = [{"step": row["step"], "PSNR": f"{row['psnr']:.2f} dB"} for row in figures["curve"]]
     missed = {
         "without a gradient": figures["without_gradient"],
@@ -233,7 +231,7 @@ def plot_memory(axes: Axes, figures: Figures) -> None:
 
 
 def megapixels(row: Row) -> float:
-    """Of the input of a row, from its height x width."""
+    """Megapixels of the input of a row, from its height x width."""
     height, width = map(int, row["size"].split("x"))
     return height * width / 1e6
 
@@ -268,11 +266,11 @@ VARIANTS = {
     " --drop-output": " and the plan",
     " --map-dtype float16": " with maps in float16",
 }
-"""Options that make another section of the same kind -> what they add to its title."""
+"""Options of a command -> what they add to the title of its section."""
 
 
 def section(file: Path, images: Path) -> str:
-    """One section of the page. Raises ValueError where the file is of no benchmark known here."""
+    """One section of the page. Raises ValueError if the file is from no benchmark known here."""
     figures = json.loads(file.read_text(encoding="utf-8"))
     try:
         module = figures["command"].split("benchmarks.")[1].split()[0]
@@ -285,9 +283,8 @@ def section(file: Path, images: Path) -> str:
     shown = re.sub(r" --json \S+", "", figures["command"])
     title += "".join(more for option, more in VARIANTS.items() if option in shown)
     lines = [f"## {title}", f"```sh\n{shown}\n```", table(figures)]
-    if plot is not None and (
-        len(figures["rows"]) > 1 or "spread" in figures["rows"][0]
-    ):  # one point is no plot
+    # a single point is not worth a plot
+    if plot is not None and (len(figures["rows"]) > 1 or "spread" in figures["rows"][0]):
         picture = images / f"{file.stem}.png"
         with plt.rc_context({"font.size": 9}):
             drawing, axes = plt.subplots(figsize=(6, 3), layout="constrained")

@@ -1,5 +1,4 @@
-"""Dense-Iso-ViT: the speed of `upscale_image` against the plain network in the same windows, and a
-training sanity check.
+"""Dense-Iso-ViT: speed of `upscale_image` against the plain network in windows; a training check.
 
     python -m benchmarks.dense_iso speed --threads 2
     python -m benchmarks.dense_iso train PICTURES
@@ -119,8 +118,7 @@ def speed(
 
 
 def about_default() -> str:
-    """Parameters of the default configuration, and how many products folding the head saves in a
-    window."""
+    """Text: parameters of the default configuration, and the work that folding its head saves."""
     plain, engine = DenseIsoViT().eval(), InferenceDenseIsoViT().eval()
     window = torch.rand(1, 3, plain.config.window, plain.config.window)
     with torch.inference_mode():
@@ -137,7 +135,7 @@ def about_default() -> str:
 
 
 def counted(work: Callable[[], object]) -> int:
-    """Operations of ``work`` by public operators, which is what torch counts."""
+    """Operations of ``work``. oneDNN is turned off, because torch counts public operators only."""
     with torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter:
         work()
     return counter.get_total_flops()
@@ -146,13 +144,15 @@ def counted(work: Callable[[], object]) -> int:
 def measure(
     activation: str, place: str, size: int, runs: int, device: str, half: torch.dtype
 ) -> dict[str, Any]:
-    """Median seconds of the plain network in its windows, and of `upscale_image` with the same
-    weights in float32 and in ``half``, on one image."""
+    """Median seconds of the plain network in its windows and of `upscale_image`, on one image.
+
+    The latter with the same weights, in float32 and in ``half``.
+    """
     torch.manual_seed(0)
     config = DenseIsoViTConfig(head=_with_activation(activation, place))
     network = DenseIsoViT(config).eval()
     with torch.no_grad():
-        # as large as a trained one's, so that errors mean something
+        # weights as large as a trained network's, so that errors are meaningful
         for parameter in network.head.parameters():
             fan = parameter[0].numel() if parameter.ndim > 1 else 400
             parameter.copy_(torch.randn_like(parameter) / math.sqrt(fan))
@@ -175,7 +175,7 @@ def measure(
         operations = counted(lambda: model.model(image))
         del lower
         times: dict[str, list[float]] = {name: [] for name in work}
-        for name in work:  # what is made of the weights once is not timed
+        for name in work:  # a first run, because what is made from the weights once is not timed
             work[name]()
         for _ in range(runs):
             for name in work:
@@ -234,8 +234,7 @@ def train(
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     output: JsonOption = None,
 ) -> None:
-    """Learn eight 64x64 patches by heart: gradients reach every parameter, and every parameter
-    moves."""
+    """Learn eight 64x64 patches by heart; check that gradients reach and move every parameter."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     try:

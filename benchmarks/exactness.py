@@ -1,15 +1,14 @@
-"""Does exactness matter with trained weights? FDAT whole, exact, in ordinary tiles and with local
-statistics.
+"""Does exactness matter with trained weights? FDAT whole, exact, in tiles, with local statistics.
 
-    python -m benchmarks.exactness pictures FOLDER [FOLDER ...] --model
-    models/fdat_demo_x2.safetensors python -m benchmarks.exactness large FOLDER --model
-    models/fdat_demo_x2.safetensors python -m benchmarks.exactness heatmap PICTURE --model
-    models/fdat_demo_x2.safetensors --output heatmap.png
+    MODEL=models/fdat_demo_x2.safetensors
+    python -m benchmarks.exactness pictures FOLDER [FOLDER ...] --model $MODEL
+    python -m benchmarks.exactness large FOLDER --model $MODEL
+    python -m benchmarks.exactness heatmap PICTURE --model $MODEL --output heatmap.png
 
 ``pictures`` takes every picture reduced by the scale (as `benchmarks.quality`) and compares with
-the plain network on the whole picture, and with the truth. ``large`` sews the pictures of a folder
-into one that is 4096x3072 after the reduction, and compares with the exact mode: the plain network
-would need tens of GiB. ``--page`` writes the table into a page of the documentation.
+the plain network on the whole picture, and with the ground truth. ``large`` joins the pictures of a
+folder to one that is 4096x3072 after the reduction, and compares with the exact mode, because the
+plain network would need tens of GiB. ``--page`` writes the table into a page of the documentation.
 """
 
 from __future__ import annotations
@@ -51,19 +50,18 @@ Upscale = Callable[[Tensor], Tensor]
 
 
 def levels(difference: float) -> str:
-    """Two digits, and all of them in front of the point."""
+    """Two significant digits, but all digits before the decimal point."""
     return f"{difference:.0f}" if difference >= 10 else f"{difference:.2g}"
 
 
 @dataclass
 class Comparison:
-    """One method against a reference and the truth, over all pictures seen."""
+    """One method against a reference and the ground truth, over all pictures so far."""
 
     to_reference: list[float] = field(default_factory=list)  # dB
     largest: float = 0.0  # difference in levels of 255
-    gain: list[float] = field(
-        default_factory=list
-    )  # dB on Y by which it is nearer to the truth than the reference
+    # dB on Y by which the method is nearer to the ground truth than the reference is
+    gain: list[float] = field(default_factory=list)
 
     def row(self, name: str) -> str:
         """One line of the table whose head is `HEADER`."""
@@ -99,8 +97,7 @@ def difference(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[float, f
 
 
 def to_truth(result: NDArray[np.float32], truth: NDArray[np.uint8], scale: int) -> float:
-    """PSNR on Y of the rounded result, borders cropped, as `tools.metrics.evaluate`; band by
-    band."""
+    """PSNR on Y of the rounded result, borders cropped, as `tools.metrics.evaluate`, in bands."""
     height, width = truth.shape[:2]
     squares = 0.0
     for rows in bands(height - 2 * scale):
@@ -116,8 +113,7 @@ def in_mode(model: ImageModelDescriptor, mode: str, tile: int | None = None) -> 
 
 
 def with_local(model: ImageModelDescriptor, window: int) -> Upscale:
-    """A model like this one with statistics over windows of ``window`` input pixels, on the whole
-    picture at once."""
+    """The model with statistics over windows of ``window`` input pixels, on the whole picture."""
     assert isinstance(model.model, FDAT)
     network = with_local_statistics(model.model, window)
     local = ImageModelDescriptor(
@@ -162,12 +158,12 @@ def pictures_of(places: list[Path]) -> list[Path]:
 
 
 def sizes(text: str) -> list[int]:
-    """Numbers between commas."""
+    """Numbers from text, separated by commas."""
     return [int(size) for size in text.split(",") if size]
 
 
 def reduced(truth: NDArray[np.uint8], scale: int) -> Tensor:
-    """(1, H, W, C) in [0, 1]."""
+    """The picture reduced by ``scale``, as (1, H, W, C) in [0, 1]."""
     return torch.from_numpy(np.atleast_3d(imresize(truth, 1 / scale))).float()[None] / 255
 
 
@@ -209,7 +205,7 @@ def pictures(
         truths.append(to_truth(reference, truth, scale))
         for name, (size, upscale) in methods.items():
             if size >= max(low.shape[1:3]):
-                continue  # the whole picture
+                continue  # one tile or window would hold the whole picture
             result = upscale(low)[0].numpy()
             decibels, largest = difference(result, reference)
             one = comparisons[name]
@@ -223,8 +219,10 @@ def pictures(
 
 
 def sew(paths: list[Path], height: int, width: int) -> NDArray[np.uint8]:
-    """Pictures side by side at their own size until (height, width) is full; where short, once
-    more, mirrored."""
+    """Put pictures side by side at their own size until (height, width) is full.
+
+    If they are too few, they are used again, mirrored.
+    """
     canvas = np.zeros((height, width, 3), np.uint8)
     top, index = 0, 0
     while top < height:
@@ -291,8 +289,10 @@ def large(
 
 
 def heat(levels: NDArray[np.float32], top: float) -> NDArray[np.uint8]:
-    """(H, W, 3): black, red, yellow, white from 0 to ``top`` levels, in few steps: the palette is
-    for the picture."""
+    """(H, W, 3): black, red, yellow, white from 0 to ``top`` levels.
+
+    In few steps, to leave most of the file's palette to the picture.
+    """
     x = np.round(np.clip(levels / top, 0, 1)[..., None] * HEAT_STEPS) / HEAT_STEPS * 3
     return (np.clip(x - np.arange(3), 0, 1) * 255).astype(np.uint8)
 
@@ -306,8 +306,10 @@ def heatmap(
     width: Annotated[int, typer.Option(help="Width of every panel.")] = 440,
     top: Annotated[float, typer.Option(help="Levels that are white.")] = 2.0,
 ) -> None:
-    """Where tiles differ from the whole picture: the largest difference of the colours, its mean
-    where reduced."""
+    """Show where tiles differ from the whole picture.
+
+    For a pixel the largest difference of its colours counts; reduced panels show means of it.
+    """
     loaded = load_fdat(model)
     truth = modcrop(read_picture(picture), loaded.scale)
     low = reduced(truth, loaded.scale)

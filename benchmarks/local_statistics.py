@@ -1,10 +1,10 @@
-"""FDAT with local instead of global statistics, to measure which serve better.
+"""FDAT with local instead of global statistics, to measure which give better results.
 
 Chu et al. ("Improving Image Restoration by Revisiting Global Information Aggregation", ECCV 2022)
 replace statistics over the whole image by statistics over a window around every pixel, about as
-large as the training patches. Here: overlapping windows, each with its own statistics, and a cosine
-ramp from one to the next, so that nothing jumps. All else (windows of the spatial attention,
-convolutions) is computed on the whole image.
+large as the training patches. Here the windows overlap, each has its own statistics, and cosine
+ramps blend from one to the next, so that there are no seams. All else (windows of the spatial
+attention, convolutions) is computed on the whole image.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def ramp(size: int) -> Tensor:
 
 
 def blend_windows(x: Tensor, window: int, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """``function`` of overlapping windows (B, h, w, C) of ``x`` (B, H, W, C), blended to a weighted
-    mean."""
+    """Apply ``function`` to overlapping windows (B, h, w, C) of ``x`` (B, H, W, C) and blend
+    them."""
     total, weights = torch.zeros_like(x), x.new_zeros(x.shape[1], x.shape[2], 1)
     for top in starts(x.shape[1], window):
         for left in starts(x.shape[2], window):
@@ -46,8 +46,10 @@ def blend_windows(x: Tensor, window: int, function: Callable[[Tensor], Tensor]) 
 
 
 class LocalChannelAttention(nn.Module):
-    """`ChannelAttention` whose logits are sums over the tokens of a window. (B, H, W, C) -> (B, H,
-    W, C)."""
+    """`ChannelAttention` whose logits are sums over the tokens of a window.
+
+    (B, H, W, C) -> (B, H, W, C)
+    """
 
     def __init__(self, attention: ChannelAttention, window: int) -> None:
         super().__init__()

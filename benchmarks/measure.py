@@ -1,5 +1,4 @@
-"""Time and memory as the benchmarks measure them, and the words for the machine that they were
-measured on."""
+"""Measures time and memory for the benchmarks, and describes the machine."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ from benchmarks.page import command
 MIB = 2**20
 
 UNPRINTED = "spread", "rounds"
-"""What a row of figures holds beside the columns of its table."""
+"""Entries of a row of figures that are not columns of its table."""
 
 
 def machine() -> str:
@@ -42,8 +41,7 @@ def machine() -> str:
 
 
 def write_figures(file: Path | None, module: str, figures: dict[str, Any]) -> None:
-    """Write figures as JSON, with the command, the day and the machine that they are from; nowhere
-    for None."""
+    """Write figures as JSON, with command, day and machine; does nothing if ``file`` is None."""
     if file is not None:
         about = {
             "command": command(module),
@@ -58,11 +56,10 @@ M_MMAP_THRESHOLD = -3
 
 
 def peak_above_base(work: Callable[[], object]) -> int:
-    """Bytes by which resident memory peaks above what it was before ``work`` (Linux with glibc
-    only).
+    """Bytes by which resident memory rises during ``work`` at most (Linux with glibc only).
 
-    Freed memory goes back to the system at once, so that the figure is what was held and not what
-    the allocator kept.
+    The allocator is set to return freed memory at once, so that the figure does not include memory
+    that it would keep.
     """
     gc.collect()
     ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**16)
@@ -81,7 +78,7 @@ def interleaved(
     repeats: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Seconds of every work by ``clock``, run in turn ``repeats`` times after one warm-up."""
+    """Seconds of every run by ``clock``; works run in turn, ``repeats`` times after one warm-up."""
     return interleaved_beside(works, repeats, lambda: 0.0, clock)[0]
 
 
@@ -91,8 +88,10 @@ def interleaved_beside(
     probe: Callable[[], float],
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[dict[str, list[float]], list[float]]:
-    """Seconds of every work, and per round the least value of ``probe``, which is called before and
-    after each work."""
+    """As `interleaved`; also returns the least value of ``probe`` in each round.
+
+    ``probe`` is called before and after each work.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in works}
     least = []
     for round_ in range(repeats + 1):
@@ -109,7 +108,7 @@ def interleaved_beside(
 
 
 def spread(values: list[float]) -> list[float]:
-    """Least, median and largest: what the noise of a measurement is told by."""
+    """Least, median and largest value, which show the noise of a measurement."""
     return [min(values), statistics.median(values), max(values)]
 
 

@@ -1,16 +1,15 @@
-"""The operators that FDAT's engine computes with on a CPU, against what they replace; for
-docs/fdat-engine.md.
+"""The operators of FDAT's engine on a CPU, against what they replace; for docs/fdat-engine.md.
 
     python -m benchmarks.operators [--repeats 15] [--threads 2]
 
 - products with a packed weight, against 1x1 convolutions, which pack it at every call;
 - window attention by two batched products and a softmax, against ``scaled_dot_product_attention``;
 - attention with heads padded to 32, against heads of 30;
-- Winograd's convolution, against the direct one: time, rounding, and what other points would make
-  of the rounding.
+- Winograd's convolution, against the direct one: time, rounding, and the rounding with other
+  points.
 
-A ratio is the median of the ratios of runs in turn, of wall-clock times: run it on an idle machine.
-With one thread PyTorch takes another way through convolutions, and times are CPU times.
+A ratio is the median of the ratios of wall-clock times of alternating runs: use an idle machine.
+With one thread PyTorch computes convolutions in another way, and times are CPU times.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ OTHERS = {
 
 
 def products(ratio: Ratio) -> None:
-    """Products of tokens with a weight (360, 180), as of the preset large."""
+    """Products of tokens with a weight (360, 180), as in the preset large."""
     packed = Product.of(torch.randn(360, 180))
     for tokens in (8192, 2048, 512):
         x = torch.randn(1, tokens, 180)
@@ -55,23 +54,25 @@ def products(ratio: Ratio) -> None:
 
 
 class Attention:
-    """What `window_attention` takes of a block and of a map, but with queries, keys and values at
-    hand."""
+    """Stands for the block and the map of `window_attention`, with given queries, keys, values.
+
+    So attention is measured without the products before and after it.
+    """
 
     def __init__(self, windows: int, heads: int, width: int) -> None:
         self.heads, self.scale = heads, 0.2
         self.rows = torch.randn(windows, 64, 3 * heads * width)
 
     def qkv(self, windows: Tensor) -> Tensor:
-        """(windows, 64, 3 * heads * width), whatever the windows are."""
+        """The given (windows, 64, 3 * heads * width); the windows are ignored."""
         return self.rows
 
     def projection(self, attended: Tensor) -> Tensor:
-        """The same."""
+        """Returns its argument."""
         return attended
 
     def run(self, bias: Tensor) -> Tensor:
-        """(windows, 64, heads * width), by the way that the shape of the bias stands for."""
+        """(windows, 64, heads * width); the shape of ``bias`` decides how it is computed."""
         either: Any = self
         return window_attention(either, either, bias, self.rows)
 
@@ -132,8 +133,10 @@ def convolutions(ratio: Ratio, side: int = 128) -> None:
 
 
 def rounding(dtype: torch.dtype, channels: int = 96) -> float:
-    """RMS error of Winograd's convolution over that of the direct one, both in ``dtype``, against
-    float64."""
+    """RMS error of Winograd's convolution, as a multiple of that of the direct one.
+
+    Both are in ``dtype``; errors are against float64.
+    """
     image = torch.randn(1, channels, 64, 64).to(dtype).contiguous(memory_format=torch.channels_last)
     weight = (torch.randn(channels, channels, 3, 3) / channels**0.5 / 3).to(dtype)
     wanted = F.conv2d(image.double(), weight.double(), padding=1)
@@ -147,16 +150,16 @@ def rounding(dtype: torch.dtype, channels: int = 96) -> float:
 
 
 def amplification(algorithm: Algorithm) -> float:
-    """Error of the outputs (RMS), over the direct convolution's, if every product had the same
+    """RMS error of the outputs over the direct convolution's, if all products had the same
     relative error.
 
-    In one dimension an output is a sum of products weighed by A^T, which are as large as B^T and G
-    make them; the variance there is the RMS in two dimensions. White data and kernels.
+    In one dimension an output is a sum of products weighted by A^T; B^T and G decide how large they
+    are. The variance in one dimension is the RMS in two dimensions. Data and kernels are white
+    noise.
     """
     result, kernel, data = algorithm.matrices()
-    size = data.square().sum(1) * kernel.square().sum(
-        1
-    )  # (places,): mean square of a product, in one dimension
+    # (places,): mean square of a product, in one dimension
+    size = data.square().sum(1) * kernel.square().sum(1)
     return float((result.square() @ size).mean() / 3)
 
 

@@ -1,13 +1,13 @@
-"""Can Dense-Iso-ViT learn a few patches by heart? Then gradients reach every parameter, and they
-suffice.
+"""Tests whether Dense-Iso-ViT can learn a few patches by heart.
 
-Used by ``python -m benchmarks.dense_iso train`` and by `tests.test_overfit`.
+If so, gradients reach every parameter and training works. Used by ``python -m benchmarks.dense_iso
+train`` and by tests/benchmarks/test_overfit.py.
 
-The head decides what can be learned at all. Without activations it is one linear map from the
-fusion's ``w`` channels to the 16 x 16 x 3 = 768 numbers of a token's enlarged pixels, so the
-residuals of all tokens lie near a space of ``w`` dimensions. The best such space is known in closed
-form (`linear_limit`), whatever optimiser looks for it. A narrow network is given a fusion wide
-enough, and a head that narrows as the pixels multiply.
+The head limits what can be learned. Without activations it is one linear map from the fusion's
+``w`` channels to the 16 x 16 x 3 = 768 numbers of a token's enlarged pixels, so the residuals of
+all tokens lie near a space of ``w`` dimensions. The best such space is known in closed form
+(`linear_limit`); no optimiser can do better. So `narrow_network` has a wide fusion, and a head that
+gets narrower as the number of pixels grows.
 """
 
 from __future__ import annotations
@@ -31,26 +31,27 @@ from fdat_dense_iso.arch.dense_iso.network import DenseIsoViT
 
 PEAK_RATE = 1e-3
 WARMUP = 0.1
-"""Share of the steps in which the rate rises to its peak; half a cosine down to nothing follows."""
+"""Share of the steps in which the rate rises to its peak; then it falls to zero as half a
+cosine."""
 BETAS = 0.9, 0.99
 EPSILON = 1e-12
-"""Gradients of a mean over millions of pixels are as small as 1e-9: AdamW's usual 1e-8 would hold
-those back."""
+"""Of AdamW. Gradients of a mean over millions of pixels are as small as 1e-9, and the usual 1e-8
+would make their steps too small."""
 LIMITS_FOR = 48, 192
-"""Fusions to compare with: a quarter of the published one, and the published one."""
+"""Widths of the fusion to compare with: a quarter of the published one, and the published one."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 Report = Callable[[dict[str, float]], None]
 
 
 @dataclass
 class Overfit:
-    """What a training came to.
+    """The results of a training.
 
     Attributes:
         bilinear, bicubic: PSNR in dB of interpolation on the patches; bilinear is the network's
             skip.
-        limits: `linear_limit` in dB by channels of the fusion: the network's own and `LIMITS_FOR`.
-        curve: step, mse, psnr (dB) before that step, every 25 steps and after the last.
+        limits: `linear_limit` in dB, by channels of the fusion (the network's and `LIMITS_FOR`).
+        curve: step, and mse and psnr (dB) before it, for every 25th step and after the last.
         without_gradient: parameters whose gradient was zero in every step.
         not_finite: parameters with a NaN or infinity among their gradients in any step.
         not_moved: parameters that are still what they were initialised to.
@@ -72,23 +73,25 @@ class Overfit:
 
     @property
     def psnr(self) -> float:
-        """At the end, in dB."""
+        """PSNR at the end, in dB."""
         return self.curve[-1]["psnr"]
 
     @property
     def factor(self) -> float:
-        """By how much the mean squared error fell."""
+        """Factor by which the mean squared error fell."""
         return self.curve[0]["mse"] / self.curve[-1]["mse"]
 
 
 def psnr(mse: float) -> float:
-    """In dB, for values in [0, 1]."""
+    """PSNR in dB for a mean squared error of values in [0, 1]."""
     return -10 * math.log10(max(mse, 1e-12))
 
 
 def narrow_network(width: float = 0.25, fusion: int = 384) -> DenseIsoViT:
-    """Four stages of three blocks with ``width`` times the published widths, and a head that ends
-    narrow."""
+    """A network with ``width`` times the published widths, and a head that gets narrower.
+
+    It has four stages of three blocks.
+    """
     dims = tuple(max(8, int(share * width) // 8 * 8) for share in (192, 256, 288, 384))
     head = pixel_shuffle_head(
         fusion_width=fusion, widths=tuple(max(3, fusion // 2**i) for i in range(2, 6))
@@ -97,11 +100,12 @@ def narrow_network(width: float = 0.25, fusion: int = 384) -> DenseIsoViT:
 
 
 def linear_limit(residual: Tensor, width: int, cell: int) -> float:
-    """PSNR in dB of the best approximation of all cells of ``residual`` (B, 3, H, W) by ``width``
-    numbers each.
+    """PSNR in dB of the best linear approximation of ``residual`` (B, 3, H, W).
 
-    By singular values; cells of ``cell`` x ``cell`` pixels on their own. The head's kernels let a
-    token reach into its neighbours' cells, which allows a little more than this.
+    Each cell of ``cell`` x ``cell`` pixels is approximated on its own by ``width`` numbers;
+    singular
+    values give the error. The head's kernels let a token reach into its neighbours' cells, so a
+    network can get a little better than this.
     """
     cells = (
         F.pixel_unshuffle(residual.double(), cell).permute(0, 2, 3, 1).flatten(0, 2)
@@ -112,12 +116,11 @@ def linear_limit(residual: Tensor, width: int, cell: int) -> float:
 def overfit(
     network: DenseIsoViT, target: Tensor, steps: int, report: Report | None = None, every: int = 25
 ) -> Overfit:
-    """Train on all of ``target`` (B, 3, window * scale, window * scale) in every step, from its
-    bicubic reduction.
+    """Train on all of ``target`` in every step, from its bicubic reduction.
 
-    Mean squared error, because most residuals are nearly zero: the mean absolute error is then flat
-    around zero, and the first hundred steps would be lost. AdamW with one cycle of the rate,
-    nothing that regularises.
+    ``target`` is (B, 3, window * scale, window * scale). The loss is the mean squared error: most
+    residuals are nearly zero, where the mean absolute error is flat, and it would lose the first
+    hundred steps. AdamW with one cycle of the rate, and no regularisation.
     """
     config = network.config
     image = F.interpolate(
@@ -176,11 +179,10 @@ def overfit(
 
 
 def read_patches(pictures: Path, count: int = 8, side: int = 256) -> Tensor:
-    """The middle of ``count`` pictures of a folder, in the order of their names; (count, RGB, side,
-    side) in [0, 1].
+    """``count`` patches of the pictures in a folder: (count, RGB, side, side) in [0, 1].
 
-    Fewer pictures, or one file: as many patches of each as make ``count``, evenly placed; they may
-    overlap.
+    The middle of each of the first ``count`` pictures, by name. If there are fewer pictures, or
+    ``pictures`` is one file, several evenly placed patches of each, which may overlap.
 
     Raises:
         ValueError: no picture is as large as a patch.
@@ -196,13 +198,13 @@ def read_patches(pictures: Path, count: int = 8, side: int = 256) -> Tensor:
 
 
 def _pixels(file: Path) -> NDArray[np.uint8]:
-    """(H, W, RGB)."""
+    """The picture as (H, W, RGB)."""
     with Image.open(file) as picture:
         return np.asarray(picture.convert("RGB"))
 
 
 def _evenly(image: NDArray[np.uint8], count: int, side: int) -> Iterator[NDArray[np.uint8]]:
-    """``count`` squares of ``side`` pixels from border to border; one: the middle."""
+    """``count`` squares of ``side`` pixels, evenly from border to border; for one, the middle."""
     height, width = image.shape[:2]
     rows = max(1, round(math.sqrt(count * height / width)))
     columns = math.ceil(count / rows)

@@ -1,5 +1,4 @@
-"""Tables that a benchmark writes into a page of the documentation, between two marks that name its
-command."""
+"""Writes a benchmark's tables into a page of the documentation, between two marks."""
 
 from __future__ import annotations
 

@@ -1,14 +1,13 @@
-"""PSNR, SSIM and LPIPS of checkpoints on folders of pictures, by the standard protocol, against
-bicubic and Lanczos.
+"""PSNR, SSIM and LPIPS of checkpoints on folders of pictures, against bicubic and Lanczos.
 
     python -m benchmarks.quality FOLDER [FOLDER ...] --model models/fdat_demo_x2.safetensors
     python -m benchmarks.quality FOLDER --scale 4                             (interpolation alone)
     python -m benchmarks.quality FOLDER [FOLDER ...] --model A --model B --page docs/quality.md
 
-MATLAB-style bicubic reduction to 8 bit, upscaling by `upscale_image`, rounding to 8 bit, border
-cropped by the scale, PSNR and SSIM on Y and on RGB. Grey files stay grey, as published figures have
-it. Lanczos is Pillow's (a = 3). ``--record`` writes the averages into the metadata of the
-checkpoints.
+The standard protocol: MATLAB-style bicubic reduction to 8 bit, upscaling by `upscale_image`,
+rounding to 8 bit, border cropped by the scale, PSNR and SSIM on Y and on RGB. Grey files stay grey,
+as in published figures. Lanczos is Pillow's (a = 3). ``--record`` writes the averages into the
+metadata of the checkpoints.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ Lpips = Callable[[NDArray[np.uint8], NDArray[np.uint8], int], float]
 
 @dataclass(frozen=True)
 class Scores:
-    """Of one method on one picture, or their mean."""
+    """The scores of one method on one picture, or their mean over pictures."""
 
     psnr_y: float
     ssim_y: float
@@ -73,7 +72,7 @@ def lanczos(low: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
 
 
 def by_model(model: ImageModelDescriptor, mode: str) -> Upscale:
-    """The model through this pack's own `upscale_image`; grey pictures as one channel."""
+    """A function that upscales by the model through `upscale_image`; grey pictures stay grey."""
 
     def upscale(low: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
         image = torch.from_numpy(np.atleast_3d(low)).float()[None] / 255
@@ -84,7 +83,7 @@ def by_model(model: ImageModelDescriptor, mode: str) -> Upscale:
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
-    """(H, W, 3), or (H, W) of a grey file."""
+    """The picture as (H, W, 3), or (H, W) for a grey file."""
     with Image.open(path) as image:
         return np.asarray(image if image.mode == "L" else image.convert("RGB"))
 
@@ -116,8 +115,10 @@ def average(scores: dict[str, dict[str, Scores]], method: str) -> Scores:
 
 
 def table(results: dict[str, dict[str, Scores]], scale: int) -> str:
-    """Markdown: a row per method, PSNR/SSIM on Y and RGB of every folder. ``results`` is folder ->
-    method -> mean."""
+    """A Markdown table with a row per method: PSNR/SSIM on Y and RGB for every folder.
+
+    ``results`` is folder -> method -> mean.
+    """
     folders = list(results)
     with_lpips = not any(
         np.isnan(mean.lpips) for means in results.values() for mean in means.values()

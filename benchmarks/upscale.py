@@ -2,13 +2,13 @@
 
     python -m benchmarks.upscale [--repeats 5] [--threads 2] [--json FILE]
 
-- memory: peak above base for 1024x1024, against output + one tile batch's working set + 64 MiB;
+- memory: peak for 1024x1024, against output + working set of one batch of tiles + 64 MiB;
 - requirement: bytes asked from the host against bytes used, for networks of several kinds;
 - overhead: time outside the network, tiny FDAT at 512x512; and the ratio to ComfyUI's `tiled_scale`
   on the same tiles, in the same process (where COMFYUI_ROOT or ~/ComfyUI is a checkout whose
   modules import here);
-- preview: what live previews cost, as often as the node shows them, with the JPEG that the host
-  makes of each.
+- preview: the cost of live previews at the rate of the node, including the JPEG that the host makes
+  of each.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ def tiny_fdat(scale: int = 2, **fields: int) -> ImageModelDescriptor:
 
 
 def picture(height: int, width: int) -> torch.Tensor:
-    """(1, height, width, RGB) in [0, 1], noise that is always the same."""
+    """Noise (1, height, width, RGB) in [0, 1], the same at every call."""
     return torch.rand(1, height, width, 3, generator=torch.Generator().manual_seed(0))
 
 
 def measure_memory(tile: int, scale: int) -> dict[str, float]:
-    """Peak of tile mode on 1024x1024, beside the bound that it must keep."""
+    """Peak of tile mode on 1024x1024, and the bound that it must not exceed."""
     model, image = tiny_fdat(scale, embed_dim=48, depth_per_group=1), picture(1024, 1024)
     part = image[:, :tile, :tile].movedim(-1, 1).contiguous()
     with torch.inference_mode():
@@ -111,8 +111,10 @@ def kinds_of_models() -> dict[str, ImageModelDescriptor]:
 
 
 def measure_requirement(side: int) -> list[dict[str, float | str]]:
-    """What tile mode asks the host for, for a tile, against the peak of upscaling two such tiles
-    less their result."""
+    """The memory that tile mode asks the host for, for one tile, against what it uses.
+
+    The latter is the peak of upscaling two such tiles, less the result.
+    """
     rows = []
     for name, model in kinds_of_models().items():
         asked = Runner(model, torch.float32, DirectPlacement(model, "cpu")).memory_required(
@@ -133,10 +135,8 @@ def import_tiled_scale() -> Callable[..., torch.Tensor] | None:
     root = Path(os.environ.get("COMFYUI_ROOT", "~/ComfyUI")).expanduser()
     if not (root / "comfy" / "utils.py").exists():
         return None
-    arguments, sys.argv = (
-        sys.argv,
-        [sys.argv[0], "--cpu"],
-    )  # the host parses the command line when it is imported
+    # ComfyUI parses the command line when it is imported, so it is given one of its own
+    arguments, sys.argv = (sys.argv, [sys.argv[0], "--cpu"])
     sys.path.insert(0, str(root))
     try:
         from comfy.utils import tiled_scale  # type: ignore[import-not-found]
@@ -152,8 +152,7 @@ def import_tiled_scale() -> Callable[..., torch.Tensor] | None:
 
 @contextlib.contextmanager
 def timed_network(model: ImageModelDescriptor) -> Iterator[list[float]]:
-    """Collects the seconds of every call of the network; dry runs on the meta device count as
-    planning."""
+    """Collects the seconds of every call of the network, except dry runs on the meta device."""
     seconds: list[float] = []
     started: list[float] = []
 
@@ -174,7 +173,7 @@ def timed_network(model: ImageModelDescriptor) -> Iterator[list[float]]:
 
 
 def measure_overhead(tile: int, overlap: int, repeats: int) -> dict[str, Any]:
-    """Share of time outside the network; and time relative to ComfyUI's tiles of the same size."""
+    """Share of the time outside the network; and time relative to ComfyUI's tiles of that size."""
     image = picture(512, 512)
     shares = []
     for _ in range(repeats):
@@ -217,11 +216,10 @@ def measure_overhead(tile: int, overlap: int, repeats: int) -> dict[str, Any]:
 
 
 class EncodedPreview:
-    """Shown as often as in the node; encoded as by the host, but in the same thread, so that all of
-    it is counted.
+    """A preview at the rate of the node, encoded like the host does.
 
-    Processor time is counted, as `Throttle` does: a picture is not dear because other programs had
-    the processor.
+    It is encoded in the same thread, so that all of it is counted. Processor time is counted, as in
+    `Throttle`, so that time that other programs take does not matter.
     """
 
     def __init__(self) -> None:
@@ -242,7 +240,8 @@ class EncodedPreview:
 
 
 def measure_preview(mode: str, height: int, width: int) -> dict[str, float | str]:
-    """Pictures, and their share of the time that this thread worked, for the bundled model."""
+    """Number of previews, and their share of this thread's processor time, for the bundled
+    model."""
     model = load_model(Path(__file__).parent.parent / "models" / "fdat_demo_x2.safetensors")
     preview = EncodedPreview()
     started, started_work = time.perf_counter(), time.thread_time()

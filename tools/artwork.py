@@ -1,11 +1,10 @@
-"""The pack's icon and banner, and the README's picture: bicubic on the left, the bundled model on
-the right.
+"""Makes the pack's icon and banner and the README's picture: left bicubic, right the bundled model.
 
     python -m tools.artwork [--model models/fdat_demo_x2.safetensors]
 
 Writes assets/icon.png (400x400), assets/banner.png (21:9) and docs/images/before_after.png. The
-sample is reduced by the model's scale first, so what is on the right is what the model made of the
-reduced picture. The README's is one detail twice, enlarged without interpolation.
+sample is reduced by the model's scale first; the right side is what the model made of the reduced
+picture. The README's picture shows one detail twice, enlarged without interpolation.
 """
 
 from __future__ import annotations
@@ -36,13 +35,13 @@ COLOURS = 256
 def split(
     left: Image.Image, right: Image.Image, box: Box, size: tuple[int, int], slant: float = 0.0
 ) -> Image.Image:
-    """A detail of two pictures of one scene, joined at a white line in the middle that leans by
-    ``slant`` of the width.
+    """Join the same detail of two pictures at a white line in the middle.
 
     Args:
         left, right: pictures of one size.
         box: the detail, in their pixels.
         size: (width, height) of the result.
+        slant: how far the line leans from bottom to top, as a share of the width.
     """
     before, after = (p.crop(box).resize(size, Image.Resampling.LANCZOS) for p in (left, right))
     width, height = size
@@ -72,7 +71,7 @@ def label(picture: Image.Image, text: str, place: tuple[int, int], size: int, an
 
 
 def save(picture: Image.Image, path: Path) -> None:
-    """As a PNG with a palette, which is small enough to ship."""
+    """Save as a PNG with a palette, which is small enough to ship."""
     path.parent.mkdir(parents=True, exist_ok=True)
     palette = picture.quantize(COLOURS)
     picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)

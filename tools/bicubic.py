@@ -1,8 +1,8 @@
 """MATLAB-style `imresize`: the bicubic degradation and baseline of the super-resolution literature.
 
-Keys' cubic convolution kernel (a = -0.5), widened by the factor when reducing (antialiasing),
-borders mirrored. Pillow and PyTorch differ from it at borders or in the kernel, so published
-figures need this one.
+It uses Keys' cubic convolution kernel (a = -0.5), widened by the factor when reducing
+(antialiasing), and mirrors borders. Pillow and PyTorch differ at borders or in the kernel, so only
+this one reproduces published figures.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 def cubic_kernel(x: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Keys (1981), a = -0.5."""
+    """The kernel of Keys (1981) with a = -0.5."""
     x = np.abs(x)
     near = 1.5 * x**3 - 2.5 * x**2 + 1
     far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2

@@ -1,9 +1,8 @@
-"""``make demo``: upscale the sample picture with the bundled checkpoint and compare with bicubic
-interpolation.
+"""``make demo``: upscale the sample by the bundled checkpoint, compare with bicubic interpolation.
 
     python -m tools.demo [--output-folder demo]
 
-The sample is reduced by two first, so that there is a truth to compare with.
+The sample is reduced by the model's scale first, so that the original is there to compare with.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Networks that start their training as bicubic interpolation: minutes on one core are then enough
-to pass it.
+"""Initialises networks as bicubic interpolation: minutes of training on one core then surpass it.
 
-Both end in a 3x3 convolution to ``scale ** 2`` pixels per input pixel. Its features begin with
-copies of the image shifted by -1, 0, 1 in both directions, and its kernels hold the bicubic taps at
--2..2 (a shift of the copy plus one of the kernel). What the blocks compute is added from nothing.
+Both networks end in a 3x3 convolution to ``scale ** 2`` pixels per input pixel. Its input features
+begin with copies of the image, shifted by -1, 0, 1 in both directions, and its kernels hold the
+bicubic taps at -2..2 (the shift of a copy plus that of a kernel's tap). What the blocks add is zero
+at first.
 """
 
 from __future__ import annotations
@@ -28,20 +28,21 @@ Kernel = Callable[[NDArray[np.floating]], NDArray[np.floating]]
 
 
 def phase_kernels(kernel: Kernel, scale: int) -> NDArray[np.float64]:
-    """(scale, scale, 5, 5): weights of the pixels at -2..2 for every position of an enlarged
-    pixel."""
+    """Weights (scale, scale, 5, 5) of the pixels at -2..2, for every output pixel of a pixel."""
     taps = np.stack([kernel((i + 0.5) / scale - 0.5 - OFFSETS) for i in range(scale)])
     return taps[:, None, :, None] * taps[None, :, None, :]
 
 
 def linear_kernel(x: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Of bilinear interpolation."""
+    """The kernel of bilinear interpolation."""
     return np.maximum(0.0, 1 - np.abs(x))
 
 
 def set_phases(convolution: nn.Module, kernels: NDArray[np.float64]) -> None:
-    """A 3x3 convolution from shifted copies to RGB x scale x scale that computes `phase_kernels`,
-    all else zero."""
+    """Make a 3x3 convolution compute `phase_kernels` from the shifted copies; set the rest to zero.
+
+    Its outputs are RGB x scale x scale.
+    """
     scale = kernels.shape[0]
     assert isinstance(convolution, nn.Conv2d) and convolution.bias is not None
     nn.init.zeros_(convolution.weight)
@@ -58,8 +59,10 @@ def set_phases(convolution: nn.Module, kernels: NDArray[np.float64]) -> None:
 
 
 def fdat_as_bicubic(model: FDAT) -> None:
-    """Make an untrained FDAT with ``pixelshuffledirect`` compute bicubic interpolation (away from
-    the border)."""
+    """Make an untrained FDAT compute bicubic interpolation (away from the border).
+
+    Its upsampler must be ``pixelshuffledirect``.
+    """
     config = model.config
     if (
         config.upsampler_type != "pixelshuffledirect"
@@ -88,8 +91,8 @@ def fdat_as_bicubic(model: FDAT) -> None:
 def dense_iso_as_bicubic(model: DenseIsoViT) -> None:
     """Make an untrained Dense-Iso-ViT compute bicubic interpolation (away from the border).
 
-    The head is fusion, then one convolution that shuffles tokens back to pixels, then one to
-    ``scale`` ** 2 times RGB. The copies are not negative, so that leaky ReLUs let them pass.
+    The head must be fusion, then one convolution that shuffles tokens back to pixels, then one to
+    ``scale`` ** 2 times RGB. The copies are never negative, so leaky ReLUs don't change them.
     """
     config = model.config
     patch, pixels = config.patch_size, RGB * config.patch_size**2
@@ -131,8 +134,7 @@ def dense_iso_as_bicubic(model: DenseIsoViT) -> None:
 
 
 def _identity(weight: Tensor, middle: int | None = None) -> None:
-    """Rows that copy the first channels: a matrix, or a convolution of which only the middle is not
-    zero."""
+    """Make rows copy the first channels: rows of a matrix, or the middle taps of a convolution."""
     weight.zero_()
     matrix = weight if middle is None else weight[:, :, middle, middle]
     matrix.fill_diagonal_(1)

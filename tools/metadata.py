@@ -1,10 +1,10 @@
-"""What a checkpoint's metadata says beside its tensors; adding to it later.
+"""Prints the metadata of a checkpoint, and adds to them.
 
     python -m tools.metadata models/fdat_demo_x2.safetensors
     python -m tools.metadata models/fdat_demo_x2.safetensors --training-log runs/train_x2.log
 
-The second adds the loss curve that `tools.train` printed, for checkpoints from before it wrote the
-curve itself.
+The second command adds the loss curve that `tools.train` printed, for checkpoints that are older
+than its own record of the curve.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LOG_LINE = re.compile(r"^step (\d+)/\d+  L1 ([\d.]+)  \d+ s$", re.MULTILINE)
 
 
 def read_metadata(checkpoint: Path) -> dict[str, str]:
-    """The entries in the head of a .safetensors file; none: an empty dictionary."""
+    """The metadata entries of a .safetensors file; empty if there are none."""
     with safe_open(checkpoint, framework="pt") as file:
         return dict(file.metadata() or {})
 
@@ -37,7 +37,11 @@ def add_metadata(checkpoint: Path, entries: dict[str, str]) -> None:
 
 
 def read_curve(log: str, until: int) -> list[tuple[int, float]]:
-    """The loss curve in a log of `tools.train`, to step ``until``, which it must reach."""
+    """The loss curve in a log of `tools.train`, up to step ``until``.
+
+    Raises:
+        ValueError: the log has no line for that step.
+    """
     curve = [(int(step), float(loss)) for step, loss in LOG_LINE.findall(log) if int(step) <= until]
     if not curve or curve[-1][0] != until:
         found = (

@@ -1,7 +1,7 @@
-"""PSNR and SSIM as the super-resolution literature reports them: on Y of YCbCr or on RGB, borders
-cropped by the scale.
+"""PSNR and SSIM as the super-resolution literature reports them.
 
-LPIPS (Zhang et al., 2018) where the ``lpips`` library is installed.
+On Y of YCbCr or on RGB, borders cropped by the scale. Also LPIPS (Zhang et al., 2018) where the
+``lpips`` library is installed.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ BT601_Y = np.array([65.481, 128.553, 24.966]) / 255
 
 
 def luma(image: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Y (H, W) in [16, 235] of RGB (H, W, 3), rounded as MATLAB's rgb2ycbcr of uint8 does; grey
-    images pass through."""
+    """Y (H, W) in [16, 235] of RGB (H, W, 3), rounded like MATLAB's rgb2ycbcr of uint8.
+
+    Grey images (H, W) are returned as they are.
+    """
     if image.ndim == 2:
         return image.astype(np.float64)
     return np.floor(16 + image.astype(np.float64) @ BT601_Y + 0.5)
@@ -41,8 +43,10 @@ def psnr(a: NDArray, b: NDArray, peak: float = 255.0) -> float:
 
 
 def ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Structural similarity of (H, W) in [0, 255]: Gaussian window of 11 pixels, sigma 1.5 (Wang et
-    al., 2004)."""
+    """Structural similarity of (H, W) in [0, 255] (Wang et al., 2004).
+
+    The window is Gaussian, of 11 pixels and sigma 1.5.
+    """
     _, full = structural_similarity(  # type: ignore[misc]
         a,
         b,
@@ -70,8 +74,7 @@ def cropped(
 def evaluate(
     result: NDArray[np.uint8], truth: NDArray[np.uint8], scale: int
 ) -> tuple[float, float]:
-    """(PSNR, SSIM) on Y of two uint8 pictures of the same size: (H, W, 3), or (H, W) where the file
-    is grey."""
+    """(PSNR, SSIM) on Y of two uint8 pictures of the same size, (H, W, 3) or grey (H, W)."""
     a, b = map(luma, cropped(result, truth, scale))
     return psnr(a, b), ssim(a, b)
 
@@ -85,10 +88,10 @@ def evaluate_rgb(
 
 
 def load_lpips() -> Callable[[NDArray[np.uint8], NDArray[np.uint8], int], float] | None:
-    """LPIPS (AlexNet) as a function like `evaluate_rgb`, lower is better; None where the library or
-    its net is absent.
+    """LPIPS (AlexNet) as a function with the arguments of `evaluate_rgb`; lower is better.
 
-    The library fetches the weights of AlexNet from PyTorch's site at the first use.
+    None if the library or its network is missing. At the first use the library fetches the weights
+    of AlexNet from PyTorch's site.
     """
     if importlib.util.find_spec("lpips") is None:
         return None
@@ -109,6 +112,6 @@ def load_lpips() -> Callable[[NDArray[np.uint8], NDArray[np.uint8], int], float]
 
 
 def _signed(image: NDArray[np.uint8]) -> Tensor:
-    """(1, 3, H, W) in [-1, 1]."""
+    """The picture as (1, 3, H, W) in [-1, 1]."""
     colours = torch.from_numpy(np.atleast_3d(image).astype(np.float32)).permute(2, 0, 1)[None]
     return colours.expand(1, 3, -1, -1) / 127.5 - 1

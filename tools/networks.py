@@ -28,7 +28,7 @@ def small_fdat(
     depth: int = 1,
     num_heads: int = 4,
 ) -> Built:
-    """An FDAT with ``pixelshuffledirect``; ``patch`` may be any."""
+    """A small FDAT with ``pixelshuffledirect``; ``patch`` is ignored, as any size will do."""
     config = FDATConfig(
         scale=scale,
         embed_dim=embed_dim,
@@ -53,9 +53,9 @@ def small_dense_iso(
     patch_size: int = 4,
     features: int = 28,
 ) -> Built:
-    """A Dense-Iso-ViT with a narrow head: fusion, ``features`` channels per pixel, enlarged pixels.
+    """A small Dense-Iso-ViT with a narrow head; ``patch`` is its window.
 
-    ``patch`` is its window.
+    The head is fusion, ``features`` channels per pixel, then enlarged pixels.
     """
     widths = tuple(map(int, dims.split(",")))
     config = DenseIsoViTConfig(

@@ -1,5 +1,4 @@
-"""Training pairs for super-resolution: aligned patches of pictures and of their bicubic
-reductions."""
+"""Training pairs for super-resolution: aligned patches of pictures and their bicubic reductions."""
 
 from __future__ import annotations
 
@@ -17,14 +16,15 @@ PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"}
 
 
 class PatchSampler:
-    """Pairs of aligned patches, drawn in proportion to the error of bicubic interpolation, flipped
-    and rotated.
+    """Draws pairs of aligned patches, flipped and rotated at random.
+
+    The probability of a patch is proportional to the error of bicubic interpolation on it.
 
     Args:
-        folder: of pictures, of which those that hold a patch are used.
+        folder: folder of pictures; those smaller than a patch are not used.
         scale: factor of the reduction.
         patch: side of a low-resolution patch in pixels.
-        rng: where patches and flips come from.
+        rng: source of random numbers.
     """
 
     def __init__(self, folder: Path, scale: int, patch: int, rng: np.random.Generator) -> None:
@@ -49,7 +49,7 @@ class PatchSampler:
             self.names.append(path.name)
         if not self.corners:
             raise ValueError(f"{folder} holds no picture of at least {patch * scale} pixels a side")
-        weights = np.maximum(errors, 0.0)  # the summed-area table rounds
+        weights = np.maximum(errors, 0.0)  # rounding in the summed-area table gives negative ones
         self.probabilities = weights / weights.sum()
 
     def batch(self, size: int) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,11 @@
-"""Train a small FDAT or Dense-Iso-ViT on a folder of pictures: how the bundled demo checkpoints
-were made.
+"""Trains a small FDAT or Dense-Iso-ViT on a folder of pictures; made the bundled checkpoints.
 
     python -m tools.train PICTURES OUTPUT.safetensors --scale 2 --steps 20000
     python -m tools.train PICTURES OUTPUT.safetensors --architecture dense-iso --scale 4 --patch 64
 
 Clean bicubic degradation, L1, AdamW with cosine decay, EMA of the weights. Two things make minutes
-on one core enough: the network is initialised to BE bicubic interpolation (`tools.initial`), and
-patches are drawn by how wrong bicubic interpolation is on them (`tools.patches`). The file's
+on one core enough: the network starts as bicubic interpolation (`tools.initial`), and patches on
+which bicubic interpolation is worse are drawn more often (`tools.patches`). The file's
 metadata records the command, the data and its licence and the loss curve; scores are added by
 ``python -m benchmarks.quality --record``.
 """
@@ -36,7 +35,7 @@ from tools.networks import NETWORKS, Built
 from tools.patches import PatchSampler
 
 REPORT_EVERY = 500
-"""Steps whose mean loss is one point of the curve."""
+"""Steps over which the loss is averaged for one point of the curve."""
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int = 200) -> float:
@@ -48,8 +47,10 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 200) -> floa
 
 
 def build(architecture: str, scale: int, patch: int, options: dict[str, Any]) -> Built:
-    """One of `NETWORKS`; options that were not given are None, those of another architecture are
-    refused."""
+    """Build one of `NETWORKS`. Options that were not given are None.
+
+    Raises typer.BadParameter for options of another architecture.
+    """
     if architecture not in NETWORKS:
         raise typer.BadParameter(
             f"--architecture is one of {', '.join(NETWORKS)}, not {architecture}"
@@ -68,8 +69,11 @@ def build(architecture: str, scale: int, patch: int, options: dict[str, Any]) ->
 def continue_from(
     start: Path, model: nn.Module, command: str
 ) -> tuple[str, int, list[tuple[int, float]]]:
-    """Load the weights; the commands that made both trainings, the steps of the first, and its loss
-    curve."""
+    """Load the weights of ``start`` into ``model``, to continue its training.
+
+    Returns:
+        The commands of both trainings as one text, and the steps and the loss curve of the first.
+    """
     with safe_open(start, "pt") as file:
         before = file.metadata()
         model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118

@@ -1,5 +1,5 @@
-"""The exact engine against spandrel's FDAT: speed, exactness, memory, growth with the image;
-parameters of presets.
+"""The exact engine against spandrel's FDAT: speed, exactness, memory, growth; parameters of
+presets.
 
     python -m benchmarks.fdat speed --presets tiny medium --sizes 256x256 --threads 2
     python -m benchmarks.fdat speed --presets tiny --sizes 768x1024 --tiles
@@ -10,11 +10,11 @@ parameters of presets.
     python -m benchmarks.fdat parameters
 
 The reference is spandrel's class on the whole image with the same weights, in the same process;
-runs of all contestants alternate, and each figure is the median of ``--repeats`` (5). Where
-neighbours share the machine, more ``--rounds`` are run, and the figures are of those in which it
-was most idle, by nothing but the rate of matrix products that is measured before and after every
-run; the median of all rounds stands beside them. Sizes are height x width in input pixels. Prints a
-table and, as the last line, the same as JSON.
+runs of all contestants alternate, and each figure is the median of ``--repeats`` (5). If other
+programs share the machine, run more ``--rounds``: the figures are then of the rounds in which the
+machine was most idle, judged only by the rate of matrix products before and after every run. The
+median of all rounds stands beside them. Sizes are height x width in input pixels. Prints a table
+and, as the last line, the same as JSON.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from fdat_dense_iso.arch.fdat.upsampler import UPSAMPLER_TYPES
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """(height, width) of text such as 256x512."""
+    """(height, width) from text such as 256x512."""
     height, _, width = text.partition("x")
     return int(height), int(width)
 

@@ -1,4 +1,4 @@
-"""What is compared: the reference, the engine, tiles; and what the machine could do."""
+"""What is compared: the reference, the engine and tiles; and the machine's own limit."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ TILE, OVERLAP = 512, 32
 
 
 def strong_gates(config: FDATConfig, seed: int = 0) -> FDAT:
-    """Random weights of unit gain with strong gates and sharp attention, so that global statistics
-    matter."""
+    """An FDAT with random weights, strong gates and sharp attention: global statistics matter.
+
+    The weights have about unit gain.
+    """
     model = InferenceFDAT(config).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
@@ -56,8 +58,7 @@ def reference_of(model: FDAT) -> SpandrelFDAT:
 def engine_run(
     model: FDAT, image: Tensor, dtype: torch.dtype, keep: bool = True, **options: object
 ) -> Tensor:
-    """The engine's whole output in float32 (float64 for float64), or an empty tensor without
-    ``keep``."""
+    """The engine's output in float32 (float64 for float64); an empty tensor without ``keep``."""
     batch, _, height, width = image.shape
     scale = model.config.scale
     plan = model.exact_engine.plan(
@@ -76,8 +77,10 @@ def engine_run(
 
 
 def tiled(network: nn.Module, image: Tensor, scale: int) -> Tensor:
-    """Tiles of 512 with feathered overlaps of 32, as ComfyUI's own upscale node makes them: not the
-    same result."""
+    """Tiles of 512 with feathered overlaps of 32, as ComfyUI's own upscale node makes them.
+
+    The result differs from that of the whole image.
+    """
     batch, _, height, width = image.shape
     output = torch.zeros(batch, 3, height * scale, width * scale)
     weights = torch.zeros_like(output)
@@ -111,15 +114,15 @@ def tiled(network: nn.Module, image: Tensor, scale: int) -> Tensor:
 
 
 def product_rate(dtype: torch.dtype, clock: Callable[[], float]) -> Callable[[], float]:
-    """Measures FLOP/s of a (8192, 512) x (512, 512) matrix product, as the engine computes its
-    products."""
+    """A function that measures FLOP/s of a (8192, 512) x (512, 512) product as the engine has
+    it."""
     x, product = (
         torch.randn(8, 1024, 512, dtype=dtype),
         Product.of(torch.randn(512, 512, dtype=dtype)),
     )
 
     def measure() -> float:
-        keep_freed_memory()  # or the pages of the result would be part of it
+        keep_freed_memory()  # otherwise clearing the pages of the result would be measured, too
         return (
             2
             * x.numel()
@@ -131,8 +134,10 @@ def product_rate(dtype: torch.dtype, clock: Callable[[], float]) -> Callable[[],
 
 
 def engine_flops(model: FDAT, height: int, width: int) -> int:
-    """Operations of the engine's matrix products, convolutions and attention, counted on the meta
-    device."""
+    """Operations of the engine's matrix products, convolutions and attention.
+
+    Counted on the meta device.
+    """
     plan = model.exact_engine.plan(1, height, width, dtype=torch.float32, device="meta")
     with FlopCounterMode(display=False) as counter:
         model.exact_engine.run(

@@ -33,8 +33,8 @@ from fdat_dense_iso.arch.fdat.network import FDAT
 from fdat_dense_iso.arch.fdat.upsampler import UPSAMPLER_TYPES
 
 MANY_PIXELS = 10_000
-"""Of an input that is compared with the preset's own upsampler only, where none are named: float64
-takes its time."""
+"""Pixels from which on only the preset's own upsampler is compared, unless others are named,
+because float64 is slow."""
 
 
 def clock_of(arguments: argparse.Namespace) -> Callable[[], float]:
@@ -66,8 +66,7 @@ def print_table(rows: list[dict], header: bool) -> None:
 
 
 def speed_case(preset: str, height: int, width: int, arguments: argparse.Namespace) -> dict:
-    """Times of all contestants on one size, their ratios to the engine, and its share of the matrix
-    rate."""
+    """Times of all contestants on one size, ratios to the engine, its share of the matrix rate."""
     dtype = getattr(torch, arguments.dtype)
     model = strong_gates(PRESETS[preset])
     reference, image = reference_of(model), torch.rand(1, 3, height, width)
@@ -108,7 +107,7 @@ def speed_case(preset: str, height: int, width: int, arguments: argparse.Namespa
 
 
 def ratios(seconds: dict[str, float], half: str | None) -> dict[str, float]:
-    """Every contestant's seconds to the engine's; the engine's to its own in half precision."""
+    """Ratios of every contestant's time to the engine's, and of that to half precision's."""
     engine = seconds["engine"]
     row = {
         f"{name}/engine": round(value / engine, 2)
@@ -119,7 +118,7 @@ def ratios(seconds: dict[str, float], half: str | None) -> dict[str, float]:
 
 
 def speed(arguments: argparse.Namespace) -> list[dict]:
-    """Seconds of spandrel's network, the engine, and others on demand."""
+    """Seconds of spandrel's network and the engine, and of the other contestants if asked for."""
     rows = []
     for preset, (height, width) in cases(arguments):
         rows.append(speed_case(preset, height, width, arguments))
@@ -128,8 +127,10 @@ def speed(arguments: argparse.Namespace) -> list[dict]:
 
 
 def exactness(arguments: argparse.Namespace) -> list[dict]:
-    """Largest difference from the network in float64, in the output's units; half precision's PSNR
-    to float32."""
+    """Largest difference from the network in float64, and PSNR of half precision to float32.
+
+    Differences are in the output's units.
+    """
     rows = []
     for preset, (height, width) in cases(arguments):
         usual = (
@@ -143,8 +144,7 @@ def exactness(arguments: argparse.Namespace) -> list[dict]:
 
 
 def exactness_case(preset: str, upsampler: str, height: int, width: int) -> dict:
-    """One preset with one upsampler on one size: differences from the network in float64, PSNR of
-    half precision."""
+    """The row of `exactness` for one preset with one upsampler on one size."""
     scale = 1 if upsampler == "conv" else PRESETS[preset].scale
     model = strong_gates(replace(PRESETS[preset], upsampler_type=upsampler, scale=scale)).double()
     image = torch.rand(
@@ -167,8 +167,10 @@ def exactness_case(preset: str, upsampler: str, height: int, width: int) -> dict
 
 
 def memory_case(preset: str, height: int, width: int, threads: int, options: dict) -> dict:
-    """One measurement in a process of its own: peak above what the model, the image and a small run
-    had taken."""
+    """One measurement; runs in a process of its own.
+
+    The peak is above what the model, the image and a first small run have taken.
+    """
     torch.set_num_threads(threads)
     dtype = getattr(torch, options["dtype"])
     model = strong_gates(replace(PRESETS[preset], scale=options["scale"]))
@@ -187,7 +189,7 @@ def memory_case(preset: str, height: int, width: int, threads: int, options: dic
         seconds = time.perf_counter() - start
     row = {"preset": preset, "size": f"{height}x{width}", "contestant": options["contestant"]}
     row |= {"peak MiB": round(peak / MIB, 1), "seconds": round(seconds, 1)}
-    # the plan does not count what ``write`` keeps
+    # not comparable if the output is kept: the plan does not count what ``write`` keeps
     if options["contestant"] == "engine" and not options["keep"]:
         plan = model.exact_engine.plan(
             1, height, width, dtype=dtype, device="cpu", map_dtype=options["map_dtype"]
@@ -221,7 +223,7 @@ def memory(arguments: argparse.Namespace) -> list[dict]:
 
 
 def growth(arguments: argparse.Namespace) -> list[dict]:
-    """Seconds per megapixel of the engine, against the first size."""
+    """Seconds per megapixel of the engine, and their ratio to those of the first size."""
     dtype = getattr(torch, arguments.dtype)
 
     def runs_of(model: FDAT) -> dict[str, Callable[[], object]]:
@@ -249,7 +251,7 @@ def growth(arguments: argparse.Namespace) -> list[dict]:
 
 
 def parameters(arguments: argparse.Namespace) -> list[dict]:
-    """Trained numbers of the presets at ``--scale``, with their own upsampler."""
+    """Number of parameters of the presets at ``--scale``, with their own upsampler."""
     rows = []
     for preset in arguments.presets:
         with torch.device("meta"):
