@@ -157,7 +157,7 @@ def fold_head(
     layout = torch.channels_last  # as the tokens; else every call would convert the kernel
     trimmed = [
         [
-            kernels[v][h][:, :, slice(*TAPS_INSIDE[v]), slice(*TAPS[h])]
+            kernels[v][h][:, :, slice(*TAPS_INSIDE[v]), slice(*TAPS_INSIDE[h])]
             .to(dtype)
             .contiguous(memory_format=layout)
             for h in range(3)
