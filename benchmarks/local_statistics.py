@@ -32,8 +32,7 @@ def ramp(size: int) -> Tensor:
 
 
 def blend_windows(x: Tensor, window: int, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """Apply ``function`` to overlapping windows (B, h, w, C) of ``x`` (B, H, W, C) and blend
-    them."""
+    """Apply ``function`` to overlapping windows of ``x`` (B, H, W, C), and blend the results."""
     total, weights = torch.zeros_like(x), x.new_zeros(x.shape[1], x.shape[2], 1)
     for top in starts(x.shape[1], window):
         for left in starts(x.shape[2], window):

@@ -150,8 +150,7 @@ def rounding(dtype: torch.dtype, channels: int = 96) -> float:
 
 
 def amplification(algorithm: Algorithm) -> float:
-    """RMS error of the outputs over the direct convolution's, if all products had the same
-    relative error.
+    """RMS error over the direct convolution's, if all products had the same relative error.
 
     In one dimension an output is a sum of products weighted by A^T; B^T and G decide how large they
     are. The variance in one dimension is the RMS in two dimensions. Data and kernels are white

@@ -13,8 +13,7 @@ def command(module: str) -> str:
 
 
 def write_section(page: Path, name: str, text: str) -> None:
-    """Replace what stands between ``<!-- name -->`` and ``<!-- end of name -->`` in a Markdown
-    page.
+    """Replace the text between ``<!-- name -->`` and ``<!-- end of name -->`` in a Markdown page.
 
     Raises:
         ValueError: the page has no such place.

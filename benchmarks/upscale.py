@@ -240,8 +240,7 @@ class EncodedPreview:
 
 
 def measure_preview(mode: str, height: int, width: int) -> dict[str, float | str]:
-    """Number of previews, and their share of this thread's processor time, for the bundled
-    model."""
+    """Number of previews, and their share of this thread's time, with the bundled model."""
     model = load_model(Path(__file__).parent.parent / "models" / "fdat_demo_x2.safetensors")
     preview = EncodedPreview()
     started, started_work = time.perf_counter(), time.thread_time()

@@ -21,8 +21,7 @@ ComfyUI's own node reserves."""
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of tensors that operations made and that are still referenced; keeps the
-    peak.
+    """Counts the bytes of tensors that operations made and that still exist; keeps the peak.
 
     Scratch memory of operators is in no tensor, so an estimate is added for two kinds.
     Convolutions:

@@ -236,8 +236,7 @@ def _read_directory(data: bytes, at: int, layout: _Layout, within: int | None = 
 
 
 def _written_directory(directory: _Directory, layout: _Layout, *, at: int) -> bytes:
-    """The bytes at offset `at`: a directory, then its longer values and the directories below
-    it."""
+    """The bytes at offset `at`: the directory, its longer values, the directories below it."""
     fields = [
         (tag, value)
         for tag, value in sorted(directory.items())
@@ -266,8 +265,7 @@ def _written_directory(directory: _Directory, layout: _Layout, *, at: int) -> by
 
 
 def _reordered(kind: int, data: bytes, layout: _Layout) -> bytes:
-    """Values converted from the file's byte order to little-endian, or back (the same
-    operation)."""
+    """Values converted from the file's byte order to little-endian, or back, which is the same."""
     if layout.order == "<":
         return data
     size = 4 if kind in _RATIONALS else _TYPE_SIZES[kind]

@@ -10,8 +10,7 @@ from ..common.tiling import AxisPlan
 
 
 def axis_weights(plan: AxisPlan, scale: int = 1) -> Tensor:
-    """Weights (tiles, size * scale) float32 along one axis; at every pixel those of all tiles sum
-    to 1.
+    """Weights (tiles, size * scale) float32 along one axis, which sum to 1 at every pixel.
 
     A tile's weight rises linearly over the overlap with the tile before and falls over that with
     the next. At the image's own borders there is no ramp. All weights are divided by their sum,

@@ -30,8 +30,7 @@ class Member:
         return x.transpose(0, 1).contiguous() if self.transposed else x
 
     def add_to(self, total: Tensor, result: Tensor, rows: int = 256) -> None:
-        """Undo the symmetry of ``result`` and add it to ``total`` (H, W, C), in bands of ``rows``
-        rows."""
+        """Undo the symmetry of ``result`` and add it to ``total`` (H, W, C), in bands of rows."""
         result = result.transpose(0, 1) if self.transposed else result
         height = total.shape[0]
         for top in range(0, height, rows):

@@ -1,5 +1,4 @@
-"""Computes the whole-image result by networks that offer it band by band
-(`protocol.ExactEngine`)."""
+"""Computes the whole-image result by networks that offer a `protocol.ExactEngine`."""
 
 from __future__ import annotations
 

@@ -82,8 +82,7 @@ class Runner:
         self.prepare_bytes(self.memory_required(batch, height, width))
 
     def prepare_bytes(self, memory_required: int) -> None:
-        """Put the model on the device in the current precision, with so many bytes free beside
-        it."""
+        """Put the model on the device in the current precision, with so many bytes free."""
         self.ready = self.placement.prepare(self.original, self.dtype, memory_required)
 
     def memory_required(self, batch: int, height: int, width: int) -> int:

@@ -27,8 +27,7 @@ def extend(x: Tensor, dim: int, margin: int, periodic: bool) -> Tensor:
 
 @dataclass(frozen=True)
 class Margins:
-    """Input pixels by which a frame is continued: ``rows`` above and below, ``columns`` beside
-    it."""
+    """Input pixels by which a frame is continued: at top and bottom, and at left and right."""
 
     rows: int
     columns: int

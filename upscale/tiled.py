@@ -173,8 +173,7 @@ class TiledUpscaler:
             self.tick(len(numbers))
 
     def _weigh(self, tile: Tensor, rows: Tensor, columns: Tensor, one: ChannelPass) -> Tensor:
-        """A tile's channels of the pass, times the weights of rows and columns: (h, w, C) on the
-        CPU."""
+        """A tile's channels of the pass, times its weights: (h, w, C) on the CPU."""
 
         def weigh(tile: Tensor) -> Tensor:
             weights = rows.to(tile.device)[:, None] * columns.to(tile.device)

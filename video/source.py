@@ -98,8 +98,7 @@ class VideoSource(Protocol):
         ...
 
     def __iter__(self) -> Iterator[SourceFrame | av.Packet]:
-        """Frames with growing pts, and packets of ``streams``, roughly in the order of their
-        times."""
+        """Frames with growing pts, and packets of ``streams``, roughly in the order of time."""
         ...
 
     def packets(self) -> Iterator[av.Packet]:

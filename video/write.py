@@ -227,8 +227,7 @@ class SegmentEncoder:
         return self._packets(self._close())
 
     def _packets(self, segment: bytes) -> list[tuple[av.Packet, int, int]]:
-        """The packets of an MP4 file, with the numbers of frames that their pts and dts stand
-        for."""
+        """The packets of an MP4 file, with the frame numbers that their pts and dts stand for."""
         with av.open(io.BytesIO(segment)) as container:
             stream = container.streams.video[0]
             assert stream.time_base is not None

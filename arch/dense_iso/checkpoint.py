@@ -135,8 +135,7 @@ def infer_config(state_dict: Mapping[str, Tensor]) -> DenseIsoViTConfig:
 
 
 def check_shapes(config: DenseIsoViTConfig, state_dict: Mapping[str, Tensor]) -> None:
-    """Raise ModelLoadError unless ``state_dict`` has exactly the tensors that ``config``
-    implies."""
+    """Raise ModelLoadError unless ``state_dict`` has exactly the tensors of ``config``."""
     with torch.device("meta"):
         expected = {
             key: tuple(tensor.shape) for key, tensor in DenseIsoViT(config).state_dict().items()

@@ -17,8 +17,7 @@ FEW_TOKENS = 64
 
 
 def prefers_products(tokens: int, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether `attend` is faster by products, for sequences of ``tokens`` tokens in this
-    precision."""
+    """Whether `attend` is faster by products, for so many tokens in this precision."""
     if device.type != "cpu" or dtype == torch.float16 or is_intel():
         return False
     return tokens <= FEW_TOKENS or dtype == torch.bfloat16

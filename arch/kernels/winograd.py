@@ -147,9 +147,8 @@ def convolve(
     down, across = -(-height // tile), -(-width // tile)
     step = max(1, TOKENS // max(1, across * tile**2))  # rows of tiles computed at a time
     together = max(1, step // max(1, down))  # images computed at a time
-    for rows, into in zip(
-        image.permute(0, 2, 3, 1).split(together), result.split(together)
-    ):  # (b, h, w, C)
+    # rows and into are (b, h, w, C)
+    for rows, into in zip(image.permute(0, 2, 3, 1).split(together), result.split(together)):
         # split() gives one empty group for an empty batch
         for top in range(0, down, step) if into.numel() else ():
             # these outputs depend on the padded rows start .. stop + 2

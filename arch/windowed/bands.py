@@ -21,8 +21,7 @@ Place = tuple[tuple[int, int], tuple[int, int]]
 
 
 def cut_places(windows: Tensor, places: Sequence[Place]) -> list[Tensor]:
-    """Cut from each window the output pixels of its place: (N, C, h, w) -> N of (C, rows,
-    columns)."""
+    """Cut from each window the pixels of its place: (N, C, h, w) -> N of (C, rows, columns)."""
     return [
         y[:, slice(*rows), slice(*columns)]
         for y, (rows, columns) in zip(windows, places, strict=True)

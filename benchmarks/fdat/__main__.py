@@ -1,5 +1,4 @@
-"""The exact engine against spandrel's FDAT: speed, exactness, memory, growth; parameters of
-presets.
+"""The exact engine against spandrel's FDAT: speed, exactness, memory, growth with the image.
 
     python -m benchmarks.fdat speed --presets tiny medium --sizes 256x256 --threads 2
     python -m benchmarks.fdat speed --presets tiny --sizes 768x1024 --tiles

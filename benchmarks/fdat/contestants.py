@@ -114,8 +114,7 @@ def tiled(network: nn.Module, image: Tensor, scale: int) -> Tensor:
 
 
 def product_rate(dtype: torch.dtype, clock: Callable[[], float]) -> Callable[[], float]:
-    """A function that measures FLOP/s of a (8192, 512) x (512, 512) product as the engine has
-    it."""
+    """A function that measures FLOP/s of a (8192, 512) x (512, 512) product in the engine's way."""
     x, product = (
         torch.randn(8, 1024, 512, dtype=dtype),
         Product.of(torch.randn(512, 512, dtype=dtype)),

@@ -270,8 +270,10 @@ def _exists(variant: int, offset: int) -> bool:
 
 
 def _before_convolution(kernel: Tensor, weight: Tensor) -> Tensor:
-    """Compose a convolution (m, c, k, k) with a kernel (o, m, s, s) after it: (o, c, SIDE,
-    SIDE)."""
+    """Compose a convolution (m, c, k, k) with a kernel (o, m, s, s) after it.
+
+    Returns (o, c, SIDE, SIDE).
+    """
     side, k = kernel.shape[-1], weight.shape[-1]
     margin = (SIDE - (side + k - 1)) // 2
     products = torch.einsum("omyx,mcuv->yxocuv", kernel, weight)

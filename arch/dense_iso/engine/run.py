@@ -171,8 +171,9 @@ class InferenceDenseIsoViT(DenseIsoViT):
         return torch.stack(parts) if parts else self.skip(x)[:, :, slice(*rows), slice(*columns)]
 
     def parts(self, x: Tensor, places: Sequence[Place]) -> list[Tensor]:
-        """Compute a part of the output of each window: (B, 3, window, window) -> B of (3, rows,
-        columns).
+        """Compute a part of the output of each window.
+
+        (B, 3, window, window) -> B of (3, rows, columns)
 
         Args:
             x: windows, as for `DenseIsoViT.forward`.
@@ -292,8 +293,7 @@ class InferenceDenseIsoViT(DenseIsoViT):
         return x, covered
 
     def _banded_from(self, folded: FoldedHead | None) -> int:
-        """Index of the first layer that runs in bands: the last unfolded one with a
-        PixelShuffle."""
+        """Index of the first layer that runs in bands: the last unfolded one that shuffles."""
         steps = len(self.config.head) if folded is None else folded.start
         shuffling = [i for i in range(steps) if self.config.head[i].shuffle > 1]
         return shuffling[-1] if folded is None and shuffling else len(self.config.head)
@@ -363,8 +363,7 @@ def _weights_changed(network: InferenceDenseIsoViT, _: object) -> None:
 
 
 def _shifted(span: Span, covered: Span) -> slice:
-    """The cells ``span`` as a slice of a tensor that begins at the first of the ``covered``
-    cells."""
+    """The cells ``span`` as a slice of a tensor that holds the ``covered`` cells."""
     return slice(span[0] - covered[0], span[1] - covered[0])
 
 

@@ -77,8 +77,10 @@ class Seam:
         self.kept: Tensor | None = None  # the last two rows so far, or the only one
 
     def pieces(self, rows: Tensor, last: bool) -> list[tuple[Tensor, bool, bool]]:
-        """Take the next rows (h, W, C), possibly none; return pieces ``(rows, top, bottom)`` for
-        `convolve_band`."""
+        """Take the next rows (h, W, C), possibly none; return pieces for `convolve_band`.
+
+        Each piece is ``(rows, top, bottom)``.
+        """
         above = self.kept
         if above is None:
             self.kept = rows[-2:].clone()

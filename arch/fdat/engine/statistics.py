@@ -152,8 +152,7 @@ class NoStatistic(Statistic):
 
 
 def statistic_of(block: SpatialWeights | ChannelWeights | None) -> Statistic:
-    """A new statistic for a block, not yet fed; for None (no block follows) one that does
-    nothing."""
+    """A new statistic for a block; for None, where no block follows, one that does nothing."""
     if block is None:
         return NoStatistic()
     return GateStatistic(block) if isinstance(block, SpatialWeights) else GramStatistic(block)

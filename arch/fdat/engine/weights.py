@@ -165,8 +165,10 @@ class Weights:
 
 
 def pad_heads(weight: Tensor, heads: int) -> Tensor:
-    """Pad every head with zeros to a multiple of `HEAD_MULTIPLE`: (..., heads * c, C) -> (..., P,
-    C)."""
+    """Pad every head with zeros to a multiple of `HEAD_MULTIPLE`.
+
+    (..., heads * c, C) -> (..., P, C)
+    """
     split = weight.unflatten(-2, (heads, -1))
     return F.pad(split, (0, 0, 0, -split.shape[-2] % HEAD_MULTIPLE)).flatten(-3, -2)
 
@@ -262,8 +264,7 @@ _packed: WeakKeyDictionary[FDAT, dict[tuple[torch.dtype, torch.device], tuple[ob
 
 
 def packed_weights(model: FDAT, dtype: torch.dtype, device: torch.device) -> Weights:
-    """The model's weights for a run, packed again only after they were moved, replaced or
-    changed."""
+    """The model's weights for a run; packed again only if they were moved, replaced or changed."""
     state = fingerprint([*model.parameters(), *model.buffers()])
     by_target = _packed.setdefault(model, {})
     known = by_target.get((dtype, device))
