@@ -117,7 +117,7 @@ def _read_pickled(path: Path) -> Any:
             f"{path.name}: refused, because it {reason}. Nothing in it was run. If you trust its source, convert it to "
             ".safetensors with the program that made it"
         ) from error
-    except Exception as error:  # a damaged pickle can raise almost any of them
+    except Exception as error:  # a damaged pickle can raise almost any exception
         if "TorchScript" in str(error):
             raise ModelLoadError(
                 f"{path.name}: TorchScript archives hold code and are not loaded; save its state_dict() as .safetensors"

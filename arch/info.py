@@ -54,7 +54,7 @@ def describe(descriptor: ModelBase) -> str:
             assumed in an attribute ``assumptions`` (strings).
 
     Raises:
-        ValueError: it is no spandrel descriptor.
+        ValueError: ``descriptor`` is not a spandrel descriptor.
     """
     if not isinstance(descriptor, ModelBase):
         raise ValueError(

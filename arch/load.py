@@ -99,7 +99,8 @@ def _load(
     try:
         sidecar = {} if isinstance(source, Mapping) else read_sidecar(source)
     except ModelLoadError as error:
-        # raised only if this is a Dense-Iso-ViT: beside others the file is not one of ours
+        # raised below only if this is a Dense-Iso-ViT: other models may have a JSON file of any
+        # kind
         unreadable = error
     known = {name: value for name, value in options.items() if name in OPTIONS}
     refused = refusal(content, options=known, sidecar=sidecar, metadata=metadata)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def reflect(x: Tensor, dim: int, before: int, after: int) -> Tensor:
-    """Continue ``x`` along ``dim`` by so many elements at both ends; the border is not repeated.
+    """Continue ``x`` along ``dim`` by ``before`` and ``after`` elements; borders are not repeated.
 
     Where more is needed than ``x`` has, it is reflected back and forth. A single element is
     repeated.

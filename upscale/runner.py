@@ -94,7 +94,7 @@ class Runner:
         model = self.original
         pixels = batch * height * width
         result = pixels * model.output_channels * model.scale**2 * 4
-        # the tile, the weighted tile, the weights
+        # the result, the weighted result, and the weights
         blending = 2 * result + pixels * model.scale**2 * 4
         padding = model.size_requirements.get_padding(width, height)
         shape = batch, model.input_channels, height + padding[1], width + padding[0]

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 MAX_PIXELS = 200_000_000
 """Largest frame that is decoded if the caller does not say otherwise."""
 _UNKNOWN_RATE = Fraction(25)
-_TAIL = 1  # second by which other streams may lag behind the video
+_TAIL = 1  # seconds by which other streams may lag behind the video
 _LEAST_MISSING = 0.5  # seconds missing at the end: fewer may be rounding in the header
 _SAMPLE = 2**20  # bytes at the beginning and at the end by which a file is identified
 _HDR = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "DOVI_METADATA")

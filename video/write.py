@@ -54,7 +54,7 @@ _CODECS = {
         crf=20,
         worst_crf=51,
         options={"x265-params": "log-level=error"},
-        least_side=64,  # it writes beyond its memory for pictures of fewer than about 50 pixels
+        least_side=64,  # it writes beyond its memory for pictures with sides below about 50 pixels
     ),
     "av1": Codec(encoder="libsvtav1", crf=25, worst_crf=63, options={"preset": "6"}),
     "vp9": Codec(

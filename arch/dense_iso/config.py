@@ -77,7 +77,7 @@ def pixel_shuffle_head(
 
 
 def default_heads(dims: tuple[int, ...]) -> tuple[int, ...]:
-    """Attention heads of every stage, for checkpoints that don't tell them.
+    """Number of attention heads of every stage, if nothing else determines it.
 
     As published for published widths, else so many that the width of a head is nearest to 32.
     """

@@ -77,7 +77,7 @@ class Windowing:
                 but count as zeros.
 
         Raises:
-            ValueError: ``x`` is no batch of images with pixels.
+            ValueError: ``x`` is not a batch of images, or has an empty side.
         """
         if x.ndim != 4 or 0 in x.shape:
             raise ValueError(

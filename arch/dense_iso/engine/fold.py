@@ -206,7 +206,7 @@ def _compose(
         Kernels (RGB * factor**2, C, SIDE, SIDE) and biases (RGB * factor**2,), by variant.
     """
     first = convolutions[0].weight
-    dtype = torch.promote_types(first.dtype, torch.float32)  # half precision only at the very end
+    dtype = torch.promote_types(first.dtype, torch.float32)  # rounded to half precision at the end
     identity = torch.eye(RGB, dtype=dtype, device=first.device)[:, :, None, None]
     kernels = [[identity] * 3 for _ in range(3)]
     biases = [[first.new_zeros(RGB, dtype=dtype)] * 3 for _ in range(3)]

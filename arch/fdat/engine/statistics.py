@@ -34,7 +34,7 @@ from ...kernels.products import AddedProduct, Product
 from .rows import Seam, gelu_depthwise_band
 from .weights import ChannelWeights, SpatialWeights, residual_dtype
 
-NORMALIZE_EPS = 1e-12  # of F.normalize
+NORMALIZE_EPS = 1e-12  # the default of F.normalize
 
 
 @dataclass(frozen=True)

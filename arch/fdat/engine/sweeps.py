@@ -50,7 +50,7 @@ def window_attention(
 def add_window_attention_(
     y: Tensor, block: SpatialWeights, folded: SpatialMap, normed: Tensor
 ) -> None:
-    """y (h, W, C) += attention(``normed``, likewise), some windows at a time."""
+    """y (h, W, C) += attention(``normed``), of the same shape, some windows at a time."""
     size, (height, width, _) = block.window, y.shape
     down, across = attention_tile(height, width, size, normed.dtype, y.device)
     bias = block.bias_of_windows(-(-down // size) * -(-across // size))

@@ -275,7 +275,7 @@ def packed_weights(model: FDAT, dtype: torch.dtype, device: torch.device) -> Wei
 
 
 def forget_packed(model: FDAT) -> None:
-    """Drop the packed weights of a model, so that its next run packs them anew.
+    """Drop the packed weights of a model, so that its next run packs them again.
 
     For changes of the weights that their fingerprint does not show.
     """
