@@ -30,9 +30,9 @@ PREFERRED_TOKENS = {"cpu": 2**15, "cuda": 2**18}
 starting an operator small in comparison."""
 
 PREFERRED_VALUES = 11 * 2**18
-"""Values in the largest tensor of a band on a CPU, 11 MiB in float32: blocks of this size stay in
-the heap when they are freed (see kernels/heap.py). Larger ones go back to the system, which clears
-their pages at every allocation; that takes as long as all the rest."""
+"""Values in the largest tensor of a band on a CPU, 11 MiB in float32: the heap keeps blocks of this
+size when they are freed (see kernels/heap.py). What it does not keep goes back to the system, which
+clears the pages at every allocation; that takes as long as all the rest."""
 
 HEAP_SHARE = 0.5
 """Memory that a process's heap holds beside the live tensors of a band, as a share of them: freed
