@@ -16,42 +16,39 @@ from ..checkpoint import check_shapes, described_tensors, infer_config, without_
 from ..config import DenseIsoViTConfig
 from ..meta import META_KEY
 from .answers import complete, override
-from .beside import match_stored, network_beside_others
-from .evidence import AmbiguousCheckpointError
-from .layers import Checkpoint, Notes, read_checkpoint
-from .match import Asked, Match
+from .evidence import AmbiguousCheckpointError, NoResemblanceError
+from .layers import Notes, check_size, clipped, read_layers
+from .match import Match, match
 from .options import Answers, settle
 
 logger = logging.getLogger(__name__)
 
+CONTAINERS = (  # the first that is there wins, so averaged weights come before plain ones
+    "params_ema", "params-ema", "ema_state_dict", "model_ema", "ema_model", "ema", "state_dict_ema",
+    "model_state_dict", "state_dict", "params", "model", "net_g_ema", "net_g", "generator", "net", "network", "weights",
+)  # fmt: skip
+FEWEST_TENSORS = 12
+MOST_CONTAINERS = 8  # that are searched one after the other
+MOST_MODULES = 200  # blocks and what is beside them, in own naming
+
 
 @dataclasses.dataclass(frozen=True)
 class Recognised:
-    """A checkpoint in this project's terms.
-
-    Attributes:
-        config: the complete configuration.
-        weights: tensors in this project's naming, float32.
-        found: (role, names in the file), one entry per kind of layer; empty where the names are
-            this project's.
-        settled: (name, value, source) of everything that tensors can't tell and that matters for
-            this network.
-        notes: on which grounds equal shapes were told apart.
-    """
+    """A checkpoint in this project's terms and naming, float32."""
 
     config: DenseIsoViTConfig
     weights: dict[str, Tensor]
-    found: list[tuple[str, str]]
-    settled: list[tuple[str, Any, str]]
-    notes: Notes
+    found: list[tuple[str, str]]  # (role, names in the file); empty in own naming
+    settled: list[tuple[str, Any, str]]  # (name, value, source) of what tensors can't tell
+    notes: Notes  # on which grounds equal shapes were told apart
 
     def remarks(self) -> list[str]:
         """Everything that was not certain, for tags and log."""
-        remarks = [
-            f"assumed {name}={_text(value)}"
-            for name, value, source in self.settled
-            if source == "default"
-        ]
+        remarks = []
+        for name, value, source in self.settled:
+            if source == "default":
+                items = value if isinstance(value, tuple | list) else [value]
+                remarks.append(f"assumed {name}={','.join(map(str, items))}")
         remarks += [f"by file order: {what}" for what in sorted(self.notes.by_file_order)]
         remarks += [f"guessed: {what}" for what in sorted(self.notes.guessed)]
         return remarks + self.notes.chosen
@@ -64,11 +61,8 @@ def recognise(
     sidecar: Mapping[str, Any] | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> Recognised:
-    """Find a Dense-Iso-ViT in a state dict of any spelling.
-
-    Args:
-        state_dict: tensors by name, or dictionaries around them.
-        options, sidecar, metadata: see `options.settle`.
+    """Find a Dense-Iso-ViT in a state dict of any spelling, or in dictionaries around one; for the
+    sources of answers see `options.settle`.
 
     Raises:
         NotDenseIsoViTError: it is not this network; the message says what did not fit.
@@ -76,85 +70,49 @@ def recognise(
         ModelLoadError: an option is impossible or a weight is not finite.
     """
     answers = settle(options, sidecar, metadata)
-    described = described_tensors(state_dict)
-    if described is not None:
-        config, settled = override(infer_config(described), answers)
-        del described[META_KEY]
-        weights = {name: tensor.detach().to(torch.float32) for name, tensor in described.items()}
-        check_shapes(config, weights)
-        _check_finite(weights)
-        return Recognised(config, weights, [], settled, Notes())
-    found = _match(state_dict, answers)
-    quantised = [
-        f"{name} ({tensor.dtype})"
-        for name, tensor in found.weights.items()
-        if not tensor.is_floating_point()
-    ]
-    if quantised:
-        raise ModelLoadError(
-            f"weights are quantised or packed: {quantised[:3]}; floating-point ones were expected"
-        )
+    if (described := described_tensors(state_dict)) is None:
+        found = _match(state_dict, answers)
+    else:
+        own = {name: tensor for name, tensor in described.items() if name != META_KEY}
+        found = Match(infer_config(described), own, [], Notes())
+    if types := {n: e.dtype for n, e in found.weights.items() if not e.is_floating_point()}:
+        raise ModelLoadError(f"weights are quantised or packed, not floating-point: {types}"[:300])
     weights = {name: tensor.detach().to(torch.float32) for name, tensor in found.weights.items()}
-    config, settled = complete(found, answers, weights)
+    if described is None:
+        config, settled = complete(found, answers, weights)
+    else:
+        config, settled = override(found.config, answers)
     for name in ("window", "depths"):  # what names and shapes told
         if not answers.assumed(name) and answers[name] != getattr(config, name):
-            raise ModelLoadError(
-                f"{answers.sources[name]} {name}={answers[name]} contradicts the tensors, which say "
-                f"{getattr(config, name)}; leave it out"
-            )
+            what = f"{answers.sources[name]} {name}={answers[name]} contradicts the tensors"
+            raise ModelLoadError(f"{what}, which say {getattr(config, name)}; leave it out")
     check_shapes(config, weights)
-    _check_finite(weights)
+    for name, tensor in weights.items():
+        if not tensor.is_meta and not tensor.isfinite().all():
+            raise ModelLoadError(f"{name} is not finite (NaN or infinite); the file is damaged")
     return Recognised(config, weights, found.found, settled, found.notes)
-
-
-def _check_finite(weights: Mapping[str, Tensor]) -> None:
-    broken = [
-        name
-        for name, tensor in weights.items()
-        if not tensor.is_meta and not tensor.isfinite().all()
-    ]
-    if broken:
-        raise ModelLoadError(
-            f"weights are not finite (NaN or infinite) in {broken[:3]}; the file is damaged"
-        )
 
 
 def refusal(
     state_dict: Mapping[str, Any], **sources: Mapping[str, Any] | None
 ) -> ModelLoadError | None:
-    """Why `recognise` would not take this for a Dense-Iso-ViT; None where it is one, ambiguous ones
-    included.
-
-    One that is refused for what the sources say alone is one: `recognise` then tells what is wrong
-    with them.
-
-    Args:
-        state_dict: as for `recognise`.
-        sources: its options, sidecar and metadata.
-    """
-    refused = _refusal(state_dict, sources)
-    return (
-        None
-        if refused is None or (any(sources.values()) and _refusal(state_dict, {}) is None)
-        else refused
-    )
-
-
-def _refusal(
-    state_dict: Mapping[str, Any], sources: Mapping[str, Mapping[str, Any] | None]
-) -> ModelLoadError | None:
-    try:
-        if described_tensors(state_dict) is not None:  # whatever is wrong with it, it says so itself
+    """Why `recognise`, given the same, would not take this for a Dense-Iso-ViT; None where it is
+    one, also an ambiguous one, or one refused for what the sources say: `recognise` then tells what
+    is wrong with them."""
+    refused = None
+    for given in (sources, {}) if any(sources.values()) else ({},):
+        try:
+            if described_tensors(state_dict) is None:  # else it says itself what is wrong with it
+                _match(state_dict, settle(**given))
+        except AmbiguousCheckpointError:
             return None
-        found = _match(state_dict, settle(**sources))
-        check_shapes(DenseIsoViTConfig(**found.fields), found.weights)
-    except AmbiguousCheckpointError:
-        return None
-    except ModelLoadError as error:
-        return error
-    except Exception as error:  # a detector answers, whatever it is given
-        return ModelLoadError(f"{type(error).__name__}: {error}")
-    return None
+        except ModelLoadError as error:
+            refused = refused or error
+        except Exception as error:  # a detector answers, whatever it is given
+            refused = refused or ModelLoadError(f"{type(error).__name__}: {error}")
+        else:
+            return None
+    return refused
 
 
 def is_dense_iso_vit(state_dict: Mapping[str, Any]) -> bool:
@@ -163,48 +121,71 @@ def is_dense_iso_vit(state_dict: Mapping[str, Any]) -> bool:
 
 
 def report(recognised: Recognised) -> None:
-    """Write what was assumed to the log: a warning where a role was guessed, else a line of
-    information."""
-    remarks = recognised.remarks()
-    if remarks:
+    """Write what was assumed to the log: a warning where a role was guessed, else information."""
+    if remarks := recognised.remarks():
         doubtful = recognised.notes.guessed or recognised.notes.by_file_order
-        logger.log(
-            logging.WARNING if doubtful else logging.INFO,
-            "Dense-Iso-ViT: %s. Options, a sidecar JSON or metadata can say otherwise.",
-            "; ".join(remarks),
-        )
+        level = logging.WARNING if doubtful else logging.INFO
+        text = "Dense-Iso-ViT: %s. Options, a sidecar JSON or metadata can say otherwise."
+        logger.log(level, text, "; ".join(remarks))
 
 
 def _match(state_dict: Mapping[str, Any], answers: Answers) -> Match:
-    notes = Notes()
     named = isinstance(state_dict, Mapping) and all(isinstance(key, str) for key in state_dict)
     if named and all(isinstance(value, Tensor) for value in state_dict.values()):
         try:
-            config = infer_config(state_dict)
+            check_size(state_dict)
+            own = without_wrapper(state_dict)
+            if len({tuple(key.split(".", 4)[:4]) for key in own}) <= MOST_MODULES:
+                return Match(infer_config(own), own, [], Notes())
         except ModelLoadError:
             pass
-        else:
-            fields = {
-                field.name: getattr(config, field.name) for field in dataclasses.fields(config)
-            }
-            if not config.position_embedding:
-                del fields["window"]
-            return Match(fields, without_wrapper(state_dict), [], notes)
-    asked = Asked(**{field.name: answers[field.name] for field in dataclasses.fields(Asked)})
-
-    def read(container: str | None, prefix: str | None, notes: Notes) -> Match:
-        checkpoint = read_checkpoint(state_dict, notes, container=container, prefix=prefix)
-        if answers["order"] != "auto":
-            checkpoint = Checkpoint(checkpoint.layers, answers["order"] == "file")
-        return match_stored(checkpoint, notes, asked)
-
-    try:
-        return read(answers["container"], answers["prefix"], notes)
-    except ModelLoadError as refused:
-        if answers["prefix"] is not None or isinstance(refused, AmbiguousCheckpointError):
+    found = _state_dicts(state_dict)
+    names, wanted = list(found)[:MOST_CONTAINERS], answers["container"]
+    if wanted is not None:
+        names = sorted((n for n in found if wanted in (n, n.split("/")[-1])), key=len)[:1]
+        if not names:
+            raise ModelLoadError(f"no container {wanted!r}; there are {sorted(found)[:20]}")
+    refused: list[ModelLoadError] = []
+    for name in names:
+        notes = Notes()
+        if len(found) > 1:
+            others = ", ".join(sorted(set(found) - {name})[:6])
+            notes.chosen.append(f"weights of {name!r} taken, not of {others} (option container)")
+        try:
+            if not any(t.shape[1:] == (1, 3, 3) for t in found[name].values()):
+                raise NoResemblanceError("no depthwise 3x3 convolution, so no GDFN")
+            layers, in_order = read_layers(found[name], notes, answers["prefix"])
+            return match(layers, in_order, notes, answers["depths"])
+        except AmbiguousCheckpointError:
             raise
-        return network_beside_others(state_dict, answers["container"], read, refused)
+        except ModelLoadError as error:
+            refused.append(error)
+    raise refused[0]
 
 
-def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+def _state_dicts(source: Mapping) -> dict[str, dict[str, Tensor]]:
+    found: dict[str, dict[str, Tensor]] = {}
+
+    def search(mapping: Mapping, name: str, depth: int) -> None:
+        tensors = {k: v for k, v in mapping.items() if isinstance(k, str) and isinstance(v, Tensor)}
+        if len(tensors) >= FEWEST_TENSORS:
+            found[name] = tensors
+        elif depth < 4:
+            for key, value in mapping.items():
+                if isinstance(key, str) and isinstance(value, Mapping):
+                    search(value, f"{name}/{key}" if name else key, depth + 1)
+
+    if isinstance(source, Mapping):
+        search(source, "", 0)
+    if not found:
+        top = (
+            [clipped(str(key)) for key in [*source][:8]] if isinstance(source, Mapping) else source
+        )
+        what = f"no dictionary with at least {FEWEST_TENSORS} named tensors"
+        raise ModelLoadError(f"{what}; top level: {top!s:.400}")
+
+    def preference(name: str) -> int:
+        known = [CONTAINERS.index(part) for part in name.split("/") if part in CONTAINERS]
+        return min(known, default=len(CONTAINERS))
+
+    return {name: found[name] for name in sorted(found, key=preference)}

@@ -15,6 +15,7 @@ from torch import nn
 from tests.helpers.dense_iso_variants.parts import (
     LN,
     ReadmeGDFN,
+    TimmAttention,
     bilinear,
     depthwise,
     softmax_attention,
@@ -146,6 +147,10 @@ class ListOfThree(nn.Module):
         return self.fc(softmax_attention(*[linear(t) for linear in self.linears], 2))
 
 
+def two_heads(c):
+    return TimmAttention(c, 2)
+
+
 def with_attention(attention):
     return Net(lambda c: Block(c, attention), one_shuffle())
 
@@ -154,7 +159,7 @@ def with_attention(attention):
 # norm
 class ScaledBlock(Block):
     def __init__(self, c):
-        super().__init__(c, ListOfThree)
+        super().__init__(c, two_heads)
         self.beta, self.gamma = (
             nn.Parameter(torch.zeros(1, c, 1, 1)),
             nn.Parameter(torch.zeros(1, c, 1, 1)),
@@ -169,7 +174,7 @@ class ScaledBlock(Block):
 # its tensors twice
 class TwiceRegistered(Net):
     def __init__(self):
-        super().__init__(lambda c: Block(c, ListOfThree), one_shuffle())
+        super().__init__(lambda c: Block(c, two_heads), one_shuffle())
         self.stages = nn.ModuleList([self.level1, self.level2])
 
 
@@ -201,7 +206,7 @@ class LastFirst(nn.Module):
         self.head[0] = nn.Conv2d(24, 8, 1)
         self.project_b, self.project_a = nn.Linear(8, 8), nn.Linear(8, 8)
         for name in ("third", "second", "first"):
-            setattr(self, name + "_stage", nn.ModuleList([Block(8, ListOfThree)]))
+            setattr(self, name + "_stage", nn.ModuleList([Block(8, two_heads)]))
         self.pos = nn.Parameter(torch.randn(1, 16, 8))
         self.to_patches = nn.Conv2d(3, 8, 4, 4)
 
@@ -230,7 +235,7 @@ class GateUpDown(nn.Module):
 
 class GateUpDownBlock(Block):
     def __init__(self, c):
-        super().__init__(c, ListOfThree)
+        super().__init__(c, two_heads)
         self.ffn = GateUpDown(c)
 
 
