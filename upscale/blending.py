@@ -1,20 +1,29 @@
-"""Weights that blend overlapping tiles into one picture: a partition of unity of 1D ramps."""
+"""Puts overlapping tiles together: copied where a tile is alone, weighted where tiles overlap."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from ..common.ramps import ramp
-from ..common.tiling import AxisPlan
+from ..common.tiling import AxisPlan, TileGrid
+from .channels import ChannelPass
+from .placement import is_out_of_memory
+
+ALONE, BEFORE, AFTER = "alone", "before", "after"
+"""What a part of a tile shares its pixels with: nothing, the tile before it, or the one after."""
 
 
 def axis_weights(plan: AxisPlan, scale: int = 1) -> Tensor:
-    """Weights (tiles, size * scale) float32 along one axis, which sum to 1 at every pixel.
+    """Weights (tiles, size * scale) float32 along one axis; at every pixel they sum to 1.
 
     A tile's weight rises linearly over the overlap with the tile before and falls over that with
-    the next. At the image's own borders there is no ramp. All weights are divided by their sum,
-    which differs from 1 only where more than two tiles overlap.
+    the next. At the image's own borders there is no ramp. Where more than two tiles overlap, the
+    weights are divided by their sum.
     """
     size = plan.size * scale
     weights = torch.ones(len(plan.starts), size, dtype=torch.float64)
@@ -30,3 +39,87 @@ def axis_weights(plan: AxisPlan, scale: int = 1) -> Tensor:
     for start, weight in zip(starts, weights):
         weight /= total[start : start + size]
     return weights.float()
+
+
+def axis_parts(plan: AxisPlan, scale: int) -> list[list[tuple[slice, str]]] | None:
+    """For every tile its parts along one axis, in output pixels, and with whom each is shared.
+
+    None where a pixel lies in more than two tiles.
+    """
+    if any(following < start + plan.size for start, following in zip(plan.starts, plan.starts[2:])):
+        return None
+    size, overlaps = plan.size * scale, [0, *(o * scale for o in plan.overlaps), 0]
+    parts = []
+    for before, after in pairwise(overlaps):
+        cuts = (slice(0, before), BEFORE), (slice(before, size - after), ALONE)
+        cuts = (*cuts, (slice(size - after, size), AFTER))
+        parts.append([(span, kind) for span, kind in cuts if span.start < span.stop])
+    return parts
+
+
+def again_if_out_of_memory(work: Callable[[], Tensor]) -> Tensor:
+    """``work()``; if main memory runs out in it, once more, because other threads may give some back.
+
+    Work that changes nothing can be done twice.
+    """
+    try:
+        return work()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    return work()
+
+
+def _weigh(piece: Tensor, weights: Tensor) -> Tensor:
+    """A part of a tile (h, w, C), clamped and times its weights (h, w)."""
+    return piece.clamp(0, 1).mul_(weights[..., None])
+
+
+class Canvas:
+    """One pass's picture, to which tiles are added in any order of rows, from left to right.
+
+    Args:
+        into: (H * scale, W * scale, channels of the pass) float32 on the CPU.
+        grid: the tiles, in input pixels.
+        scale: output size / input size.
+        one: the pass.
+        complete: every tile of the grid will be added, row by row. Then no pixel of ``into`` is
+            touched that a tile does not need: most are written once, and none is cleared before.
+    """
+
+    def __init__(
+        self, into: Tensor, grid: TileGrid, scale: int, one: ChannelPass, *, complete: bool
+    ) -> None:
+        self.into, self.grid, self.scale, self.one = into, grid, scale, one
+        self.row_weights = axis_weights(grid.rows, scale)
+        self.column_weights = axis_weights(grid.columns, scale)
+        rows, columns = axis_parts(grid.rows, scale), axis_parts(grid.columns, scale)
+        self.sums = not complete or rows is None or columns is None
+        if self.sums:
+            rows = [[(slice(None), BEFORE)]] * len(grid.rows.starts)
+            columns = [[(slice(None), BEFORE)]] * len(grid.columns.starts)
+        self.rows, self.columns = rows, columns
+
+    def begin(self) -> None:
+        """Clear what tiles will be summed in; called before the first one."""
+        if self.sums:
+            self.into.zero_()
+
+    def add(self, number: int, tile: Tensor) -> tuple[slice, slice]:
+        """Add a tile (Cout, h, w) on the CPU, and return its place in ``into``."""
+        row, column = self.grid.index(number)
+        place = self.grid.window(number, self.scale)
+        target, source = self.into[place], self.one.collect(tile).permute(1, 2, 0)
+        for rows, above in self.rows[row]:
+            for columns, left in self.columns[column]:
+                into, piece = target[rows, columns], source[rows, columns]
+                if above == left == ALONE:
+                    torch.clamp(piece, 0, 1, out=into)
+                    continue
+                weights = self.row_weights[row][rows, None] * self.column_weights[column][columns]
+                weighted = again_if_out_of_memory(partial(_weigh, piece, weights))
+                if BEFORE in (above, left):  # another tile has been there
+                    into += weighted
+                else:
+                    into.copy_(weighted)
+        return place

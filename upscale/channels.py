@@ -46,7 +46,7 @@ class ChannelPass:
     def collect(self, output: Tensor) -> Tensor:
         """Model output (..., Cout, h, w) -> (..., len(target), h, w)."""
         if self.average:
-            return output[..., :3, :, :].mean(-3, keepdim=True)
+            return output[..., :3, :, :].clamp(0, 1).mean(-3, keepdim=True)
         return output[..., : len(self.target), :, :]
 
 

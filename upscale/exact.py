@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from .channels import ChannelPass, Mark
+from .pipeline import HostWork
 from .protocol import ExactEngine, ExactPlan
-from .runner import OutOfMemoryError, Runner, first_line, not_finite
+from .runner import OutOfMemoryError, Runner, all_finite, first_line, not_finite
 
 logger = logging.getLogger(__name__)
+
+
+def bring_home(rows: Tensor, one: ChannelPass, into: Tensor) -> None:
+    """Write finished rows (Cout, h, w), on any device, to ``into`` (h, w, C) on the CPU, clamped."""
+    part = one.collect(rows.to("cpu").float())
+    torch.clamp(part.permute(1, 2, 0), 0, 1, out=into)
 
 
 class ExactUpscaler:
@@ -21,8 +29,9 @@ class ExactUpscaler:
     After running out of memory the plan is replaced by a smaller one.
     """
 
-    def __init__(self, runner: Runner, tick: Callable[[int], None]) -> None:
+    def __init__(self, runner: Runner, tick: Callable[[int], None], work: HostWork) -> None:
         self.runner = runner
+        self.work = work
         self.tick = tick
         self._plans: dict[tuple[int, int], ExactPlan] = {}
         self._steps: dict[tuple[int, int], int] = {}
@@ -102,11 +111,10 @@ class ExactUpscaler:
         steps = self._steps[plane.shape[-2], plane.shape[-1]]
 
         def write(top: int, rows: Tensor) -> None:
-            finite.append(rows.isfinite().all())
-            part = one.collect(rows[0].float().clamp_(0, 1))
-            into[top : top + part.shape[-2]] = part.permute(1, 2, 0).to("cpu")
-            if mark:
-                mark(slice(top, top + part.shape[-2]), slice(0, into.shape[1]))
+            finite.append(all_finite(rows))
+            place = slice(top, top + rows.shape[2]), slice(0, into.shape[1])
+            marked = (lambda _: mark(*place)) if mark else None
+            self.work.do(partial(bring_home, rows[0], one, into[place]), marked)
 
         self._engine().run(
             plane[None],

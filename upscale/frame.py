@@ -19,6 +19,7 @@ from .colour import fix_colour_
 from .ensemble import members
 from .mask import Region, blend_
 from .options import Options
+from .pipeline import HostWork
 from .preview import Growth, Monitor
 from .resize import enlarged_bands, resize
 from .seamless import Margins
@@ -98,10 +99,12 @@ class FrameUpscaler:
         region: Region | None,
         into: Tensor,
         monitor: Monitor,
+        work: HostWork,
     ) -> None:
         """Upscale a frame (H, W, C) into ``into`` (*size, C) of any dtype on any device.
 
-        ``engine``: None where the region of every frame is empty.
+        ``engine``: None where the region of every frame is empty. When this returns, the last of the
+        work in main memory may still wait in ``work``.
         """
         frame = frame.to("cpu", torch.float32)
         channels = frame.shape[-1]
@@ -114,36 +117,55 @@ class FrameUpscaler:
         canvas = into if in_place else self._buffer("canvas", self.height, self.width, channels)
 
         if engine is None or (region and region.empty):
-            self._enlarge(source, canvas, modelled)
+            work.do(partial(self._enlarge, source, canvas, modelled), lambda _: monitor.tick(1))
             monitor.growth = None
-            monitor.tick(1)
+            upscaled = False
         else:
             if monitor.preview:
+                work.drain()
                 canvas.zero_()
                 monitor.growth = Growth(
                     canvas, source, self.margins, region.touched if region else None
                 )
-            self._model(
-                engine, source, region, canvas, self._passes(channels, transparent), monitor.growth
+            passes = self._passes(channels, transparent)
+            self._model(engine, source, region, canvas, passes, monitor.growth, work)
+            upscaled = True
+        finish = partial(self._finish, frame, source, canvas, region if upscaled else None, into)
+        work.do(partial(finish, premultiplied=premultiplied, corrected=upscaled))
+
+    def _finish(
+        self,
+        frame: Tensor,
+        source: Tensor,
+        canvas: Tensor,
+        region: Region | None,
+        into: Tensor,
+        *,
+        premultiplied: bool,
+        corrected: bool,
+    ) -> None:
+        """From the model's result in ``canvas`` to the frame's in ``into``."""
+        channels = frame.shape[-1]
+        colours = slice(0, min(channels, 3))
+        modelled = slice(0, channels) if premultiplied else colours
+        if corrected and self.options.colour_fix != "none":
+            known = region.weights > 0 if region else None
+            fix_colour_(
+                canvas[..., colours],
+                source[..., colours],
+                self.options.colour_fix,
+                known,
+                self.margins,
             )
-            if self.options.colour_fix != "none":
-                known = region.weights > 0 if region else None
-                fix_colour_(
-                    canvas[..., colours],
-                    source[..., colours],
-                    self.options.colour_fix,
-                    known,
-                    self.margins,
-                )
-            if region:
-                blend_(canvas[..., modelled], source[..., modelled], region.weights)
+        if region:
+            blend_(canvas[..., modelled], source[..., modelled], region.weights)
         if premultiplied:
             unpremultiply_(canvas)
-        elif transparent:
+        elif not is_opaque(frame):
             self._enlarge(source, canvas, slice(3, 4))
         elif channels == 4:
             canvas[..., 3] = 1
-        if not in_place:
+        if canvas.data_ptr() != into.data_ptr():
             into.copy_(resize(self.margins.crop(canvas, self.scale), self.size, self.margins.wrap))
 
     def _model(
@@ -154,6 +176,7 @@ class FrameUpscaler:
         canvas: Tensor,
         passes: list[ChannelPass],
         growth: Growth | None,
+        work: HostWork,
     ) -> None:
         """Write the mean of the ensemble's results for ``source`` (H, W, C) to ``canvas``."""
         for number, member in enumerate(self.members):
@@ -166,10 +189,11 @@ class FrameUpscaler:
                     mark = partial(growth.mark, channels=one.written)
                 engine.run(one.select(turned), result[..., one.written], one, touched, mark)
                 if number > 0:
-                    member.add_to(canvas[..., one.written], result[..., one.written])
+                    add = partial(member.add_to, canvas[..., one.written], result[..., one.written])
+                    work.do(add)
         if len(self.members) > 1:
             for one in passes:
-                canvas[..., one.written] /= len(self.members)
+                work.do(partial(canvas[..., one.written].div_, len(self.members)))
 
     def _enlarge(self, source: Tensor, canvas: Tensor, channels: slice) -> None:
         """Write some channels of ``source`` (H, W, C), resampled, to ``canvas``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from contextlib import ExitStack, nullcontext
+from functools import partial
 
 import psutil
 import torch
@@ -18,11 +19,12 @@ from .exact import ExactUpscaler
 from .frame import FrameUpscaler
 from .mask import Masks, Region
 from .options import Options
+from .pipeline import HostWork
 from .placement import DirectPlacement, checked_device, training_mode_kept
 from .precision import resolve_precision
 from .preview import Monitor
 from .protocol import Placement, Preview, Progress
-from .runner import OutOfMemoryError, Runner, TileTraits
+from .runner import OutOfMemoryError, Runner, TileTraits, all_finite
 from .seamless import LEAST_MARGIN, Margins
 from .target import Target, as_target
 from .tiled import TiledUpscaler, TileSettings
@@ -145,15 +147,16 @@ def upscale_image(
         training_mode_kept(model),
         owned as where,
         ExitStack() as cleanup,
+        HostWork() as work,
     ):
         runner = Runner(model, resolve_precision(precision, model, where.auto_dtype(model)), where)
-        monitor = Monitor(progress, preview)
+        monitor = Monitor(progress, preview, work.drain)
 
         engine: PlaneUpscaler | None = None
         if masks is None or not masks.empty:
             whole = mode == "exact" or (mode == "auto" and masks is None)
             if offers_exact and (whole or traits.window):
-                exact = engine = ExactUpscaler(runner, monitor.tick)
+                exact = engine = ExactUpscaler(runner, monitor.tick, work)
                 cleanup.callback(exact.release)
             else:
                 sides = upscaler.height, upscaler.width
@@ -161,7 +164,7 @@ def upscale_image(
                 settings = TileSettings(
                     runner, *sides, side, overlap, batch, masked=masks is not None
                 )
-                engine = TiledUpscaler(runner, settings, monitor.tick)
+                engine = TiledUpscaler(runner, settings, monitor.tick, work)
             engine.prepare(upscaler.sizes)
         else:
             logger.info("the mask is empty: the pictures are resampled without the model")
@@ -175,10 +178,10 @@ def upscale_image(
         )
         for index in range(frames):
             if repeated[index]:
-                result[index].copy_(result[index - 1])
+                work.do(partial(result[index].copy_, result[index - 1]))
             else:
-                upscaler.run(engine, image[index], region(index), result[index], monitor)
-        return result
+                upscaler.run(engine, image[index], region(index), result[index], monitor, work)
+    return result
 
 
 def check_image(image: Tensor) -> None:
@@ -238,8 +241,8 @@ def _repeated_frames(image: Tensor, masks: Masks | None) -> list[bool]:
     ]
 
 
-def _check_finite(image: Tensor, rows: int = 1024) -> None:
-    if not all(bool(band.isfinite().all()) for frame in image for band in frame.split(rows)):
+def _check_finite(image: Tensor) -> None:
+    if not all(bool(all_finite(frame)) for frame in image):
         raise ValueError(
             "the image holds NaN or infinite values; look at the node or program that made it"
         )

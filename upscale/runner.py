@@ -11,6 +11,7 @@ from spandrel import ImageModelDescriptor
 from torch import Tensor, nn
 
 from ..common.dry_run import working_bytes
+from .pipeline import AHEAD
 from .protocol import Placement
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,16 @@ def not_finite(model: ImageModelDescriptor) -> ValueError:
         f"{model.architecture.name} made NaN or infinite values in float32; the checkpoint is damaged or does not fit "
         "its architecture: try another one, if the picture's values are near [0, 1] at all"
     )
+
+
+def all_finite(x: Tensor) -> Tensor:
+    """Whether no value is NaN or infinite, as a tensor () bool on the device of ``x``.
+
+    The extremes tell, because NaN spreads to them. Unlike ``isfinite`` they need no memory.
+    """
+    if not x.is_floating_point() or not x.numel():
+        return torch.ones((), dtype=torch.bool, device=x.device)
+    return torch.stack(x.aminmax()).isfinite().all()
 
 
 @dataclass(frozen=True)
@@ -86,22 +97,20 @@ class Runner:
         self.ready = self.placement.prepare(self.original, self.dtype, memory_required)
 
     def memory_required(self, batch: int, height: int, width: int) -> int:
-        """Bytes that one batch needs.
+        """Bytes that one batch needs on the device.
 
-        They are for its input, and for the network or the blending of its result, whichever needs
-        more.
+        They are for its input, for the network, and for results of earlier batches that wait to be
+        brought to main memory.
         """
         model = self.original
         pixels = batch * height * width
         result = pixels * model.output_channels * model.scale**2 * 4
-        # the result, the weighted result, and the weights
-        blending = 2 * result + pixels * model.scale**2 * 4
         padding = model.size_requirements.get_padding(width, height)
         shape = batch, model.input_channels, height + padding[1], width + padding[0]
         network = working_bytes(
             self._network(), shape, self.dtype, model.scale, self.placement.device
         )
-        return pixels * model.input_channels * 4 + max(network, blending)
+        return pixels * model.input_channels * 4 + network + AHEAD * result
 
     def _network(self) -> nn.Module:
         """The module that is run on a tile: the contract's, else the descriptor's model."""
@@ -112,7 +121,7 @@ class Runner:
     def __call__(self, tiles: Tensor) -> Tensor:
         """Upscale tiles on the device.
 
-        (B, Cin, h, w) float32 -> (B, Cout, h * scale, w * scale) float32 in [0, 1]
+        (B, Cin, h, w) float32 -> (B, Cout, h * scale, w * scale) float32, not yet clamped
 
         Raises:
             ValueError: the model makes NaN or infinity in float32 too, or pictures of another size
@@ -143,7 +152,7 @@ class Runner:
         return result
 
     def _forward(self, tiles: Tensor) -> Tensor | None:
-        """The result in [0, 1]; None if the model made NaN or infinity."""
+        """The result; None if the model made NaN or infinity."""
         if not self.one_at_a_time:
             try:
                 return self._run(tiles.to(self.placement.device, self.dtype))
@@ -168,7 +177,7 @@ class Runner:
         contract = getattr(self.ready.model, "tile_contract", None)
         if contract is not None:
             result = contract.network(batch)
-            finite = result.isfinite().all()
+            finite = all_finite(result)
         else:
             result, finite = self._run_descriptor(batch)
         model, (frames, _, height, width) = self.original, batch.shape
@@ -178,7 +187,7 @@ class Runner:
                 f"{model.architecture.name} made {tuple(result.shape)} of {tuple(batch.shape)}, where its descriptor "
                 f"promises {promised}; the loader read its scale or channels wrongly"
             )
-        return result.float().clamp(0, 1) if finite else None
+        return result.float() if finite else None
 
     def _run_descriptor(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """The result, and whether the module's own output is finite.
@@ -189,11 +198,11 @@ class Runner:
 
         def look(module: Any, inputs: Any, output: Any) -> None:
             tensors = output if isinstance(output, tuple | list) else (output,)
-            seen.extend(t.isfinite().all() for t in tensors if isinstance(t, Tensor))
+            seen.extend(all_finite(t) for t in tensors if isinstance(t, Tensor))
 
         hook = self.ready.model.register_forward_hook(look)
         try:
             result = self.ready(batch)
         finally:
             hook.remove()
-        return result, torch.stack([*seen, result.isfinite().all()]).all()
+        return result, torch.stack(seen or [all_finite(result)]).all()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from spandrel import ImageModelDescriptor, ModelTiling
 from torch import Tensor
 
 from ..common.tiling import TileGrid, plan_grid, round_up
-from .blending import axis_weights
+from .blending import Canvas, axis_weights
 from .channels import ChannelPass, Mark
+from .pipeline import HostWork
 from .runner import OutOfMemoryError, Runner, TileTraits, first_line
 
 logger = logging.getLogger(__name__)
@@ -113,8 +115,15 @@ class TiledUpscaler:
     After running out of memory, batches and then tiles are halved, for all that follows.
     """
 
-    def __init__(self, runner: Runner, settings: TileSettings, tick: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        settings: TileSettings,
+        tick: Callable[[int], None],
+        work: HostWork,
+    ) -> None:
         self.runner = runner
+        self.work = work
         self.settings = settings
         self.tick = tick
         self.batch, self.largest = settings.batch, settings.tile
@@ -143,10 +152,8 @@ class TiledUpscaler:
         """
         scale = self.runner.original.scale
         grid, waiting = self.settings.tiles(plane.shape[-2], plane.shape[-1], touched)
-        device = self.runner.placement.device
-        row_weights = axis_weights(grid.rows, scale).to(device)
-        column_weights = axis_weights(grid.columns, scale).to(device)
-        into.zero_()
+        canvas = Canvas(into, grid, scale, one, complete=len(waiting) == len(grid))
+        self.work.do(canvas.begin)
         position = 0
         while position < len(waiting):
             batch = 1 if max(grid.rows.size, grid.columns.size) > self.largest else self.batch
@@ -159,32 +166,20 @@ class TiledUpscaler:
                 if len(numbers) > 1:  # the batch was too large and has been halved: try again
                     continue
                 results = self._split(tiles[0])[None]
-            for index, result in zip(numbers, results):
-                rows, columns = grid.window(index, scale)
-                if len(grid) == 1:
-                    into.copy_(one.collect(result.to("cpu")).permute(1, 2, 0))
-                else:
-                    row, column = grid.index(index)
-                    weights = row_weights[row], column_weights[column]
-                    into[rows, columns] += self._weigh(result, *weights, one)
-                if mark:
-                    mark(rows, columns)
+            add = partial(self._add, canvas, numbers, results)
+            self.work.do(add, partial(self._added, mark))
             position += len(numbers)
-            self.tick(len(numbers))
 
-    def _weigh(self, tile: Tensor, rows: Tensor, columns: Tensor, one: ChannelPass) -> Tensor:
-        """A tile's channels of the pass, times its weights: (h, w, C) on the CPU."""
+    def _add(
+        self, canvas: Canvas, numbers: list[int], results: Tensor
+    ) -> list[tuple[slice, slice]]:
+        """Bring a batch of results home; where they lie in the picture."""
+        return [canvas.add(number, tile) for number, tile in zip(numbers, results.to("cpu"))]
 
-        def weigh(tile: Tensor) -> Tensor:
-            weights = rows.to(tile.device)[:, None] * columns.to(tile.device)
-            return (one.collect(tile) * weights).permute(1, 2, 0).to("cpu")
-
-        try:
-            return weigh(tile)
-        except Exception as error:
-            if not self.runner.placement.is_out_of_memory(error):
-                raise
-        return weigh(tile.to("cpu"))
+    def _added(self, mark: Mark | None, places: list[tuple[slice, slice]]) -> None:
+        for place in places if mark else ():
+            mark(*place)
+        self.tick(len(places))
 
     def _attempt(self, tiles: Tensor) -> Tensor | None:
         """The result, or None after running out of memory.
@@ -238,6 +233,7 @@ class TiledUpscaler:
             row, column = grid.index(number)
             part = self._attempt(tile[None, :, rows, columns])
             part = self._split(tile[:, rows, columns]) if part is None else part[0].cpu()
+            part = part.clamp(0, 1)
             result[(slice(None), *grid.window(number, scale))] += part * (
                 row_weights[row][:, None] * column_weights[column]
             )

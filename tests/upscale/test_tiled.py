@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from spandrel import ModelTiling
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from fdat_dense_iso.upscale import OutOfMemoryError, upscale_image
+from fdat_dense_iso.upscale import OutOfMemoryError, blending, upscale_image
 from fdat_dense_iso.upscale.placement import DirectPlacement
 from tests.helpers.fake_models import Nearest, descriptor, enlarged, nearest, picture
 
@@ -161,32 +160,24 @@ def test_tiles_shrink_to_the_free_memory() -> None:
     assert 32 * 32 < largest * (3 + 2 * 3 * 4 + 4) * 4 <= 1.5 * free
 
 
-class FailingProduct(TorchDispatchMode):
-    """Runs out of memory at one of the products of tensors that come after the model's first
-    call."""
-
-    def __init__(self, number: int, calls: list) -> None:
-        super().__init__()
-        self.number, self.calls, self.count = number, calls, 0
-        calls.clear()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        if func is torch.ops.aten.mul.Tensor and self.calls:
-            self.count += 1
-            if self.count == self.number:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-        return func(*args, **(kwargs or {}))
-
-
-def test_running_out_of_memory_while_blending_loses_nothing() -> None:
+def test_running_out_of_memory_while_blending_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model, image = nearest(2), picture(40, 30)
-    products = FailingProduct(0, model.model.calls)
-    with products:
-        expected = upscale_image(model, image, tile=24, overlap=8)
-    assert products.count >= 8
-    for number in range(1, products.count + 1):
-        with FailingProduct(number, model.model.calls):
-            assert torch.equal(upscale_image(model, image, tile=24, overlap=8), expected)
+    expected = upscale_image(model, image, tile=24, overlap=8)
+    weigh, counts = blending._weigh, []
+    for number in range(1, 9):
+        counts.clear()
+
+        def failing(piece: torch.Tensor, weights: torch.Tensor, number: int = number):
+            counts.append(1)
+            if len(counts) == number:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            return weigh(piece, weights)
+
+        monkeypatch.setattr(blending, "_weigh", failing)
+        assert torch.equal(upscale_image(model, image, tile=24, overlap=8), expected)
+        assert len(counts) > number
 
 
 def test_a_large_overlap_makes_the_automatic_tile_larger() -> None:

@@ -1,0 +1,123 @@
+"""Work beside the network: in order, bounded, with the caller's part in the caller's thread."""
+
+from __future__ import annotations
+
+import random
+import threading
+
+import pytest
+import torch
+
+from fdat_dense_iso.upscale import upscale_image
+from fdat_dense_iso.upscale.pipeline import AHEAD, HostWork
+from tests.helpers.fake_models import Nearest, descriptor, enlarged, picture
+
+
+def test_order_and_threads() -> None:
+    done, told, here = [], [], threading.get_ident()
+    with HostWork() as work:
+        for number in range(20):
+            work.do(
+                lambda n=number: done.append((n, threading.get_ident())) or n,
+                lambda n: told.append((n, threading.get_ident())),
+            )
+        work.do(lambda: done.append((20, 0)))
+    assert [n for n, _ in done] == list(range(21))
+    assert told == [(n, here) for n in range(20)]
+    assert here not in {thread for _, thread in done}
+    assert not [t for t in threading.enumerate() if t.name.startswith("upscale-host")]
+
+
+def test_few_pieces_wait() -> None:
+    gate, started, handed = threading.Event(), [], []
+
+    def hand_over() -> None:
+        with HostWork() as work:
+            for number in range(6):
+                work.do(lambda n=number: (started.append(n), gate.wait()))
+                handed.append(number)
+
+    thread = threading.Thread(target=hand_over)
+    thread.start()
+    thread.join(0.3)
+    assert thread.is_alive() and len(handed) == AHEAD and started == [0]
+    gate.set()
+    thread.join()
+    assert started == list(range(6))
+
+
+def test_modes_of_the_caller() -> None:
+    seen = []
+    torch.set_default_device("meta")
+    try:
+        with torch.inference_mode(), HostWork() as work:
+            work.do(lambda: seen.append((torch.is_inference_mode_enabled(), torch.empty(1).device)))
+    finally:
+        torch.set_default_device(None)
+    assert seen == [(True, torch.device("cpu"))]
+
+
+@pytest.mark.parametrize("where", ["task", "then", "caller"])
+def test_an_exception_surfaces_once_and_ends_the_work(where: str) -> None:
+    done = []
+
+    def fail(*_: object) -> None:
+        raise KeyError(where)
+
+    with pytest.raises(KeyError, match=where) as caught, HostWork() as work:
+        work.do(
+            fail if where == "task" else lambda: done.append(0), fail if where == "then" else None
+        )
+        if where == "caller":
+            fail()
+        for number in range(1, 9):
+            work.do(lambda n=number: done.append(n))
+    assert len(done) <= 1 + AHEAD
+    assert any(entry.name == "fail" for entry in caught.traceback)
+    assert not [t for t in threading.enumerate() if t.name.startswith("upscale-host")]
+
+
+class Trouble(Exception):
+    pass
+
+
+def test_random_runs_end_and_leave_nothing() -> None:
+    """Interrupts and faults at random places of random runs, each followed by a run that succeeds."""
+    rng = random.Random(7)
+    threads = threading.active_count()
+    for _ in range(60):
+        network = Nearest(2)
+        model = descriptor(network, 2)
+        frames, channels = rng.choice([1, 3]), rng.choice([1, 3, 4])
+        image = picture(rng.randint(1, 60), rng.randint(1, 60), channels, frames)
+        options = {
+            "mode": rng.choice(["tile", "whole"]),
+            "tile": rng.choice([16, 24]),
+            "batch": rng.choice([1, 3]),
+            "ensemble": rng.choice([1, 8]),
+            "seamless": rng.choice(["none", "both"]),
+        }
+        if rng.random() < 0.3:
+            options["mask"] = (torch.rand(1, *image.shape[1:3]) > 0.7).float()
+        at, calls = rng.randint(1, 6), []
+
+        def trouble(*_: object, at: int = at, calls: list = calls) -> None:
+            calls.append(1)
+            if len(calls) == at:
+                raise Trouble
+
+        before = {key: value.clone() for key, value in network.state_dict().items()}
+        try:
+            if rng.random() < 0.5:
+                network.before = trouble
+                upscale_image(model, image, device="cpu", **options)
+            else:
+                upscale_image(model, image, device="cpu", progress=trouble, **options)
+        except Trouble:
+            pass
+        network.before = None
+        assert threading.active_count() == threads
+        assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+        if "mask" not in options and channels != 4:
+            result = upscale_image(model, image, device="cpu", **options)
+            assert (result - enlarged(image, 2)).abs().max() <= 1e-6

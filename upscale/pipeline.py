@@ -1,0 +1,84 @@
+"""Work in main memory that runs beside the network.
+
+The network's results have to be checked, brought to main memory, laid out and blended. In the
+network's own thread the device would wait for all of that. `HostWork` does it in one thread of its
+own, piece by piece, in the order in which the pieces were handed over, so nothing there needs a
+lock. What belongs to the caller (progress, previews, decisions after a piece) is called in the
+caller's thread, in the same order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from ..common.defaults import cpu_by_default
+
+AHEAD = 2
+"""Pieces that may wait: one at work and one behind it. More would only hold more memory."""
+
+
+class HostWork:
+    """A context manager around the thread; leaving it waits for the piece at work.
+
+    After an exception, what waits is dropped. No thread outlives the context.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="upscale-host")
+        self._waiting: deque[tuple[Future, Callable[[Any], None] | None]] = deque()
+
+    def __enter__(self) -> HostWork:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                self.drain()
+        finally:
+            self._thread.shutdown(wait=True, cancel_futures=True)
+            self._waiting.clear()
+
+    def do(self, task: Callable[[], Any], then: Callable[[Any], None] | None = None) -> None:
+        """Run ``task()`` in the thread; then ``then(its result)`` here, before a later call returns.
+
+        Waits while `AHEAD` pieces are unfinished, so their memory stays bounded.
+
+        Raises:
+            Exception: what an earlier task raised, or an earlier ``then``.
+        """
+        while len(self._waiting) >= AHEAD or (self._waiting and self._waiting[0][0].done()):
+            self._finish_first()
+        self._waiting.append((self._thread.submit(_run, task), then))
+
+    def drain(self) -> None:
+        """Wait until everything is done.
+
+        Raises:
+            Exception: what a task raised, or its ``then``.
+        """
+        while self._waiting:
+            self._finish_first()
+
+    def _finish_first(self) -> None:
+        future, then = self._waiting[0]
+        result = future.result()
+        self._waiting.popleft()
+        if then is not None:
+            then(result)
+
+
+def _run(task: Callable[[], Any]) -> Any:
+    """Modes of torch are a thread's own, so the caller's are entered again."""
+    with torch.inference_mode(), cpu_by_default():
+        return task()
