@@ -22,11 +22,7 @@ def complete(
     found: Match, answers: Answers, weights: dict[str, Tensor]
 ) -> tuple[DenseIsoViTConfig, Settled]:
     """The whole configuration, and (name, value, source) of every answer that matters for this
-    network; ``weights``, float32, are changed in place to what it describes.
-
-    Raises:
-        ModelLoadError: an answer that is impossible for this network.
-    """
+    network; ``weights``, float32, are changed in place to what it describes."""
     config = found.config
     fields: dict[str, Any] = {}
     settled: Settled = []
@@ -72,15 +68,15 @@ def complete(
     return config, settled
 
 
-def override(config: DenseIsoViTConfig, answers: Answers) -> tuple[DenseIsoViTConfig, Settled]:
-    """A configuration that its file tells completely, changed where somebody says otherwise."""
+def override(found: Match, answers: Answers, _: object) -> tuple[DenseIsoViTConfig, Settled]:
+    """As `complete`, of a file that tells all; changed where somebody says otherwise."""
     names = ("heads", "gated_half", "norm_eps", "skip", "align_corners", "value_range", "window")
     names = (*names, "stage_norm_routing")
     given = {name: answers[name] for name in names if not answers.assumed(name)}
     sources = {name: answers.sources[name] if name in given else "tensors" for name in names}
     if not answers.assumed("head_activation"):
-        given["head"] = _activated(config, answers)
-    config = _replaced(config, given)
+        given["head"] = _activated(found.config, answers)
+    config = _replaced(found.config, given)
     return config, [(name, getattr(config, name), sources[name]) for name in names]
 
 

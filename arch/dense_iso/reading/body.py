@@ -45,9 +45,8 @@ class Trunk:
     def beside(self, layers: Iterable[Layer], path: Path) -> list[Layer]:
         """The layers in the same module as ``path``, unless blocks lie in it, too."""
         parent = path[:-1]
-        if not parent or parent in self.inside:
-            return []
-        return [e for e in layers if e.path[: len(parent)] == parent]
+        usable = parent and parent not in self.inside
+        return [e for e in layers if usable and e.path[: len(parent)] == parent]
 
     def few_for_places(self, layers: list[Layer], places: list[int], what: str) -> dict[int, Layer]:
         """Equal layers that stand behind some stages only, by place (0 is after the first stage):
@@ -170,6 +169,9 @@ class Norms:
     transition_place: str = "after"
     open: list[Layer] = field(default_factory=list)
 
+    def of(self, width: int) -> list[Layer]:
+        return [layer for layer in self.open if layer.shape[0] == width]
+
     def take(self, candidates: list[Layer]) -> Layer | None:
         """The only candidate, which is no longer open; None of several."""
         if len(candidates) != 1:
@@ -185,15 +187,11 @@ def place_norms(
     dims, evidence = trunk.dims, trunk.evidence
     result = Norms([None] * len(dims), [None] * len(transitions), open=list(norms))
     if len(dims) > 1:
-        result.fusion = result.take([e for e in result.open if e.shape[0] == sum(dims)])
-
-    def first() -> list[Layer]:
-        return [e for e in result.open if e.shape[0] == dims[0]]
-
-    result.patch = by_nesting = result.take(trunk.beside(first(), patch.path))
+        result.fusion = result.take(result.of(sum(dims)))
+    result.patch = by_nesting = result.take(trunk.beside(result.of(dims[0]), patch.path))
     _take_transition_norms(result, transitions, trunk)
     _take_stage_norms(result, trunk)
-    result.patch = result.patch or result.take(first())
+    result.patch = result.patch or result.take(result.of(dims[0]))
     _check_stage_norms(result, trunk)
     if result.patch is not None and by_nesting is None:
         evidence.notes.guessed.add("patch norm before the position embedding, not after it")
@@ -230,7 +228,7 @@ def _take_stage_norms(result: Norms, trunk: Trunk) -> None:
     dims, evidence = trunk.dims, trunk.evidence
     for width in dict.fromkeys(dims):
         places = [i for i, other in enumerate(dims) if other == width]
-        fitting = [e for e in result.open if e.shape[0] == width]
+        fitting = result.of(width)
         if width == dims[0] and result.patch is None:
             spoken = [e for e in fitting if evidence.spoken(e) & PATCH_WORDS]
             if len(fitting) > len(places) and len(spoken) != 1 and evidence.definition_order:

@@ -55,11 +55,6 @@ def words(path: Path) -> list[str]:
     return [word for word in found if word]
 
 
-def natural_key(path: Path) -> tuple:
-    """Sort key under which block2 comes before block10."""
-    return tuple((0, int(t), "") if t.isdecimal() else (1, 0, t) for t in tokens(path))
-
-
 @dataclass
 class Evidence:
     """What may be used to tell layers apart, and the record of what was used."""
@@ -95,8 +90,11 @@ class Evidence:
         if not self.definition_order and not self.use_names:
             raise self.ambiguous(layers, what)
         self.note(what)
-        natural = not self.definition_order
-        return sorted(layers, key=lambda e: natural_key(e.path) if natural else (e.index,))
+
+        def natural(layer: Layer) -> list:  # block2 comes before block10
+            return [(t.isalpha(), int(t) if t.isdecimal() else 0, t) for t in tokens(layer.path)]
+
+        return sorted(layers, key=(lambda e: e.index) if self.definition_order else natural)
 
     def note(self, what: str) -> None:
         """``what`` is told by the order of definition, or else guessed."""

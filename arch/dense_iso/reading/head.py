@@ -38,7 +38,7 @@ def solve_chain(layers: Sequence[Layer], channels: int, evidence: Evidence) -> C
             f"{odd[:3]} outside the blocks: even kernels, or convolutions from colours to colours"
         )
         raise NotDenseIsoViTError(f"{what}, perhaps of means and deviations; neither is read")
-    counts = Counter(map(_shape, layers))
+    counts = Counter(sorted(map(_shape, layers)))
     orders = list(itertools.islice(_orders(counts, channels), MOST_SOLUTIONS))
     if not orders:
         raise NotDenseIsoViTError(
@@ -112,11 +112,9 @@ def _factor(before: int, after: int) -> int:
 def _plausibility(chain: Chain, evidence: Evidence) -> tuple[int, int, int]:
     """Of several orders that fit: by numbers, by words; fusion first is the default."""
     layers = [layer for layer, _ in chain]
-    against = 0
-    for pair in itertools.combinations(layers, 2):
-        numbered = evidence.numbered(pair)
-        against += numbered is not None and numbered[0] is not pair[0]
+    pairs = [(a, evidence.numbered((a, b))) for a, b in itertools.combinations(layers, 2)]
+    with_numbers = sum(order is not None and order[0] is a for a, order in pairs)
     spoken = [evidence.spoken(layer) for layer in layers]
     lateness = [bool(found & LATE_WORDS) - bool(found & EARLY_WORDS) for found in spoken]
     first_shuffle = next((i for i, (_, r) in enumerate(chain) if r > 1), len(chain) - 1)
-    return -against, sum(i * late for i, late in enumerate(lateness)), first_shuffle
+    return with_numbers, sum(i * late for i, late in enumerate(lateness)), first_shuffle

@@ -1,7 +1,6 @@
 """From a state dict to a list of layers: prefixes, copies, weights with their biases.
 
-Nothing here knows Dense-Iso-ViT, except for how large one can be. Names are kept as evidence; what
-they mean is decided in `roles`, `body` and `head`.
+Names are kept as evidence; what they mean is decided in `roles`, `body` and `head`.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from torch import Tensor
 from ...errors import ModelLoadError
 
 Path = tuple[str, ...]
+Ordered = tuple[list["Layer"], bool]
 
 BOOKKEEPING = {"n_averaged", "initted", "step", "num_updates", "decay"}  # scalars beside averages
 FEWEST_TENSORS = 12
@@ -98,9 +98,7 @@ def clipped(key: str | Path) -> str:
     return name if len(name) <= 80 else name[:80] + "..."
 
 
-def read_layers(
-    found: Mapping[str, Tensor], notes: Notes, prefix: str | None
-) -> tuple[list[Layer], bool]:
+def read_layers(found: Mapping[str, Tensor], notes: Notes, prefix: str | None) -> Ordered:
     """The layers of one network in file order, and whether that is the order of definition."""
     tensors: dict[Path, Tensor] = {}
     for key, tensor in found.items():
@@ -124,12 +122,8 @@ def read_layers(
             most = f"more than {MOST_COMPONENTS} parts or {MOST_CHARACTERS} characters"
             raise NotDenseIsoViTError(f"the name {clipped(path)} has {most}")
         if "parametrizations" in path or path[-1].endswith(REPARAMETRISED):
-            what = (
-                f"{clipped(path)}: weight or spectral normalisation or pruning, not a plain weight"
-            )
-            raise NotDenseIsoViTError(
-                f"{what}; remove it (torch.nn.utils) and save the model again"
-            )
+            what = f"{clipped(path)}: weight or spectral normalisation or pruning, no plain weight"
+            raise NotDenseIsoViTError(f"{what}; remove it (torch.nn.utils) and save again")
     return _grouped(_without_numbers(tensors, notes))
 
 
@@ -144,10 +138,9 @@ def common_prefix(paths: Sequence[Path]) -> Path:
 
 def _strip(tensors: dict[Path, Tensor]) -> dict[Path, Tensor]:
     """Remove components that every path starts with."""
-    if len(tensors) < 2:
-        return tensors
-    shared = min(len(common_prefix(list(tensors))), min(map(len, tensors)) - 1)
-    return {path[shared:]: tensor for path, tensor in tensors.items()} if shared else tensors
+    shortest = min(map(len, tensors), default=1)
+    shared = min(len(common_prefix(list(tensors))), shortest - 1) if tensors else 0
+    return {path[shared:]: tensor for path, tensor in tensors.items()}
 
 
 def _choose_copy(tensors: dict[Path, Tensor], notes: Notes) -> dict[Path, Tensor]:
@@ -158,16 +151,12 @@ def _choose_copy(tensors: dict[Path, Tensor], notes: Notes) -> dict[Path, Tensor
     if len(groups) != 2 or any(() in group for group in groups.values()):
         return tensors
     groups = {name: _strip(group) for name, group in groups.items()}
-    first, second = (
-        {path for path, tensor in group.items() if tensor.is_floating_point()}
-        for group in groups.values()
-    )
+    first, second = ({p for p, t in g.items() if t.is_floating_point()} for g in groups.values())
     averaged = [name for name in groups if "ema" in name.lower()]
     if first != second or len(first) < FEWEST_TENSORS or len(averaged) != 1:
         return tensors
-    notes.chosen.append(
-        f"the copy {averaged[0]!r} taken of {' and '.join(map(repr, groups))} (option prefix)"
-    )
+    what = f"the copy {averaged[0]!r} taken of {' and '.join(map(repr, groups))}"
+    notes.chosen.append(f"{what} (option prefix)")
     return groups[averaged[0]]
 
 
@@ -181,10 +170,11 @@ def _without_numbers(tensors: dict[Path, Tensor], notes: Notes) -> dict[Path, Te
             result[path] = tensor.reshape(-1) if lone else tensor
         elif tensor.numel() <= MOST_NUMBERS:
             described.append(path)
-        elif tensor.is_meta or not torch.equal(
-            tensor.flatten().cpu(), torch.arange(tensor.numel())
-        ):
-            result[path] = tensor
+        else:
+            usable = tensor.dtype in (torch.int64, torch.int32) and not tensor.is_meta
+            indices = torch.arange(tensor.numel(), device=tensor.device)
+            if not usable or (tensor.flatten() != indices).any():
+                result[path] = tensor
     if described:
         names = ", ".join(map(clipped, described[:4]))
         notes.chosen.append(f"numbers that are no weights left out: {names}")
@@ -209,7 +199,7 @@ def _module_and_role(path: Path) -> tuple[Path, str]:
     return (*path[:-1], stem) if stem else path[:-1] or path, _ROLES[end[1].lower()]
 
 
-def _grouped(tensors: dict[Path, Tensor]) -> tuple[list[Layer], bool]:
+def _grouped(tensors: dict[Path, Tensor]) -> Ordered:
     """Weights with their biases, and whether the order of the file is that of definition: modules
     register the weight before the bias, and a module's tensors follow each other. Sorted names put
     the bias first; a hash keeps neither. Without any bias the order can't be trusted."""

@@ -41,7 +41,12 @@ def match(
     layers: list[Layer], definition_order: bool, notes: Notes, depths: Sequence[int] | None
 ) -> Match:
     """Recognise the network; ``notes`` receives the grounds, ``depths`` is the option."""
-    patch = _patch_embedding(layers)
+    convolutions = [e for e in layers if e.kind in ("conv", "linear") and e.weight.ndim == 4]
+    found = [e for e in convolutions if e.shape[1] == RGB < e.shape[0]]
+    if len(found) != 1:
+        what = f"{len(found)} convolutions from {RGB} channels ({found[:3]}), expected one"
+        raise NoResemblanceError(f"{what}, the patch embedding; a linear layer there is not read")
+    patch = found[0]
     evidence = Evidence(children_of([layer.path for layer in layers]), definition_order)
     blocks = find_blocks([layer for layer in layers if layer is not patch], evidence)
     blocks = order_blocks(blocks, evidence)
@@ -63,16 +68,6 @@ def match(
         result.notes = notes
         return result
     raise problems[0]
-
-
-def _patch_embedding(layers: Sequence[Layer]) -> Layer:
-    """The convolution from colours to tokens; NoResemblanceError: there is none, or several."""
-    convolutions = [e for e in layers if e.kind in ("conv", "linear") and e.weight.ndim == 4]
-    found = [e for e in convolutions if e.shape[1] == RGB < e.shape[0]]
-    if len(found) != 1:
-        what = f"{len(found)} convolutions from {RGB} channels ({found[:3]}), expected one"
-        raise NoResemblanceError(f"{what}, the patch embedding; a linear layer there is not read")
-    return found[0]
 
 
 def _assemble(stages: Stages, patch: Layer, rest: list[Layer], evidence: Evidence) -> Match:

@@ -53,8 +53,7 @@ def _activations(value: Any) -> tuple[str, ...]:
     return names
 
 
-# name: from JSON or text to the value, raising ValueError; what stands where nobody answers (None:
-# depends on the checkpoint). docs/dense-iso-vit.md says what each means.
+# name: parser; default (None: depends on the checkpoint). docs/dense-iso-vit.md explains them.
 OPTIONS: dict[str, tuple[Callable[[Any], Any], Any]] = {
     "heads": (_integers, None),
     "qkv_layout": (_one_of(*QKV_LAYOUTS), "3hd"),
@@ -92,11 +91,7 @@ def settle(options: Mapping[str, Any] | None = None, sidecar: Mapping[str, Any] 
            metadata: Mapping[str, Any] | None = None) -> Answers:  # fmt: skip
     """Collect the answers by precedence: of the caller (None: not given), of a JSON file beside the
     checkpoint and of a safetensors file's metadata, which may hold them as one JSON object under
-    ``dense_iso_vit``; other entries of the two are ignored.
-
-    Raises:
-        ModelLoadError: an unknown option or an impossible value.
-    """
+    ``dense_iso_vit``; other entries of the two are ignored. ModelLoadError: an impossible one."""
     given = {name: value for name, value in (options or {}).items() if value is not None}
     if unknown := ", ".join(sorted(set(given) - set(OPTIONS))):
         raise ModelLoadError(f"unknown options {unknown}; Dense-Iso-ViT knows {', '.join(OPTIONS)}")

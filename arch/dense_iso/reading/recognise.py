@@ -22,6 +22,7 @@ from .match import Match, match
 from .options import Answers, settle
 
 logger = logging.getLogger(__name__)
+Source = Mapping[str, Any] | None
 
 CONTAINERS = (  # the first that is there wins, so averaged weights come before plain ones
     "params_ema", "params-ema", "ema_state_dict", "model_ema", "ema_model", "ema", "state_dict_ema",
@@ -57,9 +58,9 @@ class Recognised:
 def recognise(
     state_dict: Mapping[str, Any],
     *,
-    options: Mapping[str, Any] | None = None,
-    sidecar: Mapping[str, Any] | None = None,
-    metadata: Mapping[str, Any] | None = None,
+    options: Source = None,
+    sidecar: Source = None,
+    metadata: Source = None,
 ) -> Recognised:
     """Find a Dense-Iso-ViT in a state dict of any spelling, or in dictionaries around one; for the
     sources of answers see `options.settle`.
@@ -70,18 +71,15 @@ def recognise(
         ModelLoadError: an option is impossible or a weight is not finite.
     """
     answers = settle(options, sidecar, metadata)
-    if (described := described_tensors(state_dict)) is None:
-        found = _match(state_dict, answers)
+    if own := described_tensors(state_dict):
+        found, settle_rest = Match(infer_config(own), own, [], Notes()), override
     else:
-        own = {name: tensor for name, tensor in described.items() if name != META_KEY}
-        found = Match(infer_config(described), own, [], Notes())
-    if types := {n: e.dtype for n, e in found.weights.items() if not e.is_floating_point()}:
+        found, settle_rest = _match(state_dict, answers), complete
+    weights = {name: tensor for name, tensor in found.weights.items() if name != META_KEY}
+    if types := {n: e.dtype for n, e in weights.items() if not e.is_floating_point()}:
         raise ModelLoadError(f"weights are quantised or packed, not floating-point: {types}"[:300])
-    weights = {name: tensor.detach().to(torch.float32) for name, tensor in found.weights.items()}
-    if described is None:
-        config, settled = complete(found, answers, weights)
-    else:
-        config, settled = override(found.config, answers)
+    weights = {name: tensor.detach().to(torch.float32) for name, tensor in weights.items()}
+    config, settled = settle_rest(found, answers, weights)
     for name in ("window", "depths"):  # what names and shapes told
         if not answers.assumed(name) and answers[name] != getattr(config, name):
             what = f"{answers.sources[name]} {name}={answers[name]} contradicts the tensors"
@@ -93,9 +91,7 @@ def recognise(
     return Recognised(config, weights, found.found, settled, found.notes)
 
 
-def refusal(
-    state_dict: Mapping[str, Any], **sources: Mapping[str, Any] | None
-) -> ModelLoadError | None:
+def refusal(state_dict: Mapping[str, Any], **sources: Source) -> ModelLoadError | None:
     """Why `recognise`, given the same, would not take this for a Dense-Iso-ViT; None where it is
     one, also an ambiguous one, or one refused for what the sources say: `recognise` then tells what
     is wrong with them."""

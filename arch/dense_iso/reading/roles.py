@@ -32,7 +32,6 @@ GATE_WORDS = known("gate gated gating gelu act activation")
 VALUE_WORDS = known("value val content main linear lin signal data feat feature features info")
 IN_WORDS = known("in input up expand lift inner")
 OUT_WORDS = known("out output down contract squeeze shrink drop")
-RESTORMER = ["project_in", "dwconv", "project_out"]
 MOST_LAYERS = 14
 NAMES = {  # this project's, by role
     "norm1": "norm1", "qkv": "attention.qkv", "projection": "attention.projection", "norm2": "norm2",
@@ -108,8 +107,8 @@ def parse_block(group: Sequence[Layer], label: Path, evidence: Evidence) -> Bloc
     if vectors:
         vectors = two_branches(vectors, *branches, depth, evidence, "layer scale 1/2")
     expand, paths, gate_is_first = _halves(expand, depthwise, depth, evidence)
-    if [e.path[-1] for e in (*expand, *paths, contract)] == RESTORMER:
-        gate_is_first = True  # where these names come from, the first half is gated
+    if " ".join(e.path[-1] for e in (*expand, *paths, contract)) == "project_in dwconv project_out":
+        gate_is_first = True  # as in Restormer, where these names come from
     roles = {
         "norm1": norms[:1], **attention_roles, "norm2": norms[1:],
         "g_proj": expand, "paths": paths, "out_proj": [contract], "layer_scale": vectors,

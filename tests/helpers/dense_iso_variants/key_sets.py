@@ -5,6 +5,7 @@ storage.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 
@@ -18,6 +19,7 @@ NUMBER = torch.zeros(1)
 StateDict = dict[str, Tensor]
 
 
+@functools.cache
 def zeros(*shape: int) -> Tensor:
     """Zeros of any shape that take no memory."""
     return NUMBER.expand(*shape) if shape else NUMBER[0]
@@ -30,7 +32,9 @@ def small() -> StateDict:
 
 def many(name: str, *shape: int, count: int = COUNT) -> StateDict:
     """Tensors of one shape; ``name`` holds {i}."""
-    return {name.format(i=i): zeros(*shape) for i in range(count)}
+    start, end = name.split("{i}")
+    tensor = zeros(*shape)
+    return {f"{start}{i}{end}": tensor for i in range(count)}
 
 
 def beside(name: str, *shape: int) -> StateDict:
@@ -93,7 +97,7 @@ KEY_SETS: dict[str, Callable[[], StateDict]] = {
     "a network and 1x1 transitions": lambda: beside("t.{i}.weight", 8, 8, 1, 1),
     "a network and depthwise": lambda: beside("dw{i}.weight", 8, 1, 3, 3),
     "a network under one name of 200 parts": lambda: {
-        ".".join(["deep"] * 200 + [key]): value for key, value in beside("x{i}.weight", 8, 8).items()
+        "deep." * 200 + key: value for key, value in beside("x{i}.weight", 8, 8).items()
     },
     "a network twice, one of them with many more": lambda: {
         **{"model." + key: value for key, value in small().items()},
@@ -103,7 +107,7 @@ KEY_SETS: dict[str, Callable[[], StateDict]] = {
         ".".join(f"{i}_{j}" for j in range(200)): zeros(8, 1, 3, 3) for i in range(2_000)
     },
     "names of 200 equal parts": lambda: {
-        ".".join(["a"] * 200 + [str(i)]): zeros(8, 1, 3, 3) for i in range(COUNT)
+        "a." * 200 + str(i): zeros(8, 1, 3, 3) for i in range(COUNT)
     },
     "names of 10,000 characters": lambda: {
         "a" * 10_000 + f"{i}.weight": zeros(8, 1, 3, 3) for i in range(2_000)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -21,6 +24,16 @@ ORDERS = {
         save({key: tensor.contiguous() for key, tensor in state_dict.items()})
     ),
 }
+
+
+def sampled(cases: Sequence[Any], every: int) -> list[Any]:
+    """Cases for parametrize: one of ``every`` few in the default run, the others marked slow."""
+    return [
+        case
+        if i % every == 0
+        else pytest.param(*case if isinstance(case, tuple) else [case], marks=pytest.mark.slow)
+        for i, case in enumerate(cases)
+    ]
 
 
 def outcome(

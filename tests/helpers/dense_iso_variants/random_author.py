@@ -29,56 +29,28 @@ ATTENTION = ["attn", "attention", "msa", "self_attn", "mhsa", "att", "token_mixe
 FEED_FORWARD = ["ffn", "mlp", "gdfn", "feed_forward", "ff", "channel_mixer", "FFN", ""]
 FUSED = ["qkv", "to_qkv", "in_proj", "c_attn", "qkv_proj", "Wqkv", "query_key_value"]
 SEPARATE = [
-    "q k v",
-    "to_q to_k to_v",
-    "query key value",
-    "q_proj k_proj v_proj",
-    "wq wk wv",
+    "q k v", "to_q to_k to_v", "query key value", "q_proj k_proj v_proj", "wq wk wv",
     "q_lin k_lin v_lin",
-]
+]  # fmt: skip
 PAIR = ["q kv", "to_q to_kv", "wq wkv", "q_proj kv_proj"]
 PROJECTION = ["proj", "to_out", "out_proj", "o_proj", "wo", "out", "dense", "c_proj", "projection"]
 EXPAND = [
-    "fc1",
-    "g_proj",
-    "project_in",
-    "proj_in",
-    "in_proj",
-    "w_in",
-    "linear1",
-    "expand",
-    "up_proj",
-]
+    "fc1", "g_proj", "project_in", "proj_in", "in_proj", "w_in", "linear1", "expand", "up_proj",
+]  # fmt: skip
 CONTRACT = [
-    "fc2",
-    "out_proj",
-    "project_out",
-    "proj_out",
-    "w_out",
-    "linear2",
-    "squeeze",
-    "down_proj",
+    "fc2", "out_proj", "project_out", "proj_out", "w_out", "linear2", "squeeze", "down_proj",
     "drop",
-]
+]  # fmt: skip
 ONE_DEPTHWISE = ["dwconv", "dw", "depthwise", "conv", "dw_conv", "spatial"]
 TWO_DEPTHWISE = [
-    "path_1 path_2",
-    "dw1 dw2",
-    "conv1 conv2",
-    "dwconv_a dwconv_b",
-    "conv_x conv_y",
-    "dw_0 dw_1",
-]
+    "path_1 path_2", "dw1 dw2", "conv1 conv2", "dwconv_a dwconv_b", "conv_x conv_y", "dw_0 dw_1",
+]  # fmt: skip
 NORMS = ["norm1 norm2", "ln1 ln2", "ln_1 ln_2", "norm_attn norm_ffn", "attn_norm ffn_norm", "norm_1 norm_2",
          "layernorm_before layernorm_after", "input_layernorm post_attention_layernorm", "norm_a norm_b"]  # fmt: skip
 POSITION = [
-    "pos_embed",
-    "pos_embedding",
-    "position_embedding",
-    "pos",
-    "positional_encoding",
+    "pos_embed", "pos_embedding", "position_embedding", "pos", "positional_encoding",
     "abs_pos_embed",
-]
+]  # fmt: skip
 ACTIVATIONS = {
     "none": nn.Identity,
     "gelu": nn.GELU,

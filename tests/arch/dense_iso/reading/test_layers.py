@@ -8,17 +8,12 @@ import pytest
 import torch
 
 from fdat_dense_iso.arch.dense_iso.reading.layers import MOST_TENSORS
-from fdat_dense_iso.arch.dense_iso.reading.recognise import is_dense_iso_vit, recognise, refusal
+from fdat_dense_iso.arch.dense_iso.reading.recognise import is_dense_iso_vit, recognise
 from fdat_dense_iso.arch.errors import ModelLoadError
 from tests.helpers.dense_iso_variants import build
 from tests.helpers.dense_iso_variants.key_sets import COUNT, KEY_SETS
 
 READABLE = {"16 more convolutions of many shapes", "optimizer states"}
-
-
-def test_there_are_many() -> None:
-    assert sum(len(make()) >= COUNT for make in KEY_SETS.values()) >= 15
-    assert len(KEY_SETS) >= 45
 
 
 @pytest.mark.parametrize("name", KEY_SETS)
@@ -29,7 +24,6 @@ def test_many_keys_are_loaded_or_refused(name: str) -> None:
     else:
         with pytest.raises(ModelLoadError):
             recognise(state_dict)
-        is_dense_iso_vit(state_dict)
 
 
 @pytest.mark.slow
@@ -38,7 +32,7 @@ def test_many_keys_take_seconds_at_most(name: str) -> None:
     """`python -m benchmarks.dense_iso_reading keys` prints how many."""
     state_dict = KEY_SETS[name]()
     start = time.process_time()
-    refusal(state_dict)
+    is_dense_iso_vit(state_dict)
     assert time.process_time() - start < 5
 
 
