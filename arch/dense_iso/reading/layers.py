@@ -28,8 +28,7 @@ REPARAMETRISED = tuple(f"weight_{end}" for end in ("g", "v", "u", "orig", "mask"
 
 
 class NotDenseIsoViTError(ModelLoadError):
-    """The tensors are not those of a Dense-Iso-ViT; the message says what was found and what did
-    not fit."""
+    """The tensors are not those of a Dense-Iso-ViT; the message says what did not fit."""
 
 
 @dataclass
@@ -85,6 +84,8 @@ def check_size(tensors: Mapping[Any, Tensor]) -> None:
         starts = [*dict.fromkeys(clipped(key).split(".", 1)[0][:40] for key in tensors)][:6]
         what = f"{len(tensors)} tensors, more than the {MOST_TENSORS} that one network may have"
         raise NotDenseIsoViTError(f"{what}; option prefix takes those of one, names start {starts}")
+    if len({tensor.is_meta for tensor in tensors.values()}) > 1:
+        raise NotDenseIsoViTError("some tensors are on the device meta, others hold numbers")
     for key, tensor in tensors.items():
         plain = tensor.layout is torch.strided and not tensor.is_complex()
         if not plain or not tensor.numel() > 0 or max(tensor.shape, default=1) > LARGEST_SIDE:

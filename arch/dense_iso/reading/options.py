@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...errors import ModelLoadError
-from ..config import ACTIVATIONS, CHOICES, HeadLayer
+from ..config import ACTIVATIONS, CHOICES, VALUE_RANGES, HeadLayer
 
 METADATA_KEY = "dense_iso_vit"
 QKV_LAYOUTS = ("3hd", "h3d")
+HALVES = ("second", "first", "second swapped", "first swapped")
 PLACES = ("all", "fusion", "shuffle", "between")
 RETIRED = {"swap_paths": "false", "residual": "network", "head_activation_place": "all"}
 
@@ -53,22 +54,29 @@ def _activations(value: Any) -> tuple[str, ...]:
     return names
 
 
-# name: parser; default (None: depends on the checkpoint). docs/dense-iso-vit.md explains them.
-OPTIONS: dict[str, tuple[Callable[[Any], Any], Any]] = {
-    "heads": (_integers, None),
-    "qkv_layout": (_one_of(*QKV_LAYOUTS), "3hd"),
-    "gated_half": (_one_of("second", "first", "second swapped", "first swapped"), "second"),
-    "head_activation": (_activations, ("none",)),
-    "shuffles": (_one_of("once", "twos"), "once"),
-    "stage_norm_routing": (_one_of(*CHOICES["stage_norm_routing"]), "both"),
-    "norm_eps": (float, 1e-5),
-    "skip": (_one_of(*CHOICES["skip"]), "bilinear"),
-    "align_corners": (_boolean, False),
-    "value_range": (_one_of(*CHOICES["value_range"]), "0..1"),
-    "window": (int, 64),
-    "depths": (_integers, None),
-    "container": (str, None),
-    "prefix": (str, None),
+class Option(NamedTuple):
+    """From JSON or text to the value, what stands where nobody answers, and a line of text."""
+
+    parse: Callable[[Any], Any]
+    default: Any
+    help: str
+
+
+OPTIONS = {
+    "heads": Option(_integers, None, "attention heads, one number or one per stage"),
+    "qkv_layout": Option(_one_of(*QKV_LAYOUTS), "3hd", "rows of a fused qkv, the slowest first"),
+    "gated_half": Option(_one_of(*HALVES), "second", "half of GDFN that goes through GELU"),
+    "head_activation": Option(_activations, ("none",), "in the head, perhaps as in gelu@fusion"),
+    "shuffles": Option(_one_of("once", "twos"), "once", "PixelShuffle(4) once, or two by twos"),
+    "stage_norm_routing": Option(_one_of(*CHOICES["stage_norm_routing"]), "both", "who sees norms"),
+    "norm_eps": Option(float, 1e-5, "epsilon of every LayerNorm"),
+    "skip": Option(_one_of(*CHOICES["skip"]), "bilinear", "how the image is enlarged"),
+    "align_corners": Option(_boolean, False, "of a bilinear or bicubic skip"),
+    "value_range": Option(_one_of(*VALUE_RANGES), "0..1", "that the network was trained on"),
+    "window": Option(int, 64, "side of the input in pixels, where no position embedding tells"),
+    "depths": Option(_integers, None, "blocks of every stage, where names and widths do not tell"),
+    "container": Option(str, None, "dictionary of the file that holds the weights"),
+    "prefix": Option(str, None, "start of the names of this network's tensors, beside others"),
 }
 
 
@@ -105,13 +113,13 @@ def settle(options: Mapping[str, Any] | None = None, sidecar: Mapping[str, Any] 
         "sidecar": sidecar or {},
         "metadata": {**(metadata or {}), **nested},
     }
-    values = {name: default for name, (_, default) in OPTIONS.items()}
+    values = {name: option.default for name, option in OPTIONS.items()}
     origin = dict.fromkeys(OPTIONS, "default")
     for source, entries in reversed(sources.items()):
         for name, only in RETIRED.items():
             if str(entries.get(name) or only).lower() != only:
                 raise ModelLoadError(f"{source} {name}={entries[name]!r} is no longer read")
-        for name, (parse, _) in OPTIONS.items():
+        for name, (parse, _, _) in OPTIONS.items():
             try:
                 if entries.get(name) is not None:
                     values[name], origin[name] = parse(entries[name]), source
@@ -123,8 +131,7 @@ def settle(options: Mapping[str, Any] | None = None, sidecar: Mapping[str, Any] 
 def activations(
     head: Sequence[HeadLayer], names: Sequence[str], place: str | None = None
 ) -> list[str]:
-    """The activation after every convolution of the head, from one name for each, or one for all
-    at a ``place``: without, at what stands behind its "@", or at "all"."""
+    """The activation after every convolution: one name for each, or one at a ``place``."""
     if 1 < len(names) != len(head):
         raise ModelLoadError(
             f"head_activation has {len(names)} entries for {len(head)} convolutions"

@@ -63,13 +63,8 @@ def recognise(
     metadata: Source = None,
 ) -> Recognised:
     """Find a Dense-Iso-ViT in a state dict of any spelling, or in dictionaries around one; for the
-    sources of answers see `options.settle`.
-
-    Raises:
-        NotDenseIsoViTError: it is not this network; the message says what did not fit.
-        AmbiguousCheckpointError: it is, but names and order do not tell equal layers apart.
-        ModelLoadError: an option is impossible or a weight is not finite.
-    """
+    sources of answers see `options.settle`. ModelLoadError: there is none, nothing tells equal
+    layers apart, an option is impossible, or a weight is not finite."""
     answers = settle(options, sidecar, metadata)
     if own := described_tensors(state_dict):
         found, settle_rest = Match(infer_config(own), own, [], Notes()), override
@@ -93,8 +88,7 @@ def recognise(
 
 def refusal(state_dict: Mapping[str, Any], **sources: Source) -> ModelLoadError | None:
     """Why `recognise`, given the same, would not take this for a Dense-Iso-ViT; None where it is
-    one, also an ambiguous one, or one refused for what the sources say: `recognise` then tells what
-    is wrong with them."""
+    one, also an ambiguous one, or one refused for what the sources say."""
     refused = None
     for given in (sources, {}) if any(sources.values()) else ({},):
         try:
