@@ -1,6 +1,6 @@
 """Files of many keys that make a reader slow, or fail: each has 20,000 tensors, most share one
 storage.
-`python -m benchmarks.dense_iso_reading keys` prints the seconds that each takes.
+`python -m tests.helpers.dense_iso_variants keys` prints the seconds that each takes.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def difference(model: ImageModelDescriptor, module: nn.Module) -> float:
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("name", SAMPLE)
 def test_file_is_read_exactly(name: str, file: str, tmp_path: Path) -> None:
-    """All variants are tried in memory, in the same orders, by test_variants."""
+    """All variants are tried in memory, in the same orders, by test_match."""
     module, options = build(name)
     FILES[file](dict(module.state_dict()), tmp_path / file)
     if name in UNORDERED and file != "definition.pth":

@@ -29,7 +29,7 @@ def test_many_keys_are_loaded_or_refused(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KEY_SETS)
 def test_many_keys_take_seconds_at_most(name: str) -> None:
-    """`python -m benchmarks.dense_iso_reading keys` prints how many."""
+    """`python -m tests.helpers.dense_iso_variants keys` prints how many."""
     state_dict = KEY_SETS[name]()
     start = time.process_time()
     is_dense_iso_vit(state_dict)

@@ -1,7 +1,7 @@
 """Dense-Iso-ViT's reader: how large it is, what comes of the variants, how long many keys take.
 
-    python -m benchmarks.dense_iso_reading table
-    python -m benchmarks.dense_iso_reading keys
+    python -m tests.helpers.dense_iso_variants table
+    python -m tests.helpers.dense_iso_variants keys
 
 The first prints a column of the table in docs/dense-iso-vit.md for this checkout; the second the
 seconds that each of the files in tests/helpers/dense_iso_variants/key_sets.py takes.
@@ -28,7 +28,7 @@ from tests.helpers.dense_iso_variants.outcomes import ORDERS, grounds, outcome  
 
 app = typer.Typer(add_completion=False, help=__doc__)
 console = Console(width=140)
-SOURCES = Path(__file__).resolve().parent.parent / "arch/dense_iso/reading"
+SOURCES = Path(__file__).resolve().parents[3] / "arch/dense_iso/reading"
 
 
 def kind(result: str, remarked: bool) -> str:
