@@ -114,7 +114,7 @@ class ExactUpscaler:
             finite.append(all_finite(rows))
             place = slice(top, top + rows.shape[2]), slice(0, into.shape[1])
             marked = (lambda _: mark(*place)) if mark else None
-            self.work.do(partial(bring_home, rows[0], one, into[place]), marked)
+            self.work.do(partial(bring_home, rows[0], one, into[place]), marked, piece=True)
 
         self._engine().run(
             plane[None],

@@ -122,7 +122,6 @@ class FrameUpscaler:
             upscaled = False
         else:
             if monitor.preview:
-                work.drain()
                 canvas.zero_()
                 monitor.growth = Growth(
                     canvas, source, self.margins, region.touched if region else None

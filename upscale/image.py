@@ -19,7 +19,7 @@ from .exact import ExactUpscaler
 from .frame import FrameUpscaler
 from .mask import Masks, Region
 from .options import Options
-from .pipeline import HostWork
+from .pipeline import AHEAD, HostWork
 from .placement import DirectPlacement, checked_device, training_mode_kept
 from .precision import resolve_precision
 from .preview import Monitor
@@ -147,10 +147,10 @@ def upscale_image(
         training_mode_kept(model),
         owned as where,
         ExitStack() as cleanup,
-        HostWork() as work,
+        HostWork(behind=0 if preview else AHEAD) as work,
     ):
         runner = Runner(model, resolve_precision(precision, model, where.auto_dtype(model)), where)
-        monitor = Monitor(progress, preview, work.drain)
+        monitor = Monitor(progress, preview)
 
         engine: PlaneUpscaler | None = None
         if masks is None or not masks.empty:

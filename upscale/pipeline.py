@@ -27,11 +27,16 @@ class HostWork:
     """A context manager around the thread; leaving it waits for the piece at work.
 
     After an exception, what waits is dropped. No thread outlives the context.
+
+    Args:
+        behind: pieces that may be unfinished when the caller goes on; 0 where it has to see every
+            one of them, as live previews do.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, behind: int = AHEAD) -> None:
+        self.behind = behind
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="upscale-host")
-        self._waiting: deque[tuple[Future, Callable[[Any], None] | None]] = deque()
+        self._waiting: deque[tuple[Future, Callable[[Any], None] | None, bool]] = deque()
 
     def __enter__(self) -> HostWork:
         return self
@@ -49,17 +54,35 @@ class HostWork:
             self._thread.shutdown(wait=True, cancel_futures=True)
             self._waiting.clear()
 
-    def do(self, task: Callable[[], Any], then: Callable[[Any], None] | None = None) -> None:
+    def do(
+        self,
+        task: Callable[[], Any],
+        then: Callable[[Any], None] | None = None,
+        *,
+        piece: bool = False,
+    ) -> None:
         """Run ``task()`` in the thread; then ``then(its result)`` here, before a later call returns.
 
-        Waits while `AHEAD` pieces are unfinished, so their memory stays bounded.
+        Args:
+            task: the work; it may use what earlier tasks have left.
+            then: the caller's part.
+            piece: the task holds a result of the network. It waits until fewer than ``behind``
+                others are unfinished, so that their memory stays bounded.
 
         Raises:
             Exception: what an earlier task raised, or an earlier ``then``.
         """
-        while len(self._waiting) >= AHEAD or (self._waiting and self._waiting[0][0].done()):
+        while self._waiting and (
+            self._waiting[0][0].done() or (piece and self._pieces >= self.behind)
+        ):
             self._finish_first()
-        self._waiting.append((self._thread.submit(_run, task), then))
+        self._waiting.append((self._thread.submit(_run, task), then, piece))
+        if not self.behind:
+            self.drain()
+
+    @property
+    def _pieces(self) -> int:
+        return sum(piece for _, _, piece in self._waiting)
 
     def drain(self) -> None:
         """Wait until everything is done.
@@ -71,7 +94,7 @@ class HostWork:
             self._finish_first()
 
     def _finish_first(self) -> None:
-        future, then = self._waiting[0]
+        future, then, _ = self._waiting[0]
         result = future.result()
         self._waiting.popleft()
         if then is not None:

@@ -5,8 +5,6 @@ New parts are sampled only when a thumbnail will be shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -102,17 +100,10 @@ def _sample(part: Tensor, step: int) -> Tensor:
 
 
 class Monitor:
-    """Reports the progress of the work to `Progress` and `Preview`.
+    """Reports the progress of the work to `Progress` and `Preview`."""
 
-    Args:
-        progress, preview: as given to `upscale_image`.
-        settle: waits until the work that is done in main memory has caught up.
-    """
-
-    def __init__(
-        self, progress: Progress | None, preview: Preview | None, settle: Callable[[], None]
-    ) -> None:
-        self.progress, self.preview, self.settle = progress, preview, settle
+    def __init__(self, progress: Progress | None, preview: Preview | None) -> None:
+        self.progress, self.preview = progress, preview
         self.done = self.total = 0
         self.growth: Growth | None = None
 
@@ -121,8 +112,5 @@ class Monitor:
         self.done += steps
         if self.progress:
             self.progress(self.done, self.total)
-        if self.preview and self.growth and self.preview.due():
-            self.settle()  # so that what is finished is seen
-            if not self.growth.changed:
-                return
+        if self.preview and self.growth and self.growth.changed and self.preview.due():
             self.preview.show(self.growth.thumbnail(), self.done, self.total)

@@ -158,17 +158,21 @@ class TiledUpscaler:
         while position < len(waiting):
             batch = 1 if max(grid.rows.size, grid.columns.size) > self.largest else self.batch
             numbers = waiting[position : position + batch]
-            tiles = torch.stack(
-                [plane[:, rows, columns] for rows, columns in map(grid.window, numbers)]
-            )
+            tiles = self._cut(plane, [grid.window(number) for number in numbers])
             results = self._attempt(tiles)
             if results is None:
                 if len(numbers) > 1:  # the batch was too large and has been halved: try again
                     continue
                 results = self._split(tiles[0])[None]
             add = partial(self._add, canvas, numbers, results)
-            self.work.do(add, partial(self._added, mark))
+            self.work.do(add, partial(self._added, mark), piece=True)
             position += len(numbers)
+
+    @staticmethod
+    def _cut(plane: Tensor, places: list[tuple[slice, slice]]) -> Tensor:
+        """Tiles (B, Cin, h, w), contiguous; a single one that is the whole plane is no copy."""
+        tiles = [plane[:, rows, columns] for rows, columns in places]
+        return tiles[0][None].contiguous() if len(tiles) == 1 else torch.stack(tiles)
 
     def _add(
         self, canvas: Canvas, numbers: list[int], results: Tensor

@@ -34,15 +34,16 @@ def test_few_pieces_wait() -> None:
     def hand_over() -> None:
         with HostWork() as work:
             for number in range(6):
-                work.do(lambda n=number: (started.append(n), gate.wait()))
+                work.do(lambda n=number: (started.append(n), gate.wait()), piece=True)
                 handed.append(number)
 
     thread = threading.Thread(target=hand_over)
     thread.start()
     thread.join(0.3)
-    assert thread.is_alive() and len(handed) == AHEAD and started == [0]
+    waiting = len(handed), list(started)
     gate.set()
     thread.join()
+    assert waiting == (AHEAD, [0])
     assert started == list(range(6))
 
 
@@ -65,13 +66,12 @@ def test_an_exception_surfaces_once_and_ends_the_work(where: str) -> None:
         raise KeyError(where)
 
     with pytest.raises(KeyError, match=where) as caught, HostWork() as work:
-        work.do(
-            fail if where == "task" else lambda: done.append(0), fail if where == "then" else None
-        )
+        task = fail if where == "task" else lambda: done.append(0)
+        work.do(task, fail if where == "then" else None, piece=True)
         if where == "caller":
             fail()
         for number in range(1, 9):
-            work.do(lambda n=number: done.append(n))
+            work.do(lambda n=number: done.append(n), piece=True)
     assert len(done) <= 1 + AHEAD
     assert any(entry.name == "fail" for entry in caught.traceback)
     assert not [t for t in threading.enumerate() if t.name.startswith("upscale-host")]
