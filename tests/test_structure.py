@@ -58,11 +58,6 @@ TOO_LONG = {
     "tests/helpers/dense_iso_variants/random_author.py",
 }
 
-# tests of something that is not one file or folder
-MIRRORS_NOTHING = {
-    "tests/arch/dense_iso/reading/test_detect.py",
-    "tests/arch/dense_iso/reading/test_files.py",
-}
 # what starts ComfyUI, and a pack beside ours in it, run in the host and not in a test
 OUTSIDE_HELPERS = {
     "tests/comfyui/launch_host.py",
@@ -147,7 +142,7 @@ def test_tests_mirror_the_sources() -> None:
             place = PurePosixPath(*path.parts[1:-1]) / path.stem.removeprefix("test_")
             if place.with_suffix(".py") not in HOUSE and place / "__init__.py" not in HOUSE:
                 wrong.append(str(path))
-    assert not set(wrong) - MIRRORS_NOTHING
+    assert not set(wrong)
 
 
 def test_helpers_are_in_one_place() -> None:
