@@ -98,12 +98,14 @@ def values(option: Option, place: Place) -> str:
 
 def checkpoint_table(options: Mapping[str, Any]) -> str:
     """One row for each question that a Dense-Iso-ViT's tensors leave open; ``options`` have a
-    default and a help, and perhaps choices."""
+    default, a help, and what reads them, which is a tuple where it knows all choices."""
     rows = []
     for name, option in options.items():
         default = option.default if isinstance(option.default, tuple) else (option.default,)
         shown = "" if option.default is None else code([",".join(map(str, default))])
-        rows.append((code([name]), code(getattr(option, "choices", ())), shown, option.help))
+        parse = getattr(option, "parse", ())
+        choices = code(parse if isinstance(parse, tuple) else ())
+        rows.append((code([name]), choices, shown, option.help))
     return markdown_table(("option", "values", "default", "what it is"), rows)
 
 

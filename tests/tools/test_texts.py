@@ -40,9 +40,9 @@ def test_empty_columns_are_left_out() -> None:
 def test_questions_that_a_checkpoint_leaves_open() -> None:
     options = {
         "heads": SimpleNamespace(default=None, help="of every stage"),
-        "act": SimpleNamespace(default=("none", "relu"), help="of the head"),
+        "act": SimpleNamespace(default=("none", "relu"), help="of the head", parse=("a", "b")),
     }
     assert checkpoint_table(options).splitlines()[2:] == [
-        "| `heads` |  | of every stage |",
-        "| `act` | `none,relu` | of the head |",
+        "| `heads` |  |  | of every stage |",
+        "| `act` | `a`, `b` | `none,relu` | of the head |",
     ]

@@ -33,13 +33,13 @@ def _boolean(value: Any) -> bool:
     return known[str(value).lower()]
 
 
-def _one_of(*choices: str) -> Callable[[Any], str]:
-    def parse(value: Any) -> str:
-        if value not in choices:
-            raise ValueError(f"expected one of {', '.join(choices)}")
-        return value
+class OneOf(tuple):
+    """Choices, which called with one of them give it back."""
 
-    return parse
+    def __call__(self, value: Any) -> str:
+        if value not in self:
+            raise ValueError(f"expected one of {', '.join(self)}")
+        return value
 
 
 def _activations(value: Any) -> tuple[str, ...]:
@@ -63,21 +63,21 @@ class Option(NamedTuple):
 
 
 OPTIONS = {
-    "heads": Option(_integers, None, "attention heads, one number or one per stage"),
-    "qkv_layout": Option(_one_of(*QKV_LAYOUTS), "3hd", "rows of a fused qkv, the slowest first"),
-    "gated_half": Option(_one_of(*HALVES), "second", "half of GDFN that goes through GELU"),
-    "head_activation": Option(_activations, ("none",), "in the head, perhaps as in gelu@fusion"),
-    "shuffles": Option(_one_of("once", "twos"), "once", "PixelShuffle(4) once, or two by twos"),
-    "stage_norm_routing": Option(_one_of(*CHOICES["stage_norm_routing"]), "both", "who sees norms"),
+    "heads": Option(_integers, None, "attention heads, one number or one per stage: published ones, or 32 wide"),
+    "qkv_layout": Option(OneOf(QKV_LAYOUTS), "3hd", "rows of a fused qkv: q, k, v (3), heads (h), place in it (d)"),
+    "gated_half": Option(OneOf(HALVES), "second", "half of GDFN that GELU gates; swapped: path_1 takes the other"),
+    "head_activation": Option(_activations, ("none",), "one name per convolution of the head, or name@place"),
+    "shuffles": Option(OneOf(("once", "twos")), "once", "an enlargement by 4, 8, 16: one PixelShuffle or several by 2"),
+    "stage_norm_routing": Option(OneOf(CHOICES["stage_norm_routing"]), "both", "who sees a stage's normed output"),
     "norm_eps": Option(float, 1e-5, "epsilon of every LayerNorm"),
-    "skip": Option(_one_of(*CHOICES["skip"]), "bilinear", "how the image is enlarged"),
-    "align_corners": Option(_boolean, False, "of a bilinear or bicubic skip"),
-    "value_range": Option(_one_of(*VALUE_RANGES), "0..1", "that the network was trained on"),
+    "skip": Option(OneOf(CHOICES["skip"]), "bilinear", "how the image is enlarged that the residual joins"),
+    "align_corners": Option(_boolean, False, "align_corners of a bilinear or bicubic skip"),
+    "value_range": Option(OneOf(VALUE_RANGES), "0..1", "values of pixels that the network was trained on"),
     "window": Option(int, 64, "side of the input in pixels, where no position embedding tells"),
     "depths": Option(_integers, None, "blocks of every stage, where names and widths do not tell"),
-    "container": Option(str, None, "dictionary of the file that holds the weights"),
-    "prefix": Option(str, None, "start of the names of this network's tensors, beside others"),
-}
+    "container": Option(str, None, "dictionary of the file that holds the weights, where there are several"),
+    "prefix": Option(str, None, "start of the names of this network's tensors, where the file holds others too"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
