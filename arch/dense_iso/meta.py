@@ -45,7 +45,7 @@ def decode(buffer: Tensor) -> DenseIsoViTConfig:
         )
     try:
         numbers = [round(number) for number in buffer.to(torch.float64).tolist()]
-        content = json.loads(bytes(numbers))
+        content = json.loads(bytes(numbers).decode())
         version = content["version"]
     except (ValueError, OverflowError, KeyError, TypeError, RecursionError) as error:
         raise ModelLoadError(f"{META_KEY} holds no JSON of a version: {error}") from error

@@ -149,7 +149,7 @@ def test_every_finished_frame_is_kept(
 @pytest.mark.parametrize(
     ("encoding", "suffix"),
     [
-        (Encoding(codec="hevc"), ".mkv"),
+        pytest.param(Encoding(codec="hevc"), ".mkv", marks=pytest.mark.slow),
         (Encoding(codec="av1"), ".mp4"),
         (Encoding(codec="vp9"), ".mkv"),
         (Encoding(codec="h264", pixel_format="yuv444p10le"), ".mov"),

@@ -10,8 +10,7 @@ from fdat_dense_iso.arch.kernels.onednn import has_internal_operators
 from tests.helpers.dense_iso_heads import pair
 
 
-@pytest.mark.parametrize("intel", [True, False])
-@pytest.mark.parametrize("internal", [True, False])
+@pytest.mark.parametrize(("internal", "intel"), [(True, True), (True, False), (False, False)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2**-5)])
 @pytest.mark.parametrize(
     "changes",
