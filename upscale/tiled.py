@@ -64,6 +64,8 @@ class TileSettings:
         self.tile = max(self.tile, traits.minimum, 2 * traits.alignment)
         default = min(traits.overlap, self.tile // 4)
         self.overlap = default if overlap is None else overlap
+        self.overlap_given = overlap is not None
+        self.floor = max(self.floor, 2 * (overlap or 0))
         self.batch = batch or self._default_batch()
 
     def grid(self, height: int, width: int) -> TileGrid:
@@ -104,7 +106,8 @@ class TileSettings:
             elif not self.tile_given and self.tile > self.floor:
                 side = int(max(grid.rows.size, grid.columns.size) * math.sqrt(free / needed))
                 self.tile = max(min(side, self.tile - self.traits.alignment), self.floor)
-                self.overlap = min(self.overlap, self.tile // 4)
+                if not self.overlap_given:
+                    self.overlap = min(self.overlap, self.tile // 4)
             else:
                 return  # try as asked for; `TiledUpscaler` handles running out of memory
 

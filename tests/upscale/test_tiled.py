@@ -160,6 +160,14 @@ def test_tiles_shrink_to_the_free_memory() -> None:
     assert 32 * 32 < largest * (3 + 2 * 3 * 4 + 4) * 4 <= 1.5 * free
 
 
+def test_tiles_keep_the_overlap_that_was_asked_for() -> None:
+    model, image = nearest(2), picture(500, 600)
+    result = upscale_image(model, image, overlap=48, placement=Scarce(model, 2**18))
+    assert (result - enlarged(image, 2)).abs().max() <= 1e-6
+    heights = {shape[-2] for shape in model.model.calls}
+    assert heights == {94}  # 10 tiles of at most 2 * 48 rows cover 500: (500 + 9 * 48) / 10 each
+
+
 def test_running_out_of_memory_while_blending_loses_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
