@@ -26,9 +26,8 @@ from .fdat.architecture import FDATArch
 from .files import read_checkpoint, read_sidecar
 from .guards import usual_defaults
 from .info import remember_file
-from .registry import extended_registry
+from .registry import ARCHITECTURES, extended_registry
 
-OWN_IDS = {"FDAT", "DenseIsoViT"}
 COMPILED_PREFIXES = ("_orig_mod.", "module.")
 QUANTISED_TYPES = (torch.int8, torch.uint8, torch.int16)  # index tensors have larger types
 
@@ -66,9 +65,11 @@ def load_model(
             )
             descriptor = _load(content, metadata, source, options)
     except UnsupportedModelError as error:
+        own = {made.id: made.name for made in (architecture() for architecture in ARCHITECTURES)}
+        others = sorted({support.architecture.id for support in MAIN_REGISTRY} - set(own))
         raise ModelLoadError(
-            f"{name}: not an upscaling model known here. {error} Supported: FDAT, Dense-Iso-ViT and "
-            f"spandrel's architectures ({', '.join(sorted({a.architecture.id for a in MAIN_REGISTRY} - OWN_IDS))})"
+            f"{name}: not an upscaling model known here. {error} Supported: "
+            f"{', '.join(own.values())} and spandrel's architectures ({', '.join(others)})"
         ) from error
     except ModelLoadError as error:
         raise (

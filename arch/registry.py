@@ -17,7 +17,7 @@ ARCHITECTURES: tuple[Callable[[], Architecture], ...] = (FDATArch, DenseIsoViTAr
 
 
 def install(registry: ArchRegistry = MAIN_REGISTRY) -> None:
-    """Add Dense-Iso-ViT, and FDAT where the registry has none, to ``registry``.
+    """Add `ARCHITECTURES` to ``registry``: of today's spandrel it lacks Dense-Iso-ViT alone.
 
     Idempotent: an architecture whose id is registered already (by spandrel, by another pack, by an
     earlier call) is left as it is. Atomic: after an error the registry is what it was.

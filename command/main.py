@@ -227,7 +227,7 @@ def main(
 
 
 def plan(inputs: list[str], output: str, **options: Any) -> list[Job]:
-    """`picture_files.plan_jobs`, with its errors as UsageError."""
+    """`picture.files.plan_jobs`, with its errors as UsageError."""
     try:
         from ..picture.files import PlanError, is_video, plan_jobs
     except (ImportError, OSError) as error:  # pyvips, or libvips below it

@@ -24,9 +24,8 @@ class LiveBytes(TorchDispatchMode):
     """Counts the bytes of tensors that operations made and that still exist; keeps the peak.
 
     Scratch memory of operators is in no tensor, so an estimate is added for two kinds.
-    Convolutions:
-    three quarters of input and output, because the libraries behind them convert the layout of
-    either or both. Attention: its logits, and copies of inputs that are not contiguous. The
+    Convolutions: three quarters of input and output, because the libraries behind them convert
+    the layout of either or both. Attention: its logits, and copies of inputs that are not contiguous. The
     estimates are fitted to what CPU runs use (``python -m benchmarks.upscale``).
     """
 

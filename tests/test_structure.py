@@ -51,13 +51,6 @@ MAY_IMPORT_HOST = {
 RUNS_CODE = {"eval", "exec", "compile", "__import__"}
 RUNS_PROGRAMS = {"subprocess", "dill", "cloudpickle"}
 
-# TODO: empty this
-TOO_LONG = {
-    "arch/dense_iso/reading/block.py",
-    "tests/arch/dense_iso/reading/test_recognise.py",
-    "tests/helpers/dense_iso_variants/random_author.py",
-}
-
 # what starts ComfyUI, and a pack beside ours in it, run in the host and not in a test
 OUTSIDE_HELPERS = {
     "tests/comfyui/launch_host.py",
@@ -130,8 +123,7 @@ def test_no_prefix_stands_for_a_folder() -> None:
 
 
 def test_files_stay_short() -> None:
-    long = {str(path): source.lines for path, source in HOUSE.items() if source.lines > 400}
-    assert not {path: lines for path, lines in long.items() if path not in TOO_LONG}
+    assert not {str(path): source.lines for path, source in HOUSE.items() if source.lines > 400}
 
 
 def test_tests_mirror_the_sources() -> None:

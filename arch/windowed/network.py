@@ -29,8 +29,7 @@ class WindowedUpscaler(nn.Module):
         alignment: tiles cut from an image should start at multiples of this many input pixels, and
             have such sizes.
         overlap: least overlap of neighbouring windows, in input pixels, up to half a window; None:
-            a
-            quarter.
+            a quarter.
         batch: windows per call of the network; None: `usual_batch` of the device.
         assumptions: sentences on what the network's loader had to assume, for `arch.info`.
     """

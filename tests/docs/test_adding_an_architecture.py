@@ -42,7 +42,7 @@ def followed(
     """The module of the page as ``fdat_dense_iso.arch.espcn``, registered as the page says."""
     before = set(sys.modules)
     (tmp_path / "espcn.py").write_text(steps["arch/espcn.py"], encoding="utf-8")
-    (tmp_path / "test_espcn.py").write_text(steps["tests/test_espcn.py"], encoding="utf-8")
+    (tmp_path / "test_espcn.py").write_text(steps["tests/arch/test_espcn.py"], encoding="utf-8")
     monkeypatch.setattr(arch, "__path__", [*arch.__path__, str(tmp_path)])
     importlib.invalidate_caches()
     module = importlib.import_module("fdat_dense_iso.arch.espcn")
@@ -55,7 +55,7 @@ def followed(
 
 
 def test_the_page_names_a_file_for_each_step(steps: dict[str, str]) -> None:
-    assert list(steps) == ["arch/espcn.py", "arch/registry.py", "tests/test_espcn.py"]
+    assert list(steps) == ["arch/espcn.py", "arch/registry.py", "tests/arch/test_espcn.py"]
 
 
 def test_the_entry_is_todays_list_and_the_new_one(steps: dict[str, str]) -> None:

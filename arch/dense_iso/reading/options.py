@@ -1,7 +1,7 @@
 """What the tensors of a Dense-Iso-ViT can't tell, and who may say it.
 
 Precedence: options of the call (node, command line) > sidecar JSON > safetensors metadata > the
-default below. Every value that comes from the default is reported as assumed.
+buffer of `arch.dense_iso.meta` > the default below, which is reported as assumed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _boolean(value: Any) -> bool:
 
 
 class OneOf(tuple):
-    """Choices, which called with one of them give it back."""
+    """Texts to choose from; calling it with one of them returns that, with another raises."""
 
     def __call__(self, value: Any) -> str:
         if value not in self:
@@ -64,13 +64,13 @@ class Option(NamedTuple):
 
 OPTIONS = {
     "heads": Option(_integers, None, "attention heads, one number or one per stage: published ones, or 32 wide"),
-    "qkv_layout": Option(OneOf(QKV_LAYOUTS), "3hd", "rows of a fused qkv: q, k, v (3), heads (h), place in it (d)"),
-    "gated_half": Option(OneOf(HALVES), "second", "half of GDFN that GELU gates; swapped: path_1 takes the other"),
+    "qkv_layout": Option(OneOf(QKV_LAYOUTS), "3hd", "rows of a fused qkv, slowest first: 3 q, k, v; h heads; d width"),
+    "gated_half": Option(OneOf(HALVES), "second", "half of GDFN through GELU; swapped: path_1 takes the second"),
     "head_activation": Option(_activations, ("none",), "one name per convolution of the head, or name@place"),
     "shuffles": Option(OneOf(("once", "twos")), "once", "an enlargement by 4, 8, 16: one PixelShuffle or several by 2"),
     "stage_norm_routing": Option(OneOf(CHOICES["stage_norm_routing"]), "both", "who sees a stage's normed output"),
     "norm_eps": Option(float, 1e-5, "epsilon of every LayerNorm"),
-    "skip": Option(OneOf(CHOICES["skip"]), "bilinear", "how the image is enlarged that the residual joins"),
+    "skip": Option(OneOf(CHOICES["skip"]), "bilinear", "how the image is enlarged before the head's output is added"),
     "align_corners": Option(_boolean, False, "align_corners of a bilinear or bicubic skip"),
     "value_range": Option(OneOf(VALUE_RANGES), "0..1", "values of pixels that the network was trained on"),
     "window": Option(int, 64, "side of the input in pixels, where no position embedding tells"),
@@ -118,7 +118,9 @@ def settle(options: Mapping[str, Any] | None = None, sidecar: Mapping[str, Any] 
     for source, entries in reversed(sources.items()):
         for name, only in RETIRED.items():
             if str(entries.get(name) or only).lower() != only:
-                raise ModelLoadError(f"{source} {name}={entries[name]!r} is no longer read")
+                raise ModelLoadError(
+                    f"{source} {name}={entries[name]!r} is no longer read (CHANGELOG.md)"
+                )
         for name, (parse, _, _) in OPTIONS.items():
             try:
                 if entries.get(name) is not None:

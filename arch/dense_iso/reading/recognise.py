@@ -172,7 +172,7 @@ def _state_dicts(source: Mapping) -> dict[str, dict[str, Tensor]]:
             [clipped(str(key)) for key in [*source][:8]] if isinstance(source, Mapping) else source
         )
         what = f"no dictionary with at least {FEWEST_TENSORS} named tensors"
-        raise ModelLoadError(f"{what}; top level: {top!s:.400}")
+        raise NoResemblanceError(f"{what}; top level: {top!s:.400}")
 
     def preference(name: str) -> int:
         known = [CONTAINERS.index(part) for part in name.split("/") if part in CONTAINERS]
