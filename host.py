@@ -22,7 +22,7 @@ from spandrel import ImageModelDescriptor
 from torch import Tensor
 
 from .upscale.image import check_model
-from .upscale.placement import is_out_of_memory
+from .upscale.memory import is_out_of_memory
 from .upscale.precision import in_precision
 from .upscale.throttle import Throttle
 

@@ -4,7 +4,7 @@ Pure tensor code.
 """
 
 from .image import upscale_image
-from .runner import OutOfMemoryError
+from .memory import OutOfMemoryError
 from .target import Target, parse_target
 
 __all__ = ["OutOfMemoryError", "Target", "parse_target", "upscale_image"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from itertools import pairwise
 
 import torch
@@ -12,7 +10,6 @@ from torch import Tensor
 from ..common.ramps import ramp
 from ..common.tiling import AxisPlan, TileGrid
 from .channels import ChannelPass
-from .placement import is_out_of_memory
 
 ALONE, BEFORE, AFTER = "alone", "before", "after"
 """What a part of a tile shares its pixels with: nothing, the tile before it, or the one after."""
@@ -57,19 +54,6 @@ def axis_parts(plan: AxisPlan, scale: int) -> list[list[tuple[slice, str]]] | No
     return parts
 
 
-def again_if_out_of_memory(work: Callable[[], Tensor]) -> Tensor:
-    """``work()``; if main memory runs out in it, once more, because other threads may give some back.
-
-    Work that changes nothing can be done twice.
-    """
-    try:
-        return work()
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-    return work()
-
-
 def _weigh(piece: Tensor, weights: Tensor) -> Tensor:
     """A part of a tile (h, w, C), clamped and times its weights (h, w)."""
     return piece.clamp(0, 1).mul_(weights[..., None])
@@ -106,20 +90,27 @@ class Canvas:
             self.into.zero_()
 
     def add(self, number: int, tile: Tensor) -> tuple[slice, slice]:
-        """Add a tile (Cout, h, w) on the CPU, and return its place in ``into``."""
+        """Add a tile (Cout, h, w) on the CPU, and return its place in ``into``.
+
+        Nothing has been written when main memory runs out in it, so it can be done again.
+        """
         row, column = self.grid.index(number)
         place = self.grid.window(number, self.scale)
         target, source = self.into[place], self.one.collect(tile).permute(1, 2, 0)
+        alone, shared = [], []
         for rows, above in self.rows[row]:
             for columns, left in self.columns[column]:
                 into, piece = target[rows, columns], source[rows, columns]
                 if above == left == ALONE:
-                    torch.clamp(piece, 0, 1, out=into)
+                    alone.append((into, piece))
                     continue
                 weights = self.row_weights[row][rows, None] * self.column_weights[column][columns]
-                weighted = again_if_out_of_memory(partial(_weigh, piece, weights))
-                if BEFORE in (above, left):  # another tile has been there
-                    into += weighted
-                else:
-                    into.copy_(weighted)
+                shared.append((into, _weigh(piece, weights), BEFORE in (above, left)))
+        for into, piece in alone:
+            torch.clamp(piece, 0, 1, out=into)
+        for into, weighted, another_was_there in shared:
+            if another_was_there:
+                into.add_(weighted).clamp_(max=1)  # the sum of weights is rounded
+            else:
+                into.copy_(weighted)
         return place

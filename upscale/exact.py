@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .channels import ChannelPass, Mark
+from .memory import OutOfMemoryError, first_line
 from .pipeline import HostWork
 from .protocol import ExactEngine, ExactPlan
-from .runner import OutOfMemoryError, Runner, all_finite, first_line, not_finite
+from .runner import Runner, all_finite, not_finite
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +82,7 @@ class ExactUpscaler:
         """
         size = plane.shape[-2], plane.shape[-1]
         self._told = 0
+        self._raised: BaseException | None = None
         while True:
             plan = self._plans[size]
             try:
@@ -87,7 +90,7 @@ class ExactUpscaler:
                     return
                 reason = None
             except Exception as error:
-                if not self.runner.placement.is_out_of_memory(error):
+                if error is self._raised or not self.runner.placement.is_out_of_memory(error):
                     raise
                 reason = first_line(error)
             # not within the except block, where the traceback still holds the tensors
@@ -113,7 +116,7 @@ class ExactUpscaler:
         def write(top: int, rows: Tensor) -> None:
             finite.append(all_finite(rows))
             place = slice(top, top + rows.shape[2]), slice(0, into.shape[1])
-            marked = (lambda _: mark(*place)) if mark else None
+            marked = (lambda _: self._call(mark, *place)) if mark else None
             self.work.do(partial(bring_home, rows[0], one, into[place]), marked, piece=True)
 
         self._engine().run(
@@ -132,7 +135,15 @@ class ExactUpscaler:
         new, because that is when users can interrupt.
         """
         step, self._told = max(done - self._told, 0), max(done, self._told)
-        self.tick(step)
+        self._call(self.tick, step)
+
+    def _call(self, callback: Callable[..., None], *values: Any) -> None:
+        """Call what the caller has given; what it raises ends the work, whatever it is."""
+        try:
+            callback(*values)
+        except BaseException as error:
+            self._raised = error
+            raise
 
     def release(self) -> None:
         """Let the engine drop what it keeps on the device beside the weights.

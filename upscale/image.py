@@ -18,13 +18,14 @@ from .channels import PlaneUpscaler
 from .exact import ExactUpscaler
 from .frame import FrameUpscaler
 from .mask import Masks, Region
+from .memory import OutOfMemoryError
 from .options import Options
 from .pipeline import AHEAD, HostWork
 from .placement import DirectPlacement, checked_device, training_mode_kept
 from .precision import resolve_precision
 from .preview import Monitor
 from .protocol import Placement, Preview, Progress
-from .runner import OutOfMemoryError, Runner, TileTraits, all_finite
+from .runner import Runner, TileTraits, all_finite
 from .seamless import LEAST_MARGIN, Margins
 from .target import Target, as_target
 from .tiled import TiledUpscaler, TileSettings

@@ -12,31 +12,12 @@ import torch
 from spandrel import ImageModelDescriptor
 from torch import nn
 
+from .memory import is_out_of_memory
 from .precision import best_dtype, forget_copies, in_precision
 
 SHARE_OF_FREE_MEMORY = 0.7
 """Share of the free memory that is used; the rest is for other programs and for what estimates
 miss."""
-
-OUT_OF_MEMORY = (
-    "out of memory",
-    "can't allocate memory",
-    "not enough memory",
-    "could not allocate",
-    "alloc_failed",
-)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out.
-
-    CUDA has a type for that; the CPU, MPS and cuBLAS only say so in the message.
-    """
-    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(
-        text in str(error).lower() for text in OUT_OF_MEMORY
-    )
 
 
 @contextmanager

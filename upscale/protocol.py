@@ -100,7 +100,8 @@ class ExactEngine(Protocol):
     ) -> None:
         """Upscale ``image`` (B, C, H, W).
 
-        ``write(top, rows)`` gets finished rows (B, C, h, W * scale) in order, not clamped. Where
+        ``write(top, rows)`` gets finished rows (B, C, h, W * scale) in order, not clamped. They are
+        read after it has returned, so their memory must not be used again. Where
         ``touched`` (H, W) bool is False, the rows may hold anything finite.
         """
         ...

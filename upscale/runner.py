@@ -11,19 +11,11 @@ from spandrel import ImageModelDescriptor
 from torch import Tensor, nn
 
 from ..common.dry_run import working_bytes
+from .memory import first_line
 from .pipeline import AHEAD
 from .protocol import Placement
 
 logger = logging.getLogger(__name__)
-
-
-class OutOfMemoryError(RuntimeError):
-    """Even the smallest tile does not fit into memory; the message says what to do."""
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message; its type if it has no message."""
-    return str(error).split("\n")[0] or type(error).__name__
 
 
 def not_finite(model: ImageModelDescriptor) -> ValueError:
@@ -187,7 +179,8 @@ class Runner:
                 f"{model.architecture.name} made {tuple(result.shape)} of {tuple(batch.shape)}, where its descriptor "
                 f"promises {promised}; the loader read its scale or channels wrongly"
             )
-        return result.float() if finite else None
+        # a copy: networks behind CUDA graphs write the next result into the same memory
+        return result.to(torch.float32, copy=True) if finite else None
 
     def _run_descriptor(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """The result, and whether the module's own output is finite.

@@ -14,8 +14,9 @@ from torch import Tensor
 from ..common.tiling import TileGrid, plan_grid, round_up
 from .blending import Canvas, axis_weights
 from .channels import ChannelPass, Mark
+from .memory import OutOfMemoryError, first_line
 from .pipeline import HostWork
-from .runner import OutOfMemoryError, Runner, TileTraits, first_line
+from .runner import Runner, TileTraits
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ MASKED_TILE = 256
 SMALLEST_TILE = 32
 PIXELS_PER_BATCH = {"cpu": 128**2, "other": 512**2}
 LARGEST_BATCH = 16
+Place = tuple[slice, slice]
 
 
 class TileSettings:
@@ -167,7 +169,7 @@ class TiledUpscaler:
                 if len(numbers) > 1:  # the batch was too large and has been halved: try again
                     continue
                 results = self._split(tiles[0])[None]
-            add = partial(self._add, canvas, numbers, results)
+            add = partial(self._add, canvas, numbers, results, [])
             self.work.do(add, partial(self._added, mark), piece=True)
             position += len(numbers)
 
@@ -178,12 +180,18 @@ class TiledUpscaler:
         return tiles[0][None].contiguous() if len(tiles) == 1 else torch.stack(tiles)
 
     def _add(
-        self, canvas: Canvas, numbers: list[int], results: Tensor
-    ) -> list[tuple[slice, slice]]:
-        """Bring a batch of results home; where they lie in the picture."""
-        return [canvas.add(number, tile) for number, tile in zip(numbers, results.to("cpu"))]
+        self, canvas: Canvas, numbers: list[int], results: Tensor, places: list[Place]
+    ) -> list[Place]:
+        """Bring a batch of results home; where they lie in the picture.
 
-    def _added(self, mark: Mark | None, places: list[tuple[slice, slice]]) -> None:
+        ``places`` are those of the tiles that an earlier attempt has added.
+        """
+        tiles = results.to("cpu")
+        for position in range(len(places), len(numbers)):
+            places.append(canvas.add(numbers[position], tiles[position]))
+        return places
+
+    def _added(self, mark: Mark | None, places: list[Place]) -> None:
         for place in places if mark else ():
             mark(*place)
         self.tick(len(places))

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from fdat_dense_iso.upscale import upscale_image
-from fdat_dense_iso.upscale.placement import is_out_of_memory
 from tests.helpers.fake_models import nearest, picture
 
 
@@ -54,24 +53,3 @@ def test_descriptor_comes_back_as_it_was(fault: str, dtype: torch.dtype, trainin
     assert model.model.training == training and model.dtype == dtype and model.device.type == "cpu"
     assert all(torch.equal(after[key], before[key]) and after[key].dtype == dtype for key in before)
     assert not model.model._forward_hooks and "patcher" not in vars(model)
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (torch.cuda.OutOfMemoryError("CUDA out of memory"), True),
-        (RuntimeError("MPS backend out of memory (MPS allocated: 5 GB)"), True),
-        (
-            RuntimeError(
-                "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
-            ),
-            True,
-        ),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), True),
-        (MemoryError(), True),
-        (RuntimeError("shape mismatch"), False),
-        (ValueError("out of memory"), False),
-    ],
-)
-def test_out_of_memory_by_type_and_words(error: Exception, expected: bool) -> None:
-    assert is_out_of_memory(error) is expected
