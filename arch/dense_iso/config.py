@@ -177,7 +177,7 @@ class DenseIsoViTConfig:
             self.patch_size >= 1 and self.window >= 1 and self.window % self.patch_size == 0,
             f"window {self.window} is no multiple of patch {self.patch_size}",
         )
-        _require(self.norm_eps > 0, f"norm_eps is positive, not {self.norm_eps}")
+        _require(0 < self.norm_eps < math.inf, f"norm_eps is positive, not {self.norm_eps}")
         for name, choices in CHOICES.items():
             found = getattr(self, name)
             _require(found in choices, f"{name} is one of {', '.join(choices)}, not {found!r}")

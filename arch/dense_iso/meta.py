@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelLoadError
-from .config import DenseIsoViTConfig, HeadLayer
+from .config import RGB, DenseIsoViTConfig, HeadLayer
 
 META_KEY = "MetaDenseIsoViT"
 VERSION = 1
 MOST_BYTES = 2**16
-MOST_LAYERS = 4096
+MOST_LAYERS = 512
 """Most blocks and convolutions: a buffer that names more is damaged, and no network is built."""
 
 
@@ -38,7 +38,10 @@ def decode(buffer: Tensor) -> DenseIsoViTConfig:
     Raises:
         ModelLoadError: it is damaged, or of a version that is not known here.
     """
-    if buffer.ndim != 1 or not 0 < buffer.numel() <= MOST_BYTES or buffer.is_meta:
+    if not isinstance(buffer, Tensor):
+        raise ModelLoadError(f"{META_KEY} is a {type(buffer).__name__}, not a tensor of bytes")
+    strided = buffer.layout == torch.strided and not buffer.is_meta
+    if not strided or buffer.ndim != 1 or not 0 < buffer.numel() <= MOST_BYTES:
         raise ModelLoadError(
             f"{META_KEY} has the shape {tuple(buffer.shape)}; 1 to {MOST_BYTES} bytes were expected: "
             "the checkpoint is damaged"
@@ -56,7 +59,7 @@ def decode(buffer: Tensor) -> DenseIsoViTConfig:
         )
     try:
         return _config(content["config"])
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ModelLoadError(f"{META_KEY} holds no configuration known here: {error}") from error
 
 
@@ -66,6 +69,9 @@ def _config(fields: dict[str, Any]) -> DenseIsoViTConfig:
         raise ValueError(f"unknown fields {', '.join(sorted(unknown))}")
     if missing := known - set(fields):
         raise ValueError(f"missing fields {', '.join(sorted(missing))}")
+    _check_types(fields, dataclasses.asdict(DenseIsoViTConfig()))
+    for layer in fields["head"]:
+        _check_types(layer, dataclasses.asdict(HeadLayer(channels=RGB)))
     layers = len(fields["head"]) + sum(fields["depths"])
     if not layers <= MOST_LAYERS:
         raise ValueError(f"{layers} blocks and convolutions")
@@ -73,3 +79,18 @@ def _config(fields: dict[str, Any]) -> DenseIsoViTConfig:
         name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
     }
     return DenseIsoViTConfig(**{**fields, "head": tuple(HeadLayer(**h) for h in fields["head"])})
+
+
+def _check_types(fields: dict[str, Any], example: dict[str, Any]) -> None:
+    """Python takes 2.0 and True for numbers of heads, and "false" for true."""
+    for name, value in fields.items():
+        expected = example[name]
+        several = isinstance(expected, tuple)
+        if several and not isinstance(value, list):
+            raise ValueError(f"{name} is no list: {value!r:.100}")
+        kind = type(expected[0] if several else expected)
+        if kind is float:
+            float(value)  # an integer may be too large
+        allowed = (int, float) if kind is float else (kind,)
+        if wrong := [item for item in (value if several else [value]) if type(item) not in allowed]:
+            raise ValueError(f"{name} is no {kind.__name__}: {wrong[0]!r:.100}")

@@ -167,6 +167,12 @@ class DenseIsoViT(nn.Module):
         own = {**state_dict, prefix + META_KEY: encode(self.config)}
         super()._load_from_state_dict(own, prefix, *args)
 
+    def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:  # type: ignore[no-untyped-def]
+        """Save the buffer anew: averages of weights (EMA) that take it for one have damaged it."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        buffer = destination[prefix + META_KEY]
+        destination[prefix + META_KEY] = encode(self.config).to(buffer.device)
+
     def features(self, x: Tensor) -> Tensor:
         """Outputs of all stages, concatenated.
 

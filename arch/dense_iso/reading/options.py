@@ -118,9 +118,8 @@ def settle(options: Mapping[str, Any] | None = None, sidecar: Mapping[str, Any] 
     for source, entries in reversed(sources.items()):
         for name, only in RETIRED.items():
             if str(entries.get(name) or only).lower() != only:
-                raise ModelLoadError(
-                    f"{source} {name}={entries[name]!r} is no longer read (CHANGELOG.md)"
-                )
+                what = f"{source} {name}={entries[name]!r}"
+                raise ModelLoadError(f"{what} is no longer read; see CHANGELOG.md")
         for name, (parse, _, _) in OPTIONS.items():
             try:
                 if entries.get(name) is not None:
@@ -135,9 +134,7 @@ def activations(
 ) -> list[str]:
     """The activation after every convolution: one name for each, or one at a ``place``."""
     if 1 < len(names) != len(head):
-        raise ModelLoadError(
-            f"head_activation has {len(names)} entries for {len(head)} convolutions"
-        )
+        raise ModelLoadError(f"head_activation: {len(names)} entries for {len(head)} convolutions")
     if len(names) > 1:
         return list(names)
     name, _, given = names[0].partition("@")

@@ -141,6 +141,20 @@ def test_a_file_that_lacks_a_tensor_is_refused(key: str) -> None:
         load_model(state_dict)
 
 
+WRONG_VALUES = {
+    "text": ("window", "16"),
+    "a fraction": ("heads", [4.0, 3.0]),
+    "a truth": ("heads", [True, True]),
+    "no truth": ("patch_bias", "false"),
+    "a number for a truth": ("align_corners", 3),
+    "zero": ("patch_size", 0),
+    "infinite": ("norm_eps", float("inf")),
+    "beyond infinity": ("norm_eps", 10**400),
+    "no list": ("depths", 1),
+    "null": ("dims", None),
+}
+
+
 def broken(kind: str) -> Tensor:
     content = json.loads(bytes(encode(ODD).tolist()))
     if kind == "newer":
@@ -155,12 +169,15 @@ def broken(kind: str) -> Tensor:
         content["config"]["depths"] = [10**9, 1]
     elif kind == "huge width":
         content["config"]["dims"] = [10**12, 10**12]
-    elif kind == "text":
-        content["config"]["window"] = "16"
+    elif kind in WRONG_VALUES:
+        name, value = WRONG_VALUES[kind]
+        content["config"][name] = value
     elif kind == "a list":
         content = [1, 2]
     if kind == "no JSON":
         return torch.full((9,), 200, dtype=torch.uint8)
+    if kind == "sparse":
+        return encode(ODD).to_sparse()
     if kind == "empty":
         return torch.empty(0, dtype=torch.uint8)
     if kind == "not a number":
@@ -170,12 +187,14 @@ def broken(kind: str) -> Tensor:
 
 @pytest.mark.parametrize(
     "kind",
-    ["newer", "unknown field", "missing field", "impossible", "huge depth", "huge width", "text",
-     "a list", "no JSON", "empty", "not a number"],
+    ["newer", "unknown field", "missing field", "impossible", "huge depth", "huge width",
+     "a list", "no JSON", "empty", "not a number", "sparse", *WRONG_VALUES],
 )  # fmt: skip
 def test_damaged_buffers_are_refused(kind: str) -> None:
     with pytest.raises(ModelLoadError, match=META_KEY):
         load_model({**saved(), META_KEY: broken(kind)})
+    with pytest.raises(ModelLoadError, match=META_KEY):
+        decode(broken(kind))
 
 
 def test_the_buffer_describes_the_network_whatever_is_loaded_into_it() -> None:
@@ -184,6 +203,49 @@ def test_the_buffer_describes_the_network_whatever_is_loaded_into_it() -> None:
     assert decode(other.MetaDenseIsoViT).heads == (2, 2)
     del (state_dict := saved())[META_KEY]
     other.load_state_dict(state_dict)  # files from before there was one
+
+
+def test_an_average_that_takes_it_for_a_weight_saves_it_whole() -> None:
+    average = torch.optim.swa_utils.AveragedModel(
+        DenseIsoViT(ODD),
+        use_buffers=True,
+        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9),
+    )
+    network = DenseIsoViT(ODD)
+    for _ in range(5):
+        average.update_parameters(network)
+    assert not torch.equal(average.module.MetaDenseIsoViT, network.MetaDenseIsoViT)
+    assert load_model(average.state_dict()).model.network.config == ODD
+
+
+@pytest.mark.parametrize("kind", ["containers", "a wrapped one", "prefixes"])
+def test_an_average_of_parameters_alone_comes_first(kind: str) -> None:
+    raw = saved()
+    average = {name: tensor * 0.5 for name, tensor in raw.items() if name != META_KEY}
+    content = {
+        "containers": {"params": raw, "params_ema": average},
+        "a wrapped one": {
+            "model": {f"module.{name}": tensor for name, tensor in raw.items()},
+            "ema": {"decay": 0.99, **{f"module.{name}": t for name, t in average.items()}},
+        },
+        "prefixes": {f"net.{name}": tensor for name, tensor in raw.items()}
+        | {f"net_ema.{name}": tensor for name, tensor in average.items()},
+    }[kind]
+    network = load_model(content).model.network
+    assert network.config == ODD
+    assert torch.equal(network.patch_embedding.weight, average["patch_embedding.weight"])
+
+
+@pytest.mark.parametrize("option", [{"container": "params"}, {"prefix": "net"}])
+def test_options_for_files_without_it_are_refused(option: dict[str, str]) -> None:
+    with pytest.raises(ModelLoadError, match=f"option {next(iter(option))} is for files without"):
+        load_model({"params": saved(), "params_ema": saved()}, **option)
+
+
+@pytest.mark.parametrize("value", ["{}", b"{}", [1, 2], None])
+def test_only_a_tensor_is_taken_for_it(value: object) -> None:
+    with pytest.raises(ModelLoadError, match=f"{META_KEY} is a .*not a tensor"):
+        load_model({**saved(), META_KEY: value})
 
 
 def test_the_bundled_model_has_it() -> None:
