@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from pathlib import Path
+
+import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -15,3 +18,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from fdat_dense_iso.cpu_torchvision import make_torchvision_importable
 
 make_torchvision_importable()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """``@pytest.mark.every(n)``: of a test's cases the first, the (n + 1)th and so on run by default.
+
+    The others are slow. Where n has no divisor in common with the sides of a grid, every value of
+    every side still comes.
+    """
+    seen: Counter[str] = Counter()
+    for item in items:
+        if every := item.get_closest_marker("every"):
+            test = item.nodeid.partition("[")[0]
+            if seen[test] % every.args[0]:
+                item.add_marker(pytest.mark.slow)
+            seen[test] += 1

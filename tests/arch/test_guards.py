@@ -64,6 +64,7 @@ def test_upscaling(case: str, defaults: str | torch.dtype) -> None:
 @pytest.mark.parametrize("defaults", DEFAULTS, ids=str)
 @pytest.mark.parametrize("mode", ["exact", "tile"])
 @pytest.mark.parametrize("file", [FDAT, DENSE_ISO], ids=lambda file: file.stem)
+@pytest.mark.every(5)
 def test_loading_and_upscaling(file: Path, mode: str, defaults: str | torch.dtype) -> None:
     image = picture(24, 30)
     expected = upscale_image(load_model(file), image, mode=mode)

@@ -53,6 +53,7 @@ WRAPPERS = {
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".ckpt"])
 @pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.every(2)
 def test_pickled_containers(tmp_path: Path, state_dict, wrapper: str, suffix: str) -> None:
     path = tmp_path / f"model{suffix}"
     torch.save(WRAPPERS[wrapper](state_dict), path)

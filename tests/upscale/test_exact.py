@@ -183,6 +183,7 @@ def replace_forward(layer: torch.nn.Module) -> None:
     ],
 )
 @pytest.mark.parametrize("mode", ["auto", "tile"])
+@pytest.mark.every(5)
 def test_what_was_added_to_a_network_counts(name: str, part: str, change, mode: str) -> None:
     model = MODELS[name]()
     image = picture(64, 64)

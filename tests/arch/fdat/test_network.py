@@ -39,6 +39,7 @@ def picture(
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize(("upsampler", "scale"), SPANDREL_RUNS)
+@pytest.mark.every(5)
 def test_equals_spandrel(upsampler: str, scale: int, size: tuple[int, int]) -> None:
     reference = randomise(spandrel_twin(small(upsampler, scale)))
     state_dict = reference.state_dict()
@@ -214,6 +215,7 @@ CONFIGS = [
 @pytest.mark.parametrize(
     "config", CONFIGS, ids=lambda c: f"{c.embed_dim}-{c.upsampler_type}-x{c.scale}"
 )
+@pytest.mark.every(5)
 def test_infer_config_round_trip(config: FDATConfig) -> None:
     with torch.device("meta"):  # all but MetaUpsample, which has values
         state_dict = InferenceFDAT(config).state_dict()

@@ -21,6 +21,7 @@ from tests.helpers.dense_iso_heads import pair
         {"g_proj_bias": False, "path_bias": False, "out_proj_bias": False},
     ],
 )
+@pytest.mark.every(5)
 def test_blocks_packed_for_onednn(
     changes: dict,
     dtype: torch.dtype,

@@ -47,6 +47,7 @@ class PeakMemory(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("head", HEADS)
+@pytest.mark.every(2)
 def test_engine_equals_the_plain_network(head: str) -> None:
     plain, engine = pair(
         head, layer_scale=head == "linear", value_range="-1..1" if head == "no tail" else "0..1"
@@ -64,6 +65,7 @@ def test_engine_equals_the_plain_network(head: str) -> None:
 @pytest.mark.parametrize(
     "head", ["linear", "activations between", "activations everywhere", "no tail", "5x5 tail"]
 )
+@pytest.mark.every(3)
 def test_parts_equal_crops(head: str, part: tuple[tuple[int, int], tuple[int, int]]) -> None:
     plain, engine = pair(head)
     image = torch.rand(2, 3, 16, 16, dtype=torch.float64)
@@ -74,6 +76,7 @@ def test_parts_equal_crops(head: str, part: tuple[tuple[int, int], tuple[int, in
 
 
 @pytest.mark.parametrize("head", HEADS)
+@pytest.mark.every(2)
 def test_every_window_has_a_part_of_its_own(head: str) -> None:
     plain, engine = pair(head, value_range="-1..1")
     image = torch.rand(4, 3, 16, 16, dtype=torch.float64)
@@ -175,6 +178,7 @@ def test_gradients_take_the_plain_path() -> None:
 
 @pytest.mark.parametrize("activation", ["none", "gelu", "leaky_relu_0.2"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.every(2)
 def test_wide_heads_in_every_precision(dtype: torch.dtype, activation: str) -> None:
     """Layers by Winograd's algorithm, with bias, activation and shuffling in one, beside direct
     ones."""

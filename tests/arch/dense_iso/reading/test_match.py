@@ -41,6 +41,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "order"), CASES)
+@pytest.mark.every(2)
 def test_variant_is_recovered(name: str, order: str) -> None:
     module, options = built(name)
     result, remarks = outcome(ORDERS[order](module.state_dict()), module, options)

@@ -82,6 +82,7 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("size", [(64, 96), (200, 64)], ids=str)
 @pytest.mark.parametrize("preset", ["tiny", "medium", "large"])
+@pytest.mark.every(5)
 def test_memory_of_presets(preset: str, size: tuple[int, int], dtype: torch.dtype) -> None:
     config = replace(PRESETS[preset], num_groups=1, depth_per_group=1)
     peak, required = live_peak(config, *size, dtype, band=16)
@@ -203,6 +204,7 @@ class Interrupted(Exception):
 
 @pytest.mark.parametrize("upsampler", ["transpose+conv", "dysample", "lda"])
 @pytest.mark.parametrize("moment", [1, 9, -1])
+@pytest.mark.every(4)
 def test_interrupt_leaves_nothing_behind(
     upsampler: str, moment: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,6 +67,7 @@ def assert_exact(config: FDATConfig, *shape: int, **options: object) -> None:
 @pytest.mark.parametrize(
     ("upsampler", "scale"), sampled(UPSAMPLER_SCALES, lambda case: case[1] <= 3)
 )
+@pytest.mark.every(2)
 def test_every_upsampler_and_size(upsampler: str, scale: int) -> None:
     for batch, height, width in SIZES:
         assert_exact(small(upsampler, scale), batch, 3, height, width)
@@ -107,6 +108,7 @@ def test_presets(preset: str, size: tuple[int, int]) -> None:
         f"{c.upsampler_type}-x{c.scale}-{c.window_size}-{'-'.join(c.group_block_pattern)}-{c.unshuffle}"
     ),
 )
+@pytest.mark.every(2)
 def test_other_configurations(config: FDATConfig) -> None:
     for size in ((1, 29, 35), (2, 3, 50)):
         assert_exact(config, size[0], config.num_in_ch, *size[1:])
@@ -221,6 +223,7 @@ def decibels(got: torch.Tensor, expected: torch.Tensor) -> float:
         (replace(PRESETS["large"], upsampler_type="dysample"), (1, 40)),
     ],
 )
+@pytest.mark.every(2)
 def test_half_precision(
     config: FDATConfig, size: tuple[int, int], dtype: torch.dtype, least: float
 ) -> None:
@@ -233,6 +236,7 @@ def test_half_precision(
 
 
 @pytest.mark.parametrize("upsampler", [u for u, s in UPSAMPLER_SCALES if s == 2])
+@pytest.mark.every(3)
 def test_half_precision_maps(upsampler: str) -> None:
     model, image = random_fdat(small(upsampler, 2)), picture(1, 3, 33, 40).float()
     expected = run(model, image, torch.float32)
@@ -302,6 +306,7 @@ def test_gram_matrix_of_tokens_with_an_offset() -> None:
 @pytest.mark.parametrize(
     ("upsampler", "scale"), [(u, s) for u, s in UPSAMPLER_SCALES if s in (1, 2)]
 )
+@pytest.mark.every(3)
 def test_nothing_waits_for_the_device(upsampler: str, scale: int) -> None:
     """On the meta device every look at a value raises: the same program runs on a GPU without
     synchronising."""
