@@ -47,6 +47,7 @@ def whole(model: ImageModelDescriptor, image: torch.Tensor) -> torch.Tensor:
     ids=str,
 )
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.every(3)
 def test_equals_the_whole_image(name: str, size: tuple[int, int], mode: str) -> None:
     model, image = MODELS[name](), picture(*size, batch=2)
     expected = whole(model, image)

@@ -78,6 +78,7 @@ def test_a_lasting_shortage_beside_the_network_says_what_to_do(
 
 @pytest.mark.parametrize("name", ["tiles", *MODELS])
 @pytest.mark.parametrize("error", [MemoryError("mine"), OutOfMemoryError("out of memory, mine")])
+@pytest.mark.every(5)
 def test_what_a_callback_raises_is_not_taken_for_a_shortage(name: str, error: Exception) -> None:
     model = nearest(2) if name == "tiles" else MODELS[name]()
     calls = []

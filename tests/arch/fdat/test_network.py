@@ -228,6 +228,7 @@ NOT_IN_SHAPES |= {("nearest+conv", 2), ("nearest+conv", 3)}
 
 
 @pytest.mark.parametrize(("upsampler", "scale"), [case for case in UPSAMPLER_SCALES if case[1] > 1])
+@pytest.mark.every(4)
 def test_without_meta_upsample(upsampler: str, scale: int) -> None:
     """The upsampler is told from its shapes; where they leave the scale open, the error names the
     option."""

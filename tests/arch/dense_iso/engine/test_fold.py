@@ -25,6 +25,7 @@ FOLDED = [name for name, (_, start) in HEADS.items() if start is not None]
         lambda case: case[1] == 3 or case == (FOLDED[0], 9),
     ),
 )
+@pytest.mark.every(2)
 def test_folded_head_is_exact_up_to_the_borders(head: str, grid: int) -> None:
     chosen, start = HEADS[head]
     channels, convolutions = 20, []

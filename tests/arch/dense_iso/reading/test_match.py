@@ -74,6 +74,7 @@ def test_readings_of_the_published_size(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sampled([name for name in SMALL if VARIANTS[name][1]], 3))
+@pytest.mark.every(2)
 def test_without_options_wrong_results_are_remarked_on(name: str) -> None:
     """Every option that a variant needs and nobody gave is among the remarks, as assumed or
     guessed."""

@@ -93,6 +93,7 @@ def test_memory_of_presets(preset: str, size: tuple[int, int], dtype: torch.dtyp
 @pytest.mark.parametrize(
     "upsampler", ["pixelshuffledirect", "pixelshuffle", "nearest+conv", "dysample", "lda", "pa_up"]
 )
+@pytest.mark.every(5)
 def test_memory_of_upsamplers(upsampler: str, scale: int) -> None:
     config = replace(
         PRESETS["tiny"], upsampler_type=upsampler, scale=scale, num_groups=1, depth_per_group=1

@@ -116,6 +116,7 @@ def test_other_configurations(config: FDATConfig) -> None:
 
 @pytest.mark.parametrize("upsampler", ["transpose+conv", "lda", "dysample"])
 @pytest.mark.parametrize("band", [1, 16, 24, 1000, None])
+@pytest.mark.every(4)
 def test_bands_do_not_matter(upsampler: str, band: int | None) -> None:
     assert_exact(small(upsampler, 2), 1, 3, 50, 19, band=band)
 
