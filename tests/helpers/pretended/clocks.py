@@ -13,6 +13,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import count
 from pathlib import Path
 
@@ -26,11 +27,18 @@ def place() -> str:
     """Where in our code the caller is: the innermost frame of the repository, as path:line."""
     frame = sys._getframe(1)
     while frame is not None:
-        path = Path(frame.f_code.co_filename)
-        if path.is_relative_to(ROOT) and "site-packages" not in path.parts and path.parent != HERE:
-            return f"{path.relative_to(ROOT).as_posix()}:{frame.f_lineno} in {frame.f_code.co_name}"
+        if path := _ours(frame.f_code.co_filename):
+            return f"{path}:{frame.f_lineno} in {frame.f_code.co_name}"
         frame = frame.f_back
     return "outside of the repository"
+
+
+@cache
+def _ours(filename: str) -> str | None:
+    path = Path(filename)
+    if not path.is_relative_to(ROOT) or "site-packages" in path.parts or path.parent == HERE:
+        return None
+    return path.relative_to(ROOT).as_posix()
 
 
 class DeviceFault(RuntimeError):
@@ -126,6 +134,7 @@ class Timeline:
 
     def launch(
         self,
+        name: str,
         reads: Iterable[Marks],
         writes: Iterable[Marks],
         late: Callable[[], None] | None = None,
@@ -133,6 +142,7 @@ class Timeline:
         """One piece of work on the current stream, which the caller does right afterwards.
 
         Args:
+            name: counted in ``launches``.
             reads, writes: the memory that it touches.
             late: the copy, if it is one to be done later.
 
@@ -143,14 +153,15 @@ class Timeline:
             stream, reads, writes = self.current, list(reads), list(writes)
             _merge(self._streams[stream], self._host)
             clock = self._streams[stream]
+            self.launches[name] += 1
             work = Work(stream, clock.get(stream, 0) + 1, place())
             clock[stream] = work.step
             for marks in reads:
                 if marks.written and not marks.written.before(clock):
-                    self.fault(f"stream {stream} reads what {_named(marks.written)} writes")
+                    self.fault(f"stream {stream} reads what {_named(marks.written)} has written")
             for marks in writes:
                 for other in marks.unfinished(clock):
-                    self.fault(f"stream {stream} overwrites what {_named(other)} uses")
+                    self.fault(f"stream {stream} overwrites what {_named(other)} has touched")
             touched = {id(marks) for marks in (*reads, *writes)}
             for copy in list(self.late):
                 needed = copy.into_device or copy.memory in writes
@@ -201,7 +212,7 @@ class Timeline:
 
 
 def _named(work: Work) -> str:
-    return f"stream {work.stream} (since {work.place}), which it has not waited for,"
+    return f"stream {work.stream}, which it has not waited for since {work.place},"
 
 
 def _merge(into: Clock, other: Clock) -> None:

@@ -47,7 +47,7 @@ def pretended_device(
         for name in (
             *("current_stream", "set_stream", "synchronize", "empty_cache", "memory_allocated"),
             *("memory_reserved", "max_memory_allocated", "max_memory_reserved"),
-            "reset_peak_memory_stats",
+            *("reset_peak_memory_stats", "memory_stats", "get_device_capability"),
         )
     }
     accelerator["get_memory_info"] = made.mem_get_info

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ def run(pretended: Pretended, op: Any, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(
             f"Could not run '{op._schema.name}' with arguments from the '{NAME}' backend."
         )
-    if op.is_view:  # touches no values, and does not ask what device it is for
+    if op.is_view and _has_cpu_kernel(op):  # touches no values, nor asks what device it is for
         return op._op_dk(CPU, *args, **kwargs)
     call = Call(pretended, op, args, kwargs)
     if name in ASKED:
@@ -38,12 +38,16 @@ def run(pretended: Pretended, op: Any, *args: Any, **kwargs: Any) -> Any:
     if name in SHAPED_BY_VALUES or (name in INDEXING and call.masked):
         pretended.timeline.wait("shape", pretended.clock)
     work = pretended.timeline.launch(
-        (block.marks for block in call.read), (block.marks for block in call.written)
+        name, (block.marks for block in call.read), (block.marks for block in call.written)
     )
-    pretended.timeline.launches[op._schema.name] += 1
     found = op(*call.args, **call.kwargs)
     call.follow_resizes()
     return call.results(found, work)
+
+
+@cache
+def _has_cpu_kernel(op: Any) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CPU")
 
 
 class Call:
@@ -135,7 +139,7 @@ def copy_(pretended: Pretended, self: Tensor, src: Tensor, non_blocking: bool = 
     """Copies, also from and to main memory; those that need not block are late."""
     copy = torch.ops.aten.copy_.default
     if on_device(self) and on_device(src):
-        pretended.timeline.launch(_marks(src), _marks(self))
+        pretended.timeline.launch("copy", _marks(src), _marks(self))
         copy(beneath(self), beneath(src))
         return self
     home, away = (src, self) if on_device(self) else (self, src)
@@ -146,26 +150,27 @@ def copy_(pretended: Pretended, self: Tensor, src: Tensor, non_blocking: bool = 
     if on_device(self):
         if late:
             do = partial(_copy_now, beneath(self), src)
-            pretended.timeline.launch((), _marks(self), do)
+            pretended.timeline.launch("copy", (), _marks(self), do)
         else:
             if not non_blocking:
                 pretended.timeline.wait("copy to the device", pretended.clock)
-            pretended.timeline.launch((), _marks(self))
+            pretended.timeline.launch("copy", (), _marks(self))
             copy(beneath(self), src)
         return self
     if late:
         do = partial(_copy_now, self, beneath(src))
-        pretended.timeline.launch(_marks(src), (), do)
+        pretended.timeline.launch("copy", _marks(src), (), do)
         spoil(self)
     else:
-        pretended.timeline.launch(_marks(src), ())
+        pretended.timeline.launch("copy", _marks(src), ())
         pretended.timeline.wait("copy to main memory", pretended.clock)
         copy(self, beneath(src))
     return self
 
 
 def _copy_now(into: Tensor, source: Tensor) -> None:
-    torch.ops.aten.copy_.default._op_dk(CPU, into, source)
+    with torch._C._AutoDispatchBelowAutograd():  # inference tensors are no matter here
+        torch.ops.aten.copy_.default(into, source)
 
 
 def _to_copy(

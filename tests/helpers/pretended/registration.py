@@ -15,7 +15,7 @@ from torch.utils.backend_registration import (
     _setup_privateuseone_for_python_backend,
 )
 
-from .memory import NAME
+from .memory import DOUBLE, NAME
 from .operators import SPECIAL, run
 from .state import ACTIVE, active
 from .streams import Event, Stream, current_stream, set_stream, synchronize
@@ -64,6 +64,16 @@ class Module:
 
     def reset_peak_memory_stats(self, device: Any = None) -> None:
         active().memory.reset_peak()
+
+    def memory_stats(self, device: Any = None) -> dict[str, int]:
+        used, peak = active().memory.used, active().memory.peak
+        kinds = "allocated_bytes", "reserved_bytes"
+        return {f"{k}.all.{of}": n for k in kinds for of, n in (("current", used), ("peak", peak))}
+
+    def get_device_capability(self, device: Any = None) -> dict[str, Any]:
+        refused = () if active().memory.float64 else DOUBLE
+        types = {value for value in vars(torch).values() if isinstance(value, torch.dtype)}
+        return {"supported_dtypes": types.difference(refused)}
 
     def manual_seed_all(self, seed: int) -> None:
         pass
