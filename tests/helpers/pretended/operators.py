@@ -17,8 +17,9 @@ SHAPED_BY_VALUES = {
     *("unique_dim_consecutive", "repeat_interleave", "bincount", "nonzero_static"),
 }
 ASKED = {"_local_scalar_dense", "equal"}
-INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
-"""Their indices may lie in main memory, as on CUDA."""
+INDEXED = {"index", "_index_put_impl_"}
+"""Their indices may lie in main memory, or be masks; torch itself turns those of ``index`` into
+indices on the device, before it asks for the kernel."""
 FOREIGN = "mkldnn", "fbgemm", "quantize", "_mkl"
 """Parts of names of operators that exist for the CPU only."""
 
@@ -35,7 +36,7 @@ def run(pretended: Pretended, op: Any, *args: Any, **kwargs: Any) -> Any:
     call = Call(pretended, op, args, kwargs)
     if name in ASKED:
         pretended.timeline.wait("value", pretended.clock)
-    if name in SHAPED_BY_VALUES or (name in INDEXING and call.masked):
+    if name in SHAPED_BY_VALUES or (name == "_index_put_impl_" and call.masked):
         pretended.timeline.wait("shape", pretended.clock)
     work = pretended.timeline.launch(
         name, (block.marks for block in call.read), (block.marks for block in call.written)
@@ -96,8 +97,9 @@ class Call:
 
     def _check_home(self) -> None:
         for x in self._home:
-            if x.device.type == "cpu" and self.name in INDEXING and not x.is_floating_point():
-                self.pretended.timeline.wait("copy to the device", self.pretended.clock)
+            if x.device.type == "cpu" and self.name in INDEXED and not x.is_floating_point():
+                if self.name != "index":
+                    self.pretended.timeline.wait("copy to the device", self.pretended.clock)
             elif x.device.type != "cpu" or x.dim():
                 raise RuntimeError(
                     "Expected all tensors to be on the same device, but found at least two devices, "
@@ -237,8 +239,9 @@ def record_stream(pretended: Pretended, self: Tensor, s: torch.Stream) -> None:
         marks.kept_for.add(s.stream_id)
 
 
-def convolution(pretended: Pretended, *args: Any, **kwargs: Any) -> Tensor:
-    return run(pretended, torch.ops.aten.convolution.default, *args, **kwargs)
+def _run_whole(op: Any) -> Any:
+    """Run one operator that torch would take apart, into what no such device has."""
+    return lambda pretended, *args, **kwargs: run(pretended, op, *args, **kwargs)
 
 
 SPECIAL = {
@@ -247,6 +250,7 @@ SPECIAL = {
     "aten::resize_": resize_,
     "aten::set_.source_Storage_storage_offset": set_storage,
     "aten::record_stream": record_stream,
-    "aten::convolution": convolution,
+    "aten::convolution": _run_whole(torch.ops.aten.convolution.default),
+    "aten::convolution_backward": _run_whole(torch.ops.aten.convolution_backward.default),
 }
 """Operators that are more than the CPU's kernel."""
