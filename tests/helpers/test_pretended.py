@@ -62,12 +62,13 @@ def test_values_and_geometry_are_those_of_the_cpu(name, inference):
 
 
 def test_modules_move_there_and_back():
-    network = nn.Sequential(nn.Conv2d(3, 12, 3), nn.GELU(), nn.PixelShuffle(2))
+    network = nn.Sequential(nn.Conv2d(3, 12, 3), nn.BatchNorm2d(12), nn.GELU()).eval()
     expected = network(X)
     with pretended_device() as pretended:
         network.to(pretended.device)
         assert network[0].weight.device == pretended.device
         copied = copy.deepcopy(network)
+        assert copied[1].running_var.device == pretended.device
         network.to("cpu")
         assert network[0].weight.device.type == "cpu" and torch.equal(network(X), expected)
         loss = copied(X.to(pretended.device)).square().sum()

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils._device import _device_constructors
 
+from .memory import NAME
 from .registration import module
 from .state import ACTIVE, Pretended
 from .streams import Event, Stream, current_stream, set_stream, synchronize
 
+CLONE = torch.UntypedStorage.clone
 PINNABLE = "empty", "empty_like", "empty_strided", "zeros", "ones", "full"
 
 
@@ -60,6 +62,7 @@ def pretended_device(
             mock.patch.multiple(torch.accelerator, **accelerator),
             mock.patch.object(Tensor, "pin_memory", _pin_memory),
             mock.patch.object(Tensor, "is_pinned", _is_pinned),
+            mock.patch.object(torch.UntypedStorage, "clone", _clone),
         ):
             yield pretended
     finally:
@@ -98,3 +101,11 @@ def _pin_memory(self: Tensor, device: Any = None) -> Tensor:
 
 def _is_pinned(self: Tensor, device: Any = None) -> bool:
     return ACTIVE[-1].memory.is_pinned(self)
+
+
+def _clone(self: torch.UntypedStorage) -> torch.UntypedStorage:
+    """Copies of whole storages (deepcopy of a buffer), which torch would crash on."""
+    if self.device.type != NAME:
+        return CLONE(self)
+    whole = torch.empty(0, dtype=torch.uint8, device=self.device)
+    return whole.set_(self, 0, (self.nbytes(),), (1,)).clone().untyped_storage()
