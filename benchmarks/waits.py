@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -32,7 +33,7 @@ make_torchvision_importable()
 from spandrel import MAIN_REGISTRY, ImageModelDescriptor  # noqa: E402
 
 from benchmarks.measure import machine, write_figures  # noqa: E402
-from fdat_dense_iso.upscale import upscale_image  # noqa: E402
+from fdat_dense_iso.upscale import upscale_frames, upscale_image  # noqa: E402
 
 console = Console(width=120)
 BAND = 64  # rows of the stub of an exact engine
@@ -162,12 +163,11 @@ def make_video(path: Path) -> None:
     ]
     with PictureVideo(torch.stack(pictures), 24, None) as source:
         job = VideoJob(source, path, size=(HEIGHT, WIDTH), encoding=Encoding(crf=30))
-        job.run(lambda frames, progress: frames)
+        job.run(lambda frames, deliver, progress: [deliver(frame) for frame in frames])
 
 
 def video(nap: float) -> tuple[Sleeper, Callable[[], object]]:
     """A video of 40 frames 1280x720 x2, from file to file, at the encoder's fastest preset."""
-    from fdat_dense_iso.upscale.placement import DirectPlacement
     from fdat_dense_iso.video import Encoding, VideoFile, VideoJob
 
     folder = Path(tempfile.mkdtemp())
@@ -176,19 +176,15 @@ def video(nap: float) -> tuple[Sleeper, Callable[[], object]]:
     model = descriptor(network)
 
     def run() -> None:
-        with VideoFile(folder / "in.mp4") as source, DirectPlacement(model, "cpu") as placement:
+        with VideoFile(folder / "in.mp4") as source:
             job = VideoJob(
                 source,
                 folder / "out.mp4",
                 size=(2 * HEIGHT, 2 * WIDTH),
-                encoding=Encoding(crf=30),
+                encoding=Encoding(crf=30, preset="ultrafast"),
                 overwrite=True,
             )
-            job.run(
-                lambda frames, progress: upscale_image(
-                    model, frames, mode="whole", placement=placement, progress=progress
-                )
-            )
+            job.run(partial(upscale_frames, model, mode="whole", device="cpu"))
 
     return network, run
 
