@@ -13,6 +13,7 @@ from spandrel import ImageModelDescriptor
 from torch import Tensor
 
 from ..common.defaults import cpu_by_default
+from ..common.threads import half_of_the_cores
 from ..common.tiling import round_up
 from .channels import PlaneUpscaler
 from .exact import ExactUpscaler
@@ -105,13 +106,15 @@ class Session:
             training_mode_kept(self.model),
             owned as where,
             ExitStack() as cleanup,
-            self.work,
         ):
+            # on a CPU the network needs the cores
+            self.work.cores = 1 if where.device.type == "cpu" else half_of_the_cores()
             auto = where.auto_dtype(self.model)
             dtype = resolve_precision(self.options.precision, self.model, auto)
             self.engine = self._engine(Runner(self.model, dtype, where))
             if isinstance(self.engine, ExactUpscaler):
                 cleanup.callback(self.engine.release)
+            cleanup.enter_context(self.work)
             if self.engine:
                 self.engine.prepare(self.upscaler.sizes)
             yield

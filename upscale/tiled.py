@@ -187,6 +187,7 @@ class TiledUpscaler:
                     continue
                 add = partial(self._add, canvases, piece, one, [])
                 self.work.do(add, partial(self._added, tick, mark), piece=True)
+                del piece, add  # the thread frees them, which takes a while
                 batch, tiles = batch[count:], tiles[count:]
 
     def _cut(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from types import TracebackType
 
 from torch import Tensor
 
+from ..common.threads import half_of_the_cores, thread_beside
 from .assembly import Assembly
 from .source import SourceFrame
 
@@ -24,7 +25,7 @@ class EncodingThread:
 
     def __init__(self, assembly: Assembly) -> None:
         self._assembly = assembly
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="upscale-encode")
+        self._thread = thread_beside("upscale-encode", half_of_the_cores())
         self._tasks: deque[Future[None]] = deque()
         self.added = 0
         """Frames that were added."""
