@@ -22,6 +22,7 @@ from .protocol import Placement, Preview, Progress
 from .runner import all_finite
 from .session import Job, Session
 from .target import Target, as_target
+from .transfer import is_fresh
 
 
 def upscale_image(
@@ -214,9 +215,20 @@ def upscale_frames(
         monitor.tick(monitor.total)
         deliver(picture)
 
+    memory: list[Tensor] = []
+
     def new_picture() -> Tensor:
-        with torch.inference_mode(False):
-            return _allocate(session.upscaler, 1, channels, dtype, torch.device("cpu"))[0]
+        for _ in range(len(memory)):
+            picture = memory.pop(0)
+            if is_fresh(picture):  # the caller has let go of it, and fresh memory is slow to write
+                break
+            memory.append(picture)
+        else:
+            with torch.inference_mode(False):
+                picture = _allocate(session.upscaler, 1, channels, dtype, torch.device("cpu"))
+        memory.append(picture)
+        # plane by plane, as networks and encoders of videos have it
+        return picture.view(channels, *session.upscaler.size).permute(1, 2, 0)
 
     with session.opened(device, placement):
         region = session.region(0)
