@@ -174,11 +174,11 @@ class FrameUpscaler:
         tick = partial(monitor.tick, growth=growth)
         for number in range(len(self.members)):
             self._member(engine, number, frames, region, canvases, tick, growth)
+            if growth and number == 0:  # looked at before anything else is done with it
+                self.work.drain()
         if len(self.members) > 1:
             for canvas, one in product(canvases, frames[0].passes):
                 self.work.do(partial(canvas[..., one.written].div_, len(self.members)))
-        if growth:  # what is shown of a frame is looked at before anything else is done with it
-            self.work.drain()
         for frame, canvas, picture in zip(frames, canvases, into):
             self.work.do(partial(self._finish, frame, canvas, region, picture, corrected=True))
 

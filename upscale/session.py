@@ -131,7 +131,9 @@ class Session:
         sides = self.upscaler.height, self.upscaler.width
         tile = max(sides) if mode == "whole" else self.options.tile
         overlap, batch = self.options.overlap, self.options.batch
-        settings = TileSettings(runner, *sides, tile, overlap, batch, masked=masked)
+        settings = TileSettings(
+            runner, *sides, tile, overlap, batch, frames=self.frames, masked=masked
+        )
         return TiledUpscaler(runner, settings, self.work)
 
     def region(self, index: int) -> Region | None:
@@ -149,17 +151,27 @@ class Session:
         """
         together: list[tuple[Job, PreparedFrame]] = []
         last: Tensor | None = None
-        for job, frame in self.work.ahead(partial(self._prepared, job) for job in jobs):
-            if together and not self._fits(together, job, frame):
+        prepared = self.work.ahead(partial(self._prepared, job) for job in jobs)
+        while True:
+            try:
+                job, frame = next(prepared, (None, None))
+            except Exception:  # what was drawn before is not lost
+                if together:
+                    self._upscale(together)
+                raise
+            if together and (job is None or not self._fits(together, frame)):
                 last = self._upscale(together)
                 together = []
+            if job is None:
+                return
             if frame is None:
                 assert last is not None
                 last = self._repeat(job, last)
-            else:
-                together.append((job, frame))
-        if together:
-            self._upscale(together)
+                continue
+            together.append((job, frame))
+            if len(together) >= self._most_together():
+                last = self._upscale(together)
+                together = []
 
     def _repeat(self, job: Job, last: Tensor) -> Tensor:
         """The picture of a frame that is the same as the one before."""
@@ -173,19 +185,16 @@ class Session:
     def _prepared(self, job: Job) -> tuple[Job, PreparedFrame | None]:
         return job, None if job.frame is None else self.upscaler.prepared(job.frame)
 
-    def _fits(
-        self, together: list[tuple[Job, PreparedFrame]], job: Job, frame: PreparedFrame | None
-    ) -> bool:
+    def _most_together(self) -> int:
+        """How many frames should go through the model together."""
+        if self.engine is None or self.masks or self.monitor.preview:
+            return 1
+        return self.engine.together(self.upscaler.height, self.upscaler.width)
+
+    @staticmethod
+    def _fits(together: list[tuple[Job, PreparedFrame]], frame: PreparedFrame | None) -> bool:
         """Whether a frame can go through the model with those before it."""
-        first = together[0][1]
-        return (
-            frame is not None
-            and self.engine is not None
-            and job.region is None
-            and not self.monitor.preview
-            and frame.passes == first.passes
-            and len(together) < self.engine.together(self.upscaler.height, self.upscaler.width)
-        )
+        return frame is not None and frame.passes == together[0][1].passes
 
     def _upscale(self, together: list[tuple[Job, PreparedFrame]]) -> Tensor:
         """Upscale some frames; the last one's picture, which may still be in the making."""
