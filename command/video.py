@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,19 +47,24 @@ def upscale_video_file(
     and ``settings`` say what these depend on. After an exception what there is of the result is
     shown and kept.
     """
-    from ..video import Encoding, VideoFile, VideoJob
+    from ..video import Encoding, UnsupportedStreamError, VideoFile, VideoJob
 
     with VideoFile(job.source, max_pixels=max_pixels) as source:
-        size = result_size(*source.size)
-        work = VideoJob(
+        new_job = partial(
+            VideoJob,
             source,
-            job.target,
-            size=size,
+            size=result_size(*source.size),
             encoding=Encoding(**options.encoding),
             settings=settings,
             resume=options.resume,
             overwrite=overwrite,
         )
+        try:
+            work = new_job(job.target)
+        except UnsupportedStreamError:
+            if job.instead is None:
+                raise
+            work = new_job(job.instead)
         try:
             work.run(upscale, progress)
         except BaseException:
@@ -69,7 +75,7 @@ def upscale_video_file(
     (height, width), (new_height, new_width) = source.size, work.size
     how = f"{work.frames} frames, {work.encoding.codec} {work.encoding.pixel_format}"
     return printable(
-        f"{job.source} -> {job.target} ({width}x{height} -> {new_width}x{new_height}, {how})"
+        f"{job.source} -> {work.target} ({width}x{height} -> {new_width}x{new_height}, {how})"
     )
 
 

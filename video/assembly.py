@@ -60,8 +60,12 @@ class Assembly:
         self._added += 1
 
     def end(self) -> None:
-        """Write all that is left."""
-        self._end_segment(None)
+        """Write all that is left, and close ``kept``: Windows moves no file that is open."""
+        try:
+            self._end_segment(None)
+        finally:
+            if self._kept_packets:
+                self._kept_packets.close()
 
     def _end_segment(self, until: int | None) -> None:
         """Write the segment, then the held packets that come before the pts ``until``.

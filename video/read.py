@@ -188,7 +188,7 @@ class VideoFile:
         self.rate = Fraction(stream.average_rate or stream.guessed_rate or _UNKNOWN_RATE)
         self.metadata = dict(container.metadata)
         whole = not self._start and self._end is None
-        self.chapters = container.chapters() if whole and hasattr(container, "chapters") else []
+        self.chapters = container.chapters() if whole else []
         end = Fraction(container.duration or 0, av.time_base) if self._end is None else self._end
         self.frame_count = (stream.frames if whole else 0) or max(
             round((end - self._start) * self.rate), 1

@@ -25,6 +25,7 @@ from av.error import FFmpegError
 
 from ..common.encoding import ENCODING
 from .colour import Colour, FrameMaker, VideoError
+from .sound import SoundConverter
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class Container:
     codecs: tuple[str, ...] = ("h264", "hevc", "av1", "vp9")
     subtitles: tuple[str, ...] = ("mov_text",)
     options: dict[str, str] = field(default_factory=dict)
+    converts: bool = False  # sound that it cannot hold becomes FLAC
 
 
 _FINAL = {"movflags": "faststart+use_metadata_tags"}
@@ -90,6 +92,7 @@ CONTAINERS = {
     ".mkv": Container(
         name="matroska",
         subtitles=("subrip", "ass", "ssa", "hdmv_pgs_subtitle", "dvd_subtitle", "webvtt"),
+        converts=True,
     ),
     ".webm": Container(name="webm", codecs=("av1", "vp9"), subtitles=("webvtt",)),
 }
@@ -318,8 +321,7 @@ class StreamWriter:
             into = str(file) if isinstance(file, Path) else file
             self._container: Any = av.open(into, "w", format=container.name, options=options)
             self._container.metadata.update(metadata)
-            # PyAV before 15 has no chapters
-            if chapters and hasattr(self._container, "set_chapters"):
+            if chapters:
                 self._container.set_chapters(chapters)
             self._video = self._add(video)
             tag = _TAGS.get(video.codec_context.codec.canonical_name)
@@ -327,6 +329,8 @@ class StreamWriter:
                 self._video.codec_context.codec_tag = tag
             self._others: dict[int, Any] = {}
             self.left_out: list[str] = []
+            self.converted: list[str] = []
+            self._converters: dict[int, SoundConverter] = {}
             for stream in others:
                 name = stream.codec_context.codec.canonical_name
                 if stream.type == "subtitle" and name not in container.subtitles:
@@ -337,7 +341,10 @@ class StreamWriter:
                 try:
                     self._others[stream.index] = self._add(stream)
                 except ValueError as error:
-                    if not lenient:
+                    if container.converts and stream.type == "audio":
+                        self._converters[stream.index] = SoundConverter(self._container, stream)
+                        self.converted.append(name)
+                    elif not lenient:
                         message = f"{container.name} files cannot hold {name} {stream.type}; write a .mkv file"
                         raise UnsupportedStreamError(message) from error
             self._container.start_encoding()
@@ -354,6 +361,9 @@ class StreamWriter:
         trace: TracebackType | None,
     ) -> None:
         try:
+            if error is None:
+                for converter in self._converters.values():
+                    self._container.mux(converter.packets(None))
             self._container.close()
         except FFmpegError as problem:
             if error is None:
@@ -367,11 +377,12 @@ class StreamWriter:
         Packets of streams that were left out are ignored.
         """
         stream = self._video if source is None else self._others.get(source)
-        if stream is None:
-            return
-        packet.stream = stream
         try:
-            self._container.mux(packet)
+            if source in self._converters:
+                self._container.mux(self._converters[source].packets(packet))
+            elif stream is not None:
+                packet.stream = stream
+                self._container.mux(packet)
         except FFmpegError as error:
             raise VideoError(f"{self._file} cannot be written on ({error.strerror})") from error
 
