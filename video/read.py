@@ -15,6 +15,7 @@ import av
 import av.format
 from av.error import FFmpegError
 
+from .clock import Clock
 from .colour import RGB, UNSPECIFIED, Colour, SampleReader, VideoError
 from .source import Orientation, SourceFrame
 
@@ -26,6 +27,7 @@ _UNKNOWN_RATE = Fraction(25)
 _TAIL = 1  # seconds by which other streams may lag behind the video
 _LEAST_MISSING = 0.5  # seconds missing at the end: fewer may be rounding in the header
 _SAMPLE = 2**20  # bytes at the beginning and at the end by which a file is identified
+_TOLD = 5  # jumps of the clock that are told one by one
 _HDR = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "DOVI_METADATA")
 
 
@@ -118,6 +120,12 @@ class VideoFile:
             logger.warning(
                 "%s: %d packets could not be decoded; their frames are left out", self, self._broken
             )
+        if jumps := self._clock.jumps:
+            at = ", ".join(f"{float(time):.1f}" for time in jumps[:_TOLD])
+            more = f" and {len(jumps) - _TOLD} times more" if len(jumps) > _TOLD else ""
+            logger.warning(
+                "%s: its clock jumps at %s s%s; picture and sound go on there", self, at, more
+            )
         if repaired:
             logger.warning("%s: timestamps that did not grow were moved", self)
         self._warn_if_cut_off()
@@ -129,8 +137,10 @@ class VideoFile:
         with self._open() as container:
             if self._start:
                 container.seek(int(self._start * av.time_base))
-            for packet in container.demux([stream.index for stream in self.streams]):
-                if self._copied(packet):
+            video = _video_stream(container)
+            indices = [video.index, *(stream.index for stream in self.streams)]
+            for packet in _clock(container, video)(container.demux(indices)):
+                if packet.stream.index != video.index and self._copied(packet):
                     yield packet
 
     def _picture(self, reader: SampleReader, samples: Any) -> Any:
@@ -193,14 +203,15 @@ class VideoFile:
         self.frame_count = (stream.frames if whole else 0) or max(
             round((end - self._start) * self.rate), 1
         )
+        self._jumps = bool(container.format.flags & av.format.Flags.ts_discont.value)
         self.end = None
-        if whole and stream.duration is not None:
+        if whole and stream.duration is not None and not self._jumps:
             self.end = ((stream.start_time or 0) + stream.duration) * self._ticks
         self._shift = Fraction(0)
         if self._start and first.pts is not None:
             self._shift = first.pts * base
-        elif container.format.flags & av.format.Flags.ts_discont.value:
-            # the timestamps of such a format may begin anywhere
+        elif self._jumps or (first.pts or 0) < 0:
+            # the clock may begin anywhere, and before zero where it begins anew soon
             self._shift = Fraction(container.start_time or 0, av.time_base)
         if self.end is not None:
             self.end -= round(self._shift / self.time_base)
@@ -217,7 +228,8 @@ class VideoFile:
         end, ended = self._end or Fraction(0), False  # 0: the end of the file
         if self._start:
             container.seek(int(self._start * av.time_base))
-        for packet in container.demux(stream, *others):
+        self._clock = _clock(container, stream)
+        for packet in self._clock(container.demux(stream, *others)):
             time = packet.dts * packet.time_base if packet.dts is not None else Fraction(0)
             if packet.pts is not None:
                 self._reached = max(
@@ -239,7 +251,7 @@ class VideoFile:
                 duration = durations.pop(frame.pts, None)
                 shown = self._start if frame.pts is None else frame.pts * base
                 ended = ended or bool(end and shown >= end)
-                if not ended and shown >= self._start:
+                if not ended and (not self._start or shown >= self._start):
                     yield frame, duration
 
     def _copied(self, packet: av.Packet) -> bool:
@@ -259,7 +271,7 @@ class VideoFile:
 
     def _warn_if_cut_off(self) -> None:
         """If the whole file was read, warn if its packets end before its header says."""
-        if self._start or self._end is not None or not self._container.duration:
+        if self._start or self._end is not None or self._jumps or not self._container.duration:
             return
         announced = Fraction(
             self._container.duration + (self._container.start_time or 0), av.time_base
@@ -292,6 +304,12 @@ def _video_stream(container: Any) -> Any:
                 raise VideoError("its video codec is not known to FFmpeg; convert it first")
             return stream
     raise VideoError("it has no video stream")
+
+
+def _clock(container: Any, stream: Any) -> Clock:
+    rate = Fraction(stream.average_rate or stream.guessed_rate or _UNKNOWN_RATE)
+    jumps = container.format.flags & av.format.Flags.ts_discont.value
+    return Clock(stream.index, 1 / rate, discontinuous=bool(jumps))
 
 
 def _colour(context: Any, frame: av.VideoFrame) -> Colour:

@@ -316,7 +316,9 @@ class StreamWriter:
         options = {**container.options, "max_interleave_delta": "1"}
         isom = container.name in ("mp4", "mov")
         if isom:
-            options["video_track_timescale"] = str(time_base.denominator)
+            # also of the file, because times of beginning are rounded to it
+            for name in ("video_track_timescale", "movie_timescale"):
+                options[name] = str(time_base.denominator)
         try:
             into = str(file) if isinstance(file, Path) else file
             self._container: Any = av.open(into, "w", format=container.name, options=options)
@@ -330,6 +332,7 @@ class StreamWriter:
             self._others: dict[int, Any] = {}
             self.left_out: list[str] = []
             self.converted: list[str] = []
+            self._next: dict[int, int] = {}  # the least time of decoding that a stream may have
             self._converters: dict[int, SoundConverter] = {}
             for stream in others:
                 name = stream.codec_context.codec.canonical_name
@@ -381,10 +384,26 @@ class StreamWriter:
             if source in self._converters:
                 self._container.mux(self._converters[source].packets(packet))
             elif stream is not None:
+                if source is not None:
+                    self._let_grow(packet, stream, source)
                 packet.stream = stream
                 self._container.mux(packet)
         except FFmpegError as error:
             raise VideoError(f"{self._file} cannot be written on ({error.strerror})") from error
+
+    def _let_grow(self, packet: av.Packet, stream: Any, source: int) -> None:
+        """Move a packet to after the one before it in its stream where their times overlap, which
+        muxers refuse: where the clock of a recording jumps, and by rounding to another time base."""
+        base = stream.time_base
+        decoded = round(packet.dts * packet.time_base / base)
+        least = self._next.get(source, decoded)
+        if decoded < least:
+            shown = packet.dts if packet.pts is None else packet.pts
+            shown = round(shown * packet.time_base / base)
+            packet.duration = round((packet.duration or 0) * packet.time_base / base)
+            packet.time_base, decoded = base, least
+            packet.pts, packet.dts = max(shown, least), least
+        self._next[source] = decoded + (stream.type == "audio")
 
     def _add(self, template: Any) -> Any:
         stream = self._container.add_stream_from_template(template, opaque=True)
