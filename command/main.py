@@ -42,7 +42,7 @@ try:
     )
     from .flags import with_flags
     from .model import Upscaler, UsageError, describe_model, load_upscaler, read_mask
-    from .video import VideoOptions, settings_of, upscale_video_file
+    from .video import VideoOptions, upscale_video_file
 except ModuleNotFoundError as error:
     sys.stderr.write(
         f"error: the command line needs the package {error.name}; install it with: {INSTALL}\n"
@@ -316,12 +316,8 @@ def upscale_file(
     from ..picture.files import is_video
 
     if is_video(job.target):
-        settings = settings_of(upscaler.model, upscaler.frame_options)
         limits = {"overwrite": files.overwrite, "max_pixels": files.max_pixels}
-        with upscaler.frames() as upscale:
-            return upscale_video_file(
-                job, upscale, upscaler.size, settings, files.video, progress, console, **limits
-            )
+        return upscale_video_file(job, upscaler, files.video, progress, console, **limits)
     from ..picture.read import read_picture
     from ..picture.write import check_writable, write_picture
 

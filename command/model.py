@@ -64,9 +64,11 @@ class Upscaler:
         return {name: value for name, value in self.options.items() if name != "device"}
 
     @contextlib.contextmanager
-    def frames(self) -> Iterator[Callable[[Tensor, Callable[[int, int], None]], Tensor]]:
-        """A function for frame after frame, (1, H, W, 3); the model stays on its device in
-        between."""
+    def frames(
+        self, target: Target | None
+    ) -> Iterator[Callable[[Tensor, Callable[[int, int], None]], Tensor]]:
+        """A function for frame after frame, (1, H, W, 3), that makes pictures of ``target``; the
+        model stays on its device in between."""
         from ..upscale import upscale_image
         from ..upscale.placement import DirectPlacement
 
@@ -74,6 +76,7 @@ class Upscaler:
 
             def upscale(frames: Tensor, progress: Callable[[int, int], None]) -> Tensor:
                 options = self.frame_options | {"placement": placement, "progress": progress}
+                options["target"] = target
                 return upscale_image(self.descriptor, frames, **options)
 
             yield upscale

@@ -15,9 +15,8 @@ from rich.console import Console
 from .console import printable, show
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ..picture.files import Job
+    from .model import Upscaler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +30,7 @@ class VideoOptions:
 
 def upscale_video_file(
     job: Job,
-    upscale: Callable[[Tensor, Callable[[int, int], None]], Tensor],
-    result_size: Callable[[int, int], tuple[int, int]],
-    settings: dict[str, Any],
+    upscaler: Upscaler,
     options: VideoOptions,
     progress: Callable[[int, int], None],
     console: Console,
@@ -43,17 +40,17 @@ def upscale_video_file(
 ) -> str:
     """Upscale one video; the line that says what was done.
 
-    ``upscale`` is as `video.Upscale`, ``result_size`` gives the height and width of its results,
-    and ``settings`` say what these depend on. After an exception what there is of the result is
-    shown and kept.
+    After an exception what there is of the result is shown and kept.
     """
-    from ..video import Encoding, UnsupportedStreamError, VideoFile, VideoJob
+    from ..video import Encoding, UnsupportedStreamError, VideoFile, VideoJob, result_size
 
     with VideoFile(job.source, max_pixels=max_pixels) as source:
+        size, target = result_size(source, upscaler.target, upscaler.descriptor.scale)
+        settings = settings_of(upscaler.model, upscaler.frame_options)
         new_job = partial(
             VideoJob,
             source,
-            size=result_size(*source.size),
+            size=size,
             encoding=Encoding(**options.encoding),
             settings=settings,
             resume=options.resume,
@@ -66,7 +63,8 @@ def upscale_video_file(
                 raise
             work = new_job(job.instead)
         try:
-            work.run(upscale, progress)
+            with upscaler.frames(target) as upscale:
+                work.run(upscale, progress)
         except BaseException:
             if work.frames:
                 kept = f"{work.partial} holds the first {work.frames} frames; --resume goes on from there"

@@ -15,6 +15,7 @@ if int(av.__version__.partition(".")[0]) < 16:
 from .colour import VideoError
 from .job import VideoJob
 from .read import VideoFile
+from .shape import result_size
 from .source import PictureVideo
 from .write import Encoding, UnsupportedStreamError
 
@@ -25,4 +26,5 @@ __all__ = [
     "VideoError",
     "VideoFile",
     "VideoJob",
+    "result_size",
 ]

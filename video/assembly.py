@@ -13,7 +13,8 @@ from torch import Tensor
 from .colour import FrameMaker
 from .resume import Unfinished
 from .source import VideoSource
-from .write import SEGMENT_FRAMES, SegmentEncoder, StreamWriter
+from .streams import StreamWriter
+from .write import SEGMENT_FRAMES, SegmentEncoder
 
 
 class Assembly:

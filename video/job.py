@@ -22,16 +22,10 @@ from torch import Tensor
 from .assembly import Assembly, decoding_time
 from .colour import FrameMaker, VideoError
 from .resume import STATE, old_path, partial_path, unfinished
+from .shape import result_aspect
 from .source import SourceFrame, VideoSource
-from .write import (
-    CONTAINERS,
-    GROWING,
-    Encoding,
-    SegmentEncoder,
-    StreamWriter,
-    encodable,
-    template_stream,
-)
+from .streams import StreamWriter, template_stream
+from .write import CONTAINERS, GROWING, Encoding, SegmentEncoder, encodable
 
 logger = logging.getLogger(__name__)
 
@@ -89,9 +83,14 @@ class VideoJob:
             )
         colour = source.colour.of_result(turned(*source.size), stored)
         self._make_frame = FrameMaker(self.encoding.pixel_format, colour, *stored)
-        self._encoder = SegmentEncoder(
-            self.encoding, stored, source.rate, colour, source.pixel_aspect
-        )
+        self._aspect = result_aspect(turned(*source.size), source.pixel_aspect, turned(*size))
+        if self._aspect != 1 and not self.encoding.keeps_aspect(target.suffix):
+            logger.warning(
+                "%s: %s does not keep the shape of pixels (%s) in %s; write MP4, or give a target of "
+                "both sides for square ones",
+                *(target, self.encoding.codec, self._aspect, target.suffix),
+            )
+        self._encoder = SegmentEncoder(self.encoding, stored, source.rate, colour, self._aspect)
         self._template = template_stream(self._encoder.sample, source.orientation.matrix)
         self._metadata = {
             k: v for k, v in source.metadata.items() if k.lower() not in _OF_THE_FORMAT
@@ -149,6 +148,7 @@ class VideoJob:
                 GROWING,
                 self._template,
                 self.source.streams,
+                pixel_aspect=self._aspect,
                 time_base=self.source.time_base,
                 metadata=self._metadata | {STATE: json.dumps(self._state)},
                 lenient=True,
@@ -243,6 +243,7 @@ class VideoJob:
             container if isinstance(file, Path) else replace(container, options={}),
             video,
             self.source.streams,
+            pixel_aspect=self._aspect,
             time_base=self.source.time_base,
             metadata=self._metadata,
             chapters=self.source.chapters,

@@ -188,7 +188,7 @@ class VideoFile:
         self.orientation = Orientation(_side_data(first, "DISPLAYMATRIX"))
         self.size = self.orientation.size(*self._stored)
         self.bits = max(component.bits for component in first.format.components)
-        self.pixel_aspect = Fraction(context.sample_aspect_ratio or 1)
+        self.pixel_aspect = _pixel_aspect(stream)
         self.colour = _colour(context, first)
         self._reader = SampleReader(first.format, self.colour, *self._stored)
 
@@ -304,6 +304,12 @@ def _video_stream(container: Any) -> Any:
                 raise VideoError("its video codec is not known to FFmpeg; convert it first")
             return stream
     raise VideoError("it has no video stream")
+
+
+def _pixel_aspect(stream: Any) -> Fraction:
+    """The shape of pixels (width / height): the container's word before that of the codec."""
+    found = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+    return Fraction(found or 1)
 
 
 def _clock(container: Any, stream: Any) -> Clock:
