@@ -63,8 +63,7 @@ def upscale_video_file(
                 raise
             work = new_job(job.instead)
         try:
-            with upscaler.frames(target) as upscale:
-                work.run(upscale, progress)
+            work.run(partial(upscaler.frames, target=target), progress)
         except BaseException:
             if work.frames:
                 kept = f"{work.partial} holds the first {work.frames} frames; --resume goes on from there"

@@ -16,7 +16,7 @@ from fdat_dense_iso.upscale import parse_target
 from fdat_dense_iso.video import Encoding, VideoFile, VideoJob, result_size
 from fdat_dense_iso.video.shape import result_aspect
 from tests.helpers.video_cases import TURNED, Clip, write_clip
-from tests.helpers.video_jobs import FINE, Doubler, upscale
+from tests.helpers.video_jobs import FINE, Doubler, FrameByFrame, upscale
 
 ANAMORPHIC = Fraction(32, 27)  # of 72x48 it makes 16:9
 CLIP = Clip(frames=3, height=48, width=72, audio=())
@@ -112,7 +112,7 @@ def test_a_turned_video_is_measured_as_it_is_shown(tmp_path: Path) -> None:
         size, _ = result_size(video, parse_target("fit 1000x160"), 2)
         assert size == (160, 90)
         job = VideoJob(video, tmp_path / "out.mp4", size=size, encoding=FINE)
-        job.run(lambda frames, progress: frames.new_zeros(1, *size, 3))
+        job.run(FrameByFrame(lambda frames, progress: frames.new_zeros(1, *size, 3)))
     assert shown(tmp_path / "out.mp4") == ((160, 90), Fraction(16, 9))
 
 
@@ -128,5 +128,5 @@ def test_square_pixels_stay_square(tmp_path: Path) -> None:
 class Stretcher(Doubler):
     """Also repeats columns once more."""
 
-    def __call__(self, frames, progress):
-        return super().__call__(frames, progress)[:, :, :72].repeat_interleave(3, 2)
+    def upscaled(self, frames, progress):
+        return super().upscaled(frames, progress)[:, :, :72].repeat_interleave(3, 2)

@@ -1,0 +1,36 @@
+"""Threads beside the network, with a share of the cores of their own."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import torch
+
+
+def thread_beside(name: str, cores: int) -> ThreadPoolExecutor:
+    """One thread, in which operators of torch use so many cores.
+
+    Each thread that calls operators would have a team of threads as large as the machine, and teams
+    that share cores wait for each other: on two cores three of them took four times as long.
+
+    torch counts for each thread, but setting a thread's count also sets that of threads to come,
+    which is put back here.
+    """
+    thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+    usual = torch.get_num_threads()
+    if cores < usual and _counts_for_each_thread():
+        thread.submit(torch.set_num_threads, cores).result()
+        torch.set_num_threads(usual)
+    return thread
+
+
+def half_of_the_cores() -> int:
+    """Where the network runs on a device and needs few."""
+    return max(torch.get_num_threads() // 2, 1)
+
+
+@cache
+def _counts_for_each_thread() -> bool:
+    """Only with OpenMP; torch's own pool has one count for all and can't change it later."""
+    return "parallel backend: OpenMP" in torch.__config__.parallel_info()
