@@ -97,6 +97,8 @@ class VideoJob:
                 "both sides for square ones",
                 *(target, self.encoding.codec, self._aspect, target.suffix),
             )
+        if source.lost:
+            logger.warning("%s: left out: %s", source, ", ".join(source.lost))
         self._encoder = SegmentEncoder(self.encoding, stored, source.rate, colour, self._aspect)
         self._template = template_stream(self._encoder.sample, source.orientation.matrix)
         self._metadata = {

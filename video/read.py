@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from av.error import FFmpegError
 
 from .clock import Clock
 from .colour import RGB, UNSPECIFIED, Colour, SampleReader, VideoError
+from .properties import Properties
 from .source import Orientation, SourceFrame
 
 logger = logging.getLogger(__name__)
@@ -28,7 +30,6 @@ _TAIL = 1  # seconds by which other streams may lag behind the video
 _LEAST_MISSING = 0.5  # seconds missing at the end: fewer may be rounding in the header
 _SAMPLE = 2**20  # bytes at the beginning and at the end by which a file is identified
 _TOLD = 5  # jumps of the clock that are told one by one
-_HDR = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "DOVI_METADATA")
 
 
 class VideoFile:
@@ -88,6 +89,7 @@ class VideoFile:
         shift = round(self._shift / self.time_base)
         nominal = max(round(1 / self.rate / self.time_base), 1)
         reader, kind = self._reader, self._kind
+        known, told = list(self.lost), self._properties.interlaced
         last, count, repaired = -nominal, 0, False
         try:
             for item, packet_duration in self._items(self._container, self._stream, self.streams):
@@ -99,11 +101,9 @@ class VideoFile:
                         f"frame {count + 1} has {item.width}x{item.height} pixels where the video began with "
                         f"{self._stored[1]}x{self._stored[0]}; convert it to one size first"
                     )
-                if item.format.name != kind:
-                    reader, kind = (
-                        SampleReader(item.format, self.colour, *self._stored),
-                        item.format.name,
-                    )
+                self._properties.see(item, self._stream)
+                if _kind(item) != kind:
+                    reader, kind = self._new_reader(item), _kind(item)
                 pts = last + nominal if item.pts is None else item.pts * self._ticks - shift
                 if pts <= last and count:
                     repaired, pts = True, last + 1
@@ -126,6 +126,9 @@ class VideoFile:
             logger.warning(
                 "%s: its clock jumps at %s s%s; picture and sound go on there", self, at, more
             )
+        self._warn_if_interlaced(told=told)
+        if more := [name for name in self.lost if name not in known]:
+            logger.warning("%s: left out: %s", self, ", ".join(more))
         if repaired:
             logger.warning("%s: timestamps that did not grow were moved", self)
         self._warn_if_cut_off()
@@ -184,13 +187,16 @@ class VideoFile:
             raise VideoError("none of its frames can be decoded; it is cut off or broken")
         self._broken = 0
         self._stored = first.height, first.width
-        self._kind = first.format.name
+        self._kind = _kind(first)
+        self._properties = Properties(stream, first)
+        self.lost = self._properties.lost
+        self._warn_if_interlaced(told=False)
         self.orientation = Orientation(_side_data(first, "DISPLAYMATRIX"))
         self.size = self.orientation.size(*self._stored)
         self.bits = max(component.bits for component in first.format.components)
         self.pixel_aspect = _pixel_aspect(stream)
         self.colour = _colour(context, first)
-        self._reader = SampleReader(first.format, self.colour, *self._stored)
+        self._reader = self._new_reader(first)
 
         base = stream.time_base
         self._ticks = base.numerator
@@ -215,7 +221,16 @@ class VideoFile:
             self._shift = Fraction(container.start_time or 0, av.time_base)
         if self.end is not None:
             self.end -= round(self._shift / self.time_base)
-        self._warn(first)
+
+    def _new_reader(self, frame: av.VideoFrame) -> SampleReader:
+        """For frames of the kind of this one, whose colours may be others than the first's."""
+        _, matrix, levels = _kind(frame)
+        colour = self.colour
+        if (matrix, levels) != self._kind[1:]:
+            colour = replace(colour, matrix=matrix, range=levels)
+            if colour.matrix == RGB and not frame.format.is_rgb:
+                colour = replace(colour, matrix=UNSPECIFIED)
+        return SampleReader(frame.format, colour, *self._stored, siting=self._properties.siting)
 
     def _items(
         self, container: Any, stream: Any, others: list[Any]
@@ -269,6 +284,13 @@ class VideoFile:
         packet.dts -= ticks
         return True
 
+    def _warn_if_interlaced(self, *, told: bool) -> None:
+        if self._properties.interlaced and not told:
+            logger.warning(
+                "%s is interlaced; deinterlace it first, or both fields are upscaled as one picture",
+                self,
+            )
+
     def _warn_if_cut_off(self) -> None:
         """If the whole file was read, warn if its packets end before its header says."""
         if self._start or self._end is not None or self._jumps or not self._container.duration:
@@ -283,18 +305,6 @@ class VideoFile:
                 self._reached,
                 announced,
             )
-
-    def _warn(self, first: av.VideoFrame) -> None:
-        if first.interlaced_frame:
-            logger.warning(
-                "%s is interlaced; deinterlace it first, or both fields are upscaled as one picture",
-                self,
-            )
-        if any(component.is_alpha for component in first.format.components):
-            logger.warning("%s has an alpha channel, which is left out", self)
-        lost = [name.lower().replace("_", " ") for name in _HDR if _side_data(first, name)]
-        if lost:
-            logger.warning("%s: HDR metadata that is left out: %s", self, ", ".join(lost))
 
 
 def _video_stream(container: Any) -> Any:
@@ -329,6 +339,11 @@ def _colour(context: Any, frame: av.VideoFrame) -> Colour:
     if frame.format.name.startswith("yuvj"):
         declared["range"] = 2
     return Colour(**declared)
+
+
+def _kind(frame: av.VideoFrame) -> tuple[str, int, int]:
+    """How samples are read: pixel format, matrix and range."""
+    return frame.format.name, int(frame.colorspace), int(frame.color_range)
 
 
 def _side_data(frame: av.VideoFrame, name: str) -> bytes | None:

@@ -77,6 +77,7 @@ class VideoSource(Protocol):
     frame_count: estimated number of frames.
     end: the pts at which the last frame ends; None if the file does not say.
     streams: PyAV's streams whose packets are copied.
+    lost: what its frames tell that no result keeps, in words.
     metadata, chapters: those of the file, as PyAV gives them.
     """
 
@@ -90,6 +91,7 @@ class VideoSource(Protocol):
     orientation: Orientation
     pixel_aspect: Fraction
     streams: list[Any]
+    lost: list[str]
     metadata: dict[str, str]
     chapters: list[Any]
 
@@ -144,6 +146,7 @@ class PictureVideo:
         self.rate = Fraction(rate).limit_denominator(100_000)
         self.time_base = Fraction(1, self.rate.numerator)
         self.end = self.frame_count * self.rate.denominator
+        self.lost: list[str] = []
         self.metadata: dict[str, str] = {}
         self.chapters: list[Any] = []
         self.streams: list[Any] = []
