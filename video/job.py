@@ -42,7 +42,7 @@ point on the CPU, for None the same tensor as before. Between, it reports ``prog
 delivers what is ready, and raises it."""
 
 # metadata that describe the source's file format, which are not copied
-_OF_THE_FORMAT = ("major_brand", "minor_version", "compatible_brands", "encoder")
+_OF_THE_FORMAT = ("major_brand", "minor_version", "compatible_brands", "encoder", STATE.lower())
 
 
 class VideoJob:
@@ -156,7 +156,7 @@ class VideoJob:
                 self.partial,
                 GROWING,
                 self._template,
-                self.source.streams,
+                self.source.beside,
                 pixel_aspect=self._aspect,
                 time_base=self.source.time_base,
                 metadata=self._metadata | {STATE: json.dumps(self._state)},
@@ -259,7 +259,7 @@ class VideoJob:
             file,
             container if isinstance(file, Path) else replace(container, options={}),
             video,
-            self.source.streams,
+            self.source.beside,
             pixel_aspect=self._aspect,
             time_base=self.source.time_base,
             metadata=self._metadata,

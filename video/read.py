@@ -16,6 +16,7 @@ import av
 import av.format
 from av.error import FFmpegError
 
+from .beside import beside, covers_of, is_cover, with_times
 from .clock import Clock
 from .colour import RGB, UNSPECIFIED, Colour, SampleReader, VideoError
 from .properties import Properties
@@ -53,12 +54,11 @@ class VideoFile:
         self._end = Fraction(start) + Fraction(duration) if duration else None
         with self._open() as container:
             self._inspect(container, max_pixels)
+        with self._open() as container:
+            self._covers = covers_of(container)
         self._container = self._open()
         self._stream = _video_stream(self._container)
-        copied = [
-            stream for stream in self._container.streams if stream.type in ("audio", "subtitle")
-        ]
-        self.streams = [stream for stream in copied if stream.codec_context is not None]
+        self.beside = beside(self._container, self._stream, self._covers)
 
     def __enter__(self) -> VideoFile:
         return self
@@ -92,7 +92,8 @@ class VideoFile:
         known, told = list(self.lost), self._properties.interlaced
         last, count, repaired = -nominal, 0, False
         try:
-            for item, packet_duration in self._items(self._container, self._stream, self.streams):
+            played = self.beside.played
+            for item, packet_duration in self._items(self._container, self._stream, played):
                 if isinstance(item, av.Packet):
                     yield item
                     continue
@@ -135,14 +136,16 @@ class VideoFile:
 
     def packets(self) -> Iterator[av.Packet]:
         """Packets of the streams that are copied, from the start of the selected part."""
-        if not self.streams:
+        if not self.beside.streams:
             return
         with self._open() as container:
             if self._start:
                 container.seek(int(self._start * av.time_base))
             video = _video_stream(container)
-            indices = [video.index, *(stream.index for stream in self.streams)]
-            for packet in _clock(container, video)(container.demux(indices)):
+            indices = [video.index, *(stream.index for stream in self.beside.streams)]
+            pictures = {one.index for one in self.beside.streams if one.type == "video"}
+            packets = with_times(_clock(container, video)(container.demux(indices)), pictures)
+            for packet in packets:
                 if packet.stream.index != video.index and self._copied(packet):
                     yield packet
 
@@ -275,6 +278,8 @@ class VideoFile:
         If so, its times are shifted as the video's are.
         """
         if packet.dts is None:
+            packet.dts = packet.pts
+        if packet.dts is None:
             return False
         time = packet.dts * packet.time_base
         if (self._start and time < self._shift) or (self._end is not None and time >= self._end):
@@ -309,7 +314,7 @@ class VideoFile:
 
 def _video_stream(container: Any) -> Any:
     for stream in container.streams.video:
-        if "attached_pic" not in str(getattr(stream, "disposition", "")):
+        if not is_cover(stream):
             if stream.codec_context is None:
                 raise VideoError("its video codec is not known to FFmpeg; convert it first")
             return stream
