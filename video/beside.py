@@ -10,7 +10,7 @@ from typing import Any
 import av
 import av.stream
 
-_COVER = int(av.stream.Disposition.attached_pic)
+_COVER = av.stream.Disposition.attached_pic.value
 _NAMES = {"mjpeg": "jpg"}  # endings of files, where they are not the codec's name
 _STALE = ("BPS", "DURATION", "NUMBER_OF_", "_STATISTICS_")  # beginnings of tags that count packets
 _OF_THE_OLD = ("encoder", "alpha_mode", "rotate")  # tags that are not true for a new video
@@ -70,7 +70,7 @@ def beside(container: Any, video: Any, covers: dict[int, bytes]) -> Beside:
             Cover(stream=container.streams[index], data=data) for index, data in covers.items()
         ],
         tags={k: v for k, v in tags_of(video).items() if k.lower() not in _OF_THE_OLD},
-        disposition=int(video.disposition),
+        disposition=video.disposition.value,
     )
     for stream in container.streams:
         timecode = stream.metadata.get("timecode") if stream.type == "data" else None
@@ -104,7 +104,7 @@ def covers_of(container: Any) -> dict[int, bytes]:
 
 def is_cover(stream: Any) -> bool:
     """Whether a stream of video is one picture that stands for the file."""
-    return stream.type == "video" and bool(int(stream.disposition) & _COVER)
+    return stream.type == "video" and bool(stream.disposition.value & _COVER)
 
 
 def tags_of(stream: Any) -> dict[str, str]:

@@ -34,6 +34,7 @@ def template_stream(sample: bytes, matrix: bytes | None) -> Any:
     return av.open(io.BytesIO(sample)).streams.video[0]  # the stream keeps its container alive
 
 
+_TIMECODES = int(av.__version__.partition(".")[0]) >= 18  # before, muxers are told no frame rate
 _BIBLIOGRAPHIC = {  # the codes of ISO 639-2 that FFmpeg knows for MOV, by those usual elsewhere
     **{"bod": "tib", "ces": "cze", "cym": "wel", "deu": "ger", "ell": "gre", "eus": "baq"},
     **{"fas": "per", "fra": "fre", "hye": "arm", "isl": "ice", "kat": "geo", "mkd": "mac"},
@@ -105,6 +106,8 @@ class StreamWriter:
             self.converted: list[str] = []
             self._next: dict[int, int] = {}  # the least time of decoding that a stream may have
             self._converters: dict[int, SoundConverter] = {}
+            if isom and "timecode" in beside.tags and not _TIMECODES:
+                self.left_out.append("timecode (PyAV 18 writes it)")
             covers: list[av.Packet] = []
             for stream in beside.played:
                 self._add_played(stream, container, lenient)
@@ -183,7 +186,7 @@ class StreamWriter:
         except ValueError as error:
             if container.converts and stream.type == "audio":
                 converter = SoundConverter(self._container, stream)
-                self._describe(converter.stream, tags_of(stream), int(stream.disposition))
+                self._describe(converter.stream, tags_of(stream), stream.disposition.value)
                 self._converters[stream.index] = converter
                 self.converted.append(name)
             elif not lenient:
@@ -218,7 +221,7 @@ class StreamWriter:
         return packets
 
     def _copy(self, template: Any) -> Any:
-        return self._add(template, tags_of(template), int(template.disposition))
+        return self._add(template, tags_of(template), template.disposition.value)
 
     def _add(self, template: Any, tags: Mapping[str, str], disposition: int) -> Any:
         stream = self._container.add_stream_from_template(template, opaque=True)
@@ -247,7 +250,7 @@ def _holds(container: Container, stream: Any, video: Any, cover: bytes) -> bool:
         with av.open(io.BytesIO(), "w", format=container.name) as trial:
             trial.add_stream_from_template(video, opaque=True)
             added = trial.add_stream_from_template(stream, opaque=True)
-            added.disposition = int(stream.disposition)
+            added.disposition = stream.disposition.value
             trial.start_encoding()
             if cover:
                 trial.mux(_cover_packet(cover, added))
