@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -17,12 +19,18 @@ def thread_beside(name: str, cores: int) -> ThreadPoolExecutor:
     torch counts for each thread, but setting a thread's count also sets that of threads to come,
     which is put back here.
     """
-    thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+    thread = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=_yield_to_the_network)
     usual = torch.get_num_threads()
     if cores < usual and _counts_for_each_thread():
         thread.submit(torch.set_num_threads, cores).result()
         torch.set_num_threads(usual)
     return thread
+
+
+def _yield_to_the_network() -> None:
+    """Let the network's thread run first where cores are short; so it hands over the next piece."""
+    if sys.platform == "linux":  # elsewhere that is the priority of the whole process
+        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + 5)
 
 
 def half_of_the_cores() -> int:

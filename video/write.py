@@ -194,6 +194,7 @@ class SegmentEncoder:
         self._codec, self._pixel_format = _CODECS[encoding.codec], encoding.pixel_format
         self._options = {"crf": str(encoding.crf), **self._codec.options}
         if encoding.preset is not None:
+            self._options.pop("rc-lookahead", None)  # the preset's own
             self._options["preset"] = encoding.preset
         self._size, self._rate, self._colour, self._aspect = (
             size,
