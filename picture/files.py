@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .formats import format_of_name
+from .others import OTHER_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,11 @@ class Job:
 def is_video(path: Path) -> bool:
     """Whether the file's name is that of a video."""
     return path.suffix.lower() in VIDEO_SUFFIXES + _READ_VIDEO_SUFFIXES
+
+
+def _only_read(path: Path) -> bool:
+    """Whether the file's name is that of a kind of picture that is read and not written."""
+    return path.suffix.lower() in OTHER_SUFFIXES
 
 
 def plan_jobs(
@@ -134,7 +140,7 @@ def _pictures(text: str, output: Path, recursive: bool, ending: str) -> Iterator
     for path in paths:
         if path.name.endswith(_UNFINISHED):
             continue
-        if format_of_name(path) is None and not is_video(path):
+        if format_of_name(path) is None and not is_video(path) and not _only_read(path):
             unknown.append(path.name)
             continue
         if real_output == real_base and ending and path.stem.endswith(ending):
@@ -251,6 +257,8 @@ def _extension(source: Path, file_format: str, video_format: str) -> str:
         return source.suffix if source.suffix.lower() in VIDEO_SUFFIXES else ".mp4"
     if file_format != "same":
         return f".{file_format}"
+    if _only_read(source):
+        return ".png"
     if format_of_name(source) is None:
         raise PlanError(f"{source}: its name does not say which format to write; use --format")
     return source.suffix

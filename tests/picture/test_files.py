@@ -241,13 +241,13 @@ def test_brackets_in_the_names_of_folders(pattern: str):
 
 
 def test_what_is_passed_over_is_named_and_counted(caplog: pytest.LogCaptureFixture):
-    for name in ("a.heic", "b.heic", "c.raw", "noname"):
+    for name in ("a.psd", "b.psd", "c.raw", "noname"):
         Path("in", name).touch()
     planned("in", to="new")
     (line,) = caplog.messages
     assert line == (
-        "in: passed over 5 files of kinds that are not read (2 .heic, 1 .raw, "
-        "1 no suffix, 1 .txt): a.heic, b.heic, c.raw, noname, notes.txt"
+        "in: passed over 5 files of kinds that are not read (2 .psd, 1 .raw, "
+        "1 no suffix, 1 .txt): a.psd, b.psd, c.raw, noname, notes.txt"
     )
 
 
