@@ -259,6 +259,8 @@ class VideoFile:
                 if self._copied(packet):
                     yield packet, None
                 continue
+            if not packet.size and packet.dts is not None:
+                continue  # Theora's way to say that the picture before stays
             durations[packet.pts] = packet.duration
             try:
                 frames = packet.decode()
