@@ -141,6 +141,6 @@ def _sparse(packet: av.Packet) -> bool:
 
 
 def _time(packet: av.Packet) -> Fraction | None:
-    """When a packet is decoded, in seconds of the file's clock."""
-    ticks = packet.pts if packet.dts is None else packet.dts
-    return None if ticks is None else ticks * packet.time_base
+    """When a packet is decoded, in seconds of the file's clock. None where the file does not tell:
+    when it is shown is no measure, since that goes back and forth."""
+    return None if packet.dts is None else packet.dts * packet.time_base

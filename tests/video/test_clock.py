@@ -110,3 +110,11 @@ def test_resuming_over_a_jump(tmp_path: Path) -> None:
 def test_jumps_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     upscale(joined(tmp_path, 0, 0), tmp_path / "out.mp4")
     assert "in.ts: its clock jumps at 2.0 s; picture and sound go on there" in caplog.text
+
+
+def test_slow_pictures_in_another_order_are_no_jump(tmp_path: Path, caplog) -> None:
+    """Matroska tells when pictures are shown alone: here 6 seconds of them out of order."""
+    write_clip(tmp_path / "in.mkv", Clip(frames=20, rate=Fraction(1, 2), audio=()))
+    upscale(tmp_path / "in.mkv", tmp_path / "out.mkv")
+    assert probe(tmp_path / "out.mkv").times == [Fraction(2 * number) for number in range(20)]
+    assert not caplog.messages
