@@ -46,13 +46,14 @@ def _through_libvips(data: bytes, max_pixels: int) -> bytes:
 
 def _through_ffmpeg(data: bytes, max_pixels: int) -> bytes:
     import av  # slow, and seldom needed
+    from av.error import FFmpegError
 
     try:
         with av.open(io.BytesIO(data)) as container:
             context = container.streams.video[0].codec_context
             _check(context.width, context.height, max_pixels)
             frame = next(container.decode(video=0))
-    except (av.FFmpegError, StopIteration, IndexError) as error:
+    except (FFmpegError, StopIteration, IndexError) as error:
         raise PictureError("the picture is broken or cut off") from error
     kind = frame.format
     colours = [component for component in kind.components if not component.is_alpha]

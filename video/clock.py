@@ -76,8 +76,9 @@ class Clock:
         moved = time + self._offsets[best]
         if stream.last is None or stream.next is None:
             # how far streams lie apart when they begin is for the file to say
-            known = self._latest is None or not self._discontinuous
-            return best if known or abs(moved - self._latest) <= _FORTH else None
+            if self._latest is None or not self._discontinuous:
+                return best
+            return best if abs(moved - self._latest) <= _FORTH else None
         back = _BACK if self._discontinuous else _BACK_ELSEWHERE
         if best > stream.stretch:  # the picture has decided, and sound may overlap a little
             back = _BACK_ELSEWHERE

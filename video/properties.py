@@ -64,7 +64,8 @@ class Properties:
     def see(self, frame: av.VideoFrame, stream: Any) -> None:
         """Look at one more frame; ``stream`` is the one that it comes from."""
         self.interlaced = self.interlaced or frame.interlaced_frame
-        names = [_LOST.get(data.type.name) for data in frame.side_data]
+        side_data: Any = frame.side_data
+        names = [_LOST.get(data.type.name) for data in side_data]
         if stream.codec_context.sample_aspect_ratio != self._aspect:
             names.append("a change of the shape of pixels")
         self.lost += [name for name in dict.fromkeys(names) if name and name not in self.lost]

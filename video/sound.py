@@ -31,8 +31,8 @@ class SoundConverter:
         self.stream = container.add_stream("flac", rate=self._rate, layout=self._layout)
         self.stream.format = kind
         self._from: Any = None
-        self._read: int | None = None  # number of samples, from time 0 on, that have been read
-        self._written = 0
+        self._begun = False
+        self._read = self._written = 0  # samples, counted from time 0 on
 
     def packets(self, packet: av.Packet | None) -> Iterator[av.Packet]:
         """Those of FLAC that a packet gives, or that are left at the end."""
@@ -41,14 +41,15 @@ class SoundConverter:
         for frame in self._from.decode(packet) if self._from else ():
             for resampled in self._resampler.resample(frame):
                 yield from self._encoded(resampled)
-        if packet is None and self._read is not None:
+        if packet is None and self._begun:
             yield from self._timed(self.stream.encode(None))
 
-    def _encoded(self, frame: av.AudioFrame) -> Iterator[av.Packet]:
-        begin = frame.pts and round(frame.pts * frame.time_base * self._rate)
-        if self._read is None:
-            self._read = self._written = begin or 0
-        if begin is not None and begin - self._read > _GAP * self._rate:
+    def _encoded(self, frame: Any) -> Iterator[av.Packet]:
+        begin = self._read if frame.pts is None else frame.pts * frame.time_base * self._rate
+        begin = round(begin)
+        if not self._begun:
+            self._begun, self._read, self._written = True, begin, begin
+        if begin - self._read > _GAP * self._rate:
             yield from self._timed(self.stream.encode(self._silence(begin - self._read)))
         frame.pts, frame.time_base = self._read, Fraction(1, self._rate)
         self._read += frame.samples
@@ -57,14 +58,14 @@ class SoundConverter:
     def _silence(self, samples: int) -> av.AudioFrame:
         channels = len(av.AudioLayout(self._layout).channels)
         dtype = np.int16 if self._kind == "s16" else np.int32
-        silence = np.zeros((1, channels * samples), dtype)
+        silence: Any = np.zeros((1, channels * samples), dtype)
         frame = av.AudioFrame.from_ndarray(silence, format=self._kind, layout=self._layout)
         frame.sample_rate, frame.pts = self._rate, self._read
         frame.time_base = Fraction(1, self._rate)
         self._read += samples
         return frame
 
-    def _timed(self, packets: list[av.Packet]) -> Iterator[av.Packet]:
+    def _timed(self, packets: list[Any]) -> Iterator[av.Packet]:
         """Packets that hold something, with times that follow from the number of samples."""
         for packet in packets:
             if packet.size:

@@ -159,19 +159,20 @@ class StreamWriter:
         except FFmpegError as error:
             raise VideoError(f"{self._file} cannot be written on ({error.strerror})") from error
 
-    def _let_grow(self, packet: av.Packet, stream: Any, source: int) -> None:
+    def _let_grow(self, packet: Any, stream: Any, source: int) -> None:
         """Move a packet to after the one before it in its stream where their times overlap, which
         muxers refuse: where the clock of a recording jumps, and by rounding to another time base."""
         base = stream.time_base
-        decoded = round(packet.dts * packet.time_base / base)
-        least = self._next.get(source, decoded)
+        decoded: int = round(packet.dts * packet.time_base / base)
+        least: int = self._next.get(source, decoded)
         if decoded < least:
             shown = packet.dts if packet.pts is None else packet.pts
             shown = round(shown * packet.time_base / base)
             packet.duration = round((packet.duration or 0) * packet.time_base / base)
-            packet.time_base, decoded = base, least
+            packet.time_base = base
+            decoded = least
             packet.pts, packet.dts = max(shown, least), least
-        self._next[source] = decoded + (stream.type in ("audio", "video"))
+        self._next[source] = decoded + int(stream.type in ("audio", "video"))
 
     def _add_played(self, stream: Any, container: Container, lenient: bool) -> None:
         """Add sound or subtitles."""
