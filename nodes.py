@@ -248,14 +248,9 @@ class UpscaleVideo(io.ComfyNode):
     def execute(cls, upscale_model: Any, video: Any, **inputs: Any) -> io.NodeOutput:
         model = adopt(host.image_model(upscale_model))
         options = option_values(UPSCALING, "video", inputs)
-        options["target"] = target = parse_target(options["target"] or "")
+        target = parse_target(options["target"] or "")
         with source_of(video) as source:
-            height, width = source.size
-            size = (
-                target.size(height, width)
-                if target
-                else (height * model.scale, width * model.scale)
-            )
+            size, options["target"] = videos.result_size(source, target, model.scale)
             job = new_job(source, size=size, encoding=encoding(inputs))
             try:
                 run = partial(upscale_frames, model, placement=host.HostPlacement(model), **options)

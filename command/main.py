@@ -31,10 +31,18 @@ try:
     from ..common.encoding import ENCODING
     from ..common.option import offered_in
     from ..common.upscaling import UPSCALING
-    from .console import error_console, interruptible, messages_on, printable, reason, show
+    from .console import (
+        error_console,
+        escape_unprintable,
+        interruptible,
+        messages_on,
+        printable,
+        reason,
+        show,
+    )
     from .flags import with_flags
     from .model import Upscaler, UsageError, describe_model, load_upscaler, read_mask
-    from .video import VideoOptions, settings_of, upscale_video_file
+    from .video import VideoOptions, upscale_video_file
 except ModuleNotFoundError as error:
     sys.stderr.write(
         f"error: the command line needs the package {error.name}; install it with: {INSTALL}\n"
@@ -93,6 +101,7 @@ def show_info(model: Path | None) -> None:
     """Print what a checkpoint is, and end, where ``--info`` names one."""
     if model is None:
         return
+    escape_unprintable()
     console = error_console()
     with messages_on(console, debug=False):
         try:
@@ -181,6 +190,7 @@ def main(
     ] = False,
     **options: Any,
 ) -> None:
+    escape_unprintable()
     console = error_console()
     naming = {"file_format": file_format, "name": name, "suffix": suffix, "model": model.stem}
     naming["video_format"] = video_format
@@ -198,12 +208,12 @@ def main(
                     f"--overlap {overlap} leaves nothing of a tile of {tile}; make it smaller than --tile"
                 )
             jobs = plan(inputs, output, recursive=recursive, **naming)
-            skipped = {job for job in jobs if not overwrite and os.path.exists(job.target)}
+            skipped = {job for job in jobs if not overwrite and job.done}
             waiting = [job for job in jobs if job not in skipped]
             if skipped and len(inputs) == 1 and os.path.isfile(inputs[0]):
-                raise OutputExistsError(f"{jobs[0].target} exists; --overwrite replaces it")
+                raise OutputExistsError(f"{jobs[0].done} exists; --overwrite replaces it")
             for job in sorted(skipped) if not quiet else ():
-                show(console, "skipped", f"{job.target} exists; --overwrite replaces it")
+                show(console, "skipped", f"{job.done} exists; --overwrite replaces it")
             failed = 0
             if waiting:
                 options["mask"] = read_mask(options["mask"], files.max_pixels)
@@ -306,11 +316,8 @@ def upscale_file(
     from ..picture.files import is_video
 
     if is_video(job.target):
-        settings = settings_of(upscaler.model, upscaler.frame_options)
         limits = {"overwrite": files.overwrite, "max_pixels": files.max_pixels}
-        return upscale_video_file(
-            job, upscaler.frames, upscaler.size, settings, files.video, progress, console, **limits
-        )
+        return upscale_video_file(job, upscaler, files.video, progress, console, **limits)
     from ..picture.read import read_picture
     from ..picture.write import check_writable, write_picture
 

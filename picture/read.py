@@ -30,6 +30,7 @@ from .formats import (
     PictureError,
     reason_of,
 )
+from .others import as_png
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     data = path.read_bytes()
     if not data:
         raise PictureError("the file is empty")
+    data = as_png(data, max_pixels) or data
     file_format = next(
         (entry for entry in FORMATS if re.match(entry.pattern, data, re.DOTALL)), None
     )

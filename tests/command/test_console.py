@@ -238,3 +238,19 @@ def test_odd_file_names(folder: Path):
     assert result.exit_code == 0
     assert len(list((folder / "out").iterdir())) == 3
     assert (folder / "out" / "日本 [x]{y} %20={}.png").is_file()
+
+
+def test_names_that_the_encoding_of_the_output_lacks(folder: Path):
+    """Windows writes cp1252 into files and pipes."""
+    shutil.copy(folder / "one.png", folder / "in" / "\u0142\u65e5.png")
+    result = CliRunner(charset="cp1252").invoke(
+        cli.app, ["in", "out", "--suffix", "\u00e9", "--model", "net.safetensors"]
+    )
+    assert result.exit_code == 0, result.exception
+    assert files_in(folder / "out") == {"a\u00e9.png", "b\u00e9.jpg", "\u0142\u65e5\u00e9.png"}
+    last = "in/\\u0142\\u65e5.png -> out/\\u0142\\u65e5\u00e9.png (17x13 -> 34x26)"
+    assert result.stdout.splitlines()[-1] == last
+    again = CliRunner(charset="cp1252").invoke(
+        cli.app, ["in", "out", "--suffix", "\u00e9", "--model", "net.safetensors"]
+    )
+    assert "out/\\u0142\\u65e5\u00e9.png exists" in again.stderr

@@ -229,3 +229,39 @@ def test_an_explicit_file_is_always_an_input():
 def test_links_to_folders_are_not_followed(photos: Path):
     (photos / "in" / "loop").symlink_to(photos / "in", target_is_directory=True)
     assert not any("loop" in source for source in planned("in", to="new", recursive=True))
+
+
+@pytest.mark.parametrize("pattern", ["dir [v2]/*.png", "*r [v2]/*.png", "dir [v2]/a [[]x].png"])
+def test_brackets_in_the_names_of_folders(pattern: str):
+    """What exists is no pattern; and where a pattern finds nothing, brackets are brackets."""
+    Path("dir [v2]").mkdir()
+    Path("dir [v2]/a [x].png").touch()
+    base = "dir [v2]/" if pattern.startswith("*") else ""
+    assert planned(pattern, to="new") == {"dir [v2]/a [x].png": f"new/{base}a [x].png"}
+
+
+def test_what_is_passed_over_is_named_and_counted(caplog: pytest.LogCaptureFixture):
+    for name in ("a.psd", "b.psd", "c.raw", "noname"):
+        Path("in", name).touch()
+    planned("in", to="new")
+    (line,) = caplog.messages
+    assert line == (
+        "in: passed over 5 files of kinds that are not read (2 .psd, 1 .raw, "
+        "1 no suffix, 1 .txt): a.psd, b.psd, c.raw, noname, notes.txt"
+    )
+
+
+def test_the_second_choice_of_a_video_is_no_place_of_another():
+    """Matroska, where MP4 cannot hold the sound; nothing is chosen where a format was asked for."""
+    Path("videos").mkdir()
+    for name in ("a.wmv", "a.mkv", "b.vob", "c.mov"):
+        Path("videos", name).touch()
+    jobs = plan_jobs(["videos"], "new")
+    assert {job.target.name: job.instead and job.instead.name for job in jobs} == {
+        "a.mkv": None,
+        "a.mp4": "a.wmv.mkv",
+        "b.mp4": "b.mkv",
+        "c.mov": None,
+    }
+    jobs = plan_jobs(["videos/a.wmv", "videos/b.vob"], "new", video_format="mp4")
+    assert [job.instead for job in jobs] == [None, None]
