@@ -103,6 +103,15 @@ UPSCALING: tuple[Option, ...] = (
         more="auto: as ComfyUI keeps pictures.",
     ),
     Option(
+        name="border",
+        choices=("auto", "mirror", "model"),
+        default="auto",
+        text="mirror: the model sees mirrored pixels beyond the border, cut off again. model: its own "
+        "padding. auto: mirror where that helps (FDAT).",
+        more="FDAT's zero padding darkens the border of a flat white picture by up to 9 levels of "
+        "255; mirrored by 2. Modes exact and whole keep the model's own padding with auto.",
+    ),
+    Option(
         name="mask",
         kind="mask",
         text="Only tiles that it touches go through the model; the rest is resampled, softly "

@@ -48,6 +48,7 @@ def upscale_image(
     target: Target | float | str | None = None,
     placement: Placement | None = None,
     seamless: str = "none",
+    border: str = "auto",
     mask: Tensor | None = None,
     ensemble: int = 1,
     colour_fix: str = "none",
@@ -87,6 +88,9 @@ def upscale_image(
             ``device``.
         seamless: "horizontal", "vertical" or "both": the picture is a texture whose opposite
             borders meet, and so will be the result's; "none".
+        border: "mirror": the model sees some mirrored pixels beyond the borders, which are cut off
+            again; "model": it ends there and pads as it was built; "auto": mirrored for models that
+            ask for it, in modes "auto" and "tile" ("exact" and "whole" are the network's own).
         mask: (B, H, W), or (1, H, W) for all frames, in [0, 1]: where it is 0 the frame is only
             resampled, with a soft transition outside of the mask. It is resampled to the frame's
             size. Only tiles (or windows) that it touches are computed; modes "exact" of FDAT and
@@ -119,6 +123,7 @@ def upscale_image(
         alpha=alpha,
         target=as_target(target),
         seamless=seamless,
+        border=border,
         ensemble=ensemble,
         colour_fix=colour_fix,
         dtype=dtype,
@@ -131,7 +136,8 @@ def upscale_image(
     frames, height, width, channels = image.shape
     traits = TileTraits.of(model)
     context = round_up(max(LEAST_MARGIN, overlap or traits.overlap), traits.alignment)
-    margins = Margins.of(seamless, context)
+    mirrored = traits.mirrored(border, mode)
+    margins = Margins.of(seamless, context, mirrored)
     masks = None if mask is None else Masks(mask, frames, height, width, margins)
     if masks and masks.full:
         masks = None
