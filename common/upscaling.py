@@ -116,6 +116,8 @@ UPSCALING: tuple[Option, ...] = (
         kind="mask",
         text="Only tiles that it touches go through the model; the rest is resampled, softly "
         "joined.",
-        more="White goes through the model, black is resampled, grey is a mix.",
+        more="White goes through the model, black is resampled, grey is a mix. A mask that is black "
+        "all over means plain resampling, with a warning: ComfyUI's LoadImage gives such a one for "
+        "a picture without transparency.",
     ),
 )

@@ -12,6 +12,7 @@ import torch
 from spandrel import ImageModelDescriptor
 from torch import Tensor
 
+from .beyond import add_beyond_, frames_beyond, within
 from .frame import FrameUpscaler
 from .mask import Masks
 from .memory import OutOfMemoryError
@@ -55,6 +56,8 @@ def upscale_image(
         model: a spandrel descriptor of 1, 3 or 4 channels, of any architecture. It comes back as it
             was: weights, dtype, device and mode, also after an error.
         image: (B, H, W, C) floating point in [0, 1]; C = 1 (grey), 3 (RGB) or 4 (RGBA); any device.
+            Of colours beyond that the model gets the clipped ones; the rest, as the highlights of
+            an HDR picture, is resampled and added to the result, with a warning in the log.
         mode: "exact" is the whole-image result band by band, for networks that offer it (FDAT,
             Dense-Iso-ViT); "tile" overlapping tiles blended; "whole" one call for the whole frame;
             "auto" exact where it is offered and no mask given, else tiles. A network that works in
@@ -96,7 +99,7 @@ def upscale_image(
 
     Returns:
         (B, H * scale, W * scale, C), or the target's size: ``dtype`` in [0, 1] on
-        ``output_device``.
+        ``output_device``; beyond where the image is.
 
     Raises:
         ValueError: an argument is out of its range, or the model's output is NaN or infinite in
@@ -126,18 +129,21 @@ def upscale_image(
     result = _allocate(session.upscaler, frames, channels, dtype, checked_device(output_device))
     _check_finite(image)
     repeated = _repeated_frames(image, session.masks)
+    beyond = frames_beyond(image)
     with session.opened(device, placement):
         computed = [index for index in range(frames) if not repeated[index]]
         monitor.total = sum(
-            session.steps(image[index], session.region(index)) for index in computed
+            session.steps(within(image[index]), session.region(index)) for index in computed
         )
         jobs = (
             Job(None, None, partial(result.select, 0, index))
             if repeated[index]
-            else Job(image[index], session.region(index), partial(result.select, 0, index))
+            else Job(within(image[index]), session.region(index), partial(result.select, 0, index))
             for index in range(frames)
         )
         session.run(jobs)
+    for index in beyond:
+        add_beyond_(result[index], image[index], session.upscaler.margins.wrap)
     return result
 
 

@@ -122,7 +122,10 @@ class Session:
         """What runs the model; None where the mask leaves nothing to compute."""
         mode, masked = self.options.mode, self.masks is not None
         if self.masks and self.masks.empty:
-            logger.info("the mask is empty: the pictures are resampled without the model")
+            logger.warning(
+                "the mask is empty (0 everywhere), so the pictures are only resampled, without the model; LoadImage "
+                "gives such a mask for a picture without transparency: connect none to use the model everywhere"
+            )
             return None
         exact = mode == "exact" or (mode == "auto" and not masked)
         if self.offers_exact and (exact or self.traits.window):
