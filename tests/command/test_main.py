@@ -107,6 +107,7 @@ def test_options_go_to_upscale_image(folder: Path, model: Model):
         "precision": "auto",
         "alpha": "model",
         "seamless": "none",
+        "border": "auto",
         "ensemble": 1,
         "colour_fix": "none",
         "mask": None,
