@@ -28,7 +28,7 @@ from .formats import (
     format_of_name,
     reason_of,
 )
-from .read import MAX_PIXELS, format_of_content, frame_count
+from .read import MAX_PIXELS, check_whole, format_of_content, frame_count
 from .write import GIF_HOLDS, check_writable, webp_options, write_whole
 
 logger = logging.getLogger(__name__)
@@ -82,6 +82,8 @@ def read_animation(path: Path, *, max_pixels: int = MAX_PIXELS) -> Animation:
     data = path.read_bytes()
     file_format = format_of_content(data)
     try:
+        if file_format is GIF:
+            check_whole(data)
         first = getattr(pyvips.Image, file_format.loader)(data)
         count = frame_count(first, data, file_format)
         pixels = first.width * first.height * count

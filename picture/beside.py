@@ -18,6 +18,7 @@ from .container import (
     APP13,
     COMMENT,
     ICC_START,
+    gif_blocks,
     jpeg_segments,
     png_chunks,
     webp_chunks,
@@ -83,7 +84,9 @@ def metadata_of(
         tags = sorted(set(unknown_tags(directory)) - _COLOUR_TAGS)
         lost += [f"the TIFF tags {', '.join(map(str, tags))}"] if tags else []
     else:
-        comments = tuple(filter(None, [field_of(image, "gif-comment")]))
+        comments = tuple(
+            body.decode("utf-8", "replace") for label, body in gif_blocks(data) if label == 0xFE
+        )
     resolution = resolution or resolution_of(directory)
     if file_format is JPEG and resolution is None:
         resolution = _jfif_resolution(segments)

@@ -1,8 +1,8 @@
-"""What lies beside the pixels in PNG, JPEG and WebP files: their chunks and segments.
+"""What lies beside the pixels in PNG, JPEG, WebP and GIF files: chunks, segments and blocks.
 
 libvips encodes the pixels alone. It would add a resolution that nobody stated, change EXIF, and
 leave out what is too long without a word, so everything else is put in here (PNG, third edition;
-JPEG, ITU T.81 annex B, and JFIF 1.02; WebP, RFC 9649).
+JPEG, ITU T.81 annex B, and JFIF 1.02; WebP, RFC 9649; GIF89a).
 """
 
 from __future__ import annotations
@@ -124,3 +124,43 @@ def webp_with(
         name + struct.pack("<I", len(part)) + part + b"\0" * (len(part) % 2) for name, part in parts
     )
     return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def gif_blocks(gif: bytes) -> Iterator[tuple[int, bytes]]:
+    """Label and data of each extension of a GIF, and 0x2C without data for each frame.
+
+    The last is 0x3B, the trailer; it is missing where the file is cut off.
+    """
+    at = 13 + _palette(gif[10:11])
+    while at < len(gif):
+        kind = gif[at]
+        if kind == 0x3B:
+            yield 0x3B, b""
+            return
+        if kind == 0x21:
+            label, at = gif[at + 1 : at + 2], at + 2
+            body, at = _sub_blocks(gif, at)
+            if at > len(gif) or not label:
+                return
+            yield label[0], body
+        elif kind == 0x2C:
+            _, at = _sub_blocks(gif, at + 11 + _palette(gif[at + 9 : at + 10]))
+            if at > len(gif):
+                return
+            yield 0x2C, b""
+        else:
+            return
+
+
+def _palette(flags: bytes) -> int:
+    """Bytes of the palette behind these flags."""
+    return 3 * 2 ** ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0
+
+
+def _sub_blocks(gif: bytes, at: int) -> tuple[bytes, int]:
+    """The joined data of blocks from here on, and where they end; beyond the file if cut off."""
+    parts = []
+    while at < len(gif) and gif[at]:
+        parts.append(gif[at + 1 : at + 1 + gif[at]])
+        at += 1 + gif[at]
+    return b"".join(parts), at + 1 if at < len(gif) else len(gif) + 1

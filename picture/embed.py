@@ -76,7 +76,10 @@ def prepared(
     ):
         lost.append("IPTC")
     if file_format is GIF:
-        lost += [name for name, part in (("EXIF", exif), ("XMP", xmp)) if part is not None]
+        parts = {"EXIF": exif, "XMP": xmp, "the resolution": metadata.resolution}
+        lost += [name for name, part in parts.items() if part is not None]
+        lost += _named(keyword for keyword, _ in texts_of(metadata.png_text))
+        lost += ["a comment"] * bool(metadata.comments)
         exif = xmp = None
     if lost:
         tell(f"not kept: {', '.join(dict.fromkeys(lost))}")

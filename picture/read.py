@@ -14,8 +14,8 @@ import numpy as np
 import pyvips
 
 from .beside import field_of, metadata_of
-from .container import png_chunks
-from .formats import FORMATS, PNG, Format, Picture, PictureError, reason_of
+from .container import gif_blocks, png_chunks
+from .formats import FORMATS, GIF, PNG, Format, Picture, PictureError, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
             data, access="sequential", fail_on="error"
         )
         _check_size(image, max_pixels)
+        if file_format is GIF:
+            check_whole(data)
         source = _grey_or_rgb(image, path)
         _tell_of_frames(source, data, file_format, path)
         upright = source.copy_memory().autorot()
@@ -71,6 +73,12 @@ def format_of_content(data: bytes) -> Format:
     raise PictureError(
         "the content is neither PNG, JPEG, WebP, TIFF nor GIF; convert it to one of these first"
     )
+
+
+def check_whole(gif: bytes) -> None:
+    """Raise PictureError for a GIF that is cut off: libvips shows as many frames as there are."""
+    if not any(label == 0x3B for label, _ in gif_blocks(gif)):
+        raise PictureError("the GIF data is broken or cut off (its end is missing)")
 
 
 def _check_size(image: pyvips.Image, max_pixels: int) -> None:

@@ -33,7 +33,9 @@ def whole_png() -> bytes:
     ("content", "reason"),
     [
         pytest.param(b"", "the file is empty", id="empty"),
-        pytest.param(b"no picture", "the content is neither PNG, JPEG, WebP, TIFF nor GIF", id="text"),
+        pytest.param(
+            b"no picture", "the content is neither PNG, JPEG, WebP, TIFF nor GIF", id="text"
+        ),
         pytest.param(whole_png()[:-3000], "the PNG data is broken or cut off", id="truncated"),
         pytest.param(whole_png()[:20], "the PNG data is broken or cut off", id="header alone"),
         pytest.param(

@@ -125,6 +125,7 @@ def test_options_go_to_upscale_image(folder: Path, model: Model):
         "precision": "bf16",
         "alpha": "resize",
         "seamless": "both",
+        "border": "auto",
         "ensemble": 8,
         "colour_fix": "wavelet",
         "device": torch.device("cpu"),
