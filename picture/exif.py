@@ -61,6 +61,7 @@ STRUCTURAL = {
 }
 _COMPRESSION = {0x9101, 0x9102}  # ComponentsConfiguration, CompressedBitsPerPixel
 _WIDTHS, _HEIGHTS = {40962, 0x1001}, {40963, 0x1002}  # of EXIF, and related ones
+USER_COMMENT = 0x9286
 _MAKER_NOTE, _MICRO_VIDEO = 0x927C, 0x8897
 _SUBJECTS = {0x9214: "SubjectArea", 0xA214: "SubjectLocation"}
 _FOCAL_PLANE = {0xA20E: 0, 0xA20F: 1}  # pixels of the sensor per unit, by axis
@@ -70,7 +71,7 @@ _LAYOUT_DESCRIPTIONS = (b'{"shape"', b"ImageJ=", b"<?xml")
 
 
 def exif_of_tiff(tiff: bytes) -> bytes | None:
-    """The EXIF block of the first page of a TIFF file: little-endian, with its TIFF header.
+    """The EXIF block of the first page of a TIFF file, with its TIFF header, in its byte order.
 
     None if the file has no entries that belong in one. Raises ExifError where its directories are
     broken.
@@ -82,7 +83,7 @@ def exif_of_tiff(tiff: bytes) -> bytes | None:
     }
     if not found.keys() - _RESOLUTION:
         return None
-    return _block(found)
+    return _block(found, read_header(tiff)[0].order)
 
 
 def first_directory(data: bytes) -> Directory:
@@ -181,7 +182,9 @@ def exif_of_result(
     if exif is None and not directory:
         return None, lost
     directory[_ORIENTATION] = shorts(1)
-    return _block(directory), lost
+    # the order stays, as comments in Unicode are in it; those that are added are big-endian
+    order = ">" if exif is None or added_photo else read_header(exif)[0].order
+    return _block(directory, order), lost
 
 
 def _set_size(directory: Directory, width: int, height: int, make: bool = True) -> None:
@@ -228,6 +231,9 @@ def tiff_with_exif(
     added = {} if exif is None else first_directory(exif)
     added = {tag: value for tag, value in added.items() if tag in _DESCRIPTIVE}
     layout, first = read_header(tiff)
+    photo = added.get(EXIF)
+    if exif is not None and isinstance(photo, dict) and read_header(exif)[0].order != layout.order:
+        added[EXIF] = {**photo, **_reordered_comment(photo)}
     at = len(tiff) + len(tiff) % 2
     entries = added | read_directory(tiff, first, layout) | dict(tags or {})
     entries = {tag: value for tag, value in entries.items() if value is not None}
@@ -241,9 +247,20 @@ def tiff_with_exif(
     return result
 
 
-def _block(directory: Directory) -> bytes:
-    plain = Layout("<", big=False)
-    return struct.pack(plain.header, b"II", 42, 8) + written_directory(directory, plain, at=8)
+def _reordered_comment(photo: Directory) -> Directory:
+    """UserComment in Unicode for a file of the other byte order, if there is one."""
+    comment = photo.get(USER_COMMENT)
+    if not isinstance(comment, Value) or comment.data[:8] != b"UNICODE\0":
+        return {}
+    text = comment.data[8:]
+    swapped = b"".join(text[at : at + 2][::-1] for at in range(0, len(text), 2))
+    return {USER_COMMENT: Value(comment.type, comment.data[:8] + swapped)}
+
+
+def _block(directory: Directory, order: str) -> bytes:
+    plain = Layout(order, big=False)
+    start = struct.pack(plain.header, b"II" if order == "<" else b"MM", 42, 8)
+    return start + written_directory(directory, plain, at=8)
 
 
 def _describes_layout(tag: int, value: Value | Directory) -> bool:

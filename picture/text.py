@@ -10,10 +10,9 @@ import zlib
 from dataclasses import dataclass
 
 from .container import png_chunk, png_chunks
-from .tiff import EXIF, Directory, Value, ascii_text
+from .exif import USER_COMMENT
+from .tiff import EXIF, UNDEFINED, Directory, Value, ascii_text
 
-UNDEFINED = 7
-USER_COMMENT = 0x9286
 _LARGEST = 2**26  # of a text that is unpacked
 _XMP = "XML:com.adobe.xmp"
 _PLACES = {  # of PNG's keywords in the first directory

@@ -30,6 +30,7 @@ from tests.helpers.picture_cases import (
 
 pytest.importorskip("pyvips")
 from fdat_dense_iso.picture.container import png_chunks
+from fdat_dense_iso.picture.exif import exif_of_tiff
 from fdat_dense_iso.picture.formats import Metadata, Picture
 from fdat_dense_iso.picture.read import read_picture
 from fdat_dense_iso.picture.write import write_picture
@@ -324,3 +325,37 @@ def test_a_picture_with_everything_is_still_one(tmp_path: Path):
     image = Image.open(io.BytesIO((tmp_path / "y.png").read_bytes()))
     image.load()
     assert image.info["Title"] == "x" and image.info["dpi"] == pytest.approx((300, 300), abs=0.01)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("target", SUFFIXES)
+def test_a_comment_in_unicode_keeps_its_byte_order(tmp_path: Path, order: str, target: str):
+    """It is in that of its block, which EXIF readers rely on."""
+    exif = exif_block()
+    exif.endian = order
+    text = "Grüße".encode("utf-16-le" if order == "<" else "utf-16-be")
+    exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + text
+    Image.fromarray(samples(3, 8)).save(tmp_path / "x.jpg", exif=exif.tobytes())
+    through(tmp_path / "x.jpg", tmp_path / f"y{target}")
+    if target == ".tif":
+        block = exif_of_tiff((tmp_path / "y.tif").read_bytes())
+        assert block is not None
+        found = Image.Exif()
+        found.load(block)
+    else:
+        found = Image.open(tmp_path / f"y{target}").getexif()
+    comment = found.get_ifd(0x8769)[0x9286]
+    order_found = "utf-16-le" if found.endian == "<" else "utf-16-be"
+    assert comment[8:].decode(order_found) == "Grüße"
+
+
+def test_gif_as_a_result_and_as_a_single_picture(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    values = np.zeros((12, 10, 4), np.uint8)
+    values[2:8, 3:7] = 200, 100, 50, 255
+    Image.fromarray(values).save(tmp_path / "x.png", dpi=(300, 300))
+    through(tmp_path / "x.png", tmp_path / "y.gif")
+    assert "y.gif: not kept: the resolution" in caplog.text
+    through(tmp_path / "y.gif", tmp_path / "z.png")
+    expected = values.repeat(4, 0).repeat(4, 1)
+    found = read_png(tmp_path / "z.png")
+    np.testing.assert_array_equal(found * (found[..., 3:] > 0), expected)

@@ -187,6 +187,29 @@ def test_a_grey_profile_is_applied_for_webp(tmp_path: Path, alpha: bool) -> None
     assert Image.open(tmp_path / "x.tif").info["icc_profile"] == profile
 
 
+def test_a_profile_for_rgb_on_a_grey_picture(tmp_path: Path) -> None:
+    """PNG forbids it: the picture becomes sRGB. WebP has no grey, so that it fits there."""
+    profile = matrix_profile(D65, SRGB_PRIMARIES, 1.0, "linear")
+    write_tiff(tmp_path / "x.tif", np.full((16, 16, 1), 98, np.uint8), iccprofile=profile)
+    picture = read_picture(tmp_path / "x.tif")
+    write_picture(picture, tmp_path / "x.png")
+    written = Image.open(tmp_path / "x.png")
+    assert written.mode == "L" and (np.asarray(written) == 167).all()
+    assert "icc_profile" not in written.info
+    write_picture(picture, tmp_path / "x.webp")
+    assert Image.open(tmp_path / "x.webp").info["icc_profile"] == profile
+
+
+def test_gif_takes_no_profile(tmp_path: Path) -> None:
+    write_png(
+        tmp_path / "x.png",
+        np.full((16, 16, 3), 98, np.uint8),
+        {b"gAMA": struct.pack(">I", 100_000)},
+    )
+    write_picture(read_picture(tmp_path / "x.png"), tmp_path / "x.gif")
+    assert (np.asarray(Image.open(tmp_path / "x.gif").convert("RGB")) == 167).all()
+
+
 def test_a_profile_of_other_colours_is_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -16,6 +16,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of empty files, which is the working directory; the plan never opens them."""
     for name in (
         "one.png",
+        "x.gif",
         "in/b.jpg",
         "in/a.PNG",
         "in/c.tiff",
@@ -47,6 +48,8 @@ def planned(*inputs: str, to: str, **options) -> dict[str, str]:
             ["one.png"], "new/two.PNG", {}, {"one.png": "new/two.PNG"}, id="file in a new folder"
         ),
         pytest.param(["one.png"], "in", {}, {"one.png": "in/one.png"}, id="file to folder"),
+        pytest.param(["x.gif"], "x.mp4", {}, {"x.gif": "x.mp4"}, id="GIF to a video"),
+        pytest.param(["x.gif"], "new", {}, {"x.gif": "new/x.gif"}, id="GIF to a folder"),
         pytest.param(
             ["one.png"], "new", {}, {"one.png": "new/one.png"}, id="no suffix is a folder"
         ),
