@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from itertools import chain
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, TypeVar
@@ -72,17 +73,25 @@ class Pipeline:
     def ahead(self, calls: Iterator[Callable[[], T]]) -> Iterator[T]:
         """What the ``calls`` return, each made at most `AHEAD` before it is wanted.
 
-        They are drawn and made in a thread of their own, one after the other. What they raise
-        surfaces where the result would be wanted.
+        They are drawn and made in a thread of their own, one after the other, but for the first,
+        which is wanted at once. What they raise surfaces where the result would be wanted.
         """
+        first, second = next(calls, None), next(calls, None)
+        if first is None:
+            return
+        if second is None:
+            yield _run_patiently(first)
+            return
+        rest = chain([second], calls)
         thread = ThreadPoolExecutor(1, thread_name_prefix="upscale-prepare")
         self._preparing.append(thread)
 
         def make() -> T:
-            call = _run(lambda: next(calls, None))
+            call = _run(lambda: next(rest, None))
             return _END if call is None else _run_patiently(call)
 
         waiting = deque(thread.submit(make) for _ in range(AHEAD))
+        yield _run_patiently(first)
         while (item := waiting.popleft().result()) is not _END:
             waiting.append(thread.submit(make))
             yield item

@@ -17,7 +17,7 @@ from .memory import first_line
 from .pipeline import AHEAD
 from .protocol import Placement
 from .seamless import MIRRORED
-from .transfer import Copies
+from .transfer import Copies, is_fresh
 
 logger = logging.getLogger(__name__)
 
@@ -99,15 +99,17 @@ class Result:
     """What the model made of a batch of tiles, perhaps not yet computed.
 
     Attributes:
-        values: (B, Cout, h * scale, w * scale) in ``dtype`` on the device, not yet clamped. The
-            model may write its next result into the same memory.
+        values: (B, Cout, h * scale, w * scale) in ``dtype`` on the device, not yet clamped.
         finite: () bool on the device, whether no value is NaN or infinite.
         dtype: precision of the call.
+        fresh: nobody will write to the memory of ``values`` again. Some networks keep it for their
+            next result.
     """
 
     values: Tensor
     finite: Tensor
     dtype: torch.dtype
+    fresh: bool
 
 
 class Runner:
@@ -201,6 +203,7 @@ class Runner:
             torch.cat([part.values for part in parts]),
             torch.stack([part.finite for part in parts]).all(),
             self.dtype,
+            fresh=True,
         )
 
     def _run(self, batch: Tensor) -> Result:
@@ -210,6 +213,7 @@ class Runner:
             finite = all_finite(result)
         else:
             result, finite = self._run_descriptor(batch)
+        fresh = is_fresh(result)
         model, (frames, _, height, width) = self.original, batch.shape
         promised = (frames, model.output_channels, height * model.scale, width * model.scale)
         if tuple(result.shape) != promised:
@@ -217,7 +221,7 @@ class Runner:
                 f"{model.architecture.name} made {tuple(result.shape)} of {tuple(batch.shape)}, where its descriptor "
                 f"promises {promised}; the loader read its scale or channels wrongly"
             )
-        return Result(result, finite, self.dtype)
+        return Result(result, finite, self.dtype, fresh)
 
     def _run_descriptor(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """The result, and whether the module's own output is finite.

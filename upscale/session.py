@@ -41,13 +41,14 @@ class Job:
     Attributes:
         frame: (H, W, C); None: the same as the one before.
         region: where; None: everywhere.
-        into: gives the picture (*size, C) to write to, when it is needed.
+        into: gives the picture (*size, C) to write to, when it is needed. None, for a frame that is
+            the same as the one before: its picture is the same, too.
         done: called when it is written, with the picture, in the thread of `Session.run`.
     """
 
     frame: Tensor | None
     region: Region | None
-    into: Callable[[], Tensor]
+    into: Callable[[], Tensor] | None
     done: Callable[[Tensor], None] | None = None
 
 
@@ -157,13 +158,20 @@ class Session:
                 together = []
             if frame is None:
                 assert last is not None
-                into = job.into()
-                self.work.do(partial(into.copy_, last))
-                self._finished(job, into)
+                last = self._repeat(job, last)
             else:
                 together.append((job, frame))
         if together:
             self._upscale(together)
+
+    def _repeat(self, job: Job, last: Tensor) -> Tensor:
+        """The picture of a frame that is the same as the one before."""
+        if job.into is not None:
+            picture = job.into()
+            self.work.do(partial(picture.copy_, last))
+            last = picture
+        self._finished(job, last)
+        return last
 
     def _prepared(self, job: Job) -> tuple[Job, PreparedFrame | None]:
         return job, None if job.frame is None else self.upscaler.prepared(job.frame)

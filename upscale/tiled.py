@@ -209,11 +209,11 @@ class TiledUpscaler:
             if len(places) > 1:
                 return None
             values = self._split(tiles[0])[None]
-            result = Result(values, torch.ones((), dtype=torch.bool), self.runner.dtype)
+            finite = torch.ones((), dtype=torch.bool)
+            result = Result(values, finite, self.runner.dtype, fresh=True)
         copies = self.runner.copies
-        values, finite = copies.download(one.collect(result.values)), Arrival(result.finite)
-        if result.finite.device.type != "cpu":
-            finite = copies.download(result.finite)
+        values = copies.download(one.collect(result.values), fresh=result.fresh)
+        finite = copies.download(result.finite, fresh=True)
         return Piece(places, tiles, values, finite, result.dtype)
 
     def _add(
@@ -228,7 +228,7 @@ class TiledUpscaler:
             values = self.work.ask(partial(self._again, piece, one))
         for (frame, number), tile in list(zip(piece.places, values))[len(done) :]:
             done.append(canvases[frame].add(number, tile))
-        self.runner.copies.recycle(values)
+        piece.values.release()
         return done
 
     def _again(self, piece: Piece, one: ChannelPass) -> Tensor:

@@ -6,13 +6,60 @@ waits for an event instead of the device. Elsewhere the same calls are plain cop
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from . import accelerator
+
+
+def _references(tensor: Tensor) -> tuple[int, ...]:
+    """How often Python, torch and other tensors refer to a tensor or its memory."""
+    storage = tensor.untyped_storage()
+    holders = torch._C._storage_Use_Count(storage._cdata)
+    return sys.getrefcount(tensor), tensor._use_count(), holders, storage.resizable()
+
+
+def is_fresh(tensor: Tensor) -> bool:
+    """Whether nobody but the caller, in one variable, holds this tensor or its memory.
+
+    Then nobody can write to it either. A network that keeps its result, to write the next one into
+    the same memory, is told from one that hands out new memory, as nearly all do. False where torch
+    can't tell.
+    """
+    return _can_tell() and _references(tensor) == _usual_references()
+
+
+@cache
+def _can_tell() -> bool:
+    """Whether counting tells a tensor that somebody keeps from one that nobody does."""
+    try:
+        kept = []
+        for keep in (kept.append, lambda tensor: None):
+            tensor = torch.empty(1)
+            keep(tensor)
+            alone = _counted(tensor) == _usual_references()
+            if alone == bool(kept):
+                return False
+            kept.clear()
+    except (AttributeError, TypeError, RuntimeError):
+        return False
+    return True
+
+
+def _counted(tensor: Tensor) -> tuple[int, ...]:
+    return _references(tensor)
+
+
+@cache
+def _usual_references() -> tuple[int, ...]:
+    """Those of a new tensor in one variable of the caller of a function that counts them."""
+    tensor = torch.empty(1)
+    return _counted(tensor)
 
 
 class Arrival:
@@ -22,12 +69,17 @@ class Arrival:
         tensor: where it will be; on the device, where it has to be fetched from there.
         event: tells that it is there; None: nothing has to be waited for.
         source: what is being copied, which has to live until then.
+        spare: takes the memory back when it has been read.
     """
 
     def __init__(
-        self, tensor: Tensor, event: torch.Event | None = None, source: Tensor | None = None
+        self,
+        tensor: Tensor,
+        event: torch.Event | None = None,
+        source: Tensor | None = None,
+        spare: deque[Tensor] | None = None,
     ) -> None:
-        self._tensor, self._event, self._source = tensor, event, source
+        self._tensor, self._event, self._source, self._spare = tensor, event, source, spare
 
     def wait(self) -> Tensor:
         """The tensor in main memory. Called in a thread for which the network does not wait."""
@@ -35,6 +87,12 @@ class Arrival:
             self._event.synchronize()
             self._event = self._source = None
         return self._tensor.to("cpu")
+
+    def release(self) -> None:
+        """The tensor has been read, and will not be read again."""
+        if self._spare is not None:
+            self._spare.append(self._tensor)
+            self._spare = None
 
 
 class Copies:
@@ -66,14 +124,13 @@ class Copies:
         batch.record_stream(compute)
         return batch.to(dtype)
 
-    def download(self, tensor: Tensor, *, fresh: bool = False) -> Arrival:
+    def download(self, tensor: Tensor, *, fresh: bool) -> Arrival:
         """Send a tensor to main memory as soon as the device has computed it.
 
-        On a CPU it is copied, because networks may use the same memory for their next result;
-        ``fresh`` says that this one will not.
+        ``fresh``: nobody will write to its memory again. On a CPU it is copied otherwise.
         """
         if tensor.device.type == "cpu":
-            return Arrival(tensor if fresh else self._copied(tensor))
+            return Arrival(tensor) if fresh else self._copied(tensor)
         if self._side is None:
             return Arrival(tensor)
         home = self._pinned(tensor.shape, tensor.dtype)
@@ -82,18 +139,13 @@ class Copies:
             home.copy_(tensor, non_blocking=True)
         return Arrival(home, accelerator.recorded(self._side), tensor)
 
-    def recycle(self, tensor: Tensor) -> None:
-        """What has arrived has been read, and will not be read again."""
-        if self.device.type == "cpu":
-            self._spare.append(tensor)
-
-    def _copied(self, tensor: Tensor) -> Tensor:
-        """A copy, in memory of an earlier one if that fits: fresh memory is slow to write."""
+    def _copied(self, tensor: Tensor) -> Arrival:
+        """A copy, in memory of an earlier one if that fits: new memory is slow to write."""
         while self._spare:
             spare = self._spare.popleft()
             if spare.shape == tensor.shape and spare.dtype == tensor.dtype:
-                return spare.copy_(tensor)
-        return tensor.clone(memory_format=torch.contiguous_format)
+                return Arrival(spare.copy_(tensor), spare=self._spare)
+        return Arrival(tensor.clone(), spare=self._spare)
 
     def _pinned(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
         """Pinned memory; torch keeps it for later calls, and waits for copies before it reuses it."""
