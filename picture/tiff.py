@@ -42,6 +42,8 @@ class ExifError(ValueError):
 
 @dataclass(frozen=True)
 class Value:
+    """The value of an entry, of a type that TIFF numbers."""
+
     type: int
     data: bytes  # little-endian, whatever the file is
 
@@ -67,14 +69,17 @@ class Value:
 
 
 def shorts(*values: int) -> Value:
+    """Integers of 2 bytes."""
     return Value(SHORT, struct.pack(f"<{len(values)}H", *values))
 
 
 def long(value: int) -> Value:
+    """An integer of 4 bytes."""
     return Value(LONG, struct.pack("<L", value))
 
 
 def rational(value: Fraction) -> Value:
+    """A fraction of two integers of 4 bytes."""
     return Value(RATIONAL, struct.pack("<LL", value.numerator, value.denominator))
 
 
