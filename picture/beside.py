@@ -69,18 +69,21 @@ def metadata_of(
         lost += [f"{_name(kind)} chunk" for kind in chunks if kind not in _PNG_KNOWN]
     elif file_format is JPEG:
         segments, _ = jpeg_segments(data)
-        iptc = _iptc_of(segments)
+        resources = _resources(_photoshop(segments))
+        iptc = resources.get(_IPTC)
         comments = tuple(
             body.decode("utf-8", "replace").rstrip("\0")
             for marker, body in segments
             if marker == COMMENT
         )
-        lost += _unknown_segments(segments, data)
+        lost += _unknown_segments(segments, data) + _paths(resources)
     elif file_format is WEBP:
         lost += [f"{_name(kind)} chunk" for kind, _ in webp_chunks(data) if kind not in _WEBP_KNOWN]
     elif file_format is TIFF:
         colour = colour_of_tiff(directory)
-        iptc = _raw(directory, _IPTC_TAG) or _resource(_raw(directory, _PHOTOSHOP_TAG))
+        resources = _resources(_raw(directory, _PHOTOSHOP_TAG))
+        iptc = _raw(directory, _IPTC_TAG) or resources.get(_IPTC)
+        lost += _paths(resources)
         tags = sorted(set(unknown_tags(directory)) - _COLOUR_TAGS)
         lost += [f"the TIFF tags {', '.join(map(str, tags))}"] if tags else []
     else:
@@ -142,30 +145,34 @@ def _raw(directory: Directory, tag: int) -> bytes | None:
     return value.data if isinstance(value, Value) else None
 
 
-def _iptc_of(segments: list[tuple[int, bytes]]) -> bytes | None:
-    """The IPTC records of a JPEG's Photoshop resources."""
-    whole = b"".join(
+def _photoshop(segments: list[tuple[int, bytes]]) -> bytes:
+    """The Photoshop resources of a JPEG, joined."""
+    return b"".join(
         body.removeprefix(_PHOTOSHOP)
         for marker, body in segments
         if marker == APP13 and body.startswith(_PHOTOSHOP)
     )
-    return _resource(whole)
 
 
-def _resource(resources: bytes | None) -> bytes | None:
-    """The IPTC records among Photoshop's resources: 8BIM, number, name, size, data."""
+def _resources(resources: bytes | None) -> dict[int, bytes]:
+    """Photoshop's resources by their numbers: 8BIM, number, name, size, data."""
+    found: dict[int, bytes] = {}
     at, resources = 0, resources or b""
     while resources[at : at + 4] == b"8BIM" and at + 12 <= len(resources):
         (number,) = struct.unpack_from(">H", resources, at + 4)
         name = 1 + resources[at + 6]
         at += 6 + name + name % 2
         if at + 4 > len(resources):
-            return None
+            break
         (length,) = struct.unpack_from(">I", resources, at)
-        if number == _IPTC:
-            return resources[at + 4 : at + 4 + length]
+        found[number] = resources[at + 4 : at + 4 + length]
         at += 4 + length + length % 2
-    return None
+    return found
+
+
+def _paths(resources: dict[int, bytes]) -> list[str]:
+    """Whether there are clipping paths among Photoshop's resources; the rest is about printing."""
+    return ["clipping paths"] if any(2000 <= number < 2999 for number in resources) else []
 
 
 def _unknown_segments(segments: list[tuple[int, bytes]], data: bytes) -> list[str]:

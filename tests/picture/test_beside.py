@@ -251,11 +251,16 @@ def segment(marker: int, body: bytes) -> bytes:
         (segment(0xE1, b"http://ns.adobe.com/xmp/extension/\0" + bytes(60)), b"", "extended XMP"),
         (segment(0xEB, b"JP\0\1\0\0\0\1\0\0\0\x1cjumb" + bytes(20)), b"", "content credentials"),
         (segment(0xE2, b"FPXR\0" + bytes(9)), b"", "left out: APP2 FPXR"),
+        (
+            segment(0xED, b"Photoshop 3.0\x008BIM\x07\xd0\3one\0\0\0\1x\0"),
+            b"",
+            "left out: clipping paths",
+        ),
         (b"", b"\0\0\0\x18ftypmp42" + bytes(50), "left out: a video behind the picture"),
         (b"", b"something", "left out: 9 bytes behind the picture"),
         (b"", bytes(100), None),
     ],
-    ids=["mpf", "extended", "c2pa", "flashpix", "motion photo", "trailer", "padding"],
+    ids=["mpf", "extended", "c2pa", "flashpix", "paths", "motion photo", "trailer", "padding"],
 )
 def test_what_is_in_a_jpeg_beside_its_picture_is_named(
     tmp_path: Path, inserted: bytes, behind: bytes, said: str | None, caplog
