@@ -56,10 +56,11 @@ HELP = """
 Upscale pictures and videos with FDAT, Dense-Iso-ViT or any other model that spandrel loads.
 
 INPUT is a picture, a video, a folder or a pattern in quotes ('photos/**/*.jpg'); there may be several. \
-PNG, JPEG, WebP and TIFF are read and written: 8 and 16 bit, grey and colour, with alpha, ICC profile, \
-EXIF and XMP. Videos are written as MP4, MOV, MKV or WebM, with sound, timestamps and colours kept.
+PNG, JPEG, WebP, TIFF and GIF are read and written: 8 and 16 bit, grey and colour, with alpha, ICC profile, \
+EXIF and XMP; animated GIF, WebP and PNG frame by frame. Videos are written as MP4, MOV, MKV or WebM, with \
+sound, timestamps and colours kept.
 
-OUTPUT is a file where INPUT is one file and OUTPUT ends in .png, .jpg, .webp, .tif, .mp4, .mov, .mkv or \
+OUTPUT is a file where INPUT is one file and OUTPUT ends in .png, .jpg, .webp, .tif, .gif, .mp4, .mov, .mkv or \
 .webm. Otherwise it is \
 a folder, made where it is missing: a result has the name of its input (see --name, --suffix, --format) \
 and keeps its place below the input folder. Existing files are skipped without --overwrite; an input is \
@@ -318,9 +319,19 @@ def upscale_file(
     if is_video(job.target):
         limits = {"overwrite": files.overwrite, "max_pixels": files.max_pixels}
         return upscale_video_file(job, upscaler, files.video, progress, console, **limits)
+    from ..picture.animation import is_animation, read_animation, upscaled, write_animation
     from ..picture.read import read_picture
     from ..picture.write import check_writable, write_picture
 
+    if is_animation(job.source, job.target):
+        animation = read_animation(job.source, max_pixels=files.max_pixels)
+        count, height, width, _ = animation.frames.shape
+        new_height, new_width = upscaler.size(height, width)
+        check_writable(job.target, width=new_width, height=new_height)
+        result = upscaled(animation, upscaler, progress)
+        write_animation(result, job.target, quality=files.quality, overwrite=files.overwrite)
+        sides = f"{width}x{height} -> {new_width}x{new_height}"
+        return printable(f"{job.source} -> {job.target} ({sides}, {count} frames)")
     picture = read_picture(job.source, max_pixels=files.max_pixels)
     height, width, _ = picture.pixels.shape
     new_height, new_width = upscaler.size(height, width)

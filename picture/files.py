@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .formats import format_of_name
+from .formats import GIF, format_of_name
 from .others import OTHER_SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ def _pictures(text: str, output: Path, recursive: bool, ending: str) -> Iterator
             if recursive or not os.path.isdir(text)
             else " (folders below it are read with --recursive)"
         )
-        raise PlanError(f"{text}: found no PNG, JPEG, WebP or TIFF file and no video{advice}")
+        raise PlanError(f"{text}: found no PNG, JPEG, WebP, TIFF or GIF file and no video{advice}")
 
 
 def _matching(pattern: str) -> tuple[Path, list[Path]]:
@@ -210,10 +210,11 @@ def _check_single(
     video = output.suffix.lower() in VIDEO_SUFFIXES
     if not video and format_of_name(output) is None:
         raise PlanError(
-            f"{output}: cannot write '{output.suffix}' files; give a name in .png, .jpg, .webp or .tif, for videos in "
-            f"{', '.join(VIDEO_SUFFIXES)} (a folder of this name ends in a slash)"
+            f"{output}: cannot write '{output.suffix}' files; give a name in .png, .jpg, .webp, .tif or .gif, for "
+            f"videos in {', '.join(VIDEO_SUFFIXES)} (a folder of this name ends in a slash)"
         )
-    if (video and format_of_name(source)) or (is_video(source) and not video):
+    animated = format_of_name(source) is GIF  # which FFmpeg reads as a video
+    if (video and format_of_name(source) and not animated) or (is_video(source) and not video):
         raise PlanError(f"{source} and {output}: one is a picture and the other a video")
     if video:
         flag, wanted, fits = (

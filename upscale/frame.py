@@ -99,7 +99,7 @@ class FrameUpscaler:
 
     def in_place(self, dtype: torch.dtype, device: torch.device) -> bool:
         """Whether such a result is computed in place, so that no buffer is needed."""
-        same_size = self.size == self.scaled and not any(self.margins.wrap)
+        same_size = self.size == self.scaled == (self.height * self.scale, self.width * self.scale)
         return same_size and dtype == torch.float32 and device.type == "cpu"
 
     def working_bytes(self, channels: int, dtype: torch.dtype, device: torch.device) -> int:

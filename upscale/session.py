@@ -85,8 +85,11 @@ class Session:
             )
         self.traits = traits = TileTraits.of(model)
         context = round_up(max(LEAST_MARGIN, options.overlap or traits.overlap), traits.alignment)
-        margins = Margins.of(options.seamless, context)
+        mirrored = traits.mirrored(options.border, options.mode)
+        margins = Margins.of(options.seamless, context, mirrored)
         masks = None if mask is None else Masks(mask, frames, height, width, margins)
+        if masks and masks.empty:  # what no model sees needs no border
+            margins = masks.margins = Margins.of(options.seamless, context)
         self.masks = None if masks and masks.full else masks
         self.work = Pipeline()
         self.upscaler = FrameUpscaler(
@@ -123,7 +126,10 @@ class Session:
         """What runs the model; None where the mask leaves nothing to compute."""
         mode, masked = self.options.mode, self.masks is not None
         if self.masks and self.masks.empty:
-            logger.info("the mask is empty: the pictures are resampled without the model")
+            logger.warning(
+                "the mask is empty (0 everywhere), so the pictures are only resampled, without the model; LoadImage "
+                "gives such a mask for a picture without transparency: connect none to use the model everywhere"
+            )
             return None
         exact = mode == "exact" or (mode == "auto" and not masked)
         if self.offers_exact and (exact or self.traits.window):

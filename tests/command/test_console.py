@@ -33,7 +33,9 @@ def whole_png() -> bytes:
     ("content", "reason"),
     [
         pytest.param(b"", "the file is empty", id="empty"),
-        pytest.param(b"no picture", "the content is neither PNG, JPEG, WebP nor TIFF", id="text"),
+        pytest.param(
+            b"no picture", "the content is neither PNG, JPEG, WebP, TIFF nor GIF", id="text"
+        ),
         pytest.param(whole_png()[:-3000], "the PNG data is broken or cut off", id="truncated"),
         pytest.param(whole_png()[:20], "the PNG data is broken or cut off", id="header alone"),
         pytest.param(
@@ -121,8 +123,8 @@ def test_debug_shows_the_traceback(folder: Path, model: Model):
     ("arguments", "line"),
     [
         (["none.png", "out"], "none.png: no such file or folder, and no pattern with * or ?"),
-        (["in/*.gif", "out"], "in/*.gif: found no PNG, JPEG, WebP or TIFF file"),
-        (["one.png", "two.gif"], "two.gif: cannot write '.gif' files; "),
+        (["in/*.bmp", "out"], "in/*.bmp: found no PNG, JPEG, WebP, TIFF or GIF file"),
+        (["one.png", "two.bmp"], "two.bmp: cannot write '.bmp' files; "),
         (["one.png", "in/a.png", "two.png"], ""),
         (
             ["one.png", "out", "--name", "{x}"],

@@ -16,6 +16,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of empty files, which is the working directory; the plan never opens them."""
     for name in (
         "one.png",
+        "x.gif",
         "in/b.jpg",
         "in/a.PNG",
         "in/c.tiff",
@@ -47,6 +48,8 @@ def planned(*inputs: str, to: str, **options) -> dict[str, str]:
             ["one.png"], "new/two.PNG", {}, {"one.png": "new/two.PNG"}, id="file in a new folder"
         ),
         pytest.param(["one.png"], "in", {}, {"one.png": "in/one.png"}, id="file to folder"),
+        pytest.param(["x.gif"], "x.mp4", {}, {"x.gif": "x.mp4"}, id="GIF to a video"),
+        pytest.param(["x.gif"], "new", {}, {"x.gif": "new/x.gif"}, id="GIF to a folder"),
         pytest.param(
             ["one.png"], "new", {}, {"one.png": "new/one.png"}, id="no suffix is a folder"
         ),
@@ -137,14 +140,14 @@ def test_plans(inputs: list[str], output: str, options: dict, expected: dict[str
             ["none/*.png"],
             "new",
             {},
-            r"none/\*.png: found no PNG, JPEG, WebP or TIFF file and no video$",
+            r"none/\*.png: found no PNG, JPEG, WebP, TIFF or GIF file and no video$",
         ),
         (["in/.cache/.."], "in/b.jpg", {}, "OUTPUT is a file, and INPUT is more than one file"),
         (
             ["one.png"],
-            "two.gif",
+            "two.bmp",
             {},
-            "cannot write '.gif' files; .*a folder of this name ends in a slash",
+            "cannot write '.bmp' files; .*a folder of this name ends in a slash",
         ),
         (["one.png"], "two.png", {"file_format": "jpg"}, "suffix and --format jpg contradict"),
         (["one.png"], "two.png", {"suffix": "_x2"}, "OUTPUT is a file here"),
