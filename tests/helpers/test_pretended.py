@@ -72,8 +72,6 @@ def test_modules_move_there_and_back():
         network.to("cpu")
         assert network[0].weight.device.type == "cpu" and torch.equal(network(X), expected)
         loss = copied(X.to(pretended.device)).square().sum()
-        loss.backward()
-        assert copied[0].weight.grad.device == pretended.device
         torch.testing.assert_close(loss.cpu(), expected.square().sum())
 
 
