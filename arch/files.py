@@ -98,8 +98,9 @@ def _read_pickled(path: Path) -> Any:
             "(CVE-2025-32434); install torch 2.6 or newer, or convert the file to .safetensors"
         )
     try:
-        with torch.serialization.safe_globals(_plain_data()):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        # an open file: of a path torch.load looks at the name
+        with torch.serialization.safe_globals(_plain_data()), path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL (\S+)", str(error))
         reason = (

@@ -165,13 +165,13 @@ def _claimed(state_dict: dict[str, Tensor], options: dict[str, Any]) -> ModelDes
             failures.append((architecture, error))
         else:
             return descriptor
-    if not failures:
-        return None
-    (architecture, error), what = failures[0], relative(state_dict)
-    if what is not None:
+    if (what := relative(state_dict)) is not None:
         raise ModelLoadError(
             f"it is {what}; that is not read here, nor by any architecture that is installed"
-        ) from error
+        )
+    if not failures:
+        return None
+    architecture, error = failures[0]
     if isinstance(error, ModelLoadError):
         raise error
     reason = " ".join(str(error).split()) or type(error).__name__

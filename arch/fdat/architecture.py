@@ -13,7 +13,7 @@ from .config import preset_name
 from .engine.run import ExactEngine
 from .engine.weights import forget_packed
 from .network import FDAT
-from .relatives import relative
+from .relatives import is_named_like_fdat, relative
 
 
 class InferenceFDAT(FDAT):
@@ -43,22 +43,13 @@ class FDATArch(Architecture[InferenceFDAT]):
     """Detects and loads FDAT checkpoints, with ``MetaUpsample`` or without."""
 
     options = ("scale",)
-    REQUIRED = (
-        "groups.0.blocks.0.n1.weight",
-        "groups.0.blocks.0.inter.cg.1.weight",
-        "groups.0.blocks.0.ffn.fc1.weight",
-        "groups.0.blocks.0.ffn.smix.weight",
-        "conv_after.weight",
-    )
 
     def __init__(self) -> None:
-        super().__init__(id="FDAT", detect=self._has_fdat_keys)
+        super().__init__(id="FDAT", detect=self._is_fdat)
 
-    @classmethod
-    def _has_fdat_keys(cls, state_dict: StateDict) -> bool:
-        first = "conv_first.weight" in state_dict or "conv_first.1.weight" in state_dict
-        named = first and all(key in state_dict for key in cls.REQUIRED)
-        return named and relative(state_dict) is None
+    @staticmethod
+    def _is_fdat(state_dict: StateDict) -> bool:
+        return is_named_like_fdat(state_dict) and relative(state_dict) is None
 
     def load(
         self, state_dict: StateDict, *, scale: int | str | None = None

@@ -11,9 +11,25 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+REQUIRED = (
+    "groups.0.blocks.0.n1.weight",
+    "groups.0.blocks.0.inter.cg.1.weight",
+    "groups.0.blocks.0.ffn.fc1.weight",
+    "groups.0.blocks.0.ffn.smix.weight",
+    "conv_after.weight",
+)
+
+
+def is_named_like_fdat(state_dict: Mapping[str, Tensor]) -> bool:
+    """Whether the names are those of FDAT or of a relative."""
+    first = "conv_first.weight" in state_dict or "conv_first.1.weight" in state_dict
+    return first and all(key in state_dict for key in REQUIRED)
+
 
 def relative(state_dict: Mapping[str, Tensor]) -> str | None:
     """What the tensors of a relative of FDAT belong to, in half a sentence; None for others."""
+    if not is_named_like_fdat(state_dict):
+        return None
     if any(key.startswith(("flow_net.", "temporal_fuse.")) for key in state_dict):
         return "TFDAT, which takes five successive frames, where a picture is one"
     if any(key.endswith(".dictionary") and key.startswith("groups.") for key in state_dict):

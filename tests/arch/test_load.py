@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from spandrel import MAIN_REGISTRY, ModelLoader
 
-from fdat_dense_iso.arch import ModelLoadError, load_model
+from fdat_dense_iso.arch import ModelLoadError, describe, load_model
 from fdat_dense_iso.arch.fdat.network import FDAT
 from fdat_dense_iso.upscale import upscale_image
 from tests.helpers.fdat_cases import SMALL, random_fdat, small
@@ -303,6 +303,31 @@ def test_bad_tensors(state_dict, number: int) -> None:
     with pytest.raises(ModelLoadError, match=message):
         load_model(damaged)
     assert list(damaged) == list(before) and all(damaged[key] is before[key] for key in before)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.bool])
+def test_weights_cast_to_whole_numbers_are_refused(state_dict, dtype: torch.dtype) -> None:
+    from spandrel.architectures.Compact import Compact
+
+    for weights in (state_dict, Compact(num_feat=8, num_conv=2, upscale=2).state_dict()):
+        with pytest.raises(ModelLoadError, match="cast to whole numbers and are destroyed"):
+            load_model({key: value.to(dtype) for key, value in weights.items()})
+
+
+def test_a_plain_hat_may_be_another_one(caplog: pytest.LogCaptureFixture) -> None:
+    """HAT-iLN of traiNNer-redux has the same tensors."""
+    from spandrel.architectures.HAT import HAT
+
+    network = HAT(
+        img_size=8, embed_dim=12, depths=[1], num_heads=[2], window_size=8,
+        upscale=2, upsampler="pixelshuffle", squeeze_factor=3,
+    )  # fmt: skip
+    model = load_model(network.state_dict())
+    assert model.architecture.id == "HAT"
+    (said,) = model.model.assumptions
+    assert said.startswith("guessed: a plain HAT") and "HAT-iLN" in said
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "HAT-iLN" in describe(model)
 
 
 def test_loading_registers_nothing(state_dict) -> None:
