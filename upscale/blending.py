@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ..common.ramps import ramp
 from ..common.tiling import AxisPlan, TileGrid
-from .channels import ChannelPass
 
 ALONE, BEFORE, AFTER = "alone", "before", "after"
 """What a part of a tile shares its pixels with: nothing, the tile before it, or the one after."""
@@ -55,26 +54,23 @@ def axis_parts(plan: AxisPlan, scale: int) -> list[list[tuple[slice, str]]] | No
 
 
 def _weigh(piece: Tensor, weights: Tensor) -> Tensor:
-    """A part of a tile (h, w, C), clamped and times its weights (h, w)."""
-    return piece.clamp(0, 1).mul_(weights[..., None])
+    """A part of a tile (h, w, C), clamped and times its weights (h, w), in float32."""
+    return piece.clamp(0, 1).float().mul_(weights[..., None])
 
 
 class Canvas:
     """One pass's picture, to which tiles are added in any order of rows, from left to right.
 
     Args:
-        into: (H * scale, W * scale, channels of the pass) float32 on the CPU.
+        into: (H * scale, W * scale, channels of a pass) float32 on the CPU.
         grid: the tiles, in input pixels.
         scale: output size / input size.
-        one: the pass.
         complete: every tile of the grid will be added, row by row. Then no pixel of ``into`` is
             touched that a tile does not need: most are written once, and none is cleared before.
     """
 
-    def __init__(
-        self, into: Tensor, grid: TileGrid, scale: int, one: ChannelPass, *, complete: bool
-    ) -> None:
-        self.into, self.grid, self.scale, self.one = into, grid, scale, one
+    def __init__(self, into: Tensor, grid: TileGrid, scale: int, *, complete: bool) -> None:
+        self.into, self.grid, self.scale = into, grid, scale
         self.row_weights = axis_weights(grid.rows, scale)
         self.column_weights = axis_weights(grid.columns, scale)
         rows, columns = axis_parts(grid.rows, scale), axis_parts(grid.columns, scale)
@@ -90,24 +86,25 @@ class Canvas:
             self.into.zero_()
 
     def add(self, number: int, tile: Tensor) -> tuple[slice, slice]:
-        """Add a tile (Cout, h, w) on the CPU, and return its place in ``into``.
+        """Add a tile (h, w, channels of the pass), any floating point, clamped or not, on the CPU.
 
-        Nothing has been written when main memory runs out in it, so it can be done again.
+        Returns its place in ``into``. Nothing has been written when main memory runs out in it, so
+        it can be done again.
         """
         row, column = self.grid.index(number)
         place = self.grid.window(number, self.scale)
-        target, source = self.into[place], self.one.collect(tile).permute(1, 2, 0)
+        target = self.into[place]
         alone, shared = [], []
         for rows, above in self.rows[row]:
             for columns, left in self.columns[column]:
-                into, piece = target[rows, columns], source[rows, columns]
+                into, piece = target[rows, columns], tile[rows, columns]
                 if above == left == ALONE:
                     alone.append((into, piece))
                     continue
                 weights = self.row_weights[row][rows, None] * self.column_weights[column][columns]
                 shared.append((into, _weigh(piece, weights), BEFORE in (above, left)))
         for into, piece in alone:
-            torch.clamp(piece, 0, 1, out=into)
+            torch.clamp(piece.float(), 0, 1, out=into)
         for into, weighted, another_was_there in shared:
             if another_was_there:
                 into.add_(weighted).clamp_(max=1)  # the sum of weights is rounded

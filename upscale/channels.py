@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,14 +44,21 @@ class ChannelPass:
         return torch.stack(planes)
 
     def collect(self, output: Tensor) -> Tensor:
-        """Model output (..., Cout, h, w) -> (..., len(target), h, w)."""
+        """Model output (..., Cout, h, w), not clamped -> (..., h, w, len(target)) in [0, 1].
+
+        On a device that is all that is left to do for a result, so what leaves it is ready to be
+        written. On a CPU it stays a view, not yet clamped: whoever writes it clamps it in passing.
+        """
         if self.average:
-            return output[..., :3, :, :].clamp(0, 1).mean(-3, keepdim=True)
-        return output[..., : len(self.target), :, :]
+            output = output[..., :3, :, :].float().clamp(0, 1).mean(-3, keepdim=True)
+        output = output[..., : len(self.target), :, :].movedim(-3, -1)
+        return output if output.device.type == "cpu" else output.clamp(0, 1).contiguous()
 
 
 Mark = Callable[[slice, slice], None]
-"""``mark(rows, columns)``, called after these output pixels have been written."""
+"""``mark(rows, columns)``, called in the caller's thread after these pixels have been written."""
+Tick = Callable[[int], None]
+"""``tick(steps)``, called in the caller's thread when so many more steps are done."""
 
 
 class PlaneUpscaler(Protocol):
@@ -61,21 +68,28 @@ class PlaneUpscaler(Protocol):
         """Load the model, with memory for images of these (height, width); called first of all."""
         ...
 
+    def together(self, height: int, width: int) -> int:
+        """How many frames of this size should be passed to `run` at a time."""
+        ...
+
     def steps(self, height: int, width: int, touched: Tensor | None) -> int:
         """Steps of progress that one pass over an image of this size takes."""
         ...
 
     def run(
         self,
-        plane: Tensor,
-        into: Tensor,
+        planes: Tensor,
+        into: Sequence[Tensor],
         one: ChannelPass,
+        tick: Tick,
         touched: Tensor | None = None,
         mark: Mark | None = None,
     ) -> None:
-        """Upscale ``plane`` (Cin, H, W) into ``into`` (H * scale, W * scale, channels of the pass).
+        """Upscale ``planes`` (B, Cin, H, W), frames in main memory, into as many pictures.
 
-        Where ``touched`` (H, W) bool is False, ``into`` may hold anything finite afterwards.
+        Those are (H * scale, W * scale, channels of the pass). When this returns, the last of the
+        work may still wait in the `pipeline.Pipeline`. Where ``touched`` (H, W) bool is False, they
+        may hold anything finite afterwards. ``mark`` is for a single frame.
         """
         ...
 

@@ -3,39 +3,76 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from .channels import ChannelPass, Mark
+from .channels import ChannelPass, Mark, Tick
 from .memory import OutOfMemoryError, first_line
-from .pipeline import HostWork
+from .pipeline import AHEAD, Pipeline
 from .protocol import ExactEngine, ExactPlan
-from .runner import Runner, all_finite, not_finite
+from .runner import Runner, all_finite, not_finite, usual_batch
+from .transfer import Arrival
 
 logger = logging.getLogger(__name__)
 
 
-def bring_home(rows: Tensor, one: ChannelPass, into: Tensor) -> None:
-    """Write finished rows (Cout, h, w), on any device, to ``into`` (h, w, C) on the CPU, clamped."""
-    part = one.collect(rows.to("cpu").float())
-    torch.clamp(part.permute(1, 2, 0), 0, 1, out=into)
+class _Told:
+    """Reports progress in steps of the first plan, so that what users see only grows.
+
+    Later plans have other numbers of steps. It is reported after every band even if nothing is new,
+    because that is when users can interrupt.
+
+    Attributes:
+        raised: what a callback of the caller raised. That ends the work, whatever it is: running
+            out of memory there is not for the engine to mend.
+    """
+
+    def __init__(self, steps: int, tick: Tick) -> None:
+        self.steps, self.tick = steps, tick
+        self.done = 0
+        self.raised: BaseException | None = None
+
+    def rise(self, done: int, total: int) -> None:
+        """So many of the present plan's steps are done."""
+        done = done * self.steps // total
+        step, self.done = max(done - self.done, 0), max(done, self.done)
+        self.tick(step)
+
+    def call(self, callback: Callable[[], object]) -> None:
+        """Call what may call the caller's callbacks, as all calls of a `Pipeline` do."""
+        try:
+            callback()
+        except BaseException as error:
+            self.raised = error
+            raise
+
+
+def write_rows(rows: Arrival, into: Sequence[Tensor], top: int) -> None:
+    """Write finished rows (B, h, w, C) to pictures (H, w, C) on the CPU, clamped."""
+    arrived = rows.wait()
+    for picture, part in zip(into, arrived):
+        torch.clamp(part.float(), 0, 1, out=picture[top : top + part.shape[0]])
 
 
 class ExactUpscaler:
-    """Runs an exact engine on planes, by one plan for each size.
+    """Runs an exact engine on frames, by one plan for each size.
 
     After running out of memory the plan is replaced by a smaller one.
+
+    Args:
+        runner: has the model.
+        frames: how many there are at most, so that small ones are passed to the engine together.
+        work: brings the results home.
     """
 
-    def __init__(self, runner: Runner, tick: Callable[[int], None], work: HostWork) -> None:
+    def __init__(self, runner: Runner, frames: int, work: Pipeline) -> None:
         self.runner = runner
+        self.frames = frames
         self.work = work
-        self.tick = tick
-        self._plans: dict[tuple[int, int], ExactPlan] = {}
+        self._plans: dict[tuple[int, int, int], ExactPlan] = {}
         self._steps: dict[tuple[int, int], int] = {}
 
     def prepare(self, sizes: Iterable[tuple[int, int]]) -> None:
@@ -45,13 +82,28 @@ class ExactUpscaler:
         then, a second plan is made for what there is.
         """
         for size in sizes:
-            plan = self._new_plan(*size, None)
-            self.runner.prepare_bytes(plan.memory_required)
-            available = self.runner.placement.available()
-            if plan.memory_required > available:
-                plan = self._new_plan(*size, available)
-            self._plans[size] = plan
-            self._steps.setdefault(size, plan.steps)
+            self._steps.setdefault(size, self._new_plan((1, *size), None).steps)
+            self._prepare((self.together(*size), *size))
+
+    def _prepare(self, shape: tuple[int, int, int]) -> None:
+        plan = self._new_plan(shape, None)
+        waiting = self._waiting_bytes(shape, plan)
+        self.runner.prepare_bytes(plan.memory_required + waiting)
+        available = self.runner.placement.available()
+        if plan.memory_required + waiting > available:
+            plan = self._new_plan(shape, available - waiting)
+        self._plans[shape] = plan
+
+    def _waiting_bytes(self, shape: tuple[int, int, int], plan: ExactPlan) -> int:
+        """Bytes of rows on the device that are on their way to main memory."""
+        model = self.runner.original
+        frames, height, width = shape
+        pixels = frames * getattr(plan, "result_rows", height) * width * model.scale**2
+        return AHEAD * pixels * model.output_channels * 4
+
+    def together(self, height: int, width: int) -> int:
+        """As many frames as are sensible at a time."""
+        return min(usual_batch(self.runner.placement.device, height * width), self.frames)
 
     def steps(self, height: int, width: int, touched: Tensor | None) -> int:
         """Ticks of one pass over an image of this size: those of its first plan.
@@ -63,87 +115,77 @@ class ExactUpscaler:
     def _engine(self) -> ExactEngine:
         return self.runner.ready.model.exact_engine
 
-    def _new_plan(self, height: int, width: int, available: int | None) -> ExactPlan:
+    def _new_plan(self, shape: tuple[int, int, int], available: int | None) -> ExactPlan:
         engine: ExactEngine = self.runner.original.model.exact_engine
         dtype, device = self.runner.dtype, self.runner.placement.device
-        return engine.plan(1, height, width, dtype=dtype, device=device, available=available)
+        return engine.plan(*shape, dtype=dtype, device=device, available=available)
 
     def run(
         self,
-        plane: Tensor,
-        into: Tensor,
+        planes: Tensor,
+        into: Sequence[Tensor],
         one: ChannelPass,
+        tick: Tick,
         touched: Tensor | None = None,
         mark: Mark | None = None,
     ) -> None:
-        """Upscale ``plane`` (Cin, H, W) into ``into`` (H * scale, W * scale, channels of the pass).
+        """Upscale ``planes`` (B, Cin, H, W), as `channels.PlaneUpscaler` says.
 
         Where ``touched`` (H, W) bool is False, engines may leave zeros.
         """
-        size = plane.shape[-2], plane.shape[-1]
-        self._told = 0
-        self._raised: BaseException | None = None
+        shape = len(planes), planes.shape[-2], planes.shape[-1]
+        if shape not in self._plans:  # the last frames of many
+            self._prepare(shape)
+        told = _Told(len(planes) * self._steps[shape[1:]], tick)
         while True:
-            plan = self._plans[size]
+            plan = self._plans[shape]
             try:
-                if self._attempt(plane, plan, into, one, touched, mark):
+                if self._attempt(planes, plan, into, one, told, touched, mark):
                     return
                 reason = None
             except Exception as error:
-                if error is self._raised or not self.runner.placement.is_out_of_memory(error):
+                if error is told.raised or not self.runner.placement.is_out_of_memory(error):
                     raise
                 reason = first_line(error)
             # not within the except block, where the traceback still holds the tensors
             if reason is None:
                 self._fall_back()
-                self.prepare(list(self._plans))
+                for known in list(self._plans):
+                    self._prepare(known)
             else:
-                self._plans[size] = self._smaller(plan, reason)
+                self._plans[shape] = self._smaller(plan, reason)
 
     def _attempt(
         self,
-        plane: Tensor,
+        planes: Tensor,
         plan: ExactPlan,
-        into: Tensor,
+        into: Sequence[Tensor],
         one: ChannelPass,
+        told: _Told,
         touched: Tensor | None,
         mark: Mark | None,
     ) -> bool:
-        """Run once by a plan; False if the result is not finite."""
+        """Run once by a plan; False if the result is not finite.
+
+        That is asked once, at the end, because every question makes the host wait for the device.
+        """
         finite: list[Tensor] = []
-        steps = self._steps[plane.shape[-2], plane.shape[-1]]
+        copies = self.runner.copies
 
         def write(top: int, rows: Tensor) -> None:
             finite.append(all_finite(rows))
-            place = slice(top, top + rows.shape[2]), slice(0, into.shape[1])
-            marked = (lambda _: self._call(mark, *place)) if mark else None
-            self.work.do(partial(bring_home, rows[0], one, into[place]), marked, piece=True)
+            place = slice(top, top + rows.shape[2]), slice(0, rows.shape[3])
+            arrival = copies.download(one.collect(rows), fresh=True)
+            marked = (lambda _: mark(*place)) if mark else None
+            bring = partial(write_rows, arrival, into, top)
+            told.call(partial(self.work.do, bring, marked, piece=True))
 
-        self._engine().run(
-            plane[None],
-            plan,
-            write,
-            lambda done, total: self._tell(done * steps // total),
-            touched,
-        )
-        return all(bool(flag) for flag in finite)
+        def progress(done: int, total: int) -> None:
+            told.call(partial(self.work.after, partial(told.rise, done, total)))
 
-    def _tell(self, done: int) -> None:
-        """Report progress in steps of the first plan, so that what users see only grows.
-
-        Later plans have other numbers of steps. It is reported after every band even if nothing is
-        new, because that is when users can interrupt.
-        """
-        step, self._told = max(done - self._told, 0), max(done, self._told)
-        self._call(self.tick, step)
-
-    def _call(self, callback: Callable[..., None], *values: Any) -> None:
-        """Call what the caller has given; what it raises ends the work, whatever it is."""
-        try:
-            callback(*values)
-        except BaseException as error:
-            self._raised = error
-            raise
+        images = copies.upload(copies.staged(planes.unbind()), planes.dtype)
+        self._engine().run(images, plan, write, progress, touched)
+        return bool(torch.stack(finite).all())
 
     def release(self) -> None:
         """Let the engine drop what it keeps on the device beside the weights.

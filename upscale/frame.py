@@ -9,17 +9,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import product
 
 import torch
 from torch import Tensor
 
-from .channels import ChannelPass, PlaneUpscaler, channel_passes, premultiply, unpremultiply_
+from .channels import (
+    ChannelPass,
+    PlaneUpscaler,
+    Tick,
+    channel_passes,
+    premultiply,
+    unpremultiply_,
+)
 from .colour import fix_colour_
 from .ensemble import members
 from .mask import Region, blend_
 from .options import Options
-from .pipeline import HostWork
+from .pipeline import Pipeline
 from .preview import Growth, Monitor
 from .resize import enlarged_bands, resize
 from .seamless import Margins
@@ -30,10 +40,37 @@ def is_opaque(frame: Tensor) -> bool:
     return frame.shape[-1] != 4 or bool((frame[..., 3] == 1).all())
 
 
+@dataclass(frozen=True)
+class PreparedFrame:
+    """A frame, ready for the model.
+
+    Attributes:
+        frame: (H, W, C) float32 in main memory.
+        source: the same with margins and, if ``premultiplied``, colours times alpha.
+        passes: what the model has to run.
+        planes: for each pass the input (Cin, H, W), for the first member of the ensemble. It is
+            taken from here when it is used.
+        premultiplied: the model computes alpha, too.
+    """
+
+    frame: Tensor
+    source: Tensor
+    passes: list[ChannelPass]
+    planes: list[Tensor]
+    premultiplied: bool
+
+    @property
+    def modelled(self) -> slice:
+        """The channels that the model computes."""
+        channels = self.frame.shape[-1]
+        return slice(0, channels if self.premultiplied else min(channels, 3))
+
+
 class FrameUpscaler:
     """Upscales frames of one size by one model.
 
     Args:
+        work: what is done in main memory is handed over to it.
         scale, model_channels: scale and channels of the model.
         height, width: size of the frames.
         margins: by how much a frame is continued at its seams.
@@ -42,6 +79,7 @@ class FrameUpscaler:
     def __init__(
         self,
         options: Options,
+        work: Pipeline,
         scale: int,
         model_channels: int,
         height: int,
@@ -49,6 +87,7 @@ class FrameUpscaler:
         margins: Margins,
     ) -> None:
         self.options = options
+        self.work = work
         self.scale = scale
         self.model_channels = model_channels
         self.margins = margins
@@ -64,7 +103,7 @@ class FrameUpscaler:
         return same_size and dtype == torch.float32 and device.type == "cpu"
 
     def working_bytes(self, channels: int, dtype: torch.dtype, device: torch.device) -> int:
-        """Bytes of main memory that the buffers take beside such a result."""
+        """Bytes of main memory that the buffers for a frame take beside such a result."""
         frames = (0 if self.in_place(dtype, device) else 1) + (1 if len(self.members) > 1 else 0)
         return 4 * channels * self.height * self.width * self.scale**2 * frames
 
@@ -92,61 +131,100 @@ class FrameUpscaler:
             steps += engine.steps(height, width, member.apply(region.touched) if region else None)
         return steps * len(self._passes(frame.shape[-1], not is_opaque(frame)))
 
-    def run(
-        self,
-        engine: PlaneUpscaler | None,
-        frame: Tensor,
-        region: Region | None,
-        into: Tensor,
-        monitor: Monitor,
-        work: HostWork,
-    ) -> None:
-        """Upscale a frame (H, W, C) into ``into`` (*size, C) of any dtype on any device.
-
-        ``engine``: None where the region of every frame is empty. When this returns, the last of the
-        work in main memory may still wait in ``work``.
-        """
+    def prepared(self, frame: Tensor) -> PreparedFrame:
+        """What the model gets of a frame (H, W, C), floating point on any device."""
         frame = frame.to("cpu", torch.float32)
-        channels = frame.shape[-1]
-        colours = slice(0, min(channels, 3))
         transparent = not is_opaque(frame)
         premultiplied = transparent and self.options.alpha == "model"
-        modelled = slice(0, channels) if premultiplied else colours
         source = self.margins.add(premultiply(frame) if premultiplied else frame)
-        in_place = self.in_place(into.dtype, into.device)
-        canvas = into if in_place else self._buffer("canvas", self.height, self.width, channels)
+        passes = self._passes(frame.shape[-1], transparent)
+        turned = self.members[0].apply(source)
+        planes = [one.select(turned) for one in passes]
+        return PreparedFrame(frame, source, passes, planes, premultiplied)
 
-        if engine is None or (region and region.empty):
-            work.do(partial(self._enlarge, source, canvas, modelled), lambda _: monitor.tick(1))
-            monitor.growth = None
-            upscaled = False
-        else:
-            if monitor.preview:
-                canvas.zero_()
-                monitor.growth = Growth(
-                    canvas, source, self.margins, region.touched if region else None
-                )
-            passes = self._passes(channels, transparent)
-            self._model(engine, source, region, canvas, passes, monitor.growth, work)
-            upscaled = True
-        finish = partial(self._finish, frame, source, canvas, region if upscaled else None, into)
-        work.do(partial(finish, premultiplied=premultiplied, corrected=upscaled))
+    def resample(self, frame: PreparedFrame, into: Tensor, monitor: Monitor) -> None:
+        """Only enlarge a frame into ``into``, without the model."""
+        canvas = self._canvas(into, 0)
+        enlarge = partial(self._enlarge, frame.source, canvas, frame.modelled)
+        self.work.do(enlarge, lambda _: monitor.tick(1))
+        self.work.do(partial(self._finish, frame, canvas, None, into, corrected=False))
+
+    def run(
+        self,
+        engine: PlaneUpscaler,
+        frames: Sequence[PreparedFrame],
+        region: Region | None,
+        into: Sequence[Tensor],
+        monitor: Monitor,
+    ) -> None:
+        """Upscale frames into as many pictures (*size, C) of any dtype on any device.
+
+        Args:
+            frames: one, or some with the same passes.
+            region: where a single frame is computed; None: everywhere.
+
+        When this returns, the last of the work in main memory may still wait in the pipeline.
+        """
+        canvases = [self._canvas(picture, number) for number, picture in enumerate(into)]
+        growth = None
+        if monitor.preview and len(frames) == 1:
+            self.work.do(canvases[0].zero_)
+            touched = region.touched if region else None
+            growth = Growth(canvases[0], frames[0].source, self.margins, touched)
+        tick = partial(monitor.tick, growth=growth)
+        for number in range(len(self.members)):
+            self._member(engine, number, frames, region, canvases, tick, growth)
+        if len(self.members) > 1:
+            for canvas, one in product(canvases, frames[0].passes):
+                self.work.do(partial(canvas[..., one.written].div_, len(self.members)))
+        if growth:  # what is shown of a frame is looked at before anything else is done with it
+            self.work.drain()
+        for frame, canvas, picture in zip(frames, canvases, into):
+            self.work.do(partial(self._finish, frame, canvas, region, picture, corrected=True))
+
+    def _member(
+        self,
+        engine: PlaneUpscaler,
+        number: int,
+        frames: Sequence[PreparedFrame],
+        region: Region | None,
+        canvases: Sequence[Tensor],
+        tick: Tick,
+        growth: Growth | None,
+    ) -> None:
+        """Write one member of the ensemble to ``canvases``, or add it to what is there."""
+        member = self.members[number]
+        touched = member.apply(region.touched) if region else None
+        turned, results = [], canvases
+        if number > 0:
+            turned = [member.apply(frame.source) for frame in frames]
+            results = [self._buffer(f"member {n}", *t.shape) for n, t in enumerate(turned)]
+        for one in frames[0].passes:
+            if number > 0:
+                planes = [one.select(frame) for frame in turned]
+            else:  # from here on nobody else needs them
+                planes = [frame.planes.pop(0) for frame in frames]
+            planes = planes[0][None] if len(planes) == 1 else torch.stack(planes)
+            into = [result[..., one.written] for result in results]
+            mark = partial(growth.mark, channels=one.written) if growth and number == 0 else None
+            engine.run(planes, into, one, tick, touched, mark)
+            del planes
+            for canvas, result in zip(canvases, into) if number > 0 else ():
+                self.work.do(partial(member.add_to, canvas[..., one.written], result))
 
     def _finish(
         self,
-        frame: Tensor,
-        source: Tensor,
+        prepared: PreparedFrame,
         canvas: Tensor,
         region: Region | None,
         into: Tensor,
         *,
-        premultiplied: bool,
         corrected: bool,
     ) -> None:
         """From the model's result in ``canvas`` to the frame's in ``into``."""
+        frame, source = prepared.frame, prepared.source
         channels = frame.shape[-1]
         colours = slice(0, min(channels, 3))
-        modelled = slice(0, channels) if premultiplied else colours
         if corrected and self.options.colour_fix != "none":
             known = region.weights > 0 if region else None
             fix_colour_(
@@ -157,8 +235,9 @@ class FrameUpscaler:
                 self.margins,
             )
         if region:
+            modelled = prepared.modelled
             blend_(canvas[..., modelled], source[..., modelled], region.weights)
-        if premultiplied:
+        if prepared.premultiplied:
             unpremultiply_(canvas)
         elif not is_opaque(frame):
             self._enlarge(source, canvas, slice(3, 4))
@@ -167,37 +246,16 @@ class FrameUpscaler:
         if canvas.data_ptr() != into.data_ptr():
             into.copy_(resize(self.margins.crop(canvas, self.scale), self.size, self.margins.wrap))
 
-    def _model(
-        self,
-        engine: PlaneUpscaler,
-        source: Tensor,
-        region: Region | None,
-        canvas: Tensor,
-        passes: list[ChannelPass],
-        growth: Growth | None,
-        work: HostWork,
-    ) -> None:
-        """Write the mean of the ensemble's results for ``source`` (H, W, C) to ``canvas``."""
-        for number, member in enumerate(self.members):
-            turned = member.apply(source)
-            touched = member.apply(region.touched) if region else None
-            result = canvas if number == 0 else self._buffer("member", *turned.shape)
-            for one in passes:
-                mark = None
-                if growth and number == 0:
-                    mark = partial(growth.mark, channels=one.written)
-                engine.run(one.select(turned), result[..., one.written], one, touched, mark)
-                if number > 0:
-                    add = partial(member.add_to, canvas[..., one.written], result[..., one.written])
-                    work.do(add)
-        if len(self.members) > 1:
-            for one in passes:
-                work.do(partial(canvas[..., one.written].div_, len(self.members)))
-
     def _enlarge(self, source: Tensor, canvas: Tensor, channels: slice) -> None:
         """Write some channels of ``source`` (H, W, C), resampled, to ``canvas``."""
         for band, enlarged in enlarged_bands(source[..., channels].permute(2, 0, 1), self.scale):
             canvas[band][..., channels] = enlarged.clamp(0, 1)
+
+    def _canvas(self, into: Tensor, number: int) -> Tensor:
+        """Where the model's result for the frame of this number goes."""
+        if self.in_place(into.dtype, into.device):
+            return into
+        return self._buffer(f"canvas {number}", self.height, self.width, into.shape[-1])
 
     def _buffer(self, name: str, height: int, width: int, channels: int) -> Tensor:
         """Memory for one enlarged frame; it is used again for every frame."""

@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import chain
 
 import psutil
 import torch
 from spandrel import ImageModelDescriptor
 from torch import Tensor
 
-from ..common.defaults import cpu_by_default
-from ..common.tiling import round_up
-from .channels import PlaneUpscaler
-from .exact import ExactUpscaler
 from .frame import FrameUpscaler
-from .mask import Masks, Region
+from .mask import Masks
 from .memory import OutOfMemoryError
 from .options import Options
-from .pipeline import AHEAD, HostWork
-from .placement import DirectPlacement, checked_device, training_mode_kept
-from .precision import resolve_precision
+from .placement import checked_device
 from .preview import Monitor
 from .protocol import Placement, Preview, Progress
-from .runner import Runner, TileTraits, all_finite
-from .seamless import LEAST_MARGIN, Margins
+from .runner import all_finite
+from .session import Job, Session
 from .target import Target, as_target
-from .tiled import TiledUpscaler, TileSettings
-
-logger = logging.getLogger(__name__)
 
 
 def upscale_image(
@@ -123,66 +114,109 @@ def upscale_image(
         colour_fix=colour_fix,
         dtype=dtype,
     )
-    offers_exact = getattr(model.model, "exact_engine", None) is not None
-    if mode == "exact" and not offers_exact:
-        raise ValueError(
-            f"{model.architecture.name} offers no exact mode; use mode 'auto' or 'tile'"
-        )
     frames, height, width, channels = image.shape
-    traits = TileTraits.of(model)
-    context = round_up(max(LEAST_MARGIN, overlap or traits.overlap), traits.alignment)
-    margins = Margins.of(seamless, context)
-    masks = None if mask is None else Masks(mask, frames, height, width, margins)
-    if masks and masks.full:
-        masks = None
-    upscaler = FrameUpscaler(options, model.scale, model.input_channels, height, width, margins)
+    monitor = Monitor(progress, preview)
+    session = Session(model, options, height, width, frames=frames, mask=mask, monitor=monitor)
     # allocated outside inference mode, so that callers get an ordinary tensor
-    result = _allocate(upscaler, frames, channels, dtype, checked_device(output_device))
+    result = _allocate(session.upscaler, frames, channels, dtype, checked_device(output_device))
     _check_finite(image)
-    repeated = _repeated_frames(image, masks)
-
-    owned = DirectPlacement(model, device) if placement is None else nullcontext(placement)
-    with (
-        torch.inference_mode(),
-        cpu_by_default(),
-        training_mode_kept(model),
-        owned as where,
-        ExitStack() as cleanup,
-        HostWork(behind=0 if preview else AHEAD) as work,
-    ):
-        runner = Runner(model, resolve_precision(precision, model, where.auto_dtype(model)), where)
-        monitor = Monitor(progress, preview)
-
-        engine: PlaneUpscaler | None = None
-        if masks is None or not masks.empty:
-            whole = mode == "exact" or (mode == "auto" and masks is None)
-            if offers_exact and (whole or traits.window):
-                exact = engine = ExactUpscaler(runner, monitor.tick, work)
-                cleanup.callback(exact.release)
-            else:
-                sides = upscaler.height, upscaler.width
-                side = max(sides) if mode == "whole" else tile
-                settings = TileSettings(
-                    runner, *sides, side, overlap, batch, masked=masks is not None
-                )
-                engine = TiledUpscaler(runner, settings, monitor.tick, work)
-            engine.prepare(upscaler.sizes)
-        else:
-            logger.info("the mask is empty: the pictures are resampled without the model")
-
-        def region(index: int) -> Region | None:
-            return masks.region(index) if masks else None
-
+    repeated = _repeated_frames(image, session.masks)
+    with session.opened(device, placement):
         computed = [index for index in range(frames) if not repeated[index]]
         monitor.total = sum(
-            upscaler.steps(engine, image[index], region(index)) for index in computed
+            session.steps(image[index], session.region(index)) for index in computed
         )
-        for index in range(frames):
-            if repeated[index]:
-                work.do(partial(result[index].copy_, result[index - 1]))
-            else:
-                upscaler.run(engine, image[index], region(index), result[index], monitor, work)
+        jobs = (
+            Job(None, None, partial(result.select, 0, index))
+            if repeated[index]
+            else Job(image[index], session.region(index), partial(result.select, 0, index))
+            for index in range(frames)
+        )
+        session.run(jobs)
     return result
+
+
+def upscale_frames(
+    model: ImageModelDescriptor,
+    frames: Iterable[Tensor],
+    deliver: Callable[[Tensor], None],
+    *,
+    mode: str = "auto",
+    tile: int | None = None,
+    overlap: int | None = None,
+    batch: int | None = None,
+    precision: str = "auto",
+    device: torch.device | str | None = None,
+    progress: Progress | None = None,
+    target: Target | float | str | None = None,
+    placement: Placement | None = None,
+    seamless: str = "none",
+    ensemble: int = 1,
+    colour_fix: str = "none",
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Upscale frames as they come, as `upscale_image` does, but keep none of them.
+
+    The model is prepared once. The next frame is drawn and prepared while the model runs, and the
+    model goes on while a frame is finished; small frames go through the model several at a time.
+
+    Args:
+        frames: (H, W, C) each, all of one shape. They are drawn in another thread, at most a few
+            before they are needed.
+        deliver: called with each result (H * scale, W * scale, C), or of the target's size, in
+            their order, in the thread of the caller. After an exception, also of ``frames`` or
+            ``progress``, it gets those that are ready, before the exception is raised.
+        progress: called as ``progress(done, total)`` after every batch of tiles; ``total`` are the
+            steps of one frame, ``done`` those of all frames until now.
+
+    The other arguments, and what is raised, are those of `upscale_image`.
+    """
+    check_model(model)
+    options = Options(
+        mode=mode,
+        tile=tile,
+        overlap=overlap,
+        batch=batch,
+        precision=precision,
+        alpha="model",
+        target=as_target(target),
+        seamless=seamless,
+        ensemble=ensemble,
+        colour_fix=colour_fix,
+        dtype=dtype,
+    )
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        return
+    check_image(first[None])
+    height, width, channels = first.shape
+    monitor = Monitor(progress, None)
+    session = Session(model, options, height, width, monitor=monitor)
+
+    def checked(frame: Tensor) -> Tensor:
+        check_image(frame[None])
+        if frame.shape != first.shape:
+            raise ValueError(
+                f"a frame has the shape {tuple(frame.shape)} where the first one has {tuple(first.shape)}; all "
+                "frames must be alike"
+            )
+        _check_finite(frame[None])
+        return frame
+
+    def picture() -> Tensor:
+        with torch.inference_mode(False):
+            return _allocate(session.upscaler, 1, channels, dtype, torch.device("cpu"))[0]
+
+    with session.opened(device, placement):
+        monitor.total = session.steps(first, None)
+        try:
+            session.run(
+                Job(checked(frame), None, picture, deliver) for frame in chain([first], frames)
+            )
+        except BaseException:
+            session.work.rescue()
+            raise
 
 
 def check_image(image: Tensor) -> None:

@@ -1,21 +1,23 @@
-"""Work in main memory that runs beside the network.
+"""Work in main memory that runs beside the network: before it, and behind it.
 
-The network's results have to be checked, brought to main memory, laid out and blended. In the
-network's own thread the device would wait for all of that. `HostWork` does it in one thread of its
-own, piece by piece, in the order in which the pieces were handed over, so nothing there needs a
-lock. What belongs to the caller (progress, previews, decisions after a piece) is called in the
-caller's thread, in the same order.
+In the network's own thread the device would wait while pictures are cut, laid out, blended. So the
+next inputs are prepared in a thread of their own (`Pipeline.ahead`), and results are put together
+in another one (`Pipeline.do`), piece by piece in the order in which they were handed over, so
+nothing there needs a lock. What belongs to the caller (progress, previews, decisions after a piece)
+is called in the caller's thread, in the same order.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import suppress
+from itertools import chain
+from queue import SimpleQueue
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -23,28 +25,30 @@ from ..common.defaults import cpu_by_default
 from .memory import OutOfMemoryError, first_line, is_out_of_memory
 
 AHEAD = 2
-"""Pieces that may wait: one at work and one behind it. More would only hold more memory."""
+"""Pieces that may wait on either side of the network: one at work and one behind it. More would
+only hold more memory."""
 WAITS = 0.1, 0.5, 2.0
 """Seconds before the next attempts of a task that ran out of main memory. What the network takes
 there comes and goes, and the results that wait here are not lost meanwhile."""
 
+T = TypeVar("T")
+_END: Any = object()
 
-class HostWork:
-    """A context manager around the thread; leaving it waits for the piece at work.
+
+class Pipeline:
+    """A context manager around the threads; leaving it waits for the piece at work.
 
     After an exception, what waits is dropped. No thread outlives the context.
-
-    Args:
-        behind: pieces that may be unfinished when the caller goes on; 0 where it has to see every
-            one of them, as live previews do.
     """
 
-    def __init__(self, behind: int = AHEAD) -> None:
-        self.behind = behind
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="upscale-host")
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="upscale-finish")
         self._waiting: deque[tuple[Future, Callable[[Any], None] | None, bool]] = deque()
+        self._news: SimpleQueue[tuple[Callable[[], Any], Future] | None] = SimpleQueue()
+        self._preparing: list[ThreadPoolExecutor] = []
+        self._closed = False
 
-    def __enter__(self) -> HostWork:
+    def __enter__(self) -> Pipeline:
         return self
 
     def __exit__(
@@ -57,8 +61,42 @@ class HostWork:
             if error is None:
                 self.drain()
         finally:
-            self._thread.shutdown(wait=True, cancel_futures=True)
+            self._closed = True
+            while not self._news.empty():  # nobody is left who could answer
+                question = self._news.get()
+                if question is not None:
+                    question[1].cancel()
+            for thread in (self._thread, *self._preparing):
+                thread.shutdown(wait=True, cancel_futures=True)
             self._waiting.clear()
+
+    def ahead(self, calls: Iterator[Callable[[], T]]) -> Iterator[T]:
+        """What the ``calls`` return, each made at most `AHEAD` before it is wanted.
+
+        They are drawn and made in a thread of their own, one after the other, but for the first,
+        which is wanted at once. What they raise surfaces where the result would be wanted.
+        """
+        first, second = next(calls, None), next(calls, None)
+        if first is None:
+            return
+        if second is None:
+            yield _run_patiently(first)
+            return
+        rest = chain([second], calls)
+        thread = ThreadPoolExecutor(1, thread_name_prefix="upscale-prepare")
+        self._preparing.append(thread)
+
+        def make() -> T:
+            call = _run(lambda: next(rest, None))
+            return _END if call is None else _run_patiently(call)
+
+        waiting = deque(thread.submit(make) for _ in range(AHEAD))
+        yield _run_patiently(first)
+        while (item := waiting.popleft().result()) is not _END:
+            waiting.append(thread.submit(make))
+            yield item
+        self._preparing.remove(thread)
+        thread.shutdown()
 
     def do(
         self,
@@ -67,27 +105,48 @@ class HostWork:
         *,
         piece: bool = False,
     ) -> None:
-        """Run ``task()`` in the thread; then ``then(its result)`` here, before a later call returns.
+        """Run ``task()`` behind the network; then ``then(its result)`` here, in a later call.
 
         Args:
             task: the work; it may use what earlier tasks have left. It is done again after running
                 out of main memory, so until then it must not have changed what it would read.
             then: the caller's part.
-            piece: the task holds a result of the network. It waits until fewer than ``behind``
-                others are unfinished, so that their memory stays bounded.
+            piece: the task holds a result of the network. It waits until fewer than `AHEAD` others
+                are unfinished, so that their memory stays bounded.
 
         Raises:
             Exception: what an earlier task raised, or an earlier ``then``.
         """
-        while self._waiting and (
-            self._waiting[0][0].done() or (piece and self._pieces >= self.behind)
-        ):
+        while self._waiting and (self._waiting[0][0].done() or (piece and self._pieces >= AHEAD)):
             self._finish_first()
-        # a result of the network is ready in the order of the caller's stream
-        stream = torch.cuda.current_stream() if torch.cuda.is_initialized() else None
-        self._waiting.append((self._thread.submit(_run, task, stream), then, piece))
-        if not self.behind:
-            self.drain()
+        future = self._thread.submit(_run_patiently, task)
+        future.add_done_callback(lambda _: self._news.put(None))
+        self._waiting.append((future, then, piece))
+
+    def after(self, call: Callable[[], None]) -> None:
+        """Call ``call()`` here when all is finished that was handed over: at once, if it is."""
+        while self._waiting and self._waiting[0][0].done():
+            self._finish_first()
+        if self._waiting:
+            future, then, piece = self._waiting.pop()
+            self._waiting.append((future, lambda result: (then and then(result), call()), piece))
+        else:
+            call()
+
+    def ask(self, question: Callable[[], T]) -> T:
+        """Within a task: what ``question()`` returns in the caller's thread.
+
+        The task waits meanwhile, and so do all behind it. The question must not call `do`.
+
+        Raises:
+            Exception: what the question raised; concurrent.futures.CancelledError if the work has
+                ended.
+        """
+        answer: Future[T] = Future()
+        self._news.put((question, answer))
+        if self._closed:
+            answer.cancel()
+        return answer.result()
 
     @property
     def _pieces(self) -> int:
@@ -102,27 +161,52 @@ class HostWork:
         while self._waiting:
             self._finish_first()
 
+    def rescue(self) -> None:
+        """After an exception: wait for everything, and make the calls that can be made."""
+        while self._waiting:
+            with suppress(Exception):  # the first one will be raised
+                self._finish_first()
+
     def _finish_first(self) -> None:
-        future, then, _ = self._waiting.popleft()
+        future, then, _ = self._waiting[0]
+        while not future.done():
+            self._answer(self._news.get())
+        self._waiting.popleft()
         result = future.result()
         if then is not None:
             then(result)
 
-
-def _run(task: Callable[[], Any], stream: torch.cuda.Stream | None) -> Any:
-    """Modes and streams of torch are a thread's own, so the caller's are entered again."""
-    on_stream = torch.cuda.stream(stream) if stream is not None else nullcontext()
-    with torch.inference_mode(), cpu_by_default(), on_stream:
-        for wait in (*WAITS, None):
+    @staticmethod
+    def _answer(news: tuple[Callable[[], Any], Future] | None) -> None:
+        """Answer a question of the thread; None only says that a task has ended."""
+        if news is None:
+            return
+        question, answer = news
+        if answer.set_running_or_notify_cancel():
             try:
-                return task()
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                reason = first_line(error)
-            if wait is not None:
-                time.sleep(wait)
+                answer.set_result(question())
+            except BaseException as error:
+                answer.set_exception(error)
+
+
+def _run(task: Callable[[], T]) -> T:
+    """Modes of torch are a thread's own, so the caller's are entered again."""
+    with torch.inference_mode(), cpu_by_default():
+        return task()
+
+
+def _run_patiently(task: Callable[[], Any]) -> Any:
+    """Run a task, and again after a shortage of main memory."""
+    for wait in (*WAITS, None):
+        try:
+            return _run(task)
+        except Exception as error:
+            if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
+                raise
+            reason = first_line(error)
+        if wait is not None:
+            time.sleep(wait)
     raise OutOfMemoryError(
-        f"out of main memory while putting the result together ({reason}); close other programs, choose "
+        f"out of main memory beside the network ({reason}); close other programs, choose "
         "output_dtype 'fp16', or upscale fewer images at a time"
     )

@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from itertools import chain
 from types import TracebackType
 
-import psutil
 import torch
 from spandrel import ImageModelDescriptor
 from torch import nn
 
+from . import accelerator
 from .memory import is_out_of_memory
 from .precision import best_dtype, forget_copies, in_precision
+from .shared_state import shared
 
 SHARE_OF_FREE_MEMORY = 0.7
 """Share of the free memory that is used; the rest is for other programs and for what estimates
 miss."""
+_moving = threading.Lock()
 
 
-@contextmanager
-def training_mode_kept(model: ImageModelDescriptor) -> Iterator[None]:
+def training_mode_kept(model: ImageModelDescriptor) -> AbstractContextManager[None]:
     """A context that restores the training flag of every submodule at its end.
 
     Running a descriptor puts its model into eval mode.
     """
-    training = [module for module in model.model.modules() if module.training]
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
+
+    def note() -> Callable[[], None]:
+        training = [module for module in model.model.modules() if module.training]
+
+        def restore() -> None:
+            for module in training:
+                module.training = True
+
+        return restore
+
+    return shared(model.model, "mode", "eval", note)
 
 
 def checked_device(device: torch.device | str) -> torch.device:
@@ -71,12 +78,13 @@ class DirectPlacement:
         self, model: ImageModelDescriptor, device: torch.device | str | None = None
     ) -> None:
         if device is None:
-            device = "cuda" if torch.cuda.is_available() else model.device
+            device = accelerator.current() or model.device
         self.device = checked_device(device)
         self._model = model
 
     def __enter__(self) -> DirectPlacement:
-        self._found_on = self._model.device
+        self._use = shared(self._model.model, "device", self.device, self._note)
+        self._use.__enter__()
         return self
 
     def __exit__(
@@ -85,10 +93,18 @@ class DirectPlacement:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.device.type != "cpu":  # copies in main memory may stay as long as the model lives
-            forget_copies(self._model)
-        move(self._model.model, self._found_on)
-        self.release_cache()
+        self._use.__exit__(kind, error, trace)
+
+    def _note(self) -> Callable[[], None]:
+        found_on = self._model.device
+
+        def restore() -> None:
+            if self.device.type != "cpu":  # copies in main memory may stay while the model lives
+                forget_copies(self._model)
+            move(self._model.model, found_on)
+            self.release_cache()
+
+        return restore
 
     def auto_dtype(self, model: ImageModelDescriptor) -> torch.dtype:
         return best_dtype(model, self.device)
@@ -96,22 +112,16 @@ class DirectPlacement:
     def prepare(
         self, model: ImageModelDescriptor, dtype: torch.dtype, memory_required: int
     ) -> ImageModelDescriptor:
-        ready = in_precision(model, dtype)
-        move(ready.model, self.device)
+        with _moving:
+            ready = in_precision(model, dtype)
+            move(ready.model, self.device)
         return ready.eval()
 
     def available(self) -> int:
-        if self.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self.device)
-            unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(
-                self.device
-            )
-            return int((free + unused) * SHARE_OF_FREE_MEMORY)
-        return int(psutil.virtual_memory().available * SHARE_OF_FREE_MEMORY)
+        return int(accelerator.free_memory(self.device) * SHARE_OF_FREE_MEMORY)
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         return is_out_of_memory(error)
 
     def release_cache(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        accelerator.release_cache(self.device)

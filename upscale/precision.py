@@ -11,6 +11,7 @@ from spandrel import ImageModelDescriptor
 from torch import nn
 
 from ..common.fingerprint import Fingerprint, fingerprint
+from . import accelerator
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -46,13 +47,11 @@ def supports(model: ImageModelDescriptor, dtype: torch.dtype) -> bool:
 
 
 def best_dtype(model: ImageModelDescriptor, device: torch.device) -> torch.dtype:
-    """float16 or bfloat16 if both the CUDA device and the model support it, else float32."""
-    if device.type == "cuda":
-        major, _ = torch.cuda.get_device_capability(device)
-        if model.supports_half and major >= 7:
-            return torch.float16
-        if model.supports_bfloat16 and major >= 8:
-            return torch.bfloat16
+    """float16 or bfloat16 if both the device and the model support it, else float32."""
+    if model.supports_half and accelerator.computes_half(device):
+        return torch.float16
+    if model.supports_bfloat16 and accelerator.computes_bfloat16(device):
+        return torch.bfloat16
     return torch.float32
 
 

@@ -100,17 +100,20 @@ def _sample(part: Tensor, step: int) -> Tensor:
 
 
 class Monitor:
-    """Reports the progress of the work to `Progress` and `Preview`."""
+    """Reports the progress of the work to `Progress` and `Preview`.
+
+    Attributes:
+        total: the steps that there will be.
+    """
 
     def __init__(self, progress: Progress | None, preview: Preview | None) -> None:
         self.progress, self.preview = progress, preview
         self.done = self.total = 0
-        self.growth: Growth | None = None
 
-    def tick(self, steps: int) -> None:
+    def tick(self, steps: int, growth: Growth | None = None) -> None:
         """Report that ``steps`` more steps are done, and show a thumbnail if one is due."""
         self.done += steps
         if self.progress:
             self.progress(self.done, self.total)
-        if self.preview and self.growth and self.growth.changed and self.preview.due():
-            self.preview.show(self.growth.thumbnail(), self.done, self.total)
+        if self.preview and growth and growth.changed and self.preview.due():
+            self.preview.show(growth.thumbnail(), self.done, self.total)

@@ -60,11 +60,19 @@ class TileContract(Protocol):
 
 
 class ExactPlan(Protocol):
-    """Sizes of one exact run: bytes of memory beside the weights, on the device and on the host."""
+    """Sizes of one exact run.
+
+    memory_required, host_memory_required: bytes beside the weights, on the device and on the host;
+        without those of rows that ``write`` has got.
+    steps: calls of ``progress``.
+    result_rows: of how many rows of the image ``write`` gets the result at a time, at most; all,
+        where a plan does not say.
+    """
 
     memory_required: int
     host_memory_required: int
     steps: int
+    result_rows: int
 
     def smaller(self) -> ExactPlan | None:
         """A plan that needs less device memory; None if there is none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,22 @@ from ..common.dry_run import working_bytes
 from .memory import first_line
 from .pipeline import AHEAD
 from .protocol import Placement
+from .transfer import Copies, is_fresh
 
 logger = logging.getLogger(__name__)
+
+
+PIXELS_PER_BATCH = {"cpu": 128**2, "other": 512**2}
+LARGEST_BATCH = 16
+
+
+def usual_batch(device: torch.device, pixels: int) -> int:
+    """How many images of so many pixels should go through a network together.
+
+    Small ones would leave much of a GPU idle; on a CPU batches soon leave its caches.
+    """
+    kind = "cpu" if device.type == "cpu" else "other"
+    return min(max(PIXELS_PER_BATCH[kind] // pixels, 1), LARGEST_BATCH)
 
 
 def not_finite(model: ImageModelDescriptor) -> ValueError:
@@ -65,11 +80,26 @@ class TileTraits:
         )
 
 
-class Runner:
-    """Calls the model in the chosen precision.
+@dataclass(frozen=True)
+class Result:
+    """What the model made of a batch of tiles, perhaps not yet computed.
 
-    If that makes NaN or infinity, this and all later calls are in float32.
+    Attributes:
+        values: (B, Cout, h * scale, w * scale) in ``dtype`` on the device, not yet clamped.
+        finite: () bool on the device, whether no value is NaN or infinite.
+        dtype: precision of the call.
+        fresh: nobody will write to the memory of ``values`` again. Some networks keep it for their
+            next result.
     """
+
+    values: Tensor
+    finite: Tensor
+    dtype: torch.dtype
+    fresh: bool
+
+
+class Runner:
+    """Calls the model in the chosen precision."""
 
     def __init__(
         self, model: ImageModelDescriptor, dtype: torch.dtype, placement: Placement
@@ -77,6 +107,7 @@ class Runner:
         self.original = model
         self.dtype = dtype
         self.placement = placement
+        self.copies = Copies(placement.device)
         self.ready = model
         self.one_at_a_time = False
 
@@ -110,44 +141,40 @@ class Runner:
         network = contract.network if contract else self.original.model
         return network if isinstance(network, nn.Module) else self.original.model
 
-    def __call__(self, tiles: Tensor) -> Tensor:
-        """Upscale tiles on the device.
+    def __call__(self, tiles: Tensor) -> Result:
+        """Upscale tiles (B, Cin, h, w) float32, `Copies.staged` or on the device.
 
-        (B, Cin, h, w) float32 -> (B, Cout, h * scale, w * scale) float32, not yet clamped
+        The device is not waited for. If the model does not run in half precision, this and all
+        later calls are in float32.
 
         Raises:
-            ValueError: the model makes NaN or infinity in float32 too, or pictures of another size
-                than it promises.
+            ValueError: the model makes pictures of another size than it promises.
         """
-        name = self.original.architecture.name
         try:
-            result = self._forward(tiles)
-            reason = "made NaN or infinite values"
+            return self._forward(tiles)
         except Exception as error:
             if self.dtype == torch.float32 or self.placement.is_out_of_memory(error):
                 raise
-            result = None
             reason = f"does not run ({first_line(error)})"
-        if result is None and self.dtype != torch.float32:
-            precision = str(self.dtype).removeprefix("torch.")
-            logger.warning(
-                "%s %s in %s; this and the remaining tiles are computed in float32",
-                name,
-                reason,
-                precision,
-            )
-            self.dtype = torch.float32
-            self.prepare(tiles.shape[0], *tiles.shape[-2:])
-            result = self._forward(tiles)
-        if result is None:
-            raise not_finite(self.original)
-        return result
+        self.fall_back(reason, tiles)
+        return self._forward(tiles)
 
-    def _forward(self, tiles: Tensor) -> Tensor | None:
-        """The result; None if the model made NaN or infinity."""
+    def fall_back(self, reason: str, tiles: Tensor) -> None:
+        """Go on in float32, with a warning."""
+        precision = str(self.dtype).removeprefix("torch.")
+        logger.warning(
+            "%s %s in %s; this and the remaining tiles are computed in float32",
+            self.original.architecture.name,
+            reason,
+            precision,
+        )
+        self.dtype = torch.float32
+        self.prepare(tiles.shape[0], *tiles.shape[-2:])
+
+    def _forward(self, tiles: Tensor) -> Result:
         if not self.one_at_a_time:
             try:
-                return self._run(tiles.to(self.placement.device, self.dtype))
+                return self._run(self.copies.upload(tiles, self.dtype))
             except Exception as error:
                 if (
                     len(tiles) == 1
@@ -157,21 +184,22 @@ class Runner:
                     raise
                 logger.info("%s takes no batches (%s)", self.original.architecture.name, error)
             self.one_at_a_time = True
-        parts = []
-        for tile in tiles.split(1):
-            part = self._run(tile.to(self.placement.device, self.dtype))
-            if part is None:
-                return None
-            parts.append(part)
-        return torch.cat(parts)
+        parts = [self._run(self.copies.upload(tile, self.dtype)) for tile in tiles.split(1)]
+        return Result(
+            torch.cat([part.values for part in parts]),
+            torch.stack([part.finite for part in parts]).all(),
+            self.dtype,
+            fresh=True,
+        )
 
-    def _run(self, batch: Tensor) -> Tensor | None:
+    def _run(self, batch: Tensor) -> Result:
         contract = getattr(self.ready.model, "tile_contract", None)
         if contract is not None:
             result = contract.network(batch)
             finite = all_finite(result)
         else:
             result, finite = self._run_descriptor(batch)
+        fresh = is_fresh(result)
         model, (frames, _, height, width) = self.original, batch.shape
         promised = (frames, model.output_channels, height * model.scale, width * model.scale)
         if tuple(result.shape) != promised:
@@ -179,19 +207,21 @@ class Runner:
                 f"{model.architecture.name} made {tuple(result.shape)} of {tuple(batch.shape)}, where its descriptor "
                 f"promises {promised}; the loader read its scale or channels wrongly"
             )
-        # a copy: networks behind CUDA graphs write the next result into the same memory
-        return result.to(torch.float32, copy=True) if finite else None
+        return Result(result, finite, self.dtype, fresh)
 
     def _run_descriptor(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """The result, and whether the module's own output is finite.
 
-        A hook looks at that output, because spandrel clamps it, which hides infinity.
+        A hook looks at that output, because spandrel clamps it, which hides infinity. It does not
+        look at what another thread makes by the same model.
         """
         seen: list[Tensor] = []
+        thread = threading.get_ident()
 
         def look(module: Any, inputs: Any, output: Any) -> None:
-            tensors = output if isinstance(output, tuple | list) else (output,)
-            seen.extend(all_finite(t) for t in tensors if isinstance(t, Tensor))
+            if threading.get_ident() == thread:
+                tensors = output if isinstance(output, tuple | list) else (output,)
+                seen.extend(all_finite(t) for t in tensors if isinstance(t, Tensor))
 
         hook = self.ready.model.register_forward_hook(look)
         try:

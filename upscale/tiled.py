@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -13,10 +14,11 @@ from torch import Tensor
 
 from ..common.tiling import TileGrid, plan_grid, round_up
 from .blending import Canvas, axis_weights
-from .channels import ChannelPass, Mark
+from .channels import ChannelPass, Mark, Tick
 from .memory import OutOfMemoryError, first_line
-from .pipeline import HostWork
-from .runner import Runner, TileTraits
+from .pipeline import Pipeline
+from .runner import Result, Runner, TileTraits, not_finite, usual_batch
+from .transfer import Arrival
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +27,6 @@ MASKED_TILE = 256
 """Default tile with a mask: smaller tiles leave more of the image out."""
 
 SMALLEST_TILE = 32
-PIXELS_PER_BATCH = {"cpu": 128**2, "other": 512**2}
-LARGEST_BATCH = 16
 Place = tuple[slice, slice]
 
 
@@ -68,7 +68,7 @@ class TileSettings:
         self.overlap = default if overlap is None else overlap
         self.overlap_given = overlap is not None
         self.floor = max(self.floor, 2 * (overlap or 0))
-        self.batch = batch or self._default_batch()
+        self.batch = batch or usual_batch(runner.placement.device, self.tile**2)
 
     def grid(self, height: int, width: int) -> TileGrid:
         """The tiles of an image of this size, in input pixels."""
@@ -88,10 +88,6 @@ class TileSettings:
         if self.masked:
             return MASKED_TILE
         return self.longest if model.tiling is ModelTiling.DISCOURAGED else LARGEST_DEFAULT_TILE
-
-    def _default_batch(self) -> int:
-        kind = "cpu" if self.runner.placement.device.type == "cpu" else "other"
-        return min(max(PIXELS_PER_BATCH[kind] // self.tile**2, 1), LARGEST_BATCH)
 
     def fit(self) -> None:
         """Load the model, then shrink what was not asked for until a batch fits in free memory."""
@@ -114,29 +110,46 @@ class TileSettings:
                 return  # try as asked for; `TiledUpscaler` handles running out of memory
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Some tiles that went through the network together.
+
+    Attributes:
+        places: for each tile, the frame and the number of the tile in it.
+        tiles: what went in, (B, Cin, h, w) float32.
+        values: what came out, (B, h * scale, w * scale, channels of the pass).
+        finite: () bool, whether that is free of NaN and infinity.
+        dtype: the precision of the network.
+    """
+
+    places: list[tuple[int, int]]
+    tiles: Tensor
+    values: Arrival
+    finite: Arrival
+    dtype: torch.dtype
+
+
 class TiledUpscaler:
     """Runs tiles and remembers how much fits in memory.
 
     After running out of memory, batches and then tiles are halved, for all that follows.
     """
 
-    def __init__(
-        self,
-        runner: Runner,
-        settings: TileSettings,
-        tick: Callable[[int], None],
-        work: HostWork,
-    ) -> None:
+    def __init__(self, runner: Runner, settings: TileSettings, work: Pipeline) -> None:
         self.runner = runner
         self.work = work
         self.settings = settings
-        self.tick = tick
         self.batch, self.largest = settings.batch, settings.tile
+        self._distrusted: torch.dtype | None = None
 
     def prepare(self, sizes: Iterable[tuple[int, int]]) -> None:
         """Load the model and fix the size of tiles; it is the same for all ``sizes``."""
         self.settings.fit()
         self.batch, self.largest = self.settings.batch, self.settings.tile
+
+    def together(self, height: int, width: int) -> int:
+        """As many frames as make a batch, where a frame is less than that."""
+        return max(self.settings.batch // len(self.settings.grid(height, width)), 1)
 
     def steps(self, height: int, width: int, touched: Tensor | None) -> int:
         """Ticks of one pass over an image of this size."""
@@ -144,59 +157,100 @@ class TiledUpscaler:
 
     def run(
         self,
-        plane: Tensor,
-        into: Tensor,
+        planes: Tensor,
+        into: Sequence[Tensor],
         one: ChannelPass,
+        tick: Tick,
         touched: Tensor | None = None,
         mark: Mark | None = None,
     ) -> None:
-        """Upscale ``plane`` (Cin, H, W) into ``into`` (H * scale, W * scale, channels of the pass).
+        """Upscale ``planes`` (B, Cin, H, W), as `channels.PlaneUpscaler` says.
 
         Tiles without a pixel of ``touched`` (H, W) bool are left out. Where a pixel's tiles are not
         all computed, ``into`` holds 0 or only a part of the weighted sum.
         """
         scale = self.runner.original.scale
-        grid, waiting = self.settings.tiles(plane.shape[-2], plane.shape[-1], touched)
-        canvas = Canvas(into, grid, scale, one, complete=len(waiting) == len(grid))
-        self.work.do(canvas.begin)
-        position = 0
-        while position < len(waiting):
-            batch = 1 if max(grid.rows.size, grid.columns.size) > self.largest else self.batch
-            numbers = waiting[position : position + batch]
-            tiles = self._cut(plane, [grid.window(number) for number in numbers])
-            results = self._attempt(tiles)
-            if results is None:
-                if len(numbers) > 1:  # the batch was too large and has been halved: try again
+        grid, numbers = self.settings.tiles(planes.shape[-2], planes.shape[-1], touched)
+        complete = len(numbers) == len(grid)
+        canvases = [Canvas(picture, grid, scale, complete=complete) for picture in into]
+        for canvas in canvases:
+            self.work.do(canvas.begin)
+        places = [(frame, number) for frame in range(len(planes)) for number in numbers]
+        size = self.batch
+        batches = (places[at : at + size] for at in range(0, len(places), size))
+        cuts = (partial(self._cut, planes, grid, batch) for batch in batches)
+        for batch, tiles in self.work.ahead(cuts):
+            while batch:  # it may have become too large since it was cut
+                count = 1 if max(tiles.shape[-2:]) > self.largest else min(self.batch, len(batch))
+                piece = self._compute(batch[:count], tiles[:count], one)
+                if piece is None:
                     continue
-                results = self._split(tiles[0])[None]
-            add = partial(self._add, canvas, numbers, results, [])
-            self.work.do(add, partial(self._added, mark), piece=True)
-            position += len(numbers)
+                add = partial(self._add, canvases, piece, one, [])
+                self.work.do(add, partial(self._added, tick, mark), piece=True)
+                batch, tiles = batch[count:], tiles[count:]
 
-    @staticmethod
-    def _cut(plane: Tensor, places: list[tuple[slice, slice]]) -> Tensor:
-        """Tiles (B, Cin, h, w), contiguous; a single one that is the whole plane is no copy."""
-        tiles = [plane[:, rows, columns] for rows, columns in places]
-        return tiles[0][None].contiguous() if len(tiles) == 1 else torch.stack(tiles)
+    def _cut(
+        self, planes: Tensor, grid: TileGrid, batch: list[tuple[int, int]]
+    ) -> tuple[list[tuple[int, int]], Tensor]:
+        """The batch, and its tiles (B, Cin, h, w) in main memory."""
+        windows = [(frame, *grid.window(number)) for frame, number in batch]
+        tiles = [planes[frame, :, rows, columns] for frame, rows, columns in windows]
+        return batch, self.runner.copies.staged(tiles)
+
+    def _compute(
+        self, places: list[tuple[int, int]], tiles: Tensor, one: ChannelPass
+    ) -> Piece | None:
+        """Start the network and send its result on its way.
+
+        None after running out of memory with a batch, which has been halved then.
+        """
+        result = self._attempt(tiles)
+        if result is None:
+            if len(places) > 1:
+                return None
+            values = self._split(tiles[0])[None]
+            finite = torch.ones((), dtype=torch.bool)
+            result = Result(values, finite, self.runner.dtype, fresh=True)
+        copies = self.runner.copies
+        values = copies.download(one.collect(result.values), fresh=result.fresh)
+        finite = copies.download(result.finite, fresh=True)
+        return Piece(places, tiles, values, finite, result.dtype)
 
     def _add(
-        self, canvas: Canvas, numbers: list[int], results: Tensor, places: list[Place]
+        self, canvases: Sequence[Canvas], piece: Piece, one: ChannelPass, done: list[Place]
     ) -> list[Place]:
-        """Bring a batch of results home; where they lie in the picture.
+        """Put a piece that has arrived in its places; where they lie in the pictures.
 
-        ``places`` are those of the tiles that an earlier attempt has added.
+        ``done`` are those of the tiles that an earlier attempt has added.
         """
-        tiles = results.to("cpu")
-        for position in range(len(places), len(numbers)):
-            places.append(canvas.add(numbers[position], tiles[position]))
-        return places
+        values, finite = piece.values.wait(), bool(piece.finite.wait())
+        if not finite or piece.dtype == self._distrusted:
+            values = self.work.ask(partial(self._again, piece, one))
+        for (frame, number), tile in list(zip(piece.places, values))[len(done) :]:
+            done.append(canvases[frame].add(number, tile))
+        piece.values.release()
+        return done
 
-    def _added(self, mark: Mark | None, places: list[Place]) -> None:
+    def _again(self, piece: Piece, one: ChannelPass) -> Tensor:
+        """The values of a piece in float32, and from there on those of all that follow.
+
+        What has gone through the network meanwhile is computed again as well, so that it does not
+        depend on the moment where float32 begins.
+        """
+        runner = self.runner
+        if piece.dtype == torch.float32:
+            raise not_finite(runner.original)
+        self._distrusted = piece.dtype
+        if runner.dtype != torch.float32:
+            runner.fall_back("made NaN or infinite values", piece.tiles)
+        return torch.stack([one.collect(self._settled(tile)) for tile in piece.tiles])
+
+    def _added(self, tick: Tick, mark: Mark | None, places: list[Place]) -> None:
         for place in places if mark else ():
             mark(*place)
-        self.tick(len(places))
+        tick(len(places))
 
-    def _attempt(self, tiles: Tensor) -> Tensor | None:
+    def _attempt(self, tiles: Tensor) -> Result | None:
         """The result, or None after running out of memory.
 
         In that case the batch or the largest tile to try next has been made smaller.
@@ -225,6 +279,21 @@ class TiledUpscaler:
         logger.warning("out of memory (%s): going on with tiles of %d pixels", reason, self.largest)
         return None
 
+    def _settled(self, tile: Tensor) -> Tensor:
+        """What a tile (Cin, h, w) becomes: finite, (Cout, h * scale, w * scale) on the CPU.
+
+        It waits for the device, so it is for what happens rarely.
+        """
+        result = self._attempt(tile[None])
+        if result is None:
+            return self._split(tile)
+        if not result.finite:
+            if result.dtype == torch.float32:
+                raise not_finite(self.runner.original)
+            self.runner.fall_back("made NaN or infinite values", tile[None])
+            return self._settled(tile)
+        return result.values[0].to("cpu")
+
     def _split(self, tile: Tensor) -> Tensor:
         """Compute one tile in smaller ones, and these in smaller ones if needed.
 
@@ -246,10 +315,8 @@ class TiledUpscaler:
         for number in range(len(grid)):
             rows, columns = grid.window(number)
             row, column = grid.index(number)
-            part = self._attempt(tile[None, :, rows, columns])
-            part = self._split(tile[:, rows, columns]) if part is None else part[0].cpu()
-            part = part.clamp(0, 1)
-            result[(slice(None), *grid.window(number, scale))] += part * (
+            values = self._settled(tile[:, rows, columns]).clamp(0, 1).float()
+            result[(slice(None), *grid.window(number, scale))] += values * (
                 row_weights[row][:, None] * column_weights[column]
             )
         return result

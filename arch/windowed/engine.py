@@ -56,6 +56,11 @@ class WindowPlan:
         return len(rows) * len(columns) * self.images
 
     @property
+    def result_rows(self) -> int:
+        """Rows of the image whose result ``write`` gets at a time, at most."""
+        return min(self.windowing.window, self.height)
+
+    @property
     def memory_required(self) -> int:
         """Bytes on the device, without weights and output.
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from fdat_dense_iso.upscale import upscale_image
-from fdat_dense_iso.upscale.pipeline import AHEAD, HostWork
+from fdat_dense_iso.upscale.pipeline import AHEAD, Pipeline
 from tests.helpers.fake_models import Nearest, descriptor, enlarged, picture
 
 
 def test_order_and_threads() -> None:
     done, told, here = [], [], threading.get_ident()
-    with HostWork() as work:
+    with Pipeline() as work:
         for number in range(20):
             work.do(
                 lambda n=number: done.append((n, threading.get_ident())) or n,
@@ -25,14 +25,14 @@ def test_order_and_threads() -> None:
     assert [n for n, _ in done] == list(range(21))
     assert told == [(n, here) for n in range(20)]
     assert here not in {thread for _, thread in done}
-    assert not [t for t in threading.enumerate() if t.name.startswith("upscale-host")]
+    assert not [t for t in threading.enumerate() if t.name.startswith("upscale-")]
 
 
 def test_few_pieces_wait() -> None:
     gate, started, handed = threading.Event(), [], []
 
     def hand_over() -> None:
-        with HostWork() as work:
+        with Pipeline() as work:
             for number in range(6):
                 work.do(lambda n=number: (started.append(n), gate.wait()), piece=True)
                 handed.append(number)
@@ -51,7 +51,7 @@ def test_modes_of_the_caller() -> None:
     seen = []
     torch.set_default_device("meta")
     try:
-        with torch.inference_mode(), HostWork() as work:
+        with torch.inference_mode(), Pipeline() as work:
             work.do(lambda: seen.append((torch.is_inference_mode_enabled(), torch.empty(1).device)))
     finally:
         torch.set_default_device(None)
@@ -65,7 +65,7 @@ def test_an_exception_surfaces_once_and_ends_the_work(where: str) -> None:
     def fail(*_: object) -> None:
         raise KeyError(where)
 
-    with pytest.raises(KeyError, match=where) as caught, HostWork() as work:
+    with pytest.raises(KeyError, match=where) as caught, Pipeline() as work:
         task = fail if where == "task" else lambda: done.append(0)
         work.do(task, fail if where == "then" else None, piece=True)
         if where == "caller":
@@ -74,7 +74,7 @@ def test_an_exception_surfaces_once_and_ends_the_work(where: str) -> None:
             work.do(lambda n=number: done.append(n), piece=True)
     assert len(done) <= 1 + AHEAD
     assert any(entry.name == "fail" for entry in caught.traceback)
-    assert not [t for t in threading.enumerate() if t.name.startswith("upscale-host")]
+    assert not [t for t in threading.enumerate() if t.name.startswith("upscale-")]
 
 
 class Trouble(Exception):

@@ -8,6 +8,7 @@ import torch
 
 from fdat_dense_iso.arch import load_model
 from fdat_dense_iso.upscale import upscale_image
+from fdat_dense_iso.upscale.pipeline import AHEAD
 from fdat_dense_iso.upscale.preview import DARKENED, LONGEST_SIDE, Growth
 from fdat_dense_iso.upscale.seamless import Margins
 from tests.helpers.fake_models import nearest, picture, stencil
@@ -155,4 +156,4 @@ def test_what_a_preview_raises_ends_the_work() -> None:
     model = nearest()
     with pytest.raises(InterruptedError):
         upscale_image(model, picture(40, 40), tile=16, batch=1, preview=Broken())
-    assert len(model.model.calls) == 1
+    assert len(model.model.calls) <= 1 + AHEAD

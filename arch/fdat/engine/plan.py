@@ -141,6 +141,11 @@ class Plan:
         return self.batch * sweeps * self.bands + -(-self.rows // self.tail_band)
 
     @property
+    def result_rows(self) -> int:
+        """Rows of the image whose result ``write`` gets at a time, at most."""
+        return min(self.tail_band, self.rows) * self.config.unshuffle
+
+    @property
     def map_bytes(self) -> int:
         """Bytes of the maps that may live in host memory."""
         tokens = self.rows * self.columns

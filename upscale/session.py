@@ -1,0 +1,194 @@
+"""One run of a model over frames of one size: what `upscale_image` and `upscale_frames` share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from spandrel import ImageModelDescriptor
+from torch import Tensor
+
+from ..common.defaults import cpu_by_default
+from ..common.tiling import round_up
+from .channels import PlaneUpscaler
+from .exact import ExactUpscaler
+from .frame import FrameUpscaler, PreparedFrame
+from .mask import Masks, Region
+from .options import Options
+from .pipeline import Pipeline
+from .placement import DirectPlacement, training_mode_kept
+from .precision import resolve_precision
+from .preview import Monitor
+from .protocol import Placement
+from .runner import Runner, TileTraits
+from .seamless import LEAST_MARGIN, Margins
+from .tiled import TiledUpscaler, TileSettings
+
+logger = logging.getLogger(__name__)
+
+MOST_FRAMES = 2**31
+"""Stands for a number of frames that is not known."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A frame to upscale.
+
+    Attributes:
+        frame: (H, W, C); None: the same as the one before.
+        region: where; None: everywhere.
+        into: gives the picture (*size, C) to write to, when it is needed.
+        done: called when it is written, with the picture, in the thread of `Session.run`.
+    """
+
+    frame: Tensor | None
+    region: Region | None
+    into: Callable[[], Tensor]
+    done: Callable[[Tensor], None] | None = None
+
+
+class Session:
+    """A model and what is asked of it, for frames of one size.
+
+    Args:
+        model: comes back as it was.
+        height, width: size of the frames.
+        frames: how many there will be at most.
+        mask: as for `upscale_image`.
+
+    Raises:
+        ValueError: the model does not offer the mode, or something is wrong with the mask.
+    """
+
+    def __init__(
+        self,
+        model: ImageModelDescriptor,
+        options: Options,
+        height: int,
+        width: int,
+        *,
+        frames: int = MOST_FRAMES,
+        mask: Tensor | None = None,
+        monitor: Monitor,
+    ) -> None:
+        self.model, self.options, self.frames, self.monitor = model, options, frames, monitor
+        self.offers_exact = getattr(model.model, "exact_engine", None) is not None
+        if options.mode == "exact" and not self.offers_exact:
+            raise ValueError(
+                f"{model.architecture.name} offers no exact mode; use mode 'auto' or 'tile'"
+            )
+        self.traits = traits = TileTraits.of(model)
+        context = round_up(max(LEAST_MARGIN, options.overlap or traits.overlap), traits.alignment)
+        margins = Margins.of(options.seamless, context)
+        masks = None if mask is None else Masks(mask, frames, height, width, margins)
+        self.masks = None if masks and masks.full else masks
+        self.work = Pipeline()
+        self.upscaler = FrameUpscaler(
+            options, self.work, model.scale, model.input_channels, height, width, margins
+        )
+        self.engine: PlaneUpscaler | None = None
+
+    @contextmanager
+    def opened(
+        self, device: torch.device | str | None, placement: Placement | None
+    ) -> Iterator[None]:
+        """A context in which the model is on the device and `run` can be called."""
+        owned = DirectPlacement(self.model, device) if placement is None else nullcontext(placement)
+        with (
+            torch.inference_mode(),
+            cpu_by_default(),
+            training_mode_kept(self.model),
+            owned as where,
+            ExitStack() as cleanup,
+            self.work,
+        ):
+            auto = where.auto_dtype(self.model)
+            dtype = resolve_precision(self.options.precision, self.model, auto)
+            self.engine = self._engine(Runner(self.model, dtype, where))
+            if isinstance(self.engine, ExactUpscaler):
+                cleanup.callback(self.engine.release)
+            if self.engine:
+                self.engine.prepare(self.upscaler.sizes)
+            yield
+
+    def _engine(self, runner: Runner) -> PlaneUpscaler | None:
+        """What runs the model; None where the mask leaves nothing to compute."""
+        mode, masked = self.options.mode, self.masks is not None
+        if self.masks and self.masks.empty:
+            logger.info("the mask is empty: the pictures are resampled without the model")
+            return None
+        exact = mode == "exact" or (mode == "auto" and not masked)
+        if self.offers_exact and (exact or self.traits.window):
+            return ExactUpscaler(runner, self.frames, self.work)
+        sides = self.upscaler.height, self.upscaler.width
+        tile = max(sides) if mode == "whole" else self.options.tile
+        overlap, batch = self.options.overlap, self.options.batch
+        settings = TileSettings(runner, *sides, tile, overlap, batch, masked=masked)
+        return TiledUpscaler(runner, settings, self.work)
+
+    def region(self, index: int) -> Region | None:
+        """Where the frame of this number is computed; None: everywhere."""
+        return self.masks.region(index) if self.masks else None
+
+    def steps(self, frame: Tensor, region: Region | None) -> int:
+        """Steps of progress that a frame (H, W, C) takes."""
+        return self.upscaler.steps(self.engine, frame, region)
+
+    def run(self, jobs: Iterator[Job]) -> None:
+        """Upscale frames in their order; the last of the work may still wait afterwards.
+
+        They are drawn from ``jobs`` and prepared in a thread, at most `pipeline.AHEAD` before.
+        """
+        together: list[tuple[Job, PreparedFrame]] = []
+        last: Tensor | None = None
+        for job, frame in self.work.ahead(partial(self._prepared, job) for job in jobs):
+            if together and not self._fits(together, job, frame):
+                last = self._upscale(together)
+                together = []
+            if frame is None:
+                assert last is not None
+                into = job.into()
+                self.work.do(partial(into.copy_, last))
+                self._finished(job, into)
+            else:
+                together.append((job, frame))
+        if together:
+            self._upscale(together)
+
+    def _prepared(self, job: Job) -> tuple[Job, PreparedFrame | None]:
+        return job, None if job.frame is None else self.upscaler.prepared(job.frame)
+
+    def _fits(
+        self, together: list[tuple[Job, PreparedFrame]], job: Job, frame: PreparedFrame | None
+    ) -> bool:
+        """Whether a frame can go through the model with those before it."""
+        first = together[0][1]
+        return (
+            frame is not None
+            and self.engine is not None
+            and job.region is None
+            and not self.monitor.preview
+            and frame.passes == first.passes
+            and len(together) < self.engine.together(self.upscaler.height, self.upscaler.width)
+        )
+
+    def _upscale(self, together: list[tuple[Job, PreparedFrame]]) -> Tensor:
+        """Upscale some frames; the last one's picture, which may still be in the making."""
+        region = together[0][0].region
+        frames = [frame for _, frame in together]
+        pictures = [job.into() for job, _ in together]
+        if self.engine is None or (region and region.empty):
+            self.upscaler.resample(frames[0], pictures[0], self.monitor)
+        else:
+            self.upscaler.run(self.engine, frames, region, pictures, self.monitor)
+        for (job, _), picture in zip(together, pictures):
+            self._finished(job, picture)
+        return pictures[-1]
+
+    def _finished(self, job: Job, picture: Tensor) -> None:
+        if job.done:
+            self.work.after(partial(job.done, picture))
