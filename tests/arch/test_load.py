@@ -243,6 +243,18 @@ def test_what_is_neither_a_path_nor_a_state_dict(source) -> None:
         load_model(source)
 
 
+class BytesPath:
+    def __fspath__(self) -> bytes:
+        return b"model.pth"
+
+
+def test_a_path_object_that_gives_bytes() -> None:
+    with pytest.raises(
+        ModelLoadError, match=r"found a BytesPath of bytes; the path of a checkpoint"
+    ):
+        load_model(BytesPath())  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("case", "message"), BAD_FILES)
 @pytest.mark.filterwarnings("ignore")
 def test_bad_files(tmp_path: Path, state_dict, case: str, message: str) -> None:
