@@ -1,6 +1,7 @@
 """Adds this package's architectures to spandrel's registry, so that other loaders find them.
 
-A new architecture is one entry of `ARCHITECTURES`: docs/adding-an-architecture.md.
+A new architecture is one file in `arch.more` and one entry of its list:
+docs/adding-an-architecture.md.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from spandrel import MAIN_REGISTRY, Architecture, ArchRegistry, ArchSupport
 
 from .dense_iso.architecture import DenseIsoViTArch
 from .fdat.architecture import FDATArch
+from .more import MEMBERS
 
-ARCHITECTURES: tuple[Callable[[], Architecture], ...] = (FDATArch, DenseIsoViTArch)
+ARCHITECTURES: tuple[Callable[[], Architecture], ...] = (FDATArch, DenseIsoViTArch, *MEMBERS)
 """In the order in which they are registered, after those that a registry has already."""
 
 
