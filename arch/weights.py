@@ -35,6 +35,8 @@ COUNTERS = frozenset((  # single numbers that averages, profilers and trainers k
     "step_counter", "global_step", "epoch", "iter", "iteration",
 ))  # fmt: skip
 
+PROFILED = ("total_ops", "total_params")  # by thop, in every module
+
 
 @dataclass(frozen=True)
 class WeightSet:
@@ -172,8 +174,10 @@ def _uncompiled(key: str, mapping: Mapping[Any, Any]) -> str:
 def _is_counter(key: str, value: Tensor) -> bool:
     if value.is_nested or value.numel() != 1:
         return False
-    whole = not value.is_floating_point() and "." not in key
-    return key.rpartition(".")[2] in COUNTERS or (whole and value.ndim == 0)
+    depth, name = key.count("."), key.rpartition(".")[2]
+    if name in COUNTERS:  # of a whole network, not of a part of it, unless a profiler's
+        return depth <= 2 or name in PROFILED
+    return not depth and not value.ndim and not value.is_floating_point()
 
 
 def _below(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:

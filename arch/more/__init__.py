@@ -15,6 +15,7 @@ MODULES = (
     "spanplus",
     "rtmosr",
     "dis",
+    "cfsr",
 )
 """The files, in the order in which their architectures are asked."""
 

@@ -75,6 +75,10 @@ class Member(Architecture[nn.Module]):
         nothing."""
         return ""
 
+    def assumed(self, config: Any, options: Mapping[str, Any]) -> list[str]:
+        """What neither tensors nor options tell, for *Upscale Model Info*."""
+        return []
+
     def load(self, state_dict: Mapping[str, Tensor], **options: Any) -> ImageModelDescriptor:
         """The network of a checkpoint, for spandrel's registries."""
         tensors = self.prepare(state_dict)
@@ -86,10 +90,10 @@ class Member(Architecture[nn.Module]):
         network.tile_contract = TileContract(  # type: ignore[assignment]
             window=None, overlap=self.overlap, alignment=config.alignment, network=network
         )
+        remarks = self.assumed(config, options)
         if statistics := self.statistics(config):
-            network.assumptions = [  # type: ignore[assignment]
-                f"tiles change the result: {statistics} over the whole picture"
-            ]
+            remarks = [*remarks, f"tiles change the result: {statistics} over the whole picture"]
+        network.assumptions = remarks  # type: ignore[assignment]
         return ImageModelDescriptor(
             network,
             tensors,
@@ -128,3 +132,12 @@ def shuffle_factor(rows: int, channels: int, what: str) -> int:
             f"{what} makes {rows} channels; {channels} times a square were expected"
         )
     return factor
+
+
+def one_of(name: str, given: Any, choices: tuple[str, ...]) -> str:
+    """The value of an option that is one of some words, the first where not given."""
+    if given is None:
+        return choices[0]
+    if str(given) not in choices:
+        raise ModelLoadError(f"the option {name} is one of {', '.join(choices)}, not {given!r}")
+    return str(given)
