@@ -16,6 +16,7 @@ MODULES = (
     "rtmosr",
     "dis",
     "cfsr",
+    "catanet",
 )
 """The files, in the order in which their architectures are asked."""
 
