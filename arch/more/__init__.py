@@ -17,6 +17,8 @@ MODULES = (
     "dis",
     "cfsr",
     "catanet",
+    "srresnet",
+    "espcn",
 )
 """The files, in the order in which their architectures are asked."""
 
