@@ -19,6 +19,8 @@ MODULES = (
     "catanet",
     "srresnet",
     "espcn",
+    "sesr",
+    "gaterv3",
 )
 """The files, in the order in which their architectures are asked."""
 
