@@ -21,6 +21,7 @@ MODULES = (
     "espcn",
     "sesr",
     "gaterv3",
+    "mirnet",
 )
 """The files, in the order in which their architectures are asked."""
 

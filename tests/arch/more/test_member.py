@@ -33,8 +33,11 @@ CASES = [
 
 
 def trained(case: dict[str, Any]) -> dict[str, Tensor]:
-    """The state dict that the authors' class had."""
-    tensors = {name: weight(name, tuple(shape)) for name, shape in case["tensors"].items()}
+    """The state dict that the authors' class had. A shared tensor has the name of the first."""
+    tensors = {}
+    for name, shape in case["tensors"].items():
+        shared, sides = (shape[0], shape[1:]) if isinstance(shape[0], str) else (name, shape)
+        tensors[name] = weight(shared, tuple(sides))
     return tensors | {
         name: torch.tensor(one["values"], dtype=getattr(torch, one["dtype"])).reshape(one["shape"])
         for name, one in case["constants"].items()
