@@ -22,6 +22,7 @@ MODULES = (
     "sesr",
     "gaterv3",
     "mirnet",
+    "dlgsanet",
 )
 """The files, in the order in which their architectures are asked."""
 
