@@ -17,7 +17,7 @@ from .arch import adopt, describe, install, load_model, parse_options
 from .common.encoding import ENCODING
 from .common.upscaling import UPSCALING
 from .node_inputs import model_input, option_inputs, option_values, schema
-from .upscale import parse_target, upscale_image
+from .upscale import parse_target, upscale_frames, upscale_image
 
 logger = logging.getLogger(__name__)
 
@@ -249,7 +249,6 @@ class UpscaleVideo(io.ComfyNode):
         model = adopt(host.image_model(upscale_model))
         options = option_values(UPSCALING, "video", inputs)
         options["target"] = target = parse_target(options["target"] or "")
-        run = partial(upscale_image, model, placement=host.HostPlacement(model), **options)
         with source_of(video) as source:
             height, width = source.size
             size = (
@@ -259,7 +258,8 @@ class UpscaleVideo(io.ComfyNode):
             )
             job = new_job(source, size=size, encoding=encoding(inputs))
             try:
-                job.run(lambda frames, progress: run(frames, progress=progress), host.progress())
+                run = partial(upscale_frames, model, placement=host.HostPlacement(model), **options)
+                job.run(run, host.progress())
             except BaseException as error:  # the newer hosts' interrupt is no Exception
                 if not job.frames:
                     raise

@@ -308,10 +308,9 @@ def upscale_file(
     if is_video(job.target):
         settings = settings_of(upscaler.model, upscaler.frame_options)
         limits = {"overwrite": files.overwrite, "max_pixels": files.max_pixels}
-        with upscaler.frames() as upscale:
-            return upscale_video_file(
-                job, upscale, upscaler.size, settings, files.video, progress, console, **limits
-            )
+        return upscale_video_file(
+            job, upscaler.frames, upscaler.size, settings, files.video, progress, console, **limits
+        )
     from ..picture.read import read_picture
     from ..picture.write import check_writable, write_picture
 

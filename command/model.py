@@ -6,7 +6,6 @@ import torch, which is slow, so nothing of that is imported before it is needed.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,20 +62,17 @@ class Upscaler:
         """What the pixels depend on, beside the model."""
         return {name: value for name, value in self.options.items() if name != "device"}
 
-    @contextlib.contextmanager
-    def frames(self) -> Iterator[Callable[[Tensor, Callable[[int, int], None]], Tensor]]:
-        """A function for frame after frame, (1, H, W, 3); the model stays on its device in
-        between."""
-        from ..upscale import upscale_image
-        from ..upscale.placement import DirectPlacement
+    def frames(
+        self,
+        frames: Iterator[Tensor | None],
+        deliver: Callable[[Tensor], None],
+        *,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        """Upscale the frames of a video, as `video.Upscale`."""
+        from ..upscale import upscale_frames
 
-        with DirectPlacement(self.descriptor, self.options["device"]) as placement:
-
-            def upscale(frames: Tensor, progress: Callable[[int, int], None]) -> Tensor:
-                options = self.frame_options | {"placement": placement, "progress": progress}
-                return upscale_image(self.descriptor, frames, **options)
-
-            yield upscale
+        upscale_frames(self.descriptor, frames, deliver, progress=progress, **self.options)
 
     def __call__(self, picture: Picture, progress: Callable[[int, int], None]) -> Picture:
         import torch

@@ -14,8 +14,6 @@ from rich.console import Console
 from .console import printable, show
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ..picture.files import Job
 
 
@@ -30,7 +28,7 @@ class VideoOptions:
 
 def upscale_video_file(
     job: Job,
-    upscale: Callable[[Tensor, Callable[[int, int], None]], Tensor],
+    upscale: Callable[..., None],
     result_size: Callable[[int, int], tuple[int, int]],
     settings: dict[str, Any],
     options: VideoOptions,

@@ -3,8 +3,8 @@
 Pure tensor code.
 """
 
-from .image import upscale_image
+from .image import upscale_frames, upscale_image
 from .memory import OutOfMemoryError
 from .target import Target, parse_target
 
-__all__ = ["OutOfMemoryError", "Target", "parse_target", "upscale_image"]
+__all__ = ["OutOfMemoryError", "Target", "parse_target", "upscale_frames", "upscale_image"]

@@ -38,21 +38,31 @@ class ChannelPass:
 
     def select(self, frame: Tensor) -> Tensor:
         """Image (H, W, C) -> model input (Cin, H, W), contiguous."""
+        if self.source == tuple(range(frame.shape[-1])):
+            return frame.movedim(-1, 0).contiguous()
         planes = [
             torch.ones_like(frame[..., 0]) if s == OPAQUE else frame[..., s] for s in self.source
         ]
         return torch.stack(planes)
 
-    def collect(self, output: Tensor) -> Tensor:
+    def collect(self, output: Tensor, *, planar: bool = False) -> Tensor:
         """Model output (..., Cout, h, w), not clamped -> (..., h, w, len(target)) in [0, 1].
 
         On a device that is all that is left to do for a result, so what leaves it is ready to be
-        written. On a CPU it stays a view, not yet clamped: whoever writes it clamps it in passing.
+        written, and lies in memory as it will then: ``planar`` or pixel by pixel. On a CPU it stays
+        a view, not yet clamped: whoever writes it clamps it in passing.
         """
         if self.average:
             output = output[..., :3, :, :].float().clamp(0, 1).mean(-3, keepdim=True)
         output = output[..., : len(self.target), :, :].movedim(-3, -1)
-        return output if output.device.type == "cpu" else output.clamp(0, 1).contiguous()
+        if output.device.type == "cpu":
+            return output
+        return output.clamp(0, 1) if planar else output.clamp(0, 1).contiguous()
+
+
+def is_planar(picture: Tensor) -> bool:
+    """Whether (H, W, C) lies plane by plane in memory."""
+    return picture.stride(1) == 1
 
 
 Mark = Callable[[slice, slice], None]

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .channels import ChannelPass, Mark, Tick
+from .channels import ChannelPass, Mark, Tick, is_planar
 from .memory import OutOfMemoryError, first_line
 from .pipeline import AHEAD, Pipeline
 from .protocol import ExactEngine, ExactPlan
@@ -170,12 +170,13 @@ class ExactUpscaler:
         That is asked once, at the end, because every question makes the host wait for the device.
         """
         finite: list[Tensor] = []
-        copies = self.runner.copies
+        copies, planar = self.runner.copies, is_planar(into[0])
 
         def write(top: int, rows: Tensor) -> None:
             finite.append(all_finite(rows))
             place = slice(top, top + rows.shape[2]), slice(0, rows.shape[3])
-            arrival = copies.download(one.collect(rows), fresh=True)
+            collected = one.collect(rows, planar=planar)
+            arrival = copies.download(collected, fresh=True)
             marked = (lambda _: mark(*place)) if mark else None
             bring = partial(write_rows, arrival, into, top)
             told.call(partial(self.work.do, bring, marked, piece=True))

@@ -22,6 +22,7 @@ from .protocol import Placement, Preview, Progress
 from .runner import all_finite
 from .session import Job, Session
 from .target import Target, as_target
+from .transfer import is_fresh
 
 
 def upscale_image(
@@ -127,9 +128,11 @@ def upscale_image(
             session.steps(image[index], session.region(index)) for index in computed
         )
         jobs = (
-            Job(None, None, partial(result.select, 0, index))
-            if repeated[index]
-            else Job(image[index], session.region(index), partial(result.select, 0, index))
+            Job(
+                None if repeated[index] else image[index],
+                session.region(index),
+                partial(result.select, 0, index),
+            )
             for index in range(frames)
         )
         session.run(jobs)
@@ -138,7 +141,7 @@ def upscale_image(
 
 def upscale_frames(
     model: ImageModelDescriptor,
-    frames: Iterable[Tensor],
+    frames: Iterable[Tensor | None],
     deliver: Callable[[Tensor], None],
     *,
     mode: str = "auto",
@@ -148,9 +151,11 @@ def upscale_frames(
     precision: str = "auto",
     device: torch.device | str | None = None,
     progress: Progress | None = None,
+    alpha: str = "model",
     target: Target | float | str | None = None,
     placement: Placement | None = None,
     seamless: str = "none",
+    mask: Tensor | None = None,
     ensemble: int = 1,
     colour_fix: str = "none",
     dtype: torch.dtype = torch.float32,
@@ -161,11 +166,13 @@ def upscale_frames(
     model goes on while a frame is finished; small frames go through the model several at a time.
 
     Args:
-        frames: (H, W, C) each, all of one shape. They are drawn in another thread, at most a few
-            before they are needed.
+        frames: (H, W, C) each, all of one shape; None: the same as the one before. They are drawn
+            in another thread, at most a few before they are needed.
         deliver: called with each result (H * scale, W * scale, C), or of the target's size, in
-            their order, in the thread of the caller. After an exception, also of ``frames`` or
-            ``progress``, it gets those that are ready, before the exception is raised.
+            their order, in the thread of the caller; for None with the same tensor again. After an
+            exception, also of ``frames`` or ``progress``, it gets those that are ready, before the
+            exception is raised.
+        mask: (1, H, W) or (H, W), for all frames.
         progress: called as ``progress(done, total)`` after every batch of tiles; ``total`` are the
             steps of one frame, ``done`` those of all frames until now.
 
@@ -178,7 +185,7 @@ def upscale_frames(
         overlap=overlap,
         batch=batch,
         precision=precision,
-        alpha="model",
+        alpha=alpha,
         target=as_target(target),
         seamless=seamless,
         ensemble=ensemble,
@@ -192,7 +199,7 @@ def upscale_frames(
     check_image(first[None])
     height, width, channels = first.shape
     monitor = Monitor(progress, None)
-    session = Session(model, options, height, width, monitor=monitor)
+    session = Session(model, options, height, width, mask=mask, monitor=monitor)
 
     def checked(frame: Tensor) -> Tensor:
         check_image(frame[None])
@@ -204,16 +211,36 @@ def upscale_frames(
         _check_finite(frame[None])
         return frame
 
-    def picture() -> Tensor:
-        with torch.inference_mode(False):
-            return _allocate(session.upscaler, 1, channels, dtype, torch.device("cpu"))[0]
+    def again(picture: Tensor) -> None:
+        monitor.tick(monitor.total)
+        deliver(picture)
+
+    memory: list[Tensor] = []
+
+    def new_picture() -> Tensor:
+        for _ in range(len(memory)):
+            picture = memory.pop(0)
+            if is_fresh(picture):  # the caller has let go of it, and fresh memory is slow to write
+                break
+            memory.append(picture)
+        else:
+            with torch.inference_mode(False):
+                picture = _allocate(session.upscaler, 1, channels, dtype, torch.device("cpu"))
+        memory.append(picture)
+        # plane by plane, as networks and encoders of videos have it
+        return picture.view(channels, *session.upscaler.size).permute(1, 2, 0)
 
     with session.opened(device, placement):
-        monitor.total = session.steps(first, None)
+        region = session.region(0)
+        monitor.total = session.steps(first, region)
+        jobs = (
+            Job(None, region, None, again)
+            if frame is None
+            else Job(checked(frame), region, new_picture, deliver)
+            for frame in chain([first], frames)
+        )
         try:
-            session.run(
-                Job(checked(frame), None, picture, deliver) for frame in chain([first], frames)
-            )
+            session.run(jobs)
         except BaseException:
             session.work.rescue()
             raise

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import torch
 
 from ..common.defaults import cpu_by_default
+from ..common.threads import thread_beside
 from .memory import OutOfMemoryError, first_line, is_out_of_memory
 
 AHEAD = 2
@@ -35,20 +36,41 @@ T = TypeVar("T")
 _END: Any = object()
 
 
+class _Waiting:
+    """A task, and what follows it. The thread that runs it also frees what it holds."""
+
+    def __init__(
+        self, task: Callable[[], Any], then: Callable[[Any], None] | None, piece: bool
+    ) -> None:
+        self.task: Callable[[], Any] | None = task
+        self.then, self.piece = then, piece
+        self.future: Future[Any]
+
+    def run(self) -> Any:
+        task, self.task = self.task, None
+        assert task is not None
+        return _run_patiently(task)
+
+
 class Pipeline:
-    """A context manager around the threads; leaving it waits for the piece at work.
+    """A context manager around the threads; leaving it waits for all that was handed over.
 
     After an exception, what waits is dropped. No thread outlives the context.
+
+    Attributes:
+        cores: that each thread uses; set before the context is entered.
     """
 
+    cores = 1
+
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="upscale-finish")
-        self._waiting: deque[tuple[Future, Callable[[Any], None] | None, bool]] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._news: SimpleQueue[tuple[Callable[[], Any], Future] | None] = SimpleQueue()
         self._preparing: list[ThreadPoolExecutor] = []
         self._closed = False
 
     def __enter__(self) -> Pipeline:
+        self._thread = thread_beside("upscale-finish", self.cores)
         return self
 
     def __exit__(
@@ -83,7 +105,7 @@ class Pipeline:
             yield _run_patiently(first)
             return
         rest = chain([second], calls)
-        thread = ThreadPoolExecutor(1, thread_name_prefix="upscale-prepare")
+        thread = thread_beside("upscale-prepare", self.cores)
         self._preparing.append(thread)
 
         def make() -> T:
@@ -117,19 +139,23 @@ class Pipeline:
         Raises:
             Exception: what an earlier task raised, or an earlier ``then``.
         """
-        while self._waiting and (self._waiting[0][0].done() or (piece and self._pieces >= AHEAD)):
+        while self._waiting and (
+            self._waiting[0].future.done() or (piece and self._pieces >= AHEAD)
+        ):
             self._finish_first()
-        future = self._thread.submit(_run_patiently, task)
-        future.add_done_callback(lambda _: self._news.put(None))
-        self._waiting.append((future, then, piece))
+        one = _Waiting(task, then, piece)
+        one.future = self._thread.submit(one.run)
+        one.future.add_done_callback(lambda _: self._news.put(None))
+        self._waiting.append(one)
 
     def after(self, call: Callable[[], None]) -> None:
         """Call ``call()`` here when all is finished that was handed over: at once, if it is."""
-        while self._waiting and self._waiting[0][0].done():
+        while self._waiting and self._waiting[0].future.done():
             self._finish_first()
         if self._waiting:
-            future, then, piece = self._waiting.pop()
-            self._waiting.append((future, lambda result: (then and then(result), call()), piece))
+            last = self._waiting[-1]
+            then = last.then
+            last.then = lambda result: (then and then(result), call())
         else:
             call()
 
@@ -150,16 +176,24 @@ class Pipeline:
 
     @property
     def _pieces(self) -> int:
-        return sum(piece for _, _, piece in self._waiting)
+        return sum(one.piece for one in self._waiting)
 
     def drain(self) -> None:
-        """Wait until everything is done.
+        """Wait until everything is done. What has not begun is done here, with all cores.
 
         Raises:
             Exception: what a task raised, or its ``then``.
         """
+        here: list[_Waiting] = []
+        while self._waiting and self._waiting[-1].future.cancel():
+            here.append(self._waiting.pop())
         while self._waiting:
             self._finish_first()
+        while here:
+            one = here.pop()
+            result = one.run()
+            if one.then is not None:
+                one.then(result)
 
     def rescue(self) -> None:
         """After an exception: wait for everything, and make the calls that can be made."""
@@ -168,13 +202,13 @@ class Pipeline:
                 self._finish_first()
 
     def _finish_first(self) -> None:
-        future, then, _ = self._waiting[0]
-        while not future.done():
+        first = self._waiting[0]
+        while not first.future.done():
             self._answer(self._news.get())
         self._waiting.popleft()
-        result = future.result()
-        if then is not None:
-            then(result)
+        result = first.future.result()
+        if first.then is not None:
+            first.then(result)
 
     @staticmethod
     def _answer(news: tuple[Callable[[], Any], Future] | None) -> None:

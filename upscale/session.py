@@ -13,6 +13,7 @@ from spandrel import ImageModelDescriptor
 from torch import Tensor
 
 from ..common.defaults import cpu_by_default
+from ..common.threads import half_of_the_cores
 from ..common.tiling import round_up
 from .channels import PlaneUpscaler
 from .exact import ExactUpscaler
@@ -41,13 +42,14 @@ class Job:
     Attributes:
         frame: (H, W, C); None: the same as the one before.
         region: where; None: everywhere.
-        into: gives the picture (*size, C) to write to, when it is needed.
+        into: gives the picture (*size, C) to write to, when it is needed. None, for a frame that is
+            the same as the one before: its picture is the same, too.
         done: called when it is written, with the picture, in the thread of `Session.run`.
     """
 
     frame: Tensor | None
     region: Region | None
-    into: Callable[[], Tensor]
+    into: Callable[[], Tensor] | None
     done: Callable[[Tensor], None] | None = None
 
 
@@ -104,13 +106,15 @@ class Session:
             training_mode_kept(self.model),
             owned as where,
             ExitStack() as cleanup,
-            self.work,
         ):
+            # on a CPU the network needs the cores
+            self.work.cores = 1 if where.device.type == "cpu" else half_of_the_cores()
             auto = where.auto_dtype(self.model)
             dtype = resolve_precision(self.options.precision, self.model, auto)
             self.engine = self._engine(Runner(self.model, dtype, where))
             if isinstance(self.engine, ExactUpscaler):
                 cleanup.callback(self.engine.release)
+            cleanup.enter_context(self.work)
             if self.engine:
                 self.engine.prepare(self.upscaler.sizes)
             yield
@@ -151,13 +155,20 @@ class Session:
                 together = []
             if frame is None:
                 assert last is not None
-                into = job.into()
-                self.work.do(partial(into.copy_, last))
-                self._finished(job, into)
+                last = self._repeat(job, last)
             else:
                 together.append((job, frame))
         if together:
             self._upscale(together)
+
+    def _repeat(self, job: Job, last: Tensor) -> Tensor:
+        """The picture of a frame that is the same as the one before."""
+        if job.into is not None:
+            picture = job.into()
+            self.work.do(partial(picture.copy_, last))
+            last = picture
+        self._finished(job, last)
+        return last
 
     def _prepared(self, job: Job) -> tuple[Job, PreparedFrame | None]:
         return job, None if job.frame is None else self.upscaler.prepared(job.frame)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..common.tiling import TileGrid, plan_grid, round_up
 from .blending import Canvas, axis_weights
-from .channels import ChannelPass, Mark, Tick
+from .channels import ChannelPass, Mark, Tick, is_planar
 from .memory import OutOfMemoryError, first_line
 from .pipeline import Pipeline
 from .runner import Result, Runner, TileTraits, not_finite, usual_batch
@@ -175,6 +175,7 @@ class TiledUpscaler:
         canvases = [Canvas(picture, grid, scale, complete=complete) for picture in into]
         for canvas in canvases:
             self.work.do(canvas.begin)
+        planar = is_planar(into[0])
         places = [(frame, number) for frame in range(len(planes)) for number in numbers]
         size = self.batch
         batches = (places[at : at + size] for at in range(0, len(places), size))
@@ -182,11 +183,12 @@ class TiledUpscaler:
         for batch, tiles in self.work.ahead(cuts):
             while batch:  # it may have become too large since it was cut
                 count = 1 if max(tiles.shape[-2:]) > self.largest else min(self.batch, len(batch))
-                piece = self._compute(batch[:count], tiles[:count], one)
+                piece = self._compute(batch[:count], tiles[:count], one, planar)
                 if piece is None:
                     continue
                 add = partial(self._add, canvases, piece, one, [])
                 self.work.do(add, partial(self._added, tick, mark), piece=True)
+                del piece, add  # the thread frees them, which takes a while
                 batch, tiles = batch[count:], tiles[count:]
 
     def _cut(
@@ -198,7 +200,7 @@ class TiledUpscaler:
         return batch, self.runner.copies.staged(tiles)
 
     def _compute(
-        self, places: list[tuple[int, int]], tiles: Tensor, one: ChannelPass
+        self, places: list[tuple[int, int]], tiles: Tensor, one: ChannelPass, planar: bool
     ) -> Piece | None:
         """Start the network and send its result on its way.
 
@@ -212,7 +214,8 @@ class TiledUpscaler:
             finite = torch.ones((), dtype=torch.bool)
             result = Result(values, finite, self.runner.dtype, fresh=True)
         copies = self.runner.copies
-        values = copies.download(one.collect(result.values), fresh=result.fresh)
+        collected = one.collect(result.values, planar=planar)
+        values = copies.download(collected, fresh=result.fresh)
         finite = copies.download(result.finite, fresh=True)
         return Piece(places, tiles, values, finite, result.dtype)
 

@@ -27,7 +27,7 @@ _LUMA = {  # MatrixCoefficients -> Kr, Kb
     7: (0.212, 0.087),
     9: (0.2627, 0.0593),
 }
-_BAND_ROWS = 128  # rows that become integers at a time, so that no frame is copied as float
+_BAND_ROWS = 96  # rows that become integers at a time, so that no frame is copied as float
 
 
 class VideoError(ValueError):
@@ -142,6 +142,8 @@ class SampleReader:
         self._scale = 2.0 ** (16 - self._bits)  # what one level is in the 16-bit samples
         if grey:
             self._scale = 65535 / (2**self._bits - 1)
+        if not self._rgb:
+            self._zero, self._matrix, self._offset = self._to_rgb()
 
     def samples(self, frame: av.VideoFrame) -> np.ndarray:
         """(3, H, W) integers, or (1, H, W) for grey, sharing no memory with the frame."""
@@ -149,24 +151,32 @@ class SampleReader:
         return np.stack([plane[:, : frame.width] for plane in plane_arrays(converted)])
 
     def rgb(self, samples: np.ndarray) -> Tensor:
-        """`samples` as (H, W, 3) float32 in [0, 1]."""
+        """`samples` as (H, W, 3) float32 in [0, 1], plane by plane in memory."""
         planes = torch.from_numpy(samples.astype(np.float32))
         if self._rgb:
-            return planes[[2, 0, 1]].permute(1, 2, 0).contiguous() / (2.0**self._bits - 1)
+            return planes[[2, 0, 1]].div_(2.0**self._bits - 1).permute(1, 2, 0)
+        if len(planes) == 1:
+            luma = (planes[0] - self._zero) * self._matrix[0, 0]
+            return luma[..., None].expand(-1, -1, 3).clamp(0, 1)
+        rgb = torch.addmm(self._offset[:, None], self._matrix.T, planes.flatten(1))
+        return rgb.clamp_(0, 1).view(planes.shape).permute(1, 2, 0)
+
+    def _to_rgb(self) -> tuple[float, Tensor, Tensor]:
+        """From samples (Y', Cb, Cr) to R', G', B': black, a matrix with a column each, offsets."""
         levels = 2**self._bits
         top, swing = (0, levels - 1) if self._full else (levels // 16, levels * 219 // 256)
-        luma = (planes[0] / self._scale - top) / swing
-        if len(planes) == 1:
-            return luma[..., None].expand(-1, -1, 3).clamp(0, 1)
-        chroma = (planes[1:] / self._scale - levels // 2) / (
-            levels - 1 if self._full else levels * 224 // 256
-        )
-        result = torch.empty(*luma.shape, 3)
+        chroma = levels - 1 if self._full else levels * 224 // 256
         kr, kb = self._kr, self._kb
-        result[..., 0] = luma + 2 * (1 - kr) * chroma[1]
-        result[..., 2] = luma + 2 * (1 - kb) * chroma[0]
-        result[..., 1] = (luma - kr * result[..., 0] - kb * result[..., 2]) / (1 - kr - kb)
-        return result.clamp_(0, 1)
+        red, blue = 2 * (1 - kr), 2 * (1 - kb)
+        green = 1 - kr - kb
+        colours = torch.tensor(  # from Y' in [0, 1], Cb and Cr in [-0.5, 0.5]
+            [[1, 1, 1], [0, -kb * blue / green, blue], [red, -kr * red / green, 0]],
+            dtype=torch.float64,
+        )
+        zero = torch.tensor([top, levels // 2, levels // 2], dtype=torch.float64)
+        range_ = torch.tensor([swing, chroma, chroma], dtype=torch.float64)
+        matrix = colours / range_[:, None]
+        return top * self._scale, (matrix / self._scale).float(), -(zero @ matrix).float()
 
 
 class FrameMaker:
@@ -191,22 +201,27 @@ class FrameMaker:
         full = colour.range == FULL
         swings = (levels - 1, levels - 1) if full else (levels * 219 // 256, levels * 224 // 256)
         self._matrix *= torch.tensor([swings[0], swings[1], swings[1]])[:, None]
-        self._offset = torch.tensor([0 if full else levels // 16, levels // 2, levels // 2])
+        zero = torch.tensor([0 if full else levels // 16, levels // 2, levels // 2])
+        self._offset = (zero + 0.5)[:, None]  # conversion to integers cuts off
 
     def __call__(self, rgb: Tensor) -> av.VideoFrame:
         """Make a frame of a picture (H, W, 3), floating point in [0, 1] on the CPU.
 
+        It is quickest where the picture lies plane by plane in memory.
         If the picture is smaller than the frame, its last column and row are repeated.
         """
         frame = av.VideoFrame(self._width, self._height, self._planar)
         planes = plane_arrays(frame)
         height, width = rgb.shape[:2]
-        dtype = torch.uint8 if self._bits == 8 else torch.int16
+        # signed, because torch before 2.3 has no unsigned 16 bits; there are at most 12
+        integers = np.uint8 if self._bits == 8 else np.int16
+        samples = [torch.from_numpy(plane.view(integers)) for plane in planes]
         for top in range(0, height, _BAND_ROWS):
-            band = rgb[top : top + _BAND_ROWS].float() @ self._matrix.T + self._offset
-            band = band.round_().clamp_(0, 2**self._bits - 1).to(dtype).numpy()
-            for channel, plane in enumerate(planes):
-                plane[top : top + len(band), :width] = band[..., channel]
+            band = rgb[top : top + _BAND_ROWS].float().permute(2, 0, 1).flatten(1)
+            band = torch.addmm(self._offset, self._matrix, band)
+            band = band.clamp_(0, 2**self._bits - 0.5).view(3, -1, width)
+            for channel, plane in enumerate(samples):
+                plane[top : top + band.shape[1], :width] = band[channel]
         for plane in planes:
             plane[:, width : self._width] = plane[:, width - 1 : width]
             plane[height:] = plane[height - 1]

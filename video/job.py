@@ -9,9 +9,10 @@ import json
 import logging
 import os
 import secrets
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from .assembly import Assembly, decoding_time
 from .colour import FrameMaker, VideoError
+from .encoding import EncodingThread
 from .resume import STATE, old_path, partial_path, unfinished
 from .source import SourceFrame, VideoSource
 from .write import (
@@ -37,8 +39,13 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """``progress(done, total)``; an exception that it raises ends the work."""
-Upscale = Callable[[Tensor, Progress], Tensor]
-"""(1, H, W, 3) float32 in [0, 1] -> (1, *size, 3) floating point on the CPU. Reports progress."""
+Upscale = Callable[..., None]
+"""``upscale(frames, deliver, progress=progress)`` draws frames, (H, W, 3) float32 in [0, 1], or None for one
+that is the same as the one before. It may draw some ahead, and in another thread. For each, in
+their order and in the thread that called it, it calls ``deliver(picture)``: (*size, 3) floating
+point on the CPU, for None the same tensor as before. Between, it reports ``progress(done, total)``:
+``total`` are the steps of one frame, ``done`` those of all frames until now. After an exception it
+delivers what is ready, and raises it."""
 
 # metadata that describe the source's file format, which are not copied
 _OF_THE_FORMAT = ("major_brand", "minor_version", "compatible_brands", "encoder")
@@ -163,53 +170,61 @@ class VideoJob:
     def _write_frames(self, writer: StreamWriter, upscale: Upscale, progress: Progress) -> None:
         """Write all frames to ``partial``.
 
-        Encoding runs one frame behind, in a thread of its own, so that the model does not wait for
-        it, and so that Ctrl-C can't interrupt it between packets.
+        Decoding runs ahead, in the thread of ``upscale`` that draws frames, and encoding behind, in
+        a thread of its own, so that the model waits for neither, and so that Ctrl-C can't interrupt
+        encoding between packets.
         """
         assembly = Assembly(writer, self.source, self._encoder, self._make_frame, self._kept)
-        last: SourceFrame | None = None
-        number, steps = 0, 1
+        source = self._frames(assembly)
+        drawn: deque[SourceFrame] = deque()
+        last: Tensor | None = None
+
+        def frames() -> Iterator[Tensor | None]:
+            samples = None
+            for item in source:
+                drawn.append(item)
+                same = samples is not None and np.array_equal(item.samples, samples)
+                samples = item.samples
+                yield None if same else item.rgb()
+
+        def deliver(picture: Tensor) -> None:
+            nonlocal last
+            item, same = drawn.popleft(), picture is last
+            if not same:
+                self._check(picture)
+                self.computed += 1
+            last = picture
+            encoder.add(item, None if same else self.source.orientation.stored(picture))
 
         def report(done: int, total: int) -> None:
-            nonlocal steps
-            steps = total
-            progress(number * total + done, max(self.source.frame_count, number + 1) * total)
+            begun = assembly.skipped + -(-done // total)
+            progress(assembly.skipped * total + done, max(self.source.frame_count, begun) * total)
 
-        with ThreadPoolExecutor(1) as thread:
-            task = thread.submit(int)
-            try:
-                for item in self.source:
-                    if isinstance(item, av.Packet):
-                        assembly.hold(item)
-                        continue
-                    picture = None
-                    if number >= assembly.skipped:
-                        if last is None or not np.array_equal(item.samples, last.samples):
-                            picture = self._upscaled(upscale, item, report)
-                            self.computed += 1
-                        last = item
-                    task.result()
-                    task = thread.submit(assembly.add, item.pts, item.duration, picture)
-                    self._begin = item.pts if number == 0 else self._begin
-                    self._last, self._end = item.pts, item.pts + item.duration
-                    number += 1
-                    progress(number * steps, max(self.source.frame_count, number) * steps)
-                task.result()
-                thread.submit(assembly.end).result()
-            except BaseException:
-                with contextlib.suppress(Exception):  # of two errors the first one is raised
-                    thread.submit(assembly.end).result()
-                raise
-            finally:
-                self.frames = assembly.frames
+        try:
+            with EncodingThread(assembly) as encoder:
+                for item in islice(source, assembly.skipped):
+                    encoder.add(item, None)
+                    progress(encoder.added, max(self.source.frame_count, encoder.added))
+                upscale(frames(), deliver, progress=report)
+        finally:
+            self.frames = assembly.frames
 
-    def _upscaled(self, upscale: Upscale, frame: SourceFrame, report: Progress) -> Tensor:
-        """The upscaled picture (H, W, 3), turned as it is stored."""
-        result = upscale(frame.rgb()[None], report)
-        if tuple(result.shape) != (1, *self._upscaled_size, 3):
-            expected = (1, *self._upscaled_size, 3)
-            raise VideoError(f"a frame became {tuple(result.shape)} where {expected} was expected")
-        return self.source.orientation.stored(result[0])
+    def _frames(self, assembly: Assembly) -> Iterator[SourceFrame]:
+        """The frames of the source, noting where the video begins and ends."""
+        number = 0
+        for item in self.source:
+            if isinstance(item, av.Packet):
+                assembly.hold(item)
+                continue
+            self._begin = item.pts if number == 0 else self._begin
+            self._last, self._end = item.pts, item.pts + item.duration
+            number += 1
+            yield item
+
+    def _check(self, picture: Tensor) -> None:
+        expected = (*self._upscaled_size, 3)
+        if tuple(picture.shape) != expected:
+            raise VideoError(f"a frame became {tuple(picture.shape)} where {expected} was expected")
 
     def _complete(self) -> None:
         """Write the final file, with the video's packets from ``partial``, and move it in place."""

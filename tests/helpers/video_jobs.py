@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,34 @@ from fdat_dense_iso.video import Encoding, VideoFile, VideoJob
 FINE = Encoding(crf=4)  # so that what is seen is not the encoder's doing
 
 
-class Doubler:
+class FrameByFrame:
+    """A `video.Upscale` made of a function from (1, H, W, 3) and a progress to (1, *size, 3)."""
+
+    def __init__(self, function: Callable[..., torch.Tensor] | None = None) -> None:
+        self.function = function or self.upscaled
+
+    def __call__(self, frames, deliver, *, progress) -> None:
+        picture = None
+        for number, frame in enumerate(frames):
+
+            def report(done: int, of: int, number: int = number) -> None:
+                progress(number * of + done, of)
+
+            if frame is not None:
+                picture = self.function(frame[None], report)[0]
+            deliver(picture)
+
+
+class Doubler(FrameByFrame):
     """Repeats every pixel; remembers how often it was called, and may misbehave on demand."""
 
     def __init__(self, factor: int = 2) -> None:
+        super().__init__()
         self.factor = factor
         self.shapes: list[tuple[int, ...]] = []
         self.errors: dict[int, BaseException] = {}
 
-    def __call__(self, frames: torch.Tensor, progress) -> torch.Tensor:
+    def upscaled(self, frames: torch.Tensor, progress) -> torch.Tensor:
         self.shapes.append(tuple(frames.shape))
         progress(1, 2)
         if len(self.shapes) in self.errors:

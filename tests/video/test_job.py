@@ -186,7 +186,7 @@ def test_pictures_are_not_copied() -> None:
 def test_a_result_of_another_size_than_promised(tmp_path: Path) -> None:
     write_clip(tmp_path / "in.mp4", Clip(frames=1))
     with pytest.raises(
-        VideoError, match=r"a frame became \(1, 144, 192, 3\) where \(1, 96, 128, 3\) was expected"
+        VideoError, match=r"a frame became \(144, 192, 3\) where \(96, 128, 3\) was expected"
     ):
         upscale(tmp_path / "in.mp4", tmp_path / "out.mp4", run=Doubler(3))
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
@@ -210,4 +210,4 @@ def test_progress_grows_to_its_end(tmp_path: Path) -> None:
             Doubler(), lambda done, total: told.append(done / total)
         )
     assert told == sorted(told)
-    assert (len(told), told[0], told[-1]) == (30, 0.05, 1)
+    assert (len(told), told[0], told[-1]) == (20, 0.05, 1)

@@ -96,7 +96,7 @@ def assert_same(result: Probe, whole: Probe) -> None:
 
 def kill(source: Path, target: Path, at: int, *, resume: bool = False) -> None:
     """Run in another process that is killed when it tells its progress for the ``at``-th time:
-    thrice a frame."""
+    twice a frame."""
     names = {"root": str(ROOT), "source": str(source), "target": str(target)}
     done = subprocess.run(
         [sys.executable, "-c", KILLED.format(at=at, resume=resume, **names)], capture_output=True
@@ -106,7 +106,7 @@ def kill(source: Path, target: Path, at: int, *, resume: bool = False) -> None:
 
 def test_killed_and_resumed(source: Path, whole: Probe, tmp_path: Path) -> None:
     target = tmp_path / "out.mp4"
-    kill(source, target, 3 * 170)
+    kill(source, target, 2 * 170)
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4.partial.mp4"]
     part = probe(partial_path(target))
     assert len(part.times) == 3 * SEGMENT_FRAMES
