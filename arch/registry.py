@@ -29,7 +29,13 @@ def install(registry: ArchRegistry = MAIN_REGISTRY) -> None:
 
 
 def extended_registry(registry: ArchRegistry = MAIN_REGISTRY) -> ArchRegistry:
-    """A copy of ``registry`` with this package's architectures in it."""
+    """A copy of ``registry`` with this package's architectures in it, and with those of
+    spandrel_extra_arches where that is installed (ComfyUI registers them by itself)."""
     extended = registry.copy()
     install(extended)
+    try:
+        from spandrel_extra_arches import EXTRA_REGISTRY
+    except ImportError:
+        return extended
+    extended.add(*EXTRA_REGISTRY, ignore_duplicates=True)
     return extended

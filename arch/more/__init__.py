@@ -23,6 +23,7 @@ MODULES = (
     "gaterv3",
     "mirnet",
     "dlgsanet",
+    "pcsr",
 )
 """The files, in the order in which their architectures are asked."""
 

@@ -144,7 +144,8 @@ def test_damaged_files_are_refused(member: type[Member], config: MemberConfig) -
     state_dict = member().build(config).state_dict()
     for name in list(state_dict)[:: max(1, len(state_dict) // 8)]:
         damaged = {k: v for k, v in state_dict.items() if k != name}
-        if "Meta" not in name and name not in member().prepare(damaged):
+        needless = "Meta" in name or name.endswith("num_batches_tracked")
+        if not needless and name not in member().prepare(damaged):
             with pytest.raises(ModelLoadError):
                 load_model(damaged)
     with pytest.raises(ModelLoadError, match=r"extra|not an upscaling model"):
