@@ -82,6 +82,25 @@ def test_the_configuration_is_told_from_the_tensors(
     assert (model.scale, model.input_channels) == (config.scale, config.in_channels)
 
 
+@pytest.mark.parametrize(("member", "config"), FIRST)
+def test_wrappers(member: type[Member], config: MemberConfig) -> None:
+    """The others are tried by tests/arch/test_weights.py on architectures that all share this."""
+    average = random_weights(member, config)
+    raw = {key: torch.zeros_like(value) for key, value in average.items()}
+    for content in (
+        {"params": raw, "params_ema": {f"module.{key}": value for key, value in average.items()}},
+        {f"generator.{key}": value for key, value in raw.items()}
+        | {f"generator_ema.{key}": value for key, value in average.items()}
+        | {"discriminator.0.weight": torch.zeros(3, 3)},
+    ):
+        model = load_model(content, **member.example_options)
+        assert model.architecture.id == member().id
+        found = model.model.state_dict()
+        assert all(
+            torch.equal(found[key], value) for key, value in average.items() if "Meta" not in key
+        )
+
+
 @pytest.mark.parametrize(("member", "config"), EXAMPLES)
 def test_no_other_detector_claims_it(member: type[Member], config: MemberConfig) -> None:
     """spandrel's among them: other loaders ask those first."""
