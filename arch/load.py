@@ -24,7 +24,7 @@ from .guards import usual_defaults
 from .info import remember_file
 from .options import WHERE, reject_unknown
 from .registry import ARCHITECTURES, extended_registry
-from .twins import twin_of
+from .twins import relative_of, twin_of
 from .weights import weight_sets
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def load_model(
             doesn't apply.
     """
     path = None if isinstance(source, Mapping) else _path(source)
-    name = "state dict" if path is None else path.name
+    name = "state dict" if path is None else printable(path.name)
     try:
         with usual_defaults():
             content, metadata = (dict(source), {}) if path is None else read_checkpoint(path)  # type: ignore[call-overload]
@@ -88,7 +88,7 @@ def _path(source: object) -> Path:
 def _load(
     content: dict[str, Any], metadata: dict[str, str], path: Path | None, options: dict[str, Any]
 ) -> ModelDescriptor:
-    sidecar, unreadable = {}, None
+    sidecar, unreadable, known_by_name = {}, None, None
     try:
         sidecar = {} if path is None else read_sidecar(path)
     except ModelLoadError as error:
@@ -101,7 +101,10 @@ def _load(
         if unreadable is not None:
             raise unreadable
         reject_unknown(options, DenseIsoViTArch())
-        return DenseIsoViTArch().load(content, sidecar=sidecar, metadata=metadata, **options)
+        try:
+            return DenseIsoViTArch().load(content, sidecar=sidecar, metadata=metadata, **options)
+        except ModelLoadError as error:  # another architecture may know it
+            refused, known_by_name = error, error
     sets = weight_sets(content, **{name: options.get(name) for name in WHERE})
     options = {name: value for name, value in options.items() if name not in WHERE}
     unusable: ModelLoadError | None = None
@@ -122,7 +125,9 @@ def _load(
                 _tell(found, one.choice(sets))
                 return found
         if failure is not None:  # it is the network that was meant: no other one instead
-            raise failure
+            raise known_by_name or failure
+    if known_by_name is not None:
+        raise known_by_name
     if unusable is not None:
         raise unusable
     why = "" if isinstance(refused, NoResemblanceError) else f" As a Dense-Iso-ViT: {refused}."
@@ -145,10 +150,11 @@ def _claimed(state_dict: dict[str, Tensor], options: dict[str, Any]) -> ModelDes
     """
     failures = []
     own = [make() for make in ARCHITECTURES if make is not DenseIsoViTArch]  # which was asked
+    ids = {mine.id for mine in own}
     registered = [support.architecture for support in _registry("detection")]
-    others = [one for one in registered if one.id not in {mine.id for mine in own}]
-    foreign = [one for one in registered if one.id in {mine.id for mine in own}]
-    for architecture in [*own, *others, *foreign]:
+    registered = [one for one in registered if type(one) not in ARCHITECTURES]
+    # of the same name last: spandrel's FDAT, where ours can't load a file
+    for architecture in [*own, *sorted(registered, key=lambda one: one.id in ids)]:
         if not _detects(architecture, state_dict):
             continue
         check_finite(state_dict)
@@ -165,7 +171,7 @@ def _claimed(state_dict: dict[str, Tensor], options: dict[str, Any]) -> ModelDes
             failures.append((architecture, error))
         else:
             return descriptor
-    if (what := relative(state_dict)) is not None:
+    if (what := relative(state_dict) or relative_of(state_dict)) is not None:
         raise ModelLoadError(
             f"it is {what}; that is not read here, nor by any architecture that is installed"
         )
@@ -175,6 +181,7 @@ def _claimed(state_dict: dict[str, Tensor], options: dict[str, Any]) -> ModelDes
     if isinstance(error, ModelLoadError):
         raise error
     reason = " ".join(str(error).split()) or type(error).__name__
+    reason = reason.partition(": ")[2] if reason.startswith("Error(s) in loading") else reason
     raise ModelLoadError(
         f"looks like {architecture.name}, but does not fit it: {reason}"
     ) from error

@@ -81,8 +81,9 @@ def test_the_end_of_a_long_message_stays() -> None:
 def test_log_and_file_names_are_printable(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "a\x1b[31m\nb.safetensors"
     save_file({"a\x1b[31m\n": torch.zeros(3)}, path)
-    with caplog.at_level(logging.INFO), pytest.raises(ModelLoadError, match=r"a\\x1b\[31m\\nb"):
+    with caplog.at_level(logging.INFO), pytest.raises(ModelLoadError) as caught:
         load_model(path)
+    assert str(caught.value).count(r"a\x1b[31m\nb.safetensors: ") == 1
     assert all(record.getMessage().isprintable() for record in caplog.records)
 
 

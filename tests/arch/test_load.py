@@ -342,6 +342,19 @@ def test_a_plain_hat_may_be_another_one(caplog: pytest.LogCaptureFixture) -> Non
     assert "HAT-iLN" in describe(model)
 
 
+def test_a_relative_of_dat_is_named() -> None:
+    """DAT-iLN of traiNNer-redux has another name for one of DAT's tensors."""
+    from spandrel.architectures.DAT import DAT
+
+    network = DAT(embed_dim=16, depth=[1], num_heads=[2], split_size=[2, 4], upscale=2)
+    renamed = {
+        k.replace("before_RG.1.", "before_RG.norm."): v for k, v in network.state_dict().items()
+    }
+    assert load_model(network.state_dict()).architecture.id == "DAT"
+    with pytest.raises(ModelLoadError, match=r"it is DAT-iLN of traiNNer-redux.*not read here"):
+        load_model(renamed)
+
+
 def test_loading_registers_nothing(state_dict) -> None:
     before = [support.architecture.id for support in MAIN_REGISTRY]
     load_model(state_dict)

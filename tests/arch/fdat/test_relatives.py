@@ -108,6 +108,20 @@ def test_another_architecture_that_knows_it_loads_it(
     assert load_model(state_dict).architecture.id == "Knowing"
 
 
+def test_a_dense_iso_vit_that_can_not_be_read_is_left_to_others_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from tests.arch.dense_iso.test_meta import saved
+
+    damaged = {key: value for key, value in saved().items() if key != "head.5.bias"}
+    with pytest.raises(ModelLoadError, match=r"head\.5\.bias: found nothing"):
+        load_model(damaged)
+    registry = MAIN_REGISTRY.copy()
+    registry.add(ArchSupport.from_architecture(Knowing("patch_embedding.weight")))
+    monkeypatch.setattr("fdat_dense_iso.arch.load.MAIN_REGISTRY", registry)
+    assert load_model(damaged).architecture.id == "Knowing"
+
+
 def test_a_detector_that_fails_hides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(state_dict: StateDict) -> bool:
         raise KeyError("x")
