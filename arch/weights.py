@@ -35,6 +35,7 @@ COUNTERS = frozenset((  # single numbers that averages, profilers and trainers k
     "step_counter", "global_step", "epoch", "iter", "iteration",
 ))  # fmt: skip
 
+NAMELESS = "shadow_params"
 PROFILED = ("total_ops", "total_params")  # by thop, in every module
 
 
@@ -119,6 +120,7 @@ def weight_sets(
         sets = [_stripped(own, name, start) for name, own in found.items() if own]
     else:
         sets = [part for name, tensors in found.items() for part in _split(tensors, name)]
+    sets += [named for path, tensors in _lists(content) for named in _named(tensors, path, sets)]
     sets = [_completed(one, sets) if one.averaged else one for one in sets]
     return sorted(sets, key=_rank)[:MOST_SETS]
 
@@ -141,13 +143,7 @@ def is_averaged(name: str) -> bool:
 
 def _containers(content: Mapping[Any, Any]) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """All dictionaries with tensors, by path. Each is visited once, however often it is named."""
-    waiting: list[tuple[str, Mapping[Any, Any]]] = [("", content)]
-    seen = set()
-    while waiting and len(seen) < MOST_MAPPINGS:
-        path, mapping = waiting.pop(0)
-        if id(mapping) in seen:
-            continue
-        seen.add(id(mapping))
+    for path, mapping in _mappings(content):
         tensors = {
             _uncompiled(str(key), mapping): value
             for key, value in mapping.items()
@@ -155,6 +151,17 @@ def _containers(content: Mapping[Any, Any]) -> Iterator[tuple[str, dict[str, Ten
         }
         if tensors:
             yield path, tensors
+
+
+def _mappings(content: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    waiting: list[tuple[str, Mapping[Any, Any]]] = [("", content)]
+    seen = set()
+    while waiting and len(seen) < MOST_MAPPINGS:
+        path, mapping = waiting.pop(0)
+        if id(mapping) in seen:
+            continue
+        seen.add(id(mapping))
+        yield path, mapping
         if path.count("/") < DEEPEST:
             waiting += [
                 (f"{path}/{key}" if path else key, value)
@@ -163,6 +170,30 @@ def _containers(content: Mapping[Any, Any]) -> Iterator[tuple[str, dict[str, Ten
                 and isinstance(key, str)
                 and not key.lower().startswith(("optim", "lr_sched", "scheduler"))
             ]
+
+
+def _lists(content: Mapping[Any, Any]) -> Iterator[tuple[str, list[Tensor]]]:
+    """Averages without names, as torch_ema stores them, by path."""
+    for path, mapping in _mappings(content):
+        tensors = mapping.get(NAMELESS)
+        if isinstance(tensors, list) and all(isinstance(one, Tensor) for one in tensors):
+            yield f"{path}/{NAMELESS}".lstrip("/"), tensors
+
+
+def _named(tensors: list[Tensor], path: str, sets: list[WeightSet]) -> Iterator[WeightSet]:
+    """An average without names, with those of the parameters of the same shapes in the same
+    order."""
+    for one in sets:
+        names = [
+            key
+            for key, value in one.tensors.items()
+            if value.is_floating_point() and not key.endswith(("running_mean", "running_var"))
+        ]
+        shapes = [one.tensors[name].shape for name in names]
+        if len(tensors) > 1 and shapes == [tensor.shape for tensor in tensors]:
+            own = dict(zip(names, tensors, strict=True))
+            yield WeightSet(own, container=path, start=one.start, averaged=True)
+            return
 
 
 def _uncompiled(key: str, mapping: Mapping[Any, Any]) -> str:

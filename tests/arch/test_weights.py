@@ -121,6 +121,14 @@ AVERAGED = {  # raw weights, averaged ones -> file
         "model_ema.decay": torch.tensor(0.99),
         "model_ema.num_updates": torch.tensor(5),
     },
+    "torch_ema, without names": lambda raw, mean: {
+        "model": prefixed("module.", raw),
+        "ema": {
+            "decay": 0.99,
+            "shadow_params": [v for v in mean.values() if v.is_floating_point()],
+            "collected_params": None,
+        },
+    },
     "parameters alone": lambda raw, mean: {
         "params": raw,
         "params_ema": {k: v for k, v in mean.items() if "Meta" not in k},
