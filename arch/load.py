@@ -56,7 +56,9 @@ def load_model(
     name = "state dict" if path is None else printable(path.name)
     try:
         with usual_defaults():
-            content, metadata = (dict(source), {}) if path is None else read_checkpoint(path)  # type: ignore[call-overload]
+            content, metadata = ({}, {}) if path is None else read_checkpoint(path)
+            if isinstance(source, Mapping):
+                content = {**source}
             descriptor = _load(content, metadata, path, options)
     except ModelLoadError as error:
         raise (
@@ -207,7 +209,7 @@ def _tell(descriptor: ModelDescriptor, remarks: list[str]) -> None:
     if remarks:
         logger.log(logging.WARNING if twin else logging.INFO, "%s", printable("; ".join(remarks)))
         before = getattr(descriptor.model, "assumptions", ())
-        descriptor.model.assumptions = [*before, *map(printable, remarks)]
+        descriptor.model.assumptions = [*before, *map(printable, remarks)]  # type: ignore
 
 
 def _own_names() -> str:

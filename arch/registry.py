@@ -34,7 +34,7 @@ def extended_registry(registry: ArchRegistry = MAIN_REGISTRY) -> ArchRegistry:
     extended = registry.copy()
     install(extended)
     try:
-        from spandrel_extra_arches import EXTRA_REGISTRY
+        from spandrel_extra_arches import EXTRA_REGISTRY  # type: ignore
     except ImportError:
         return extended
     extended.add(*EXTRA_REGISTRY, ignore_duplicates=True)

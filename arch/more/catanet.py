@@ -63,14 +63,14 @@ class FeedForward(nn.Module):
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
-        self.dwconv = nn.Module()
         convolution = nn.Conv2d(hidden, hidden, 5, padding=2, groups=hidden)
-        self.dwconv.depthwise_conv = nn.Sequential(convolution, nn.GELU())
+        self.dwconv = nn.ModuleDict({"depthwise_conv": nn.Sequential(convolution, nn.GELU())})
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.gelu(self.fc1(x))
-        return self.fc2(x + self.dwconv.depthwise_conv(x.movedim(-1, 1)).movedim(1, -1))
+        mixed = self.dwconv["depthwise_conv"](x.movedim(-1, 1)).movedim(1, -1)
+        return self.fc2(x + mixed)
 
 
 class Normed(nn.Module):
@@ -243,9 +243,8 @@ class CATANet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         base = F.interpolate(x, scale_factor=self.scale, mode="bilinear")
         shallow = deep = self.first_conv(x)
-        for i, ((aggregation, local), conv) in enumerate(
-            zip(self.blocks, self.mid_convs, strict=True)
-        ):
+        for i, (pair, conv) in enumerate(zip(self.blocks, self.mid_convs, strict=True)):
+            aggregation, local = pair.children()
             tokens = aggregation(deep.movedim(1, -1).contiguous())
             tokens = local(tokens, PATCHES[i % len(PATCHES)])
             deep = deep + conv(tokens.movedim(-1, 1))

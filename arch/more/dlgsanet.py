@@ -229,7 +229,7 @@ class DLGSANet(nn.Module):
         self.upsample = nn.Sequential(last, nn.PixelShuffle(config.scale))
 
     def forward(self, x: Tensor) -> Tensor:
-        shallow = self.overlap_embed[0]["proj"](x - self.mean)
+        shallow = self.overlap_embed.get_submodule("0.proj")(x - self.mean)
         return self.upsample(self.deep_feature_extraction(shallow) + shallow) + self.mean
 
 

@@ -217,17 +217,16 @@ class MultiScaleBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         streams: list[Tensor] = []
-        for i, units in enumerate(self.blocks):
+        units = [list(row.children()) for row in self.blocks]  # by stream and column
+        for i, row in enumerate(units):
             entering = self.resized(streams[-1], i - 1, i) if streams else x
-            streams.append(units[0](entering))
-        for column in range(1, len(self.blocks[0])):
+            streams.append(row[0](entering))
+        for column in range(1, len(units[0])):
             mixed = [
                 fusion([self.resized(stream, k, j) for k, stream in enumerate(streams)])
                 for j, fusion in enumerate(self.selective_kernel)
             ]
-            streams = [
-                units[column](stream) for units, stream in zip(self.blocks, mixed, strict=True)
-            ]
+            streams = [row[column](stream) for row, stream in zip(units, mixed, strict=True)]
         first, *others = streams
         ends = [first, *(self.last_up[str(i)](x) for i, x in enumerate(others, 1))]
         return self.conv_out(self.selective_kernel[0](ends)) + x

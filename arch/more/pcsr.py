@@ -174,7 +174,8 @@ class Sampler(nn.Module):
         return torch.cat([place, sides], 1).to(x.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        first, *layers = self.imnet["layers"]
+        first, *layers = self.imnet["layers"].children()
+        assert isinstance(first, nn.Linear)
         tokens = x.movedim(1, -1)  # (B, H, W, C)
         shared = F.linear(tokens, first.weight[:, :-PLACE], first.bias)
         result = []
@@ -201,17 +202,19 @@ class PCSR(nn.Module):
         for name, hidden in zip(SAMPLERS, config.hidden):
             leaving = 2 if name == "classifier" else config.out_channels
             self.add_module(name, Sampler(config.width, hidden, leaving, config.scale))
-        self.classifies = len(config.hidden) > 1
+        self.samplers = SAMPLERS[: len(config.hidden)]
 
     def forward(self, x: Tensor) -> Tensor:
         x = x - self.mean
         features = self.encoder(x)
         enlarged = F.interpolate(x, scale_factor=self.scale, mode="bilinear")
-        result = self.heavy_sampler(features) + enlarged
-        if self.classifies:
-            chances = self.classifier(features)
+        heavy, *others = (self.get_submodule(name) for name in self.samplers)
+        result = heavy(features) + enlarged
+        if others:
+            light, classifier = others
+            chances = classifier(features)
             hard = chances[:, 1:] > chances[:, :1]
-            result = torch.where(hard, result, self.light_sampler(features) + enlarged)
+            result = torch.where(hard, result, light(features) + enlarged)
             result = self.refined(result, hard)
         return result + self.mean
 
