@@ -6,7 +6,8 @@ from __future__ import annotations
 import logging
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +200,33 @@ def tell(node: str | None, text: str) -> None:
     logger.warning("%s", text)
     if node is not None:
         PromptServer.instance.send_progress_text(text, node)
+
+
+@contextmanager
+def telling(node: str | None) -> Iterator[None]:
+    """While this lasts, what this pack warns of in the log is shown on the node, too."""
+    if node is None:
+        yield
+        return
+    handler = _Teller(node)
+    pack = logging.getLogger(__package__)
+    pack.addHandler(handler)
+    try:
+        yield
+    finally:
+        pack.removeHandler(handler)
+
+
+class _Teller(logging.Handler):
+    """Shows warnings on a node, each once and all of them together."""
+
+    def __init__(self, node: str) -> None:
+        super().__init__(logging.WARNING)
+        self.node = node
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text not in self.said:
+            self.said.append(text)
+            PromptServer.instance.send_progress_text("\n".join(self.said), self.node)

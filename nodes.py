@@ -91,8 +91,13 @@ class LoadUpscaleModel(io.ComfyNode):
         host.attach_patcher(model)
         doubts = doubts_about(getattr(model.model, "assumptions", ()))
         if doubts:
-            host.tell(getattr(getattr(cls, "hidden", None), "unique_id", None), doubts)
+            host.tell(number_of(cls), doubts)
         return io.NodeOutput(model)
+
+
+def number_of(node: type[io.ComfyNode]) -> str | None:
+    """Which node of the graph runs; None where an old host does not say it."""
+    return getattr(getattr(node, "hidden", None), "unique_id", None)
 
 
 def doubts_about(assumptions: Sequence[str]) -> str:
@@ -130,6 +135,7 @@ class UpscaleImage(io.ComfyNode):
                 "4x",
                 "fdat",
             ],
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 model_input(),
                 io.Image.Input(
@@ -149,15 +155,16 @@ class UpscaleImage(io.ComfyNode):
         model = adopt(host.image_model(upscale_model))
         options = option_values(UPSCALING, "picture", inputs)
         made = host.output(options.pop("output_dtype"))
-        result = upscale_image(
-            model,
-            image,
-            progress=host.progress(),
-            preview=host.preview(),
-            placement=host.HostPlacement(model),
-            **made,
-            **options,
-        )
+        with host.telling(number_of(cls)):
+            result = upscale_image(
+                model,
+                image,
+                progress=host.progress(),
+                preview=host.preview(),
+                placement=host.HostPlacement(model),
+                **made,
+                **options,
+            )
         return io.NodeOutput(result)
 
 
@@ -248,18 +255,14 @@ class UpscaleVideo(io.ComfyNode):
     def execute(cls, upscale_model: Any, video: Any, **inputs: Any) -> io.NodeOutput:
         model = adopt(host.image_model(upscale_model))
         options = option_values(UPSCALING, "video", inputs)
-        options["target"] = target = parse_target(options["target"] or "")
+        target = parse_target(options["target"] or "")
         with source_of(video) as source:
-            height, width = source.size
-            size = (
-                target.size(height, width)
-                if target
-                else (height * model.scale, width * model.scale)
-            )
+            size, options["target"] = videos.result_size(source, target, model.scale)
             job = new_job(source, size=size, encoding=encoding(inputs))
             try:
                 run = partial(upscale_frames, model, placement=host.HostPlacement(model), **options)
-                job.run(run, host.progress())
+                with host.telling(number_of(cls)):
+                    job.run(run, host.progress())
             except BaseException as error:  # the newer hosts' interrupt is no Exception
                 if not job.frames:
                     raise

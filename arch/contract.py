@@ -18,9 +18,12 @@ class TileContract:
         overlap: sensible overlap of neighbouring tiles, in input pixels.
         alignment: starts and sizes of tiles should be multiples of this many input pixels.
         network: what to call on a tile: (B, C, h, w) -> (B, C, h * scale, w * scale), not clamped.
+        mirror_borders: its padding spoils the border of a picture, so that the picture is better
+            continued by its mirror image first.
     """
 
     window: int | None
     overlap: int
     alignment: int
     network: Callable[[Tensor], Tensor]
+    mirror_borders: bool = False

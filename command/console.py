@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import signal
 import sys
@@ -17,6 +18,14 @@ from ..common.printable import printable
 def error_console() -> Console:
     """The error stream, without colours or wrapping of what is said."""
     return Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def escape_unprintable() -> None:
+    """What the encoding of an output lacks is escaped, as Windows' cp1252 makes it necessary where
+    output goes to a file, so that no name of a file ends a run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def show(console: Console, kind: str, text: str) -> None:

@@ -31,10 +31,18 @@ try:
     from ..common.encoding import ENCODING
     from ..common.option import offered_in
     from ..common.upscaling import UPSCALING
-    from .console import error_console, interruptible, messages_on, printable, reason, show
+    from .console import (
+        error_console,
+        escape_unprintable,
+        interruptible,
+        messages_on,
+        printable,
+        reason,
+        show,
+    )
     from .flags import with_flags
     from .model import Upscaler, UsageError, describe_model, load_upscaler, read_mask
-    from .video import VideoOptions, settings_of, upscale_video_file
+    from .video import VideoOptions, upscale_video_file
 except ModuleNotFoundError as error:
     sys.stderr.write(
         f"error: the command line needs the package {error.name}; install it with: {INSTALL}\n"
@@ -48,10 +56,11 @@ HELP = """
 Upscale pictures and videos with FDAT, Dense-Iso-ViT or any other model that spandrel loads.
 
 INPUT is a picture, a video, a folder or a pattern in quotes ('photos/**/*.jpg'); there may be several. \
-PNG, JPEG, WebP and TIFF are read and written: 8 and 16 bit, grey and colour, with alpha, ICC profile, \
-EXIF and XMP. Videos are written as MP4, MOV, MKV or WebM, with sound, timestamps and colours kept.
+PNG, JPEG, WebP, TIFF and GIF are read and written: 8 and 16 bit, grey and colour, with alpha, ICC profile, \
+EXIF and XMP; animated GIF, WebP and PNG frame by frame. Videos are written as MP4, MOV, MKV or WebM, with \
+sound, timestamps and colours kept.
 
-OUTPUT is a file where INPUT is one file and OUTPUT ends in .png, .jpg, .webp, .tif, .mp4, .mov, .mkv or \
+OUTPUT is a file where INPUT is one file and OUTPUT ends in .png, .jpg, .webp, .tif, .gif, .mp4, .mov, .mkv or \
 .webm. Otherwise it is \
 a folder, made where it is missing: a result has the name of its input (see --name, --suffix, --format) \
 and keeps its place below the input folder. Existing files are skipped without --overwrite; an input is \
@@ -93,6 +102,7 @@ def show_info(model: Path | None) -> None:
     """Print what a checkpoint is, and end, where ``--info`` names one."""
     if model is None:
         return
+    escape_unprintable()
     console = error_console()
     with messages_on(console, debug=False):
         try:
@@ -181,6 +191,7 @@ def main(
     ] = False,
     **options: Any,
 ) -> None:
+    escape_unprintable()
     console = error_console()
     naming = {"file_format": file_format, "name": name, "suffix": suffix, "model": model.stem}
     naming["video_format"] = video_format
@@ -198,12 +209,12 @@ def main(
                     f"--overlap {overlap} leaves nothing of a tile of {tile}; make it smaller than --tile"
                 )
             jobs = plan(inputs, output, recursive=recursive, **naming)
-            skipped = {job for job in jobs if not overwrite and os.path.exists(job.target)}
+            skipped = {job for job in jobs if not overwrite and job.done}
             waiting = [job for job in jobs if job not in skipped]
             if skipped and len(inputs) == 1 and os.path.isfile(inputs[0]):
-                raise OutputExistsError(f"{jobs[0].target} exists; --overwrite replaces it")
+                raise OutputExistsError(f"{jobs[0].done} exists; --overwrite replaces it")
             for job in sorted(skipped) if not quiet else ():
-                show(console, "skipped", f"{job.target} exists; --overwrite replaces it")
+                show(console, "skipped", f"{job.done} exists; --overwrite replaces it")
             failed = 0
             if waiting:
                 options["mask"] = read_mask(options["mask"], files.max_pixels)
@@ -306,14 +317,21 @@ def upscale_file(
     from ..picture.files import is_video
 
     if is_video(job.target):
-        settings = settings_of(upscaler.model, upscaler.frame_options)
         limits = {"overwrite": files.overwrite, "max_pixels": files.max_pixels}
-        return upscale_video_file(
-            job, upscaler.frames, upscaler.size, settings, files.video, progress, console, **limits
-        )
+        return upscale_video_file(job, upscaler, files.video, progress, console, **limits)
+    from ..picture.animation import is_animation, read_animation, upscaled, write_animation
     from ..picture.read import read_picture
     from ..picture.write import check_writable, write_picture
 
+    if is_animation(job.source, job.target):
+        animation = read_animation(job.source, max_pixels=files.max_pixels)
+        count, height, width, _ = animation.frames.shape
+        new_height, new_width = upscaler.size(height, width)
+        check_writable(job.target, width=new_width, height=new_height)
+        result = upscaled(animation, upscaler, progress)
+        write_animation(result, job.target, quality=files.quality, overwrite=files.overwrite)
+        sides = f"{width}x{height} -> {new_width}x{new_height}"
+        return printable(f"{job.source} -> {job.target} ({sides}, {count} frames)")
     picture = read_picture(job.source, max_pixels=files.max_pixels)
     height, width, _ = picture.pixels.shape
     new_height, new_width = upscaler.size(height, width)

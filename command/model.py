@@ -67,12 +67,14 @@ class Upscaler:
         frames: Iterator[Tensor | None],
         deliver: Callable[[Tensor], None],
         *,
+        target: Target | None,
         progress: Callable[[int, int], None],
     ) -> None:
-        """Upscale the frames of a video, as `video.Upscale`."""
+        """Upscale the frames of a video to ``target``, as `video.Upscale`."""
         from ..upscale import upscale_frames
 
-        upscale_frames(self.descriptor, frames, deliver, progress=progress, **self.options)
+        options = self.options | {"target": target, "progress": progress}
+        upscale_frames(self.descriptor, frames, deliver, **options)
 
     def __call__(self, picture: Picture, progress: Callable[[int, int], None]) -> Picture:
         import torch

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from .console import printable, show
 
 if TYPE_CHECKING:
     from ..picture.files import Job
+    from .model import Upscaler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +30,7 @@ class VideoOptions:
 
 def upscale_video_file(
     job: Job,
-    upscale: Callable[..., None],
-    result_size: Callable[[int, int], tuple[int, int]],
-    settings: dict[str, Any],
+    upscaler: Upscaler,
     options: VideoOptions,
     progress: Callable[[int, int], None],
     console: Console,
@@ -40,17 +40,16 @@ def upscale_video_file(
 ) -> str:
     """Upscale one video; the line that says what was done.
 
-    ``upscale`` is as `video.Upscale`, ``result_size`` gives the height and width of its results,
-    and ``settings`` say what these depend on. After an exception what there is of the result is
-    shown and kept.
+    After an exception what there is of the result is shown and kept.
     """
-    from ..video import Encoding, VideoFile, VideoJob
+    from ..video import Encoding, UnsupportedStreamError, VideoFile, VideoJob, result_size
 
     with VideoFile(job.source, max_pixels=max_pixels) as source:
-        size = result_size(*source.size)
-        work = VideoJob(
+        size, target = result_size(source, upscaler.target, upscaler.descriptor.scale)
+        settings = settings_of(upscaler.model, upscaler.frame_options)
+        new_job = partial(
+            VideoJob,
             source,
-            job.target,
             size=size,
             encoding=Encoding(**options.encoding),
             settings=settings,
@@ -58,7 +57,13 @@ def upscale_video_file(
             overwrite=overwrite,
         )
         try:
-            work.run(upscale, progress)
+            work = new_job(job.target)
+        except UnsupportedStreamError:
+            if job.instead is None:
+                raise
+            work = new_job(job.instead)
+        try:
+            work.run(partial(upscaler.frames, target=target), progress)
         except BaseException:
             if work.frames:
                 kept = f"{work.partial} holds the first {work.frames} frames; --resume goes on from there"
@@ -67,7 +72,7 @@ def upscale_video_file(
     (height, width), (new_height, new_width) = source.size, work.size
     how = f"{work.frames} frames, {work.encoding.codec} {work.encoding.pixel_format}"
     return printable(
-        f"{job.source} -> {job.target} ({width}x{height} -> {new_width}x{new_height}, {how})"
+        f"{job.source} -> {work.target} ({width}x{height} -> {new_width}x{new_height}, {how})"
     )
 
 

@@ -103,10 +103,21 @@ UPSCALING: tuple[Option, ...] = (
         more="auto: as ComfyUI keeps pictures.",
     ),
     Option(
+        name="border",
+        choices=("auto", "mirror", "model"),
+        default="auto",
+        text="mirror: the model sees mirrored pixels beyond the border, cut off again. model: its own "
+        "padding. auto: mirror where that helps (FDAT).",
+        more="FDAT's zero padding darkens the border of a flat white picture by up to 9 levels of "
+        "255; mirrored by 2. Modes exact and whole keep the model's own padding with auto.",
+    ),
+    Option(
         name="mask",
         kind="mask",
         text="Only tiles that it touches go through the model; the rest is resampled, softly "
         "joined.",
-        more="White goes through the model, black is resampled, grey is a mix.",
+        more="White goes through the model, black is resampled, grey is a mix. A mask that is black "
+        "all over means plain resampling, with a warning: ComfyUI's LoadImage gives such a one for "
+        "a picture without transparency.",
     ),
 )

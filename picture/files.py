@@ -5,34 +5,32 @@ Nothing is opened or written here.
 
 from __future__ import annotations
 
+import dataclasses
 import glob
-import itertools
 import logging
 import os
 import string
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from .formats import format_of_name
+from .formats import GIF, format_of_name
+from .others import OTHER_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
 """Kinds of videos that are both read and written."""
 _READ_VIDEO_SUFFIXES = (
-    ".avi",
-    ".mpg",
-    ".mpeg",
-    ".ts",
-    ".m2ts",
-    ".mts",
-    ".wmv",
-    ".flv",
-    ".3gp",
-    ".ogv",
+    *(".avi", ".divx", ".dv", ".mxf", ".nut", ".ogv", ".ogm", ".rm", ".rmvb", ".qt"),
+    *(".mpg", ".mpeg", ".m1v", ".m2v", ".mpv", ".vob", ".vro"),
+    *(".ts", ".m2ts", ".mts", ".m2t", ".trp", ".dvr-ms", ".wtv"),
+    *(".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2"),
+    # of one stream, without a container
+    *(".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".ivf", ".obu", ".y4m", ".mjpeg", ".mjpg"),
 )
 _UNFINISHED = (".partial.mp4", ".partial-old.mp4")  # files that interrupted runs leave
+_TOLD = 8  # names and kinds in the line about files that are passed over
 _NAME_FIELDS = ("stem", "ext", "model")
 
 
@@ -40,17 +38,30 @@ class PlanError(ValueError):
     """The inputs and the output do not fit together; nothing has been done."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclasses.dataclass(frozen=True, order=True)
 class Job:
-    """One picture or video to read, and where its result goes."""
+    """One picture or video to read, and where its result goes: ``target``, or ``instead`` where the
+    format of ``target`` cannot hold the sound of a video and no format was asked for."""
 
     source: Path
     target: Path
+    instead: Path | None = dataclasses.field(default=None, compare=False)
+
+    @property
+    def done(self) -> Path | None:
+        """The result, if it exists."""
+        places = (self.target, self.instead) if self.instead else (self.target,)
+        return next((place for place in places if os.path.exists(place)), None)
 
 
 def is_video(path: Path) -> bool:
     """Whether the file's name is that of a video."""
     return path.suffix.lower() in VIDEO_SUFFIXES + _READ_VIDEO_SUFFIXES
+
+
+def _only_read(path: Path) -> bool:
+    """Whether the file's name is that of a kind of picture that is read and not written."""
+    return path.suffix.lower() in OTHER_SUFFIXES
 
 
 def plan_jobs(
@@ -72,7 +83,7 @@ def plan_jobs(
     input folder, or under the fixed part of the pattern, is kept, and the result is called `name` +
     `suffix`, with {stem} and {ext} of the picture and {model}. `file_format` is png, jpg, webp, tif
     or same; `video_format` is mp4, mkv, mov, webm or same, which is mp4 for the kinds of videos
-    that are only read.
+    that are only read, or mkv where mp4 cannot hold their sound.
 
     Hidden files are passed over, and so are results of earlier runs: files in an output folder that
     lies in the input folder, and, if both are the same folder, files whose names end as `name` and
@@ -100,12 +111,10 @@ def plan_jobs(
         jobs = []
         for source, folder in dict.fromkeys(found):
             extension = _extension(source, file_format, video_format)
-            jobs.append(
-                Job(
-                    source,
-                    Path(output, folder, _result_name(source, extension, name, suffix, model)),
-                )
-            )
+            target = Path(output, folder, _result_name(source, extension, name, suffix, model))
+            chosen = video_format == "same" and source.suffix.lower() in _READ_VIDEO_SUFFIXES
+            jobs.append(Job(source, target, target.with_suffix(".mkv") if chosen else None))
+        jobs = _without_rivals(jobs)
     else:
         _check_single(Path(inputs[0]), Path(output), file_format, video_format, name, suffix)
         jobs = [Job(Path(inputs[0]), Path(output))]
@@ -122,19 +131,17 @@ def _pictures(text: str, output: Path, recursive: bool, ending: str) -> Iterator
         base = Path(text)
         paths = _files_below(base, recursive)
     elif glob.has_magic(text):
-        base = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), Path(text).parts))
-        paths = (
-            Path(match)
-            for match in sorted(glob.glob(text, recursive=True))
-            if os.path.isfile(match)
-        )
+        base, paths = _matching(text)
     else:
         raise PlanError(f"{text}: no such file or folder, and no pattern with * or ?")
 
     real_base, real_output = Path(os.path.realpath(base)), Path(os.path.realpath(output))
-    count = 0
+    count, unknown = 0, []
     for path in paths:
-        if (format_of_name(path) is None and not is_video(path)) or path.name.endswith(_UNFINISHED):
+        if path.name.endswith(_UNFINISHED):
+            continue
+        if format_of_name(path) is None and not is_video(path) and not _only_read(path):
+            unknown.append(path.name)
             continue
         if real_output == real_base and ending and path.stem.endswith(ending):
             continue
@@ -142,13 +149,46 @@ def _pictures(text: str, output: Path, recursive: bool, ending: str) -> Iterator
             continue
         count += 1
         yield path, path.parent.relative_to(base)
+    if unknown:
+        logger.warning("%s: %s", text, _passed_over(unknown))
     if count == 0:
         advice = (
             ""
             if recursive or not os.path.isdir(text)
             else " (folders below it are read with --recursive)"
         )
-        raise PlanError(f"{text}: found no PNG, JPEG, WebP or TIFF file and no video{advice}")
+        raise PlanError(f"{text}: found no PNG, JPEG, WebP, TIFF or GIF file and no video{advice}")
+
+
+def _matching(pattern: str) -> tuple[Path, list[Path]]:
+    """The files that match a pattern, and the folder that is its fixed part.
+
+    What exists by its name is no pattern, and where none matches, brackets stand for themselves.
+    """
+    parts = Path(pattern).parts
+    fixed = 0
+    while fixed < len(parts) and (
+        not glob.has_magic(parts[fixed]) or os.path.exists(Path(*parts[: fixed + 1]))
+    ):
+        fixed += 1
+    base = Path(*parts[:fixed])
+    loose = parts[fixed:]
+    for rest in (loose, [part.replace("[", "[[]") for part in loose]):
+        matches = glob.glob(os.path.join(glob.escape(str(base)), *rest), recursive=True)
+        files = [Path(match) for match in sorted(matches) if os.path.isfile(match)]
+        if files:
+            break
+    return base, files
+
+
+def _passed_over(names: list[str]) -> str:
+    """How many files of which kinds are not read, and some of their names."""
+    kinds = Counter(Path(name).suffix.lower() or "no suffix" for name in names)
+    told = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(_TOLD))
+    rest = len(kinds) - _TOLD
+    more = f" and {rest} more kinds" if rest > 0 else ""
+    some = ", ".join(names[:_TOLD]) + (", ..." if len(names) > _TOLD else "")
+    return f"passed over {len(names)} files of kinds that are not read ({told}{more}): {some}"
 
 
 def _files_below(folder: Path, recursive: bool) -> Iterator[Path]:
@@ -170,10 +210,11 @@ def _check_single(
     video = output.suffix.lower() in VIDEO_SUFFIXES
     if not video and format_of_name(output) is None:
         raise PlanError(
-            f"{output}: cannot write '{output.suffix}' files; give a name in .png, .jpg, .webp or .tif, for videos in "
-            f"{', '.join(VIDEO_SUFFIXES)} (a folder of this name ends in a slash)"
+            f"{output}: cannot write '{output.suffix}' files; give a name in .png, .jpg, .webp, .tif or .gif, for "
+            f"videos in {', '.join(VIDEO_SUFFIXES)} (a folder of this name ends in a slash)"
         )
-    if (video and format_of_name(source)) or (is_video(source) and not video):
+    animated = format_of_name(source) is GIF  # which FFmpeg reads as a video
+    if (video and format_of_name(source) and not animated) or (is_video(source) and not video):
         raise PlanError(f"{source} and {output}: one is a picture and the other a video")
     if video:
         flag, wanted, fits = (
@@ -217,6 +258,8 @@ def _extension(source: Path, file_format: str, video_format: str) -> str:
         return source.suffix if source.suffix.lower() in VIDEO_SUFFIXES else ".mp4"
     if file_format != "same":
         return f".{file_format}"
+    if _only_read(source):
+        return ".png"
     if format_of_name(source) is None:
         raise PlanError(f"{source}: its name does not say which format to write; use --format")
     return source.suffix
@@ -229,15 +272,28 @@ def _result_name(source: Path, extension: str, name: str, suffix: str, model: st
     return stem + extension
 
 
+def _without_rivals(jobs: list[Job]) -> list[Job]:
+    """The same jobs, in whose places of second choice no other result goes."""
+    taken = {os.path.normcase(os.path.abspath(job.target)) for job in jobs}
+    return [
+        dataclasses.replace(
+            job, instead=job.target.with_name(f"{job.target.stem}{job.source.suffix}.mkv")
+        )
+        if job.instead and os.path.normcase(os.path.abspath(job.instead)) in taken
+        else job
+        for job in jobs
+    ]
+
+
 def _check_distinct(jobs: list[Job]) -> None:
     # a source that does not exist fails when its turn comes
     sources = {_identity(job.source): job.source for job in jobs if job.source.exists()}
     by_target: dict[str, Job] = {}
     for job in jobs:
-        replaced = sources.get(_identity(job.target)) if os.path.exists(job.target) else None
+        replaced = sources.get(_identity(job.done)) if job.done else None
         if replaced is not None:
             raise PlanError(
-                f"{job.target}: would replace the input {replaced}; give another OUTPUT or --suffix"
+                f"{job.done}: would replace the input {replaced}; give another OUTPUT or --suffix"
             )
         other = by_target.setdefault(os.path.normcase(os.path.abspath(job.target)), job)
         if other is not job:

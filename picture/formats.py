@@ -5,15 +5,16 @@ file -> pixels (H, W, C) float32 in [0, 1], depth, metadata -> file
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyvips
 
+from .colour import StatedColour
+
 pyvips.cache_set_max(0)  # a cached operation would keep the last pictures in memory
 
-PNG_START = b"\x89PNG\r\n\x1a\n"
 EXIF_PREFIX = b"Exif\0\0"  # precedes EXIF in JPEG, and in what libvips calls exif-data
 
 
@@ -29,6 +30,7 @@ class Format:
     """How one file format is named and recognised, and what it can hold."""
 
     name: str
+    mime: str
     suffixes: tuple[str, ...]
     pattern: bytes  # regular expression for the first bytes
     loader: str
@@ -39,10 +41,16 @@ class Format:
 
 
 PNG = Format(
-    name="PNG", suffixes=(".png",), pattern=rb"\x89PNG\r\n\x1a\n", loader="pngload_buffer", bits=16
+    name="PNG",
+    mime="image/png",
+    suffixes=(".png",),
+    pattern=rb"\x89PNG\r\n\x1a\n",
+    loader="pngload_buffer",
+    bits=16,
 )
 JPEG = Format(
     name="JPEG",
+    mime="image/jpeg",
     suffixes=(".jpg", ".jpeg", ".jpe", ".jfif"),
     pattern=rb"\xff\xd8\xff",
     loader="jpegload_buffer",
@@ -51,6 +59,7 @@ JPEG = Format(
 )
 WEBP = Format(
     name="WebP",
+    mime="image/webp",
     suffixes=(".webp",),
     pattern=rb"RIFF.{4}WEBP",
     loader="webpload_buffer",
@@ -59,25 +68,59 @@ WEBP = Format(
 )
 TIFF = Format(
     name="TIFF",
+    mime="image/tiff",
     suffixes=(".tif", ".tiff"),
     pattern=rb"II[*+]\x00|MM\x00[*+]",
     loader="tiffload_buffer",
     bits=16,
 )
-FORMATS = (PNG, JPEG, WEBP, TIFF)
+GIF = Format(
+    name="GIF",
+    mime="image/gif",
+    suffixes=(".gif",),
+    pattern=rb"GIF8[79]a",
+    loader="gifload_buffer",
+    grey=False,
+    longest_side=65_535,
+)
+FORMATS = (PNG, JPEG, WEBP, TIFF, GIF)
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Pixels per millimetre, horizontally and vertically; without a unit only their ratio counts."""
+
+    x: float
+    y: float
+    unit: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Metadata:
-    """Everything beside the pixels that is copied from the picture read to the picture written."""
+    """Everything beside the pixels that goes from the picture read to the picture written.
 
-    # pixels per millimetre, horizontally and vertically
-    resolution: tuple[float, float] = (1.0, 1.0)
+    Attributes:
+        size: width and height of the picture read, upright; None: not known.
+        turned: whether it was turned or mirrored to be upright.
+        resolution: None where the file states none.
+        profile: ICC.
+        colour: what the file says of its colours in other ways.
+        exif: beginning with its TIFF header.
+        iptc: the records (IIM), without what JPEG puts around them.
+        png_text: whole chunks.
+        comments: of JPEG and GIF.
+    """
+
+    size: tuple[int, int] | None = None
+    turned: bool = False
+    resolution: Resolution | None = None
     profile: bytes | None = None
-    exif: bytes | None = None  # beginning with its TIFF header
+    colour: StatedColour = field(default_factory=StatedColour)
+    exif: bytes | None = None
     xmp: bytes | None = None
     iptc: bytes | None = None
-    png_text: bytes = b""  # whole chunks
+    png_text: bytes = b""
+    comments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,35 +1,22 @@
-"""Reads the picture files of the command line: PNG, JPEG, WebP and TIFF, through libvips.
+"""Reads the picture files of the command line: PNG, JPEG, WebP, TIFF and GIF, through libvips.
 
 Pixels are the numbers in the file divided by 255 or 65535: no colour management, except that CMYK
-becomes sRGB. ICC profile, EXIF, XMP, IPTC, resolution and PNG text are kept beside them.
+becomes sRGB. What lies beside them is `beside`'s.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-import struct
-import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyvips
 
-from .exif import ExifError, exif_of_tiff
-from .formats import (
-    EXIF_PREFIX,
-    FORMATS,
-    PNG,
-    PNG_START,
-    TIFF,
-    WEBP,
-    Format,
-    Metadata,
-    Picture,
-    PictureError,
-    reason_of,
-)
+from .beside import field_of, metadata_of
+from .container import gif_blocks, png_chunks
+from .formats import FORMATS, GIF, PNG, Format, Picture, PictureError, reason_of
+from .others import as_png
 
 logger = logging.getLogger(__name__)
 
@@ -49,27 +36,28 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     data = path.read_bytes()
     if not data:
         raise PictureError("the file is empty")
-    file_format = next(
-        (entry for entry in FORMATS if re.match(entry.pattern, data, re.DOTALL)), None
-    )
-    if file_format is None:
-        raise PictureError(
-            "the content is neither PNG, JPEG, WebP nor TIFF; convert it to one of these first"
-        )
+    data = as_png(data, max_pixels) or data
+    file_format = format_of_content(data)
     try:
         image = getattr(pyvips.Image, file_format.loader)(
             data, access="sequential", fail_on="error"
         )
         _check_size(image, max_pixels)
-        image = _grey_or_rgb(image, path)
-        metadata = _metadata_of(image, data, file_format, path)
-        upright = image.copy_memory().autorot()
+        if file_format is GIF:
+            check_whole(data)
+        source = _grey_or_rgb(image, path)
+        _tell_of_frames(source, data, file_format, path)
+        upright = source.copy_memory().autorot()
         pixels = upright.numpy()
+        size = upright.width, upright.height
+        metadata, lost = metadata_of(source, data, file_format, size)
     except pyvips.Error as error:
         raise PictureError(
             f"the {file_format.name} data is broken or cut off{reason_of(error)}"
         ) from error
 
+    if lost:
+        logger.warning("%s: left out: %s", path, ", ".join(lost))
     pixels = pixels.reshape(upright.height, upright.width, upright.bands)
     bits = _depth(upright)
     grey = upright.bands <= 2
@@ -77,6 +65,22 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
         pixels = pixels[:, :, [0, 0, 0, 1]]
     scaled = np.divide(pixels, np.float32(2**bits - 1), dtype=np.float32)
     return Picture(pixels=scaled, bits=bits, grey=grey, metadata=metadata)
+
+
+def format_of_content(data: bytes) -> Format:
+    """By the first bytes. Raises PictureError for what is none of those read here."""
+    for entry in FORMATS:
+        if re.match(entry.pattern, data, re.DOTALL):
+            return entry
+    raise PictureError(
+        "the content is neither PNG, JPEG, WebP, TIFF nor GIF; convert it to one of these first"
+    )
+
+
+def check_whole(gif: bytes) -> None:
+    """Raise PictureError for a GIF that is cut off: libvips shows as many frames as there are."""
+    if not any(label == 0x3B for label, _ in gif_blocks(gif)):
+        raise PictureError("the GIF data is broken or cut off (its end is missing)")
 
 
 def _check_size(image: pyvips.Image, max_pixels: int) -> None:
@@ -112,72 +116,22 @@ def _grey_or_rgb(image: pyvips.Image, path: Path) -> pyvips.Image:
         raise PictureError(
             f"it holds {image.bands} channels where {expected[0]} or {expected[1]} are supported"
         )
-    pages = _field(image, "n-pages")
-    if pages is not None and pages > 1:
-        logger.warning("%s: the first of its %d pages is upscaled", path, pages)
     return image
+
+
+def _tell_of_frames(image: pyvips.Image, data: bytes, file_format: Format, path: Path) -> None:
+    pages = frame_count(image, data, file_format)
+    if pages > 1:
+        logger.warning("%s: the first of its %d pages is upscaled", path, pages)
+
+
+def frame_count(image: pyvips.Image, data: bytes, file_format: Format) -> int:
+    """Pages of a file, or frames of an animation."""
+    if file_format is PNG:
+        control = dict(png_chunks(data)).get(b"acTL", b"")
+        return int.from_bytes(control[:4], "big") if len(control) == 8 else 1
+    return field_of(image, "n-pages") or 1
 
 
 def _depth(image: pyvips.Image) -> int:
     return 8 if image.format == "uchar" else 16
-
-
-def _metadata_of(image: pyvips.Image, data: bytes, file_format: Format, path: Path) -> Metadata:
-    resolution = (image.xres, image.yres)
-    exif = _field(image, "exif-data")
-    if file_format is TIFF:
-        try:
-            exif = exif_of_tiff(data)
-        except ExifError as error:
-            logger.warning("%s: its EXIF is left out: %s", path, error)
-    elif exif is not None:
-        exif = exif.removeprefix(EXIF_PREFIX)
-        if file_format is WEBP:
-            resolution = _resolution_of(exif)
-    xmp = _field(image, "xmp-data")
-    return Metadata(
-        resolution=resolution,
-        profile=_field(image, "icc-profile-data"),
-        exif=exif,
-        xmp=None if xmp is None else _upright_xmp(xmp),
-        iptc=_field(image, "iptc-data"),
-        png_text=_png_text(data) if file_format is PNG else b"",
-    )
-
-
-def _field(image: pyvips.Image, name: str) -> Any:
-    return image.get(name) if image.get_typeof(name) else None
-
-
-def _resolution_of(exif: bytes) -> tuple[float, float]:
-    """The resolution that an EXIF block states, read by libvips from a PNG of one pixel."""
-    header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"eXIf", exif), (b"IDAT", zlib.compress(b"\0\0")), (b"IEND", b"")]
-    image = pyvips.Image.pngload_buffer(
-        PNG_START + b"".join(_png_chunk(*chunk) for chunk in chunks)
-    )
-    return image.xres, image.yres
-
-
-def _png_chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def _png_text(png: bytes) -> bytes:
-    """The text chunks of a PNG, without XMP, byte for byte: libvips would write them as Latin-1."""
-    found, at = b"", len(PNG_START)
-    while at + 8 <= len(png):
-        length, kind = struct.unpack_from(">I4s", png, at)
-        chunk = png[at : at + 12 + length]
-        if kind in (b"tEXt", b"zTXt", b"iTXt") and not chunk[8:].startswith(b"XML:com.adobe.xmp\0"):
-            found += chunk
-        at += 12 + length
-    return found
-
-
-def _upright_xmp(xmp: bytes) -> bytes:
-    """XMP with the orientation upright.
-
-    It repeats the EXIF orientation; a reader that follows it would turn the upright picture again.
-    """
-    return re.sub(rb"(tiff:Orientation(?:=[\"']|>)\s*)[2-8]", rb"\g<1>1", xmp)

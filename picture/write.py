@@ -1,7 +1,7 @@
-"""Writes the picture files of the command line: PNG, JPEG, WebP and TIFF, through libvips.
+"""Writes the picture files of the command line: PNG, JPEG, WebP, TIFF and GIF, through libvips.
 
-ICC profile, EXIF, XMP, IPTC, resolution and PNG text go from the picture read to the picture
-written. What a format cannot hold is left out, with a warning in the log.
+What lay beside the pixels goes from the picture read to the picture written (`embed`). What a
+format cannot hold is left out, with a warning in the log.
 """
 
 from __future__ import annotations
@@ -11,28 +11,30 @@ import logging
 import os
 import secrets
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyvips
 from pyvips.enums import ForeignKeep, ForeignPngFilter
 
-from .exif import ExifError, exif_of_result, tiff_with_exif
+from .convert import coloured_for
+from .embed import Beside, embedded, prepared
 from .formats import (
-    EXIF_PREFIX,
+    GIF,
     JPEG,
     PNG,
-    PNG_START,
     WEBP,
     Format,
-    Metadata,
     Picture,
     PictureError,
     format_of_name,
     reason_of,
 )
+from .tiff import ExifError
 
 logger = logging.getLogger(__name__)
 
+GIF_HOLDS = "GIF holds 256 colours a frame and no soft transparency; colours are dithered to them"
 _BIG_TIFF_BYTES = 3 * 2**30  # a plain TIFF ends at 4 GiB
 _BAND_SAMPLES = 2**22
 """Rows are turned into integers in bands of this size, so that no second copy as float is needed."""
@@ -43,7 +45,7 @@ def check_writable(path: Path, *, width: int, height: int) -> None:
     file_format = format_of_name(path)
     if file_format is None:
         raise PictureError(
-            f"cannot write '{path.suffix}' files; give a name in .png, .jpg, .webp or .tif"
+            f"cannot write '{path.suffix}' files; give a name in .png, .jpg, .webp, .tif or .gif"
         )
     if max(width, height) > file_format.longest_side:
         raise PictureError(
@@ -74,8 +76,19 @@ def write_picture(
         logger.warning(
             "%s: %s holds no transparency; the picture is laid on white", path, file_format.name
         )
+    if file_format is GIF:
+        logger.warning("%s: %s", path, GIF_HOLDS)
+
+    def tell(text: str) -> None:
+        logger.warning("%s: %s", path, text)
+
+    picture, profile = coloured_for(picture, file_format, tell)
+    beside = prepared(
+        picture.metadata, file_format, width=width, height=height, profile=profile, tell=tell
+    )
     samples = _samples(picture, file_format, bits)
-    _write_whole(path, _encoded(samples, picture.metadata, file_format, quality, path), overwrite)
+    encoded = _encoded(samples, file_format, quality)
+    write_whole(path, _with_beside(encoded, samples, beside, file_format), overwrite)
 
 
 def _samples(picture: Picture, file_format: Format, bits: int) -> np.ndarray:
@@ -98,69 +111,55 @@ def _samples(picture: Picture, file_format: Format, bits: int) -> np.ndarray:
     return samples
 
 
-def _encoded(
-    pixels: np.ndarray, metadata: Metadata, file_format: Format, quality: int | None, path: Path
-) -> bytes | bytearray:
+def _encoded(pixels: np.ndarray, file_format: Format, quality: int | None) -> bytes:
+    """The pixels alone."""
     height, width, channels = pixels.shape
     deep = pixels.dtype == np.uint16
     image = pyvips.Image.new_from_memory(
         pixels.data, width, height, channels, "ushort" if deep else "uchar"
     )
     colours = ("grey16" if deep else "b-w") if channels <= 2 else ("rgb16" if deep else "srgb")
-    image = image.copy(
-        interpretation=colours, xres=metadata.resolution[0], yres=metadata.resolution[1]
-    )
-    keep = ForeignKeep.ICC | ForeignKeep.XMP | ForeignKeep.IPTC | ForeignKeep.OTHER
-    exif = _exif_of_result(metadata, width, height, path)
-    if exif is not None:
-        keep |= ForeignKeep.EXIF  # where there is none, libvips would make one
-    for name, blob in (
-        ("icc-profile-data", metadata.profile),
-        ("exif-data", None if exif is None else EXIF_PREFIX + exif),
-        ("xmp-data", metadata.xmp),
-        ("iptc-data", metadata.iptc),
-    ):
-        if blob is not None:
-            image.set_type(pyvips.GValue.blob_type, name, blob)  # pyright: ignore[reportArgumentType]
+    image = image.copy(interpretation=colours)
     try:
         if file_format is PNG:
-            png = image.pngsave_buffer(filter=ForeignPngFilter.ALL, keep=keep)
-            behind_header = len(PNG_START) + 25
-            return png[:behind_header] + metadata.png_text + png[behind_header:]
+            return image.pngsave_buffer(filter=ForeignPngFilter.ALL, keep=ForeignKeep.NONE)
         if file_format is JPEG:
-            return image.jpegsave_buffer(Q=quality or 95, optimize_coding=True, keep=keep)
-        if file_format is WEBP:
-            lossless = quality is None
-            effort = 1 if lossless else 4  # more takes twice the time for 1 % of the size
-            return image.webpsave_buffer(
-                lossless=lossless, Q=quality or 75, effort=effort, keep=keep
+            return image.jpegsave_buffer(
+                Q=quality or 95, optimize_coding=True, keep=ForeignKeep.NONE
             )
-        big = pixels.nbytes > _BIG_TIFF_BYTES
-        tiff = image.tiffsave_buffer(
-            compression="deflate", predictor="horizontal", resunit="inch", bigtiff=big, keep=keep
+        if file_format is WEBP:
+            return image.webpsave_buffer(**webp_options(quality), keep=ForeignKeep.NONE)
+        if file_format is GIF:
+            return image.gifsave_buffer(keep=ForeignKeep.NONE)
+        return image.tiffsave_buffer(
+            compression="deflate",
+            predictor="horizontal",
+            bigtiff=pixels.nbytes > _BIG_TIFF_BYTES,
+            keep=ForeignKeep.NONE,
         )
     except pyvips.Error as error:
         raise PictureError(f"cannot be encoded as {file_format.name}{reason_of(error)}") from error
-    if exif is None:
-        return tiff
+
+
+def webp_options(quality: int | None) -> dict[str, Any]:
+    """Of libvips: lossless where no quality is given."""
+    # more effort takes twice the time for 1 % of the size
+    return {"lossless": quality is None, "Q": quality or 75, "effort": 1 if quality is None else 4}
+
+
+def _with_beside(
+    encoded: bytes, samples: np.ndarray, beside: Beside, file_format: Format
+) -> bytes | bytearray:
+    height, width, channels = samples.shape
+    sides = {"width": width, "height": height}
     try:
-        return tiff_with_exif(tiff, exif)
+        return embedded(encoded, beside, file_format, **sides, alpha=channels in (2, 4))
     except ExifError as error:
-        logger.warning("%s: the EXIF is left out: %s", path, error)
-        return tiff
+        raise PictureError(f"its metadata cannot be written: {error}") from error
 
 
-def _exif_of_result(metadata: Metadata, width: int, height: int, path: Path) -> bytes | None:
-    if metadata.exif is None:
-        return None
-    try:
-        return exif_of_result(metadata.exif, width=width, height=height)
-    except ExifError as error:
-        logger.warning("%s: the EXIF is left out: %s", path, error)
-        return None
-
-
-def _write_whole(path: Path, data: bytes | bytearray, overwrite: bool) -> None:
+def write_whole(path: Path, data: bytes | bytearray, overwrite: bool) -> None:
+    """Write a file under another name beside its place and move it there."""
     beside = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -23,6 +24,7 @@ def nodes() -> ModuleType:
             output=lambda dtype: {"dtype": dtype},
             preview=lambda: None,
             progress=lambda: None,
+            telling=lambda node: nullcontext(),
             HostPlacement=lambda model: None,
         )
         return nodes
@@ -39,6 +41,14 @@ def handed_on(nodes: ModuleType, **inputs: Any) -> dict[str, Any]:
 def test_inputs_that_are_not_given_have_their_defaults(nodes: ModuleType) -> None:
     declared = {option.name: option.default for option in offered_in("command", UPSCALING)}
     assert handed_on(nodes) == declared | {"dtype": "auto"}
+
+
+def test_warnings_of_the_engine_are_told_on_the_node(nodes: ModuleType) -> None:
+    told: list[str | None] = []
+    nodes.host.telling = lambda node: nullcontext(told.append(node))
+    nodes.UpscaleImage.hidden = SimpleNamespace(unique_id="7")
+    handed_on(nodes)
+    assert told == ["7"]
 
 
 def test_values_of_widgets_become_arguments(nodes: ModuleType) -> None:

@@ -44,6 +44,7 @@ def imported_nodes() -> Iterator[ModuleType]:
     api.InputImpl = api.ui = Recorder()  # type: ignore[attr-defined]
     host = Recorder()
     host.model_names = list  # type: ignore[attr-defined]
+    host.telling = lambda node: contextlib.nullcontext()  # type: ignore[attr-defined]
     places: dict[str, Any] = {
         "comfy_api": ModuleType("comfy_api"),
         "comfy_api.latest": api,

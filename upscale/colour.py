@@ -48,7 +48,7 @@ def fix_colour_(
         frame: (H, W, C), the input.
         method: "average" or "wavelet".
         known: (H, W) bool, where ``result`` is valid; other pixels are ignored. None: everywhere.
-        margins: of ``frame``, at seams: what lies beyond a seam is taken from the opposite side.
+        margins: of ``frame``: what lies beyond a seam is taken from the opposite side.
     """
     scale = result.shape[0] // frame.shape[0]
     bands = [band.permute(2, 0, 1)[None] for band in result.split(rows * scale)]
@@ -57,7 +57,7 @@ def fix_colour_(
     shift = torch.cat([(frame - reduced) * weight, weight], -1)
 
     beyond = Margins(*(REACH if periodic else 0 for periodic in margins.wrap))
-    wide = Margins(margins.rows + beyond.rows, margins.columns + beyond.columns)
+    wide = Margins(margins.rows + beyond.rows, margins.columns + beyond.columns, margins.periodic)
     smooth = {"average": average, "wavelet": wavelet}[method](
         wide.add(margins.crop(shift)).permute(2, 0, 1)
     )

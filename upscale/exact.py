@@ -184,7 +184,8 @@ class ExactUpscaler:
         def progress(done: int, total: int) -> None:
             told.call(partial(self.work.after, partial(told.rise, done, total)))
 
-        images = copies.upload(copies.staged(planes.unbind()), planes.dtype)
+        staged = copies.staged(planes.unbind())  # lives until the last row has been computed
+        images = copies.upload(staged, planes.dtype)
         self._engine().run(images, plan, write, progress, touched)
         return bool(torch.stack(finite).all())
 

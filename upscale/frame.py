@@ -99,7 +99,7 @@ class FrameUpscaler:
 
     def in_place(self, dtype: torch.dtype, device: torch.device) -> bool:
         """Whether such a result is computed in place, so that no buffer is needed."""
-        same_size = self.size == self.scaled and not any(self.margins.wrap)
+        same_size = self.size == self.scaled == (self.height * self.scale, self.width * self.scale)
         return same_size and dtype == torch.float32 and device.type == "cpu"
 
     def working_bytes(self, channels: int, dtype: torch.dtype, device: torch.device) -> int:
@@ -174,11 +174,11 @@ class FrameUpscaler:
         tick = partial(monitor.tick, growth=growth)
         for number in range(len(self.members)):
             self._member(engine, number, frames, region, canvases, tick, growth)
+            if growth and number == 0:  # looked at before anything else is done with it
+                self.work.drain()
         if len(self.members) > 1:
             for canvas, one in product(canvases, frames[0].passes):
                 self.work.do(partial(canvas[..., one.written].div_, len(self.members)))
-        if growth:  # what is shown of a frame is looked at before anything else is done with it
-            self.work.drain()
         for frame, canvas, picture in zip(frames, canvases, into):
             self.work.do(partial(self._finish, frame, canvas, region, picture, corrected=True))
 

@@ -12,6 +12,7 @@ import torch
 from spandrel import ImageModelDescriptor
 from torch import Tensor
 
+from .beyond import add_beyond_, frames_beyond, within
 from .frame import FrameUpscaler
 from .mask import Masks
 from .memory import OutOfMemoryError
@@ -40,6 +41,7 @@ def upscale_image(
     target: Target | float | str | None = None,
     placement: Placement | None = None,
     seamless: str = "none",
+    border: str = "auto",
     mask: Tensor | None = None,
     ensemble: int = 1,
     colour_fix: str = "none",
@@ -55,6 +57,8 @@ def upscale_image(
         model: a spandrel descriptor of 1, 3 or 4 channels, of any architecture. It comes back as it
             was: weights, dtype, device and mode, also after an error.
         image: (B, H, W, C) floating point in [0, 1]; C = 1 (grey), 3 (RGB) or 4 (RGBA); any device.
+            Of colours beyond that the model gets the clipped ones; the rest, as the highlights of
+            an HDR picture, is resampled and added to the result, with a warning in the log.
         mode: "exact" is the whole-image result band by band, for networks that offer it (FDAT,
             Dense-Iso-ViT); "tile" overlapping tiles blended; "whole" one call for the whole frame;
             "auto" exact where it is offered and no mask given, else tiles. A network that works in
@@ -79,6 +83,9 @@ def upscale_image(
             ``device``.
         seamless: "horizontal", "vertical" or "both": the picture is a texture whose opposite
             borders meet, and so will be the result's; "none".
+        border: "mirror": the model sees some mirrored pixels beyond the borders, which are cut off
+            again; "model": it ends there and pads as it was built; "auto": mirrored for models that
+            ask for it, in modes "auto" and "tile" ("exact" and "whole" are the network's own).
         mask: (B, H, W), or (1, H, W) for all frames, in [0, 1]: where it is 0 the frame is only
             resampled, with a soft transition outside of the mask. It is resampled to the frame's
             size. Only tiles (or windows) that it touches are computed; modes "exact" of FDAT and
@@ -93,7 +100,7 @@ def upscale_image(
 
     Returns:
         (B, H * scale, W * scale, C), or the target's size: ``dtype`` in [0, 1] on
-        ``output_device``.
+        ``output_device``; beyond where the image is.
 
     Raises:
         ValueError: an argument is out of its range, or the model's output is NaN or infinite in
@@ -111,6 +118,7 @@ def upscale_image(
         alpha=alpha,
         target=as_target(target),
         seamless=seamless,
+        border=border,
         ensemble=ensemble,
         colour_fix=colour_fix,
         dtype=dtype,
@@ -122,20 +130,23 @@ def upscale_image(
     result = _allocate(session.upscaler, frames, channels, dtype, checked_device(output_device))
     _check_finite(image)
     repeated = _repeated_frames(image, session.masks)
+    beyond = frames_beyond(image)
     with session.opened(device, placement):
         computed = [index for index in range(frames) if not repeated[index]]
         monitor.total = sum(
-            session.steps(image[index], session.region(index)) for index in computed
+            session.steps(within(image[index]), session.region(index)) for index in computed
         )
         jobs = (
             Job(
-                None if repeated[index] else image[index],
+                None if repeated[index] else within(image[index]),
                 session.region(index),
                 partial(result.select, 0, index),
             )
             for index in range(frames)
         )
         session.run(jobs)
+    for index in beyond:
+        add_beyond_(result[index], image[index], session.upscaler.margins.wrap)
     return result
 
 
@@ -155,6 +166,7 @@ def upscale_frames(
     target: Target | float | str | None = None,
     placement: Placement | None = None,
     seamless: str = "none",
+    border: str = "auto",
     mask: Tensor | None = None,
     ensemble: int = 1,
     colour_fix: str = "none",
@@ -188,6 +200,7 @@ def upscale_frames(
         alpha=alpha,
         target=as_target(target),
         seamless=seamless,
+        border=border,
         ensemble=ensemble,
         colour_fix=colour_fix,
         dtype=dtype,

@@ -28,6 +28,7 @@ class Options:
     alpha: str
     target: Target | None
     seamless: str
+    border: str
     ensemble: int
     colour_fix: str
     dtype: torch.dtype

@@ -9,6 +9,7 @@ is called in the caller's thread, in the same order.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -70,6 +71,7 @@ class Pipeline:
         self._closed = False
 
     def __enter__(self) -> Pipeline:
+        self._caller = threading.get_ident()
         self._thread = thread_beside("upscale-finish", self.cores)
         return self
 
@@ -168,6 +170,8 @@ class Pipeline:
             Exception: what the question raised; concurrent.futures.CancelledError if the work has
                 ended.
         """
+        if threading.get_ident() == self._caller:  # which does what is left at the end
+            return question()
         answer: Future[T] = Future()
         self._news.put((question, answer))
         if self._closed:

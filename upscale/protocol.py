@@ -51,6 +51,8 @@ class TileContract(Protocol):
     overlap: sensible overlap of neighbouring tiles in input pixels.
     alignment: starts and sizes of tiles should be multiples of this many input pixels.
     network: what to call on a tile: (B, C, h, w) -> (B, C, h * scale, w * scale), not clamped.
+    mirror_borders: its padding spoils the border of a picture, so that the picture is better
+        continued first. It may be left out, which is False.
     """
 
     window: int | None

@@ -12,9 +12,11 @@ from spandrel import ImageModelDescriptor
 from torch import Tensor, nn
 
 from ..common.dry_run import working_bytes
+from ..common.tiling import round_up
 from .memory import first_line
 from .pipeline import AHEAD
 from .protocol import Placement
+from .seamless import MIRRORED
 from .transfer import Copies, is_fresh
 
 logger = logging.getLogger(__name__)
@@ -61,12 +63,20 @@ class TileTraits:
         overlap: sensible overlap of tiles, in input pixels.
         alignment: starts and sizes of tiles should be multiples of this many input pixels.
         minimum: smallest side of a tile.
+        mirror_borders: the network's padding spoils the border of a picture.
     """
 
     window: int | None
     overlap: int
     alignment: int
     minimum: int
+    mirror_borders: bool = False
+
+    def mirrored(self, border: str, mode: str) -> int:
+        """Input pixels that are mirrored beyond the borders of a picture, for the options of these
+        names."""
+        asked = border == "auto" and mode in ("auto", "tile") and self.mirror_borders
+        return round_up(MIRRORED, self.alignment) if asked or border == "mirror" else 0
 
     @classmethod
     def of(cls, model: ImageModelDescriptor) -> TileTraits:
@@ -76,7 +86,11 @@ class TileTraits:
         if contract is None:
             return cls(None, 32, requirements.multiple_of, max(requirements.minimum, 1))
         return cls(
-            contract.window, contract.overlap, contract.alignment, max(requirements.minimum, 1)
+            contract.window,
+            contract.overlap,
+            contract.alignment,
+            max(requirements.minimum, 1),
+            getattr(contract, "mirror_borders", False),
         )
 
 

@@ -85,8 +85,11 @@ class Session:
             )
         self.traits = traits = TileTraits.of(model)
         context = round_up(max(LEAST_MARGIN, options.overlap or traits.overlap), traits.alignment)
-        margins = Margins.of(options.seamless, context)
+        mirrored = traits.mirrored(options.border, options.mode)
+        margins = Margins.of(options.seamless, context, mirrored)
         masks = None if mask is None else Masks(mask, frames, height, width, margins)
+        if masks and masks.empty:  # what no model sees needs no border
+            margins = masks.margins = Margins.of(options.seamless, context)
         self.masks = None if masks and masks.full else masks
         self.work = Pipeline()
         self.upscaler = FrameUpscaler(
@@ -123,7 +126,10 @@ class Session:
         """What runs the model; None where the mask leaves nothing to compute."""
         mode, masked = self.options.mode, self.masks is not None
         if self.masks and self.masks.empty:
-            logger.info("the mask is empty: the pictures are resampled without the model")
+            logger.warning(
+                "the mask is empty (0 everywhere), so the pictures are only resampled, without the model; LoadImage "
+                "gives such a mask for a picture without transparency: connect none to use the model everywhere"
+            )
             return None
         exact = mode == "exact" or (mode == "auto" and not masked)
         if self.offers_exact and (exact or self.traits.window):
@@ -131,7 +137,9 @@ class Session:
         sides = self.upscaler.height, self.upscaler.width
         tile = max(sides) if mode == "whole" else self.options.tile
         overlap, batch = self.options.overlap, self.options.batch
-        settings = TileSettings(runner, *sides, tile, overlap, batch, masked=masked)
+        settings = TileSettings(
+            runner, *sides, tile, overlap, batch, frames=self.frames, masked=masked
+        )
         return TiledUpscaler(runner, settings, self.work)
 
     def region(self, index: int) -> Region | None:
@@ -149,17 +157,27 @@ class Session:
         """
         together: list[tuple[Job, PreparedFrame]] = []
         last: Tensor | None = None
-        for job, frame in self.work.ahead(partial(self._prepared, job) for job in jobs):
-            if together and not self._fits(together, job, frame):
+        prepared = self.work.ahead(partial(self._prepared, job) for job in jobs)
+        while True:
+            try:
+                job, frame = next(prepared, (None, None))
+            except Exception:  # what was drawn before is not lost
+                if together:
+                    self._upscale(together)
+                raise
+            if together and (job is None or not self._fits(together, frame)):
                 last = self._upscale(together)
                 together = []
+            if job is None:
+                return
             if frame is None:
                 assert last is not None
                 last = self._repeat(job, last)
-            else:
-                together.append((job, frame))
-        if together:
-            self._upscale(together)
+                continue
+            together.append((job, frame))
+            if len(together) >= self._most_together():
+                last = self._upscale(together)
+                together = []
 
     def _repeat(self, job: Job, last: Tensor) -> Tensor:
         """The picture of a frame that is the same as the one before."""
@@ -173,19 +191,16 @@ class Session:
     def _prepared(self, job: Job) -> tuple[Job, PreparedFrame | None]:
         return job, None if job.frame is None else self.upscaler.prepared(job.frame)
 
-    def _fits(
-        self, together: list[tuple[Job, PreparedFrame]], job: Job, frame: PreparedFrame | None
-    ) -> bool:
+    def _most_together(self) -> int:
+        """How many frames should go through the model together."""
+        if self.engine is None or self.masks or self.monitor.preview:
+            return 1
+        return self.engine.together(self.upscaler.height, self.upscaler.width)
+
+    @staticmethod
+    def _fits(together: list[tuple[Job, PreparedFrame]], frame: PreparedFrame | None) -> bool:
         """Whether a frame can go through the model with those before it."""
-        first = together[0][1]
-        return (
-            frame is not None
-            and self.engine is not None
-            and job.region is None
-            and not self.monitor.preview
-            and frame.passes == first.passes
-            and len(together) < self.engine.together(self.upscaler.height, self.upscaler.width)
-        )
+        return frame is not None and frame.passes == together[0][1].passes
 
     def _upscale(self, together: list[tuple[Job, PreparedFrame]]) -> Tensor:
         """Upscale some frames; the last one's picture, which may still be in the making."""

@@ -39,6 +39,7 @@ class TileSettings:
         runner: runs the model.
         height, width: size of the image, in pixels.
         tile, overlap, batch: as asked for; None: automatic.
+        frames: how many images there are at most; tiles of several may go through the model together.
         masked: only a part of the image will be computed.
     """
 
@@ -51,6 +52,7 @@ class TileSettings:
         overlap: int | None,
         batch: int | None,
         *,
+        frames: int = 1,
         masked: bool = False,
     ) -> None:
         self.runner = runner
@@ -68,7 +70,10 @@ class TileSettings:
         self.overlap = default if overlap is None else overlap
         self.overlap_given = overlap is not None
         self.floor = max(self.floor, 2 * (overlap or 0))
-        self.batch = batch or usual_batch(runner.placement.device, self.tile**2)
+        self.frames = frames
+        grid = self.grid(height, width)
+        pixels = grid.rows.size * grid.columns.size
+        self.batch = batch or usual_batch(runner.placement.device, pixels)
 
     def grid(self, height: int, width: int) -> TileGrid:
         """The tiles of an image of this size, in input pixels."""
@@ -93,7 +98,7 @@ class TileSettings:
         """Load the model, then shrink what was not asked for until a batch fits in free memory."""
         while True:
             grid = self.grid(*self.size)
-            batch = min(self.batch, len(grid))
+            batch = min(self.batch, len(grid) * self.frames)
             self.runner.prepare(batch, grid.rows.size, grid.columns.size)
             needed = self.runner.memory_required(batch, grid.rows.size, grid.columns.size)
             free = self.runner.placement.available()

@@ -13,7 +13,8 @@ from torch import Tensor
 from .colour import FrameMaker
 from .resume import Unfinished
 from .source import VideoSource
-from .write import SEGMENT_FRAMES, SegmentEncoder, StreamWriter
+from .streams import StreamWriter
+from .write import SEGMENT_FRAMES, SegmentEncoder
 
 
 class Assembly:
@@ -60,8 +61,12 @@ class Assembly:
         self._added += 1
 
     def end(self) -> None:
-        """Write all that is left."""
-        self._end_segment(None)
+        """Write all that is left, and close ``kept``: Windows moves no file that is open."""
+        try:
+            self._end_segment(None)
+        finally:
+            if self._kept_packets:
+                self._kept_packets.close()
 
     def _end_segment(self, until: int | None) -> None:
         """Write the segment, then the held packets that come before the pts ``until``.

@@ -17,6 +17,7 @@ from torch import Tensor
 
 # MatrixCoefficients of H.273; 2 stands for unspecified primaries and transfer, too
 RGB, BT709, UNSPECIFIED, SMPTE170M = (0, 1, 2, 6)
+LEFT = (0, 128)  # a siting of chroma: across and down, in 1/256 of a pixel
 LIMITED, FULL = 1, 2  # FFmpeg's AVColorRange; 0 is unspecified, which stands for limited
 
 _LUMA = {  # MatrixCoefficients -> Kr, Kb
@@ -80,11 +81,12 @@ def guessed_matrix(height: int, width: int) -> int:
 class PixelFormatConverter:
     """Converts frames to another pixel format: resamples chroma, leaves levels unchanged.
 
-    Chroma is left-sited, as in MPEG-2 and later.
+    Chroma is left-sited, as in MPEG-2 and later, if ``siting`` does not say that it lies elsewhere
+    in what is converted: across and down, in 1/256 of a pixel.
     """
 
-    def __init__(self, to: str) -> None:
-        self.to = to
+    def __init__(self, to: str, siting: tuple[int, int] = LEFT) -> None:
+        self.to, self._siting = to, siting
         self._built_for: tuple[str, int, int] | None = None
 
     def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:
@@ -103,9 +105,12 @@ class PixelFormatConverter:
 
     def _build(self, name: str, width: int, height: int) -> None:
         options = ["flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"]
-        for side, one in (("in", name), ("out", self.to)):
-            if av.VideoFormat(one).chroma_height(16) == 8:
-                options += [f"{side}_h_chr_pos=0", f"{side}_v_chr_pos=128"]
+        for side, one, siting in (("in", name, self._siting), ("out", self.to, LEFT)):
+            kind = av.VideoFormat(one)
+            if kind.chroma_width(16) < 16:
+                options.append(f"{side}_h_chr_pos={siting[0]}")
+            if kind.chroma_height(16) < 16:
+                options.append(f"{side}_v_chr_pos={siting[1]}")
         self._graph = graph = av.filter.Graph()  # kept, because it owns the filters
         self._source = graph.add_buffer(
             width=width, height=height, format=av.VideoFormat(name), time_base=Fraction(1, 1000)
@@ -122,11 +127,19 @@ class PixelFormatConverter:
 class SampleReader:
     """Turns decoded frames into arrays of samples, and these into R'G'B'.
 
-    ``colour`` and the size (height, width) are the video's. Raises VideoError for colours that are
-    not supported.
+    ``colour``, the size (height, width) and the siting of chroma are the video's. Raises VideoError
+    for colours that are not supported.
     """
 
-    def __init__(self, kind: av.VideoFormat, colour: Colour, height: int, width: int) -> None:
+    def __init__(
+        self,
+        kind: av.VideoFormat,
+        colour: Colour,
+        height: int,
+        width: int,
+        *,
+        siting: tuple[int, int] = LEFT,
+    ) -> None:
         self._bits = max(component.bits for component in kind.components)
         self._rgb = kind.is_rgb or kind.has_palette
         grey = len([component for component in kind.components if not component.is_alpha]) == 1
@@ -136,7 +149,7 @@ class SampleReader:
                 "gbrp" if self._bits == 8 else f"gbrp{self._bits}le"
             )
         else:
-            self._convert = PixelFormatConverter("gray16le" if grey else "yuv444p16le")
+            self._convert = PixelFormatConverter("gray16le" if grey else "yuv444p16le", siting)
             self._kr, self._kb = colour.luma(height, width)
         self._full = colour.range == FULL
         self._scale = 2.0 ** (16 - self._bits)  # what one level is in the 16-bit samples

@@ -24,16 +24,10 @@ from .assembly import Assembly, decoding_time
 from .colour import FrameMaker, VideoError
 from .encoding import EncodingThread
 from .resume import STATE, old_path, partial_path, unfinished
+from .shape import result_aspect
 from .source import SourceFrame, VideoSource
-from .write import (
-    CONTAINERS,
-    GROWING,
-    Encoding,
-    SegmentEncoder,
-    StreamWriter,
-    encodable,
-    template_stream,
-)
+from .streams import StreamWriter, template_stream
+from .write import CONTAINERS, GROWING, Encoding, SegmentEncoder, encodable
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +42,7 @@ point on the CPU, for None the same tensor as before. Between, it reports ``prog
 delivers what is ready, and raises it."""
 
 # metadata that describe the source's file format, which are not copied
-_OF_THE_FORMAT = ("major_brand", "minor_version", "compatible_brands", "encoder")
+_OF_THE_FORMAT = ("major_brand", "minor_version", "compatible_brands", "encoder", STATE.lower())
 
 
 class VideoJob:
@@ -96,9 +90,16 @@ class VideoJob:
             )
         colour = source.colour.of_result(turned(*source.size), stored)
         self._make_frame = FrameMaker(self.encoding.pixel_format, colour, *stored)
-        self._encoder = SegmentEncoder(
-            self.encoding, stored, source.rate, colour, source.pixel_aspect
-        )
+        self._aspect = result_aspect(turned(*source.size), source.pixel_aspect, turned(*size))
+        if self._aspect != 1 and not self.encoding.keeps_aspect(target.suffix):
+            logger.warning(
+                "%s: %s does not keep the shape of pixels (%s) in %s; write MP4, or give a target of "
+                "both sides for square ones",
+                *(target, self.encoding.codec, self._aspect, target.suffix),
+            )
+        if source.lost:
+            logger.warning("%s: left out: %s", source, ", ".join(source.lost))
+        self._encoder = SegmentEncoder(self.encoding, stored, source.rate, colour, self._aspect)
         self._template = template_stream(self._encoder.sample, source.orientation.matrix)
         self._metadata = {
             k: v for k, v in source.metadata.items() if k.lower() not in _OF_THE_FORMAT
@@ -108,6 +109,11 @@ class VideoJob:
             if writer.left_out:
                 logger.warning(
                     "%s cannot hold and leaves out: %s", target, ", ".join(writer.left_out)
+                )
+            if writer.converted:
+                logger.warning(
+                    "%s cannot hold %s sound, which becomes FLAC",
+                    *(target, " and ".join(writer.converted)),
                 )
 
         self.frames = 0
@@ -150,7 +156,8 @@ class VideoJob:
                 self.partial,
                 GROWING,
                 self._template,
-                self.source.streams,
+                self.source.beside,
+                pixel_aspect=self._aspect,
                 time_base=self.source.time_base,
                 metadata=self._metadata | {STATE: json.dumps(self._state)},
                 lenient=True,
@@ -252,7 +259,8 @@ class VideoJob:
             file,
             container if isinstance(file, Path) else replace(container, options={}),
             video,
-            self.source.streams,
+            self.source.beside,
+            pixel_aspect=self._aspect,
             time_base=self.source.time_base,
             metadata=self._metadata,
             chapters=self.source.chapters,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,10 @@ import av
 import av.format
 from av.error import FFmpegError
 
+from .beside import beside, covers_of, is_cover, with_times
+from .clock import Clock
 from .colour import RGB, UNSPECIFIED, Colour, SampleReader, VideoError
+from .properties import Properties
 from .source import Orientation, SourceFrame
 
 logger = logging.getLogger(__name__)
@@ -26,7 +30,7 @@ _UNKNOWN_RATE = Fraction(25)
 _TAIL = 1  # seconds by which other streams may lag behind the video
 _LEAST_MISSING = 0.5  # seconds missing at the end: fewer may be rounding in the header
 _SAMPLE = 2**20  # bytes at the beginning and at the end by which a file is identified
-_HDR = ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "DYNAMIC_HDR_PLUS", "DOVI_METADATA")
+_TOLD = 5  # jumps of the clock that are told one by one
 
 
 class VideoFile:
@@ -50,12 +54,11 @@ class VideoFile:
         self._end = Fraction(start) + Fraction(duration) if duration else None
         with self._open() as container:
             self._inspect(container, max_pixels)
+        with self._open() as container:
+            self._covers = covers_of(container)
         self._container = self._open()
         self._stream = _video_stream(self._container)
-        copied = [
-            stream for stream in self._container.streams if stream.type in ("audio", "subtitle")
-        ]
-        self.streams = [stream for stream in copied if stream.codec_context is not None]
+        self.beside = beside(self._container, self._stream, self._covers)
 
     def __enter__(self) -> VideoFile:
         return self
@@ -86,9 +89,11 @@ class VideoFile:
         shift = round(self._shift / self.time_base)
         nominal = max(round(1 / self.rate / self.time_base), 1)
         reader, kind = self._reader, self._kind
+        known, told = list(self.lost), self._properties.interlaced
         last, count, repaired = -nominal, 0, False
         try:
-            for item, packet_duration in self._items(self._container, self._stream, self.streams):
+            played = self.beside.played
+            for item, packet_duration in self._items(self._container, self._stream, played):
                 if isinstance(item, av.Packet):
                     yield item
                     continue
@@ -97,11 +102,9 @@ class VideoFile:
                         f"frame {count + 1} has {item.width}x{item.height} pixels where the video began with "
                         f"{self._stored[1]}x{self._stored[0]}; convert it to one size first"
                     )
-                if item.format.name != kind:
-                    reader, kind = (
-                        SampleReader(item.format, self.colour, *self._stored),
-                        item.format.name,
-                    )
+                self._properties.see(item, self._stream)
+                if _kind(item) != kind:
+                    reader, kind = self._new_reader(item), _kind(item)
                 pts = last + nominal if item.pts is None else item.pts * self._ticks - shift
                 if pts <= last and count:
                     repaired, pts = True, last + 1
@@ -118,19 +121,32 @@ class VideoFile:
             logger.warning(
                 "%s: %d packets could not be decoded; their frames are left out", self, self._broken
             )
+        if jumps := self._clock.jumps:
+            at = ", ".join(f"{float(time):.1f}" for time in jumps[:_TOLD])
+            more = f" and {len(jumps) - _TOLD} times more" if len(jumps) > _TOLD else ""
+            logger.warning(
+                "%s: its clock jumps at %s s%s; picture and sound go on there", self, at, more
+            )
+        self._warn_if_interlaced(told=told)
+        if more := [name for name in self.lost if name not in known]:
+            logger.warning("%s: left out: %s", self, ", ".join(more))
         if repaired:
             logger.warning("%s: timestamps that did not grow were moved", self)
         self._warn_if_cut_off()
 
     def packets(self) -> Iterator[av.Packet]:
         """Packets of the streams that are copied, from the start of the selected part."""
-        if not self.streams:
+        if not self.beside.streams:
             return
         with self._open() as container:
             if self._start:
                 container.seek(int(self._start * av.time_base))
-            for packet in container.demux([stream.index for stream in self.streams]):
-                if self._copied(packet):
+            video = _video_stream(container)
+            indices = [video.index, *(stream.index for stream in self.beside.streams)]
+            pictures = {one.index for one in self.beside.streams if one.type == "video"}
+            packets = with_times(_clock(container, video)(container.demux(indices)), pictures)
+            for packet in packets:
+                if packet.stream.index != video.index and self._copied(packet):
                     yield packet
 
     def _picture(self, reader: SampleReader, samples: Any) -> Any:
@@ -174,13 +190,16 @@ class VideoFile:
             raise VideoError("none of its frames can be decoded; it is cut off or broken")
         self._broken = 0
         self._stored = first.height, first.width
-        self._kind = first.format.name
+        self._kind = _kind(first)
+        self._properties = Properties(stream, first)
+        self.lost = self._properties.lost
+        self._warn_if_interlaced(told=False)
         self.orientation = Orientation(_side_data(first, "DISPLAYMATRIX"))
         self.size = self.orientation.size(*self._stored)
         self.bits = max(component.bits for component in first.format.components)
-        self.pixel_aspect = Fraction(context.sample_aspect_ratio or 1)
+        self.pixel_aspect = _pixel_aspect(stream)
         self.colour = _colour(context, first)
-        self._reader = SampleReader(first.format, self.colour, *self._stored)
+        self._reader = self._new_reader(first)
 
         base = stream.time_base
         self._ticks = base.numerator
@@ -188,23 +207,33 @@ class VideoFile:
         self.rate = Fraction(stream.average_rate or stream.guessed_rate or _UNKNOWN_RATE)
         self.metadata = dict(container.metadata)
         whole = not self._start and self._end is None
-        self.chapters = container.chapters() if whole and hasattr(container, "chapters") else []
+        self.chapters = container.chapters() if whole else []
         end = Fraction(container.duration or 0, av.time_base) if self._end is None else self._end
         self.frame_count = (stream.frames if whole else 0) or max(
             round((end - self._start) * self.rate), 1
         )
+        self._jumps = bool(container.format.flags & av.format.Flags.ts_discont.value)
         self.end = None
-        if whole and stream.duration is not None:
+        if whole and stream.duration is not None and not self._jumps:
             self.end = ((stream.start_time or 0) + stream.duration) * self._ticks
         self._shift = Fraction(0)
         if self._start and first.pts is not None:
             self._shift = first.pts * base
-        elif container.format.flags & av.format.Flags.ts_discont.value:
-            # the timestamps of such a format may begin anywhere
+        elif self._jumps or (first.pts or 0) < 0:
+            # the clock may begin anywhere, and before zero where it begins anew soon
             self._shift = Fraction(container.start_time or 0, av.time_base)
         if self.end is not None:
             self.end -= round(self._shift / self.time_base)
-        self._warn(first)
+
+    def _new_reader(self, frame: av.VideoFrame) -> SampleReader:
+        """For frames of the kind of this one, whose colours may be others than the first's."""
+        _, matrix, levels = _kind(frame)
+        colour = self.colour
+        if (matrix, levels) != self._kind[1:]:
+            colour = replace(colour, matrix=matrix, range=levels)
+            if colour.matrix == RGB and not frame.format.is_rgb:
+                colour = replace(colour, matrix=UNSPECIFIED)
+        return SampleReader(frame.format, colour, *self._stored, siting=self._properties.siting)
 
     def _items(
         self, container: Any, stream: Any, others: list[Any]
@@ -217,7 +246,8 @@ class VideoFile:
         end, ended = self._end or Fraction(0), False  # 0: the end of the file
         if self._start:
             container.seek(int(self._start * av.time_base))
-        for packet in container.demux(stream, *others):
+        self._clock = _clock(container, stream)
+        for packet in self._clock(container.demux(stream, *others)):
             time = packet.dts * packet.time_base if packet.dts is not None else Fraction(0)
             if packet.pts is not None:
                 self._reached = max(
@@ -229,6 +259,8 @@ class VideoFile:
                 if self._copied(packet):
                     yield packet, None
                 continue
+            if not packet.size and packet.dts is not None:
+                continue  # Theora's way to say that the picture before stays
             durations[packet.pts] = packet.duration
             try:
                 frames = packet.decode()
@@ -239,7 +271,7 @@ class VideoFile:
                 duration = durations.pop(frame.pts, None)
                 shown = self._start if frame.pts is None else frame.pts * base
                 ended = ended or bool(end and shown >= end)
-                if not ended and shown >= self._start:
+                if not ended and (not self._start or shown >= self._start):
                     yield frame, duration
 
     def _copied(self, packet: av.Packet) -> bool:
@@ -247,6 +279,8 @@ class VideoFile:
 
         If so, its times are shifted as the video's are.
         """
+        if packet.dts is None:
+            packet.dts = packet.pts
         if packet.dts is None:
             return False
         time = packet.dts * packet.time_base
@@ -257,9 +291,16 @@ class VideoFile:
         packet.dts -= ticks
         return True
 
+    def _warn_if_interlaced(self, *, told: bool) -> None:
+        if self._properties.interlaced and not told:
+            logger.warning(
+                "%s is interlaced; deinterlace it first, or both fields are upscaled as one picture",
+                self,
+            )
+
     def _warn_if_cut_off(self) -> None:
         """If the whole file was read, warn if its packets end before its header says."""
-        if self._start or self._end is not None or not self._container.duration:
+        if self._start or self._end is not None or self._jumps or not self._container.duration:
             return
         announced = Fraction(
             self._container.duration + (self._container.start_time or 0), av.time_base
@@ -272,26 +313,26 @@ class VideoFile:
                 announced,
             )
 
-    def _warn(self, first: av.VideoFrame) -> None:
-        if first.interlaced_frame:
-            logger.warning(
-                "%s is interlaced; deinterlace it first, or both fields are upscaled as one picture",
-                self,
-            )
-        if any(component.is_alpha for component in first.format.components):
-            logger.warning("%s has an alpha channel, which is left out", self)
-        lost = [name.lower().replace("_", " ") for name in _HDR if _side_data(first, name)]
-        if lost:
-            logger.warning("%s: HDR metadata that is left out: %s", self, ", ".join(lost))
-
 
 def _video_stream(container: Any) -> Any:
     for stream in container.streams.video:
-        if "attached_pic" not in str(getattr(stream, "disposition", "")):
+        if not is_cover(stream):
             if stream.codec_context is None:
                 raise VideoError("its video codec is not known to FFmpeg; convert it first")
             return stream
     raise VideoError("it has no video stream")
+
+
+def _pixel_aspect(stream: Any) -> Fraction:
+    """The shape of pixels (width / height): the container's word before that of the codec."""
+    found = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+    return Fraction(found or 1)
+
+
+def _clock(container: Any, stream: Any) -> Clock:
+    rate = Fraction(stream.average_rate or stream.guessed_rate or _UNKNOWN_RATE)
+    jumps = container.format.flags & av.format.Flags.ts_discont.value
+    return Clock(stream.index, 1 / rate, discontinuous=bool(jumps))
 
 
 def _colour(context: Any, frame: av.VideoFrame) -> Colour:
@@ -305,6 +346,11 @@ def _colour(context: Any, frame: av.VideoFrame) -> Colour:
     if frame.format.name.startswith("yuvj"):
         declared["range"] = 2
     return Colour(**declared)
+
+
+def _kind(frame: av.VideoFrame) -> tuple[str, int, int]:
+    """How samples are read: pixel format, matrix and range."""
+    return frame.format.name, int(frame.colorspace), int(frame.color_range)
 
 
 def _side_data(frame: av.VideoFrame, name: str) -> bytes | None:

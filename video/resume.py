@@ -8,7 +8,9 @@ unfinished file to FILE.partial-old.mp4 and copies its whole segments into a new
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import os
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -23,14 +25,28 @@ STATE = "UPSCALE_STATE"
 """The key of the file's metadata under which the settings of the run are, as JSON."""
 
 
+_PARTIAL, _OLD = ".partial.mp4", ".partial-old.mp4"
+_LONGEST_NAME = 255  # bytes; what every usual file system holds
+
+
 def partial_path(target: Path) -> Path:
     """Where the unfinished result of ``target`` is."""
-    return target.with_name(target.name + ".partial.mp4")
+    return target.with_name(_stem(target) + _PARTIAL)
 
 
 def old_path(target: Path) -> Path:
     """Where that file is moved while a run that resumes copies from it."""
-    return target.with_name(target.name + ".partial-old.mp4")
+    return target.with_name(_stem(target) + _OLD)
+
+
+def _stem(target: Path) -> str:
+    """The target's name; of one that leaves no room for the endings its beginning and a digest."""
+    name = os.fsencode(target.name)
+    room = _LONGEST_NAME - len(_OLD)
+    if len(name) <= room:
+        return target.name
+    digest = hashlib.sha256(name).hexdigest()[:16]
+    return name[: room - len(digest) - 1].decode("utf-8", "ignore") + "-" + digest
 
 
 class Unfinished:

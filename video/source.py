@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .beside import Beside
 from .colour import RGB, Colour, VideoError
 
 _Self = TypeVar("_Self")
@@ -76,7 +77,8 @@ class VideoSource(Protocol):
     time_base: unit of timestamps in seconds, 1 / a whole number.
     frame_count: estimated number of frames.
     end: the pts at which the last frame ends; None if the file does not say.
-    streams: PyAV's streams whose packets are copied.
+    beside: what is copied.
+    lost: what its frames tell that no result keeps, in words.
     metadata, chapters: those of the file, as PyAV gives them.
     """
 
@@ -89,7 +91,8 @@ class VideoSource(Protocol):
     colour: Colour
     orientation: Orientation
     pixel_aspect: Fraction
-    streams: list[Any]
+    beside: Beside
+    lost: list[str]
     metadata: dict[str, str]
     chapters: list[Any]
 
@@ -98,11 +101,11 @@ class VideoSource(Protocol):
         ...
 
     def __iter__(self) -> Iterator[SourceFrame | av.Packet]:
-        """Frames with growing pts, and packets of ``streams``, roughly in the order of time."""
+        """Frames with growing pts, and packets of ``beside.played``, roughly in the order of time."""
         ...
 
     def packets(self) -> Iterator[av.Packet]:
-        """The packets of ``streams``, from the beginning."""
+        """The packets of ``beside.streams``, from the beginning."""
         ...
 
     def __enter__(self: _Self) -> _Self: ...
@@ -144,13 +147,14 @@ class PictureVideo:
         self.rate = Fraction(rate).limit_denominator(100_000)
         self.time_base = Fraction(1, self.rate.numerator)
         self.end = self.frame_count * self.rate.denominator
+        self.lost: list[str] = []
         self.metadata: dict[str, str] = {}
         self.chapters: list[Any] = []
-        self.streams: list[Any] = []
+        self.beside = Beside()
         self._audio: Any = None
         if audio is not None and audio[0].shape[-1]:
             self._audio = av.open(_aac(*audio, seconds=self.frame_count / self.rate), "r")
-            self.streams = list(self._audio.streams.audio)
+            self.beside = Beside(streams=list(self._audio.streams.audio))
 
     def __enter__(self) -> PictureVideo:
         return self

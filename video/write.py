@@ -10,13 +10,9 @@ from __future__ import annotations
 import io
 import logging
 import os
-import struct
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import av
 import av.codec
@@ -61,8 +57,6 @@ _CODECS = {
         encoder="libvpx-vp9", crf=24, worst_crf=63, options={"row-mt": "1", "cpu-used": "3"}
     ),
 }
-_TAGS = {"hevc": "hvc1"}  # in MP4 and MOV, where FFmpeg's default does not play on Apple's devices
-_STREAM_METADATA = ("language", "title", "handler_name")
 os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder: errors only
 
 
@@ -74,6 +68,7 @@ class Container:
     codecs: tuple[str, ...] = ("h264", "hevc", "av1", "vp9")
     subtitles: tuple[str, ...] = ("mov_text",)
     options: dict[str, str] = field(default_factory=dict)
+    converts: bool = False  # sound that it cannot hold becomes FLAC
 
 
 _FINAL = {"movflags": "faststart+use_metadata_tags"}
@@ -90,6 +85,7 @@ CONTAINERS = {
     ".mkv": Container(
         name="matroska",
         subtitles=("subrip", "ass", "ssa", "hdmv_pgs_subtitle", "dvd_subtitle", "webvtt"),
+        converts=True,
     ),
     ".webm": Container(name="webm", codecs=("av1", "vp9"), subtitles=("webvtt",)),
 }
@@ -160,6 +156,11 @@ class Encoding:
             pixel_format=chosen,
             preset=self.preset,
         )
+
+    def keeps_aspect(self, suffix: str) -> bool:
+        """Whether a file tells the shape of pixels: MP4 and MOV do, and elsewhere the codec may."""
+        isom = CONTAINERS[suffix.lower()].name in ("mp4", "mov")
+        return isom or self.codec in ("h264", "hevc")
 
 
 def encodable(height: int, width: int, pixel_format: str) -> tuple[int, int]:
@@ -278,117 +279,3 @@ class SegmentEncoder:
         self._container.close()
         self.frames = 0
         return self._file.getvalue()
-
-
-def template_stream(sample: bytes, matrix: bytes | None) -> Any:
-    """A stream for `StreamWriter` to copy: that of ``sample``, an MP4 file, with a display matrix.
-
-    The matrix is written into the file's bytes, because PyAV before 18 cannot set it.
-    """
-    if matrix is not None:
-        header = sample.index(b"tkhd") + 4
-        at = header + (52 if sample[header] else 40)  # version 1 has longer times
-        numbers = struct.unpack("=9i", matrix)
-        sample = sample[:at] + struct.pack(">9i", *numbers) + sample[at + 36 :]
-    return av.open(io.BytesIO(sample)).streams.video[0]  # the stream keeps its container alive
-
-
-class StreamWriter:
-    """A video file that packets are written to; a context manager.
-
-    Args:
-        file: a path, or a binary file to write to.
-        video: the stream that the description of the video is copied from.
-        others: the same for the other streams. Subtitles that the format cannot hold are left out,
-            and with ``lenient`` so are all other streams that it cannot hold.
-        time_base: unit of the video's timestamps, which MP4 and MOV keep exactly; Matroska rounds
-            to milliseconds.
-
-    Raises VideoError where the format cannot hold a stream, and where the file cannot be written.
-    """
-
-    def __init__(
-        self,
-        file: Path | BinaryIO,
-        container: Container,
-        video: Any,
-        others: Iterable[Any],
-        *,
-        time_base: Fraction,
-        metadata: Mapping[str, str],
-        chapters: list[Any] | None = None,
-        lenient: bool = False,
-    ) -> None:
-        self._file = file
-        # the muxer does not hold packets back to wait for those of another stream
-        options = {**container.options, "max_interleave_delta": "1"}
-        isom = container.name in ("mp4", "mov")
-        if isom:
-            options["video_track_timescale"] = str(time_base.denominator)
-        try:
-            into = str(file) if isinstance(file, Path) else file
-            self._container: Any = av.open(into, "w", format=container.name, options=options)
-            self._container.metadata.update(metadata)
-            # PyAV before 15 has no chapters
-            if chapters and hasattr(self._container, "set_chapters"):
-                self._container.set_chapters(chapters)
-            self._video = self._add(video)
-            tag = _TAGS.get(video.codec_context.codec.canonical_name)
-            if isom and tag:
-                self._video.codec_context.codec_tag = tag
-            self._others: dict[int, Any] = {}
-            self.left_out: list[str] = []
-            for stream in others:
-                name = stream.codec_context.codec.canonical_name
-                if stream.type == "subtitle" and name not in container.subtitles:
-                    self.left_out.append(f"{name} subtitles")
-                    continue
-                if lenient and name == "aac" and not stream.codec_context.extradata:
-                    continue  # AAC of transport streams, which FFmpeg does not write in fragments
-                try:
-                    self._others[stream.index] = self._add(stream)
-                except ValueError as error:
-                    if not lenient:
-                        message = f"{container.name} files cannot hold {name} {stream.type}; write a .mkv file"
-                        raise UnsupportedStreamError(message) from error
-            self._container.start_encoding()
-        except FFmpegError as error:
-            raise VideoError(f"{file} cannot be written ({error.strerror})") from error
-
-    def __enter__(self) -> StreamWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            self._container.close()
-        except FFmpegError as problem:
-            if error is None:
-                raise VideoError(
-                    f"{self._file} cannot be written ({problem.strerror})"
-                ) from problem
-
-    def write(self, packet: av.Packet, source: int | None = None) -> None:
-        """Write a packet of the video, or of the stream of ``others`` with the index ``source``.
-
-        Packets of streams that were left out are ignored.
-        """
-        stream = self._video if source is None else self._others.get(source)
-        if stream is None:
-            return
-        packet.stream = stream
-        try:
-            self._container.mux(packet)
-        except FFmpegError as error:
-            raise VideoError(f"{self._file} cannot be written on ({error.strerror})") from error
-
-    def _add(self, template: Any) -> Any:
-        stream = self._container.add_stream_from_template(template, opaque=True)
-        stream.metadata.update(
-            {k: v for k, v in template.metadata.items() if k in _STREAM_METADATA}
-        )
-        return stream

@@ -6,7 +6,7 @@ Finished rows are handed out band by band.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 import torch
@@ -60,6 +60,22 @@ class Windowing:
         )
         return rows, columns
 
+    def _axes_on(
+        self, device: torch.device, height: int, width: int
+    ) -> tuple[list[Window], list[Window]]:
+        """As `axes`, with the weights on the device, in one copy instead of one for each window."""
+        axes = self.axes(height, width)
+        windows = [window for axis in axes for window in axis]
+        weights = torch.cat([window.weights for window in windows])
+        # few other devices have float64
+        dtype = torch.float64 if device.type in ("cpu", "cuda") else torch.float32
+        weights = weights.to(device, dtype)
+        parts = iter(weights.split([len(window.weights) for window in windows]))
+        vertical, horizontal = (
+            [replace(window, weights=next(parts)) for window in axis] for axis in axes
+        )
+        return vertical, horizontal
+
     def bands(
         self,
         x: Tensor,
@@ -84,7 +100,7 @@ class Windowing:
                 f"expected an image batch (B, C, H, W) without empty sides, found {tuple(x.shape)}"
             )
         images, channels, height, width = x.shape
-        vertical, horizontal = self.axes(height, width)
+        vertical, horizontal = self._axes_on(x.device, height, width)
         for dim in (2, 3):
             missing = max(self.window - x.shape[dim], 0)
             x = reflect(x, dim, missing // 2, missing - missing // 2)
@@ -124,7 +140,7 @@ class Windowing:
         ]
         kept = [(row.kept, column.kept) for _, column in places]
         for (i, column), result in zip(places, self._parts(torch.stack(windows), kept)):
-            weights = (row.weights[:, None] * column.weights).to(rows)
+            weights = (row.weights[:, None] * column.weights).to(rows.dtype)
             bottom, right = top + len(row.weights), column.target + len(column.weights)
             rows[i, :, top:bottom, column.target : right] += result * weights
 

@@ -14,7 +14,7 @@ CORE_LOADER = "UpscaleModelLoader"
 CORE_UPSCALER = "ImageUpscaleWithModel"
 LOADER = "FDATDenseIsoLoader"
 UPSCALER = "FDATDenseIsoUpscale"
-TILES = {"mode": "tile", "tile": 48, "overlap": 8}
+TILES = {"mode": "tile", "tile": 48, "overlap": 8, "border": "model"}
 
 
 def graph(picture: str, loader: str, model: str, upscaler: str, **options: object) -> Graph:

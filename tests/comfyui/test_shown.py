@@ -62,6 +62,16 @@ def test_the_loader_shows_what_was_guessed(client: Client, doubtful: str, dense_
         assert [(node, text.partition(" Upscale")[0]) for node, text in texts] == expected
 
 
+def test_warnings_are_shown_on_the_node(client: Client, fdat: str, picture: numpy.ndarray) -> None:
+    """LoadImage gives an empty mask for a picture without transparency."""
+    name = client.upload("warned.png", picture)
+    workflow = graph(name, LOADER, fdat, UPSCALER, mask=["picture", 1])
+    events = list(client.events(workflow))
+    assert events[-1]["type"] == "execution_success"
+    texts = [event["data"] for event in events if event["type"] == "text"]
+    assert [(node, text[:17]) for node, text in texts] == [("upscaler", "the mask is empty")]
+
+
 def test_info_of_cores_loader(client: Client, fdat: str) -> None:
     outcome = client.run(info_graph(CORE_LOADER, fdat))
     assert outcome.status == "success", outcome.error

@@ -75,10 +75,10 @@ def test_bundled_models_through_core_alone(
     """Core's loader hands over bare tensors, without the metadata of the file."""
     name = client.upload("picture.png", picture)
     core, ours = (
-        saved(client, client.run(graph(name, *nodes)))[0]
-        for nodes in (
-            (CORE_LOADER, file.name, CORE_UPSCALER),
-            (LOADER, file.name, UPSCALER),
+        saved(client, client.run(graph(name, *nodes, **options)))[0]
+        for nodes, options in (
+            ((CORE_LOADER, file.name, CORE_UPSCALER), {}),
+            ((LOADER, file.name, UPSCALER), {"border": "model"}),
         )
     )
     assert abs(core.astype(int) - ours.astype(int)).max() <= 1

@@ -33,7 +33,9 @@ def whole_png() -> bytes:
     ("content", "reason"),
     [
         pytest.param(b"", "the file is empty", id="empty"),
-        pytest.param(b"no picture", "the content is neither PNG, JPEG, WebP nor TIFF", id="text"),
+        pytest.param(
+            b"no picture", "the content is neither PNG, JPEG, WebP, TIFF nor GIF", id="text"
+        ),
         pytest.param(whole_png()[:-3000], "the PNG data is broken or cut off", id="truncated"),
         pytest.param(whole_png()[:20], "the PNG data is broken or cut off", id="header alone"),
         pytest.param(
@@ -121,8 +123,8 @@ def test_debug_shows_the_traceback(folder: Path, model: Model):
     ("arguments", "line"),
     [
         (["none.png", "out"], "none.png: no such file or folder, and no pattern with * or ?"),
-        (["in/*.gif", "out"], "in/*.gif: found no PNG, JPEG, WebP or TIFF file"),
-        (["one.png", "two.gif"], "two.gif: cannot write '.gif' files; "),
+        (["in/*.bmp", "out"], "in/*.bmp: found no PNG, JPEG, WebP, TIFF or GIF file"),
+        (["one.png", "two.bmp"], "two.bmp: cannot write '.bmp' files; "),
         (["one.png", "in/a.png", "two.png"], ""),
         (
             ["one.png", "out", "--name", "{x}"],
@@ -242,3 +244,19 @@ def test_odd_file_names(folder: Path):
     assert result.exit_code == 0
     assert len(list((folder / "out").iterdir())) == 3
     assert (folder / "out" / "日本 [x]{y} %20={}.png").is_file()
+
+
+def test_names_that_the_encoding_of_the_output_lacks(folder: Path):
+    """Windows writes cp1252 into files and pipes."""
+    shutil.copy(folder / "one.png", folder / "in" / "\u0142\u65e5.png")
+    result = CliRunner(charset="cp1252").invoke(
+        cli.app, ["in", "out", "--suffix", "\u00e9", "--model", "net.safetensors"]
+    )
+    assert result.exit_code == 0, result.exception
+    assert files_in(folder / "out") == {"a\u00e9.png", "b\u00e9.jpg", "\u0142\u65e5\u00e9.png"}
+    last = "in/\\u0142\\u65e5.png -> out/\\u0142\\u65e5\u00e9.png (17x13 -> 34x26)"
+    assert result.stdout.splitlines()[-1] == last
+    again = CliRunner(charset="cp1252").invoke(
+        cli.app, ["in", "out", "--suffix", "\u00e9", "--model", "net.safetensors"]
+    )
+    assert "out/\\u0142\\u65e5\u00e9.png exists" in again.stderr

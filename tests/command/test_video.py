@@ -18,6 +18,7 @@ import pytest
 pytest.importorskip("typer")
 pytest.importorskip("pyvips")
 pytest.importorskip("av")
+import av
 from typer.testing import CliRunner
 
 from fdat_dense_iso.command import main as cli
@@ -110,7 +111,7 @@ def test_options_of_videos(folder: Path) -> None:
         (("in/a.png", "out.mp4"), "in/a.png and out.mp4: one is a picture and the other a video"),
         (
             ("in/b.mp4", "out.avi"),
-            "out.avi: cannot write '.avi' files; give a name in .png, .jpg, .webp or .tif, for",
+            "out.avi: cannot write '.avi' files; give a name in .png, .jpg, .webp, .tif or .gif, for",
         ),
         (
             ("in/b.mp4", "out.mp4", "--video-format", "mkv"),
@@ -258,3 +259,28 @@ def test_ten_seconds_take_the_memory_of_two(folder: Path) -> None:
     assert part.times == before.times[: len(part.times)]
     assert run("10 s.mp4", target, "--resume").exit_code == 0
     assert all(map(np.array_equal, probe(target).luma, after.luma))
+
+
+def samples_of(path: Path) -> np.ndarray:
+    """The sound as FFmpeg decodes it: (channels, samples)."""
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray() for frame in container.decode(audio=0)]
+    joined = np.concatenate(frames, axis=1)
+    return joined if len(joined) > 1 else joined.reshape(-1, 2).T
+
+
+def test_sound_that_mp4_cannot_hold_goes_to_matroska(folder: Path) -> None:
+    """In a folder; the result is then found there by the next run, too."""
+    (folder / "old").mkdir()
+    write_clip(folder / "old" / "a.wmv", Clip(codec="wmv2", audio=("wmav2",), frames=5))
+    result = run("old", "out")
+    assert result.exit_code == 0
+    assert result.stderr == "warning: out/a.mkv cannot hold wmav2 sound, which becomes FLAC\n"
+    assert result.stdout == "old/a.wmv -> out/a.mkv (64x48 -> 128x96, 5 frames, h264 yuv420p)\n"
+    before, after = (samples_of(folder / name) for name in ("old/a.wmv", "out/a.mkv"))
+    assert after.shape == before.shape
+    assert np.abs(after / 2**31 - before).max() <= 2**-23  # one of 24 bits
+    assert "skipped: out/a.mkv exists" in run("old", "out").stderr
+    refused = run("old", "out", "--video-format", "mp4")
+    assert refused.exit_code == 1
+    assert "mp4 files cannot hold wmav2 audio; write a .mkv file" in refused.stderr

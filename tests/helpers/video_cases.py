@@ -64,7 +64,10 @@ def write_clip(path: Path, clip: Clip) -> None:
         context.color_primaries, context.color_trc, context.colorspace, context.color_range = (
             clip.colour
         )
-        tones = [container.add_stream(codec, rate=48000, layout="stereo") for codec in clip.audio]
+        tones = [
+            container.add_stream(codec, rate=48000, layout="stereo", bit_rate=128_000)
+            for codec in clip.audio
+        ]
         for tone in tones:  # the format interleaves
             container.mux(packet for packet in _tone(tone, float(clip.frames / clip.rate)))
         for number in range(clip.frames):

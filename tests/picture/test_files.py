@@ -16,6 +16,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of empty files, which is the working directory; the plan never opens them."""
     for name in (
         "one.png",
+        "x.gif",
         "in/b.jpg",
         "in/a.PNG",
         "in/c.tiff",
@@ -47,6 +48,8 @@ def planned(*inputs: str, to: str, **options) -> dict[str, str]:
             ["one.png"], "new/two.PNG", {}, {"one.png": "new/two.PNG"}, id="file in a new folder"
         ),
         pytest.param(["one.png"], "in", {}, {"one.png": "in/one.png"}, id="file to folder"),
+        pytest.param(["x.gif"], "x.mp4", {}, {"x.gif": "x.mp4"}, id="GIF to a video"),
+        pytest.param(["x.gif"], "new", {}, {"x.gif": "new/x.gif"}, id="GIF to a folder"),
         pytest.param(
             ["one.png"], "new", {}, {"one.png": "new/one.png"}, id="no suffix is a folder"
         ),
@@ -137,14 +140,14 @@ def test_plans(inputs: list[str], output: str, options: dict, expected: dict[str
             ["none/*.png"],
             "new",
             {},
-            r"none/\*.png: found no PNG, JPEG, WebP or TIFF file and no video$",
+            r"none/\*.png: found no PNG, JPEG, WebP, TIFF or GIF file and no video$",
         ),
         (["in/.cache/.."], "in/b.jpg", {}, "OUTPUT is a file, and INPUT is more than one file"),
         (
             ["one.png"],
-            "two.gif",
+            "two.bmp",
             {},
-            "cannot write '.gif' files; .*a folder of this name ends in a slash",
+            "cannot write '.bmp' files; .*a folder of this name ends in a slash",
         ),
         (["one.png"], "two.png", {"file_format": "jpg"}, "suffix and --format jpg contradict"),
         (["one.png"], "two.png", {"suffix": "_x2"}, "OUTPUT is a file here"),
@@ -229,3 +232,39 @@ def test_an_explicit_file_is_always_an_input():
 def test_links_to_folders_are_not_followed(photos: Path):
     (photos / "in" / "loop").symlink_to(photos / "in", target_is_directory=True)
     assert not any("loop" in source for source in planned("in", to="new", recursive=True))
+
+
+@pytest.mark.parametrize("pattern", ["dir [v2]/*.png", "*r [v2]/*.png", "dir [v2]/a [[]x].png"])
+def test_brackets_in_the_names_of_folders(pattern: str):
+    """What exists is no pattern; and where a pattern finds nothing, brackets are brackets."""
+    Path("dir [v2]").mkdir()
+    Path("dir [v2]/a [x].png").touch()
+    base = "dir [v2]/" if pattern.startswith("*") else ""
+    assert planned(pattern, to="new") == {"dir [v2]/a [x].png": f"new/{base}a [x].png"}
+
+
+def test_what_is_passed_over_is_named_and_counted(caplog: pytest.LogCaptureFixture):
+    for name in ("a.psd", "b.psd", "c.raw", "noname"):
+        Path("in", name).touch()
+    planned("in", to="new")
+    (line,) = caplog.messages
+    assert line == (
+        "in: passed over 5 files of kinds that are not read (2 .psd, 1 .raw, "
+        "1 no suffix, 1 .txt): a.psd, b.psd, c.raw, noname, notes.txt"
+    )
+
+
+def test_the_second_choice_of_a_video_is_no_place_of_another():
+    """Matroska, where MP4 cannot hold the sound; nothing is chosen where a format was asked for."""
+    Path("videos").mkdir()
+    for name in ("a.wmv", "a.mkv", "b.vob", "c.mov"):
+        Path("videos", name).touch()
+    jobs = plan_jobs(["videos"], "new")
+    assert {job.target.name: job.instead and job.instead.name for job in jobs} == {
+        "a.mkv": None,
+        "a.mp4": "a.wmv.mkv",
+        "b.mp4": "b.mkv",
+        "c.mov": None,
+    }
+    jobs = plan_jobs(["videos/a.wmv", "videos/b.vob"], "new", video_format="mp4")
+    assert [job.instead for job in jobs] == [None, None]

@@ -19,7 +19,8 @@ from fdat_dense_iso.picture.formats import format_of_name
         ("a.webp", "WebP"),
         ("a.TIFF", "TIFF"),
         ("png", None),
-        ("a.gif", None),
+        ("a.gif", "GIF"),
+        ("a.bmp", None),
         ("a.png.txt", None),
     ],
 )

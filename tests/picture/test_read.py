@@ -195,10 +195,10 @@ def tiff_of(dtype: type, channels: int = 3) -> bytes:
     ("data", "message"),
     [
         pytest.param(b"", "the file is empty", id="empty"),
-        pytest.param(b"hello, I am no picture", "neither PNG, JPEG, WebP nor TIFF", id="text"),
-        pytest.param(b"<svg/>", "neither PNG, JPEG, WebP nor TIFF", id="svg"),
+        pytest.param(b"hello, I am no picture", "neither PNG, JPEG, WebP, TIFF nor GIF", id="text"),
+        pytest.param(b"<svg/>", "neither PNG, JPEG, WebP, TIFF nor GIF", id="svg"),
         pytest.param(
-            encoded(Image.new("RGB", (4, 4)), "GIF"), "convert it to one of these", id="gif"
+            encoded(Image.new("RGB", (4, 4)), "BMP"), "convert it to one of these", id="bmp"
         ),
         *(
             pytest.param(cut(whole(kind), part), "broken or cut off", id=f"{kind} {part}")

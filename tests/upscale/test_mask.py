@@ -106,7 +106,9 @@ def premultiplied(image: torch.Tensor) -> torch.Tensor:
     "options", [{}, {"ensemble": 8, "colour_fix": "wavelet"}, {"mode": "whole"}], ids=str
 )
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_an_empty_mask_is_plain_resampling(channels: int, options: dict) -> None:
+def test_an_empty_mask_is_plain_resampling(
+    channels: int, options: dict, caplog: pytest.LogCaptureFixture
+) -> None:
     model, image, seen = stencil(), picture(33, 41, channels, batch=2), []
     result = upscale_image(
         model,
@@ -117,6 +119,16 @@ def test_an_empty_mask_is_plain_resampling(channels: int, options: dict) -> None
     )
     assert (result - resampled(image)).abs().max() <= 2e-5
     assert model.model.calls == [] and seen == [(1, 2), (2, 2)]
+    assert (
+        caplog.text.count("the mask is empty (0 everywhere), so the pictures are only resampled")
+        == 1
+    )
+
+
+def test_an_empty_mask_needs_no_mirrored_border() -> None:
+    image = picture(33, 41)
+    result = upscale_image(stencil(), image, mask=torch.zeros(1, 64, 64), border="mirror")
+    assert (result - resampled(image)).abs().max() <= 2e-5
 
 
 def test_a_full_mask_changes_nothing() -> None:

@@ -88,7 +88,7 @@ def test_random_runs_end_and_leave_nothing() -> None:
     """Interrupts and faults at random places of random runs, each followed by a run that succeeds."""
     rng = random.Random(7)
     threads = threading.active_count()
-    for _ in range(60):
+    for _ in range(200):
         network = Nearest(2)
         model = descriptor(network, 2)
         frames, channels = rng.choice([1, 3]), rng.choice([1, 3, 4])

@@ -3,14 +3,25 @@ texture."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from fdat_dense_iso.arch import load_model
 from fdat_dense_iso.upscale import upscale_image
 from fdat_dense_iso.upscale.seamless import Margins, extend
-from tests.helpers.fake_models import Stencil, picture, stencil, whole, windowed
+from tests.helpers.fake_models import (
+    Nearest,
+    Stencil,
+    descriptor,
+    nearest,
+    picture,
+    stencil,
+    whole,
+    windowed,
+)
 from tests.helpers.fdat_cases import random_fdat, small
+from tests.helpers.paths import MODELS
 
 AXES = {"horizontal": (2,), "vertical": (1,), "both": (1, 2)}
 
@@ -99,9 +110,8 @@ def test_exact_mode() -> None:
 def test_extend(length: int) -> None:
     x = torch.arange(float(length))
     assert extend(x, 0, 5, True).tolist() == [float((i - 5) % length) for i in range(length + 10)]
-    assert extend(x, 0, 5, False).tolist() == [
-        float(min(max(i - 5, 0), length - 1)) for i in range(length + 10)
-    ]
+    mirrored = np.pad(np.arange(length), 5, mode="symmetric").astype(float)
+    assert extend(x, 0, 5, False).tolist() == mirrored.tolist()
 
 
 def test_margins_are_taken_off_again() -> None:
@@ -112,3 +122,63 @@ def test_margins_are_taken_off_again() -> None:
         assert torch.equal(margins.crop(continued), x)
         larger = continued.repeat_interleave(3, 0).repeat_interleave(3, 1)
         assert torch.equal(margins.crop(larger, 3)[::3, ::3], x)
+
+
+# Borders of other pictures
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("size", [(3, 5), (17, 40)], ids=str)
+def test_a_mirrored_border_is_that_of_the_padded_picture(size: tuple[int, int], channels: int):
+    image, model = picture(*size, channels), stencil(2)
+    image[..., 3:] = 1
+    padded = np.pad(image.numpy(), ((0, 0), (16, 16), (16, 16), (0, 0)), mode="symmetric")
+    expected = upscale_image(model, torch.from_numpy(padded), border="model")[:, 32:-32, 32:-32]
+    assert (upscale_image(model, image, border="mirror") - expected).abs().max() <= 1e-6
+    assert torch.equal(upscale_image(model, image), upscale_image(model, image, border="model"))
+    assert (upscale_image(model, image) - expected).abs().max() > 0.05
+
+
+def test_a_seam_and_a_mirrored_border() -> None:
+    image, model = picture(17, 40), stencil(2)
+    padded = np.pad(image.numpy(), ((0, 0), (16, 16), (0, 0), (0, 0)), mode="symmetric")
+    padded = np.pad(padded, ((0, 0), (0, 0), (16, 16), (0, 0)), mode="wrap")
+    expected = whole(model, torch.from_numpy(padded))[:, 32:-32, 32:-32]
+    found = upscale_image(model, image, border="mirror", seamless="horizontal")
+    assert (found - expected).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize(("name", "before", "after"), [("x2", 3.8, 1.2), ("x4", 9, 2)])
+def test_a_flat_white_picture_stays_white_at_its_border(name: str, before: float, after: float):
+    """In levels of 255, by the bundled models; asked for the exact result, the network's own."""
+    model, white = load_model(MODELS / f"fdat_demo_{name}.safetensors"), torch.ones(1, 24, 24, 3)
+
+    def darkening(**options: str) -> float:
+        return 255 * (1 - upscale_image(model, white, **options)).max().item()
+
+    assert darkening() <= after < before <= darkening(border="model")
+    assert darkening(mode="tile") <= after
+    assert darkening(mode="exact") == pytest.approx(darkening(border="model"), abs=0.01)
+    assert darkening(mode="exact", border="mirror") <= after
+
+
+def test_colour_fix_and_mask_with_a_mirrored_border() -> None:
+    """A model that shifts every colour: the input's come back up to the border, and outside of the
+    mask the picture is only resampled."""
+    model, image = descriptor(Shifted(2), 2), picture(40, 48).mul(0.2).add(0.4)
+    fixed = upscale_image(model, image, border="mirror", colour_fix="average")
+    plain = upscale_image(nearest(2), image)
+    assert (fixed - plain).abs().max() <= 0.02
+    mask = torch.zeros(1, 40, 48)
+    mask[:, :4, :4] = 1
+    masked = upscale_image(model, image, border="mirror", mask=mask)
+    assert (masked[:, :8, :8] - plain[:, :8, :8] - 0.1).abs().max() <= 1e-6
+    resampled = upscale_image(nearest(2), image, mask=torch.zeros(1, 40, 48))
+    assert (masked - resampled)[:, 60:-4, 60:-4].abs().max() <= 1e-6
+
+
+class Shifted(Nearest):
+    """Repeats every pixel, a tenth brighter."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + 0.1

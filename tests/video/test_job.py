@@ -67,7 +67,8 @@ def test_everything_but_the_size_is_kept(tmp_path: Path, suffix: str, clip: Clip
     assert after.packets == before.packets
     assert after.colour == before.colour
     assert (after.rotation, after.matrix) == (before.rotation, before.matrix)
-    assert after.end == pytest.approx(before.end, abs=1e-6 if suffix != ".mkv" else 0.02)
+    # the header of the source counts milliseconds, and that of the result the video's own ticks
+    assert after.end == pytest.approx(before.end, abs=0.0005 if suffix != ".mkv" else 0.02)
     assert after.metadata.get("title") == clip.metadata.get("title")
     assert (after.codec, after.pixel_format) == ("h264", "yuv420p")
     assert_same_pictures(after.luma, before.luma)

@@ -298,3 +298,21 @@ def test_a_folder_that_cannot_be_written(source: Path, tmp_path: Path) -> None:
             pytest.raises(VideoError, match="cannot be written"),
         ):
             work.run(Doubler())
+
+
+def test_the_longest_name(source: Path, tmp_path: Path) -> None:
+    """255 bytes: the unfinished file has a name of its own, of whole characters."""
+    targets = [tmp_path / ("\u00e9" * 125 + f"{number}.mp4") for number in range(2)]
+    assert len(os.fsencode(targets[0].name)) == 255
+    assert len({partial_path(target) for target in targets}) == 2
+    run = Doubler()
+    run.errors = {61: RuntimeError()}
+    with job(source, targets[0]) as work, pytest.raises(RuntimeError):
+        work.run(run)
+    (kept,) = tmp_path.iterdir()
+    assert kept.name.startswith("\u00e9" * 100)
+    assert kept.name.endswith(".partial.mp4")
+    with job(source, targets[0], resume=True) as work:
+        work.run(Doubler())
+    assert work.computed == FRAMES - SEGMENT_FRAMES
+    assert list(tmp_path.iterdir()) == targets[:1]

@@ -79,6 +79,8 @@ class Call:
     def _lower(self, x: Any, argument: Any) -> Any:
         if isinstance(x, list | tuple):
             return type(x)(self._lower(each, argument) for each in x)
+        if isinstance(x, int | float) and str(argument.type) == "Tensor":
+            return torch.tensor(x)  # torch hands a wrapped number over as what it was before
         if not isinstance(x, Tensor):
             return x
         if x.dtype in (torch.bool, torch.uint8) and argument.name == "indices":

@@ -1,0 +1,106 @@
+"""Text beside pictures: PNG's text chunks, comments of JPEG and GIF, and where EXIF has room for it.
+
+Programs that read prompts back look for them in EXIF: "parameters" in UserComment (AUTOMATIC1111),
+"prompt" and "workflow" in Model and Make, each behind its name (ComfyUI).
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+from .container import png_chunk, png_chunks
+from .exif import USER_COMMENT
+from .tiff import EXIF, UNDEFINED, Directory, Value, ascii_text
+
+_LARGEST = 2**26  # of a text that is unpacked
+_XMP = "XML:com.adobe.xmp"
+_PLACES = {  # of PNG's keywords in the first directory
+    "Description": 270,
+    "Software": 305,
+    "Author": 315,
+    "Copyright": 33432,
+    "prompt": 272,
+    "workflow": 271,
+}
+_NAMED = ("prompt", "workflow")
+_TITLE, _XP_TITLE = "Title", 40091
+
+
+def text_chunks(png: bytes) -> bytes:
+    """The text chunks of a PNG, without XMP, byte for byte: libvips would write them as Latin-1."""
+    return b"".join(
+        png_chunk(kind, body)
+        for kind, body in png_chunks(png)
+        if kind in (b"tEXt", b"zTXt", b"iTXt") and not body.startswith(_XMP.encode() + b"\0")
+    )
+
+
+def texts_of(chunks: bytes) -> list[tuple[str, str]]:
+    """Keyword and text of each chunk; what is broken or too long has the text ""."""
+    found = []
+    for kind, body in png_chunks(bytes(8) + chunks):
+        keyword, _, rest = body.partition(b"\0")
+        try:
+            text = _text(kind, rest)
+        except (zlib.error, ValueError, IndexError):
+            text = ""
+        found.append((keyword.decode("latin-1"), text))
+    return found
+
+
+def _text(kind: bytes, rest: bytes) -> str:
+    if kind == b"tEXt":
+        return rest.decode("latin-1")
+    if kind == b"zTXt":
+        return _unpacked(rest[1:]).decode("latin-1")
+    packed, rest = rest[0], rest[2:]
+    text = rest.split(b"\0", 2)[2]  # behind language and translated keyword
+    return (_unpacked(text) if packed else text).decode("utf-8")
+
+
+def _unpacked(data: bytes) -> bytes:
+    unpacker = zlib.decompressobj()
+    text = unpacker.decompress(data, _LARGEST)
+    if not unpacker.eof:
+        raise ValueError("it is cut off or too long")
+    return text
+
+
+def comment_chunk(comment: str) -> bytes:
+    """A comment as a PNG chunk, in UTF-8."""
+    return png_chunk(b"iTXt", b"Comment\0\0\0\0\0" + comment.encode())
+
+
+@dataclass
+class Placed:
+    """Texts in EXIF: entries of its directories, and the keywords for which there is no room."""
+
+    first: dict[int, Value]
+    photo: dict[int, Value]
+    lost: list[str]
+
+
+def place_in_exif(texts: list[tuple[str, str]], directory: Directory) -> Placed:
+    """Where texts go beside what ``directory``, the first one of an EXIF block, has already."""
+    placed = Placed({}, {}, [])
+    photo = directory.get(EXIF)
+    taken = set(directory) | (set(photo) if isinstance(photo, dict) else set())
+    parameters = any(keyword == "parameters" for keyword, _ in texts)
+    for keyword, text in texts:
+        tag = _PLACES.get(keyword)
+        if keyword == "parameters" or (keyword == "Comment" and not parameters):
+            tag = USER_COMMENT
+        elif keyword == _TITLE:
+            tag = _XP_TITLE
+        if not text or tag is None or tag in taken:
+            placed.lost.append(keyword)
+            continue
+        taken.add(tag)
+        if tag == USER_COMMENT:
+            placed.photo[tag] = Value(UNDEFINED, b"UNICODE\0" + text.encode("utf-16-be"))
+        elif tag == _XP_TITLE:
+            placed.first[tag] = Value(1, text.encode("utf-16-le") + b"\0\0")
+        else:
+            placed.first[tag] = ascii_text(f"{keyword}:{text}" if keyword in _NAMED else text)
+    return placed

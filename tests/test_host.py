@@ -1,0 +1,60 @@
+"""What of the host's side can be tried without a host: warnings shown on a node."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+HOST_MODULES = (
+    *("comfy", "comfy.model_management", "comfy.model_patcher", "comfy.utils", "comfy.cli_args"),
+    *("folder_paths", "server"),
+)
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What nodes show."""
+    return []
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch, shown: list[tuple[str, str]]) -> ModuleType:
+    for name in HOST_MODULES:
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    for name in HOST_MODULES[1:5]:
+        monkeypatch.setattr(sys.modules["comfy"], name[6:], sys.modules[name], raising=False)
+    for name, values in {
+        "comfy.model_patcher": {"ModelPatcher": object},
+        "comfy.cli_args": {"LatentPreviewMethod": None, "args": None},
+        "server": {
+            "PromptServer": SimpleNamespace(
+                instance=SimpleNamespace(
+                    send_progress_text=lambda text, node: shown.append((node, text))
+                )
+            )
+        },
+    }.items():
+        for key, value in values.items():
+            monkeypatch.setattr(sys.modules[name], key, value, raising=False)
+    monkeypatch.delitem(sys.modules, "fdat_dense_iso.host", raising=False)
+    return importlib.import_module("fdat_dense_iso.host")
+
+
+def test_warnings_are_shown_on_the_node(host: ModuleType, shown: list[tuple[str, str]]) -> None:
+    """Each once and all together, as the host shows the last text alone; nothing afterwards."""
+    ours, theirs = logging.getLogger("fdat_dense_iso.upscale.session"), logging.getLogger("others")
+    with host.telling("7"):
+        ours.info("a detail")
+        ours.warning("the mask is %s", "empty")
+        theirs.warning("of another pack")
+        ours.warning("the mask is %s", "empty")
+        ours.warning("and so on")
+    ours.warning("later")
+    assert shown == [("7", "the mask is empty"), ("7", "the mask is empty\nand so on")]
+    with host.telling(None):  # an old host
+        ours.warning("said")
+    assert len(shown) == 2

@@ -1,0 +1,83 @@
+"""Values outside of [0, 1]: against Pillow's bicubic resampling of floating point pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fdat_dense_iso.upscale import upscale_image
+from tests.helpers.fake_models import nearest, picture, stencil, whole
+
+
+def hdr(height: int, width: int, channels: int = 3) -> torch.Tensor:
+    """A picture with two highlights and a dark spot below 0."""
+    image = picture(height, width, channels)
+    image[:, 5:9, 6:12, :3] += 7
+    image[:, 16, 20, :1] = 1.5
+    image[:, 12:14, 3:5, :3] -= 2
+    return image
+
+
+def by_pillow(plane: np.ndarray, height: int, width: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def enlarged(beyond: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """(1, H, W, C) between 0 and its maximum, resampled by Pillow within these limits."""
+    planes = [by_pillow(plane.numpy(), height, width) for plane in beyond[0].permute(2, 0, 1)]
+    return torch.from_numpy(np.stack(planes, -1))[None].clamp(0, beyond.max())
+
+
+@pytest.mark.parametrize("target", [None, "50x44", "50%"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_what_lies_beyond_is_resampled_and_added(
+    channels: int, target: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    image, model = hdr(30, 28, channels), stencil(2, 3)
+    result = upscale_image(model, image, target=target)
+    said = "outside of [0, 1], from"
+    assert caplog.text.count(said) == 1
+    clipped = upscale_image(model, image.clamp(0, 1), target=target)
+    assert caplog.text.count(said) == 1
+    height, width = result.shape[1:3]
+    colours = image[..., :3]
+    expected = clipped.clone()
+    expected[..., :3] += enlarged((colours - 1).clamp_min(0), height, width)
+    expected[..., :3] -= enlarged((-colours).clamp_min(0), height, width)
+    assert (result - expected).abs().max() <= 1e-5
+    assert result.max() > 5 and result.min() < -0.3
+    far = (expected == clipped).all(-1)
+    assert torch.equal(result[far], clipped[far]) and far.float().mean() > 0.5
+
+
+def test_a_flat_highlight_stays_as_bright_as_it_is() -> None:
+    image = torch.full((1, 12, 16, 3), 30.0)
+    assert (upscale_image(nearest(2), image) - 30).abs().max() <= 1e-4
+    bright = torch.full((1, 12, 16, 3), 1e6)
+    half = upscale_image(nearest(2), bright, dtype=torch.float16)
+    assert bool((half == torch.finfo(torch.float16).max).all())
+
+
+def test_rounding_is_only_clipped(caplog: pytest.LogCaptureFixture) -> None:
+    image = picture(20, 24)
+    image[:, :4], image[:, 4:8] = 1 + 1 / 600, -1e-7
+    result = upscale_image(nearest(2), image)
+    assert torch.equal(result, whole(nearest(2), image.clamp(0, 1))) and caplog.records == []
+
+
+def test_frames_within_are_as_before_beside_others() -> None:
+    frames = torch.cat([picture(20, 24), hdr(20, 24)[:, :, :24], hdr(20, 24), picture(20, 24)])
+    results = upscale_image(stencil(), frames)
+    for frame, result in zip(frames, results):
+        assert torch.equal(upscale_image(stencil(), frame[None])[0], result)
+
+
+def test_highlights_of_a_panorama_meet_at_its_seam() -> None:
+    image = torch.zeros(1, 16, 24, 3)
+    image[:, :, :2] = image[:, :, -2:] = 9
+    result = upscale_image(nearest(2), image, seamless="horizontal")
+    rolled = upscale_image(nearest(2), image.roll(12, 2), seamless="horizontal")
+    assert (result.roll(24, 2) - rolled).abs().max() <= 1e-5
+    assert (result[:, :, 0] - result[:, :, -1]).abs().max() <= 1e-5

@@ -1,0 +1,64 @@
+"""Values outside of [0, 1], which networks have not learnt: highlights of HDR pictures, mostly.
+
+The model gets them clipped. What lies beyond is resampled on its own and added to the result, so
+that highlights survive where the result can hold them; clipped, the result is that of the clipped
+picture, beside a soft edge around the highlights.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import Tensor
+
+from .resize import resize
+
+logger = logging.getLogger(__name__)
+
+LEAST = 1 / 510
+"""What is beyond by less, half a level of 8 bit, is rounding, and only clipped."""
+
+
+def frames_beyond(image: Tensor) -> list[int]:
+    """Which frames of (B, H, W, C) have colours outside of [0, 1] that count; the log says so."""
+    found = [index for index, frame in enumerate(image) if _is_beyond(frame[..., :3])]
+    if found:
+        share = sum(float((one != one.clamp(0, 1)).float().mean()) for one in image) / len(image)
+        logger.warning(
+            "%.2f %% of the values lie outside of [0, 1], from %.4g to %.4g: the model gets them "
+            "clipped, and what lies beyond is resampled and added to its result",
+            100 * share,
+            float(image.min()),
+            float(image.max()),
+        )
+    return found
+
+
+def _is_beyond(colours: Tensor) -> bool:
+    low, high = colours.aminmax()
+    return bool(low < -LEAST) or bool(high > 1 + LEAST)
+
+
+def within(frame: Tensor) -> Tensor:
+    """The frame (H, W, C) as the model gets it; the same tensor where nothing is clipped."""
+    low, high = frame.aminmax()
+    return frame if low >= 0 and high <= 1 else frame.clamp(0, 1)
+
+
+@torch.no_grad()
+def add_beyond_(result: Tensor, frame: Tensor, wrap: tuple[bool, bool]) -> None:
+    """Add to ``result`` (H', W', C) what of ``frame`` (H, W, C) lies outside of [0, 1].
+
+    Transparency has no beyond. ``wrap``: as for `resize`, which rounds nothing off here: what it
+    makes of the highlights is between 0 and the highest of them.
+    """
+    colours = frame[..., :3].to("cpu", torch.float32)
+    size = result.shape[0], result.shape[1]
+    for sign in (1, -1):
+        beyond = ((colours - 1) if sign > 0 else -colours).clamp_min(0)
+        highest = float(beyond.max())
+        if highest > 0:
+            added = resize(beyond / highest, size, wrap).mul_(highest)
+            added.clamp_(max=torch.finfo(result.dtype).max - 1)  # of float16 65504
+            result[..., :3] += added.mul_(sign).to(result)

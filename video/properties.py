@@ -1,0 +1,95 @@
+"""How the samples of a video are meant, beside its colours: what of it a result cannot keep."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import Any
+
+import av
+import av.filter
+import av.logging
+
+from .colour import LEFT
+
+_SITINGS = {  # of chroma, by FFmpeg's names: position in a pixel, across and down, in 1/256
+    "left": LEFT,
+    "center": (128, 128),
+    "topleft": (0, 0),
+    "top": (128, 0),
+    "bottomleft": (0, 256),
+    "bottom": (128, 256),
+}
+_LOST = {  # FFmpeg's side data of frames
+    "MASTERING_DISPLAY_METADATA": "mastering display",
+    "CONTENT_LIGHT_LEVEL": "content light level",
+    "AMBIENT_VIEWING_ENVIRONMENT": "ambient viewing environment",
+    "DYNAMIC_HDR_PLUS": "HDR10+",
+    "DYNAMIC_HDR_VIVID": "HDR Vivid",
+    "DOVI_METADATA": "Dolby Vision",
+    "DOVI_RPU_BUFFER": "Dolby Vision",
+    "ICC_PROFILE": "ICC profile",
+    "STEREO3D": "stereo 3D",
+    "SPHERICAL": "spherical projection",
+    "A53_CC": "closed captions",
+    "AFD": "active format description",
+    "S12M_TIMECODE": "timecodes of frames",
+}
+STEREO = _LOST["STEREO3D"]
+
+
+class Properties:
+    """What frames tell, each property where the format keeps it.
+
+    Args:
+        stream: the video's; Matroska and WebM tell of an alpha channel there, which their decoders
+            hide.
+        first: its first frame.
+    """
+
+    def __init__(self, stream: Any, first: av.VideoFrame) -> None:
+        self.siting = chroma_siting(first)
+        """Where a sample of chroma lies: across and down, in 1/256 of a pixel."""
+        tags = {key.lower(): value for key, value in stream.metadata.items()}
+        self.lost: list[str] = []
+        """What the frames that were seen tell, and no result keeps, in words."""
+        hidden = tags.get("alpha_mode", "0") not in ("", "0")
+        if hidden or any(component.is_alpha for component in first.format.components):
+            self.lost.append("alpha channel")
+        self._aspect = stream.codec_context.sample_aspect_ratio
+        # a container may say so where the codec does not; PyAV before 17 does not tell
+        self.interlaced = getattr(stream.codec_context, "field_order", 0) > 1
+        self.see(first, stream)
+
+    def see(self, frame: av.VideoFrame, stream: Any) -> None:
+        """Look at one more frame; ``stream`` is the one that it comes from."""
+        self.interlaced = self.interlaced or frame.interlaced_frame
+        side_data: Any = frame.side_data
+        names = [_LOST.get(data.type.name) for data in side_data]
+        if stream.codec_context.sample_aspect_ratio != self._aspect:
+            names.append("a change of the shape of pixels")
+        self.lost += [name for name in dict.fromkeys(names) if name and name not in self.lost]
+
+
+def chroma_siting(frame: av.VideoFrame) -> tuple[int, int]:
+    """Where a frame's samples of chroma lie, as FFmpeg's filter `showinfo` tells; left, as in
+    MPEG-2 and later, if nothing does.
+
+    PyAV has no name for it, so that the filter's message is read.
+    """
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
+    )
+    nodes = [source, graph.add("showinfo", "checksum=0"), graph.add("buffersink")]
+    graph.link_nodes(*nodes).configure()
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)
+    try:
+        with av.logging.Capture() as messages:
+            source.push(frame)
+            nodes[-1].pull()
+    finally:
+        av.logging.set_level(level)
+    told = re.search(r" cl:(\w+) ", "".join(text for _, _, text in messages))
+    return _SITINGS.get(told[1], LEFT) if told else LEFT

@@ -1,0 +1,260 @@
+"""Writes video files of packets: those of the pictures, and what is copied beside them."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import av
+from av.error import FFmpegError
+
+from .beside import Beside, tags_of
+from .colour import VideoError
+from .sound import SoundConverter
+from .write import Container, UnsupportedStreamError
+
+_TAGS = {"hevc": "hvc1"}  # in MP4 and MOV, where FFmpeg's default does not play on Apple's devices
+
+
+def template_stream(sample: bytes, matrix: bytes | None) -> Any:
+    """A stream for `StreamWriter` to copy: that of ``sample``, an MP4 file, with a display matrix.
+
+    The matrix is written into the file's bytes, because PyAV before 18 cannot set it.
+    """
+    if matrix is not None:
+        header = sample.index(b"tkhd") + 4
+        at = header + (52 if sample[header] else 40)  # version 1 has longer times
+        numbers = struct.unpack("=9i", matrix)
+        sample = sample[:at] + struct.pack(">9i", *numbers) + sample[at + 36 :]
+    return av.open(io.BytesIO(sample)).streams.video[0]  # the stream keeps its container alive
+
+
+_TIMECODES = int(av.__version__.partition(".")[0]) >= 18  # before, muxers are told no frame rate
+_BIBLIOGRAPHIC = {  # the codes of ISO 639-2 that FFmpeg knows for MOV, by those usual elsewhere
+    **{"bod": "tib", "ces": "cze", "cym": "wel", "deu": "ger", "ell": "gre", "eus": "baq"},
+    **{"fas": "per", "fra": "fre", "hye": "arm", "isl": "ice", "kat": "geo", "mkd": "mac"},
+    **{"msa": "may", "mya": "bur", "nld": "dut", "ron": "rum", "slk": "slo", "sqi": "alb"},
+    **{"zho": "chi"},
+}
+_ITUNES = (  # tags of a file that FFmpeg writes into MP4 beside a cover
+    *("title", "artist", "album_artist", "composer", "album", "date", "comment", "genre", "track"),
+    *("copyright", "grouping", "lyrics", "description", "synopsis", "show", "episode_id", "disc"),
+    *("network", "keywords", "creation_time", "timecode", "media_type", "hd_video", "compilation"),
+)
+
+
+class StreamWriter:
+    """A video file that packets are written to; a context manager.
+
+    Args:
+        file: a path, or a binary file to write to.
+        video: the stream that the description of the video is copied from.
+        beside: what is copied beside it. What the format cannot hold is left out, but for sound,
+            which raises an error. With ``lenient`` only sound and subtitles are copied, and sound
+            may be left out.
+        pixel_aspect: the shape of the video's pixels, width / height.
+        time_base: unit of the video's timestamps, which MP4 and MOV keep exactly; Matroska rounds
+            to milliseconds.
+
+    Raises VideoError where the format cannot hold a stream, and where the file cannot be written.
+    """
+
+    def __init__(
+        self,
+        file: Path | BinaryIO,
+        container: Container,
+        video: Any,
+        beside: Beside,
+        *,
+        pixel_aspect: Fraction,
+        time_base: Fraction,
+        metadata: Mapping[str, str],
+        chapters: list[Any] | None = None,
+        lenient: bool = False,
+    ) -> None:
+        self._file = file
+        # the muxer does not hold packets back to wait for those of another stream
+        options = {**container.options, "max_interleave_delta": "1"}
+        isom = container.name in ("mp4", "mov")
+        self.left_out: list[str] = []
+        if container.name == "mp4" and beside.covers and not lenient:
+            # FFmpeg writes covers or tags of any name, and no file with both
+            if "movflags" in options:
+                options["movflags"] = options["movflags"].replace("+use_metadata_tags", "")
+            self.left_out += [f"the tag {name}" for name in metadata if name.lower() not in _ITUNES]
+        if isom:
+            # also of the file, because times of beginning are rounded to it
+            for name in ("video_track_timescale", "movie_timescale"):
+                options[name] = str(time_base.denominator)
+        try:
+            into = str(file) if isinstance(file, Path) else file
+            self._container: Any = av.open(into, "w", format=container.name, options=options)
+            self._container.metadata.update(metadata)
+            if chapters:
+                self._container.set_chapters(chapters)
+            self._video = self._add(video, beside.tags, beside.disposition)
+            self._video.codec_context.sample_aspect_ratio = pixel_aspect
+            tag = _TAGS.get(video.codec_context.codec.canonical_name)
+            if isom and tag:
+                self._video.codec_context.codec_tag = tag
+            self._others: dict[int, Any] = {}
+            self.converted: list[str] = []
+            self._next: dict[int, int] = {}  # the least time of decoding that a stream may have
+            self._converters: dict[int, SoundConverter] = {}
+            if isom and "timecode" in beside.tags and not _TIMECODES:
+                self.left_out.append("timecode (PyAV 18 writes it)")
+            covers: list[av.Packet] = []
+            for stream in beside.played:
+                self._add_played(stream, container, lenient)
+            if not lenient:
+                self.left_out += beside.unknown
+                for stream in beside.streams:
+                    if stream not in beside.played:
+                        self._add_if_held(stream, container, video)
+                covers = self._add_files(beside, container, video)
+            self._container.start_encoding()
+            self._container.mux(covers)
+        except FFmpegError as error:
+            raise VideoError(f"{file} cannot be written ({error.strerror})") from error
+
+    def __enter__(self) -> StreamWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                for converter in self._converters.values():
+                    self._container.mux(converter.packets(None))
+            self._container.close()
+        except FFmpegError as problem:
+            if error is None:
+                raise VideoError(
+                    f"{self._file} cannot be written ({problem.strerror})"
+                ) from problem
+
+    def write(self, packet: av.Packet, source: int | None = None) -> None:
+        """Write a packet of the video, or of the source's stream with the index ``source``.
+
+        Packets of streams that were left out are ignored.
+        """
+        stream = self._video if source is None else self._others.get(source)
+        try:
+            if source in self._converters:
+                self._container.mux(self._converters[source].packets(packet))
+            elif stream is not None:
+                if source is not None:
+                    self._let_grow(packet, stream, source)
+                packet.stream = stream
+                self._container.mux(packet)
+        except FFmpegError as error:
+            raise VideoError(f"{self._file} cannot be written on ({error.strerror})") from error
+
+    def _let_grow(self, packet: Any, stream: Any, source: int) -> None:
+        """Move a packet to after the one before it in its stream where their times overlap, which
+        muxers refuse: where the clock of a recording jumps, and by rounding to another time base."""
+        base = stream.time_base
+        decoded: int = round(packet.dts * packet.time_base / base)
+        least: int = self._next.get(source, decoded)
+        if decoded < least:
+            shown = packet.dts if packet.pts is None else packet.pts
+            shown = round(shown * packet.time_base / base)
+            packet.duration = round((packet.duration or 0) * packet.time_base / base)
+            packet.time_base = base
+            decoded = least
+            packet.pts, packet.dts = max(shown, least), least
+        self._next[source] = decoded + int(stream.type in ("audio", "video"))
+
+    def _add_played(self, stream: Any, container: Container, lenient: bool) -> None:
+        """Add sound or subtitles."""
+        name = stream.codec_context.codec.canonical_name
+        if stream.type == "subtitle" and name not in container.subtitles:
+            self.left_out.append(f"{name} subtitles")
+            return
+        if lenient and name == "aac" and not stream.codec_context.extradata:
+            return  # AAC of transport streams, which FFmpeg does not write in fragments
+        try:
+            self._others[stream.index] = self._copy(stream)
+        except ValueError as error:
+            if container.converts and stream.type == "audio":
+                converter = SoundConverter(self._container, stream)
+                self._describe(converter.stream, tags_of(stream), stream.disposition.value)
+                self._converters[stream.index] = converter
+                self.converted.append(name)
+            elif not lenient:
+                message = (
+                    f"{container.name} files cannot hold {name} {stream.type}; write a .mkv file"
+                )
+                raise UnsupportedStreamError(message) from error
+
+    def _add_if_held(
+        self, stream: Any, container: Container, video: Any, cover: bytes = b""
+    ) -> Any:
+        """Add another stream, or tell that it is left out."""
+        if _holds(container, stream, video, cover):
+            self._others[stream.index] = self._copy(stream)
+            return self._others[stream.index]
+        title = tags_of(stream).get("filename") or getattr(stream, "name", None) or "unknown"
+        self.left_out.append(f"{stream.type} ({title})")
+        return None
+
+    def _add_files(self, beside: Beside, container: Container, video: Any) -> list[av.Packet]:
+        """Add attachments, and covers as the format has them; packets of covers to write first."""
+        packets = []
+        for stream in beside.attachments:
+            self._add_if_held(stream, container, video)
+        for cover in beside.covers:
+            if container.name == "matroska":
+                self._container.add_attachment(cover.name, cover.kind, cover.data)
+            elif container.name != "mp4":
+                self.left_out.append(f"cover ({cover.name})")
+            elif added := self._add_if_held(cover.stream, container, video, cover.data):
+                packets.append(_cover_packet(cover.data, added))
+        return packets
+
+    def _copy(self, template: Any) -> Any:
+        return self._add(template, tags_of(template), template.disposition.value)
+
+    def _add(self, template: Any, tags: Mapping[str, str], disposition: int) -> Any:
+        stream = self._container.add_stream_from_template(template, opaque=True)
+        self._describe(stream, tags, disposition)
+        return stream
+
+    def _describe(self, stream: Any, tags: Mapping[str, str], disposition: int) -> None:
+        stream.metadata.update(tags)
+        language = tags.get("language", "")
+        if self._container.format.name == "mov" and language in _BIBLIOGRAPHIC:
+            stream.metadata["language"] = _BIBLIOGRAPHIC[language]
+        stream.disposition = disposition
+
+
+def _cover_packet(data: bytes, stream: Any) -> av.Packet:
+    packet = av.Packet(data)
+    packet.pts, packet.dts, packet.time_base = 0, 0, Fraction(1, 90000)
+    packet.stream, packet.is_keyframe = stream, True
+    return packet
+
+
+def _holds(container: Container, stream: Any, video: Any, cover: bytes) -> bool:
+    """Whether a file of this format can have a stream, beside one of ``video``; one of a cover has
+    to hold it when the file is closed."""
+    try:
+        with av.open(io.BytesIO(), "w", format=container.name) as trial:
+            trial.add_stream_from_template(video, opaque=True)
+            added = trial.add_stream_from_template(stream, opaque=True)
+            added.disposition = stream.disposition.value
+            trial.start_encoding()
+            if cover:
+                trial.mux(_cover_packet(cover, added))
+    except (ValueError, FFmpegError):
+        return False
+    return True
