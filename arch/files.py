@@ -7,7 +7,6 @@ import json
 import pickle
 import re
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,50 +16,39 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .errors import ModelLoadError
+from .kinds import PICKLED, SAFETENSORS, kind_of
 
-PICKLED = (".pth", ".pt", ".ckpt")
-SUFFIXES = (".safetensors", *PICKLED)
+SAFE_PICKLES = (2, 6)
+"""Before this torch, ``weights_only`` could be got round (CVE-2025-32434)."""
+
+MOST_SHARED = 2000  # names of tensors that a safetensors file stores under another name
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Read a checkpoint onto the CPU.
 
     Args:
-        path: a .safetensors file, or a .pth, .pt or .ckpt file that holds nothing but tensors and
-            plain containers.
+        path: a safetensors file, or one that torch.save wrote and that holds nothing but tensors
+            and plain containers. Its first bytes tell which, whatever it is called.
 
     Returns:
         The content (a state dict, or containers around one) and the metadata of a safetensors file.
 
     Raises:
-        ModelLoadError: no such file, unknown type, damaged, or holding anything else than data.
+        ModelLoadError: no such file, of another kind, damaged, holding anything else than data, or
+            pickled where torch is older than `SAFE_PICKLES`.
     """
     path = Path(path)
     if not path.is_file():
         raise ModelLoadError(
             f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}; check the path"
         )
-    if path.suffix.lower() not in SUFFIXES:
-        kind = (
-            f"the type {path.suffix!r} is not known"
-            if path.suffix
-            else "the name has no type at its end"
-        )
-        raise ModelLoadError(f"{path.name}: {kind}; use one of {', '.join(SUFFIXES)}")
     if path.stat().st_size == 0:
         raise ModelLoadError(f"{path.name}: the file is empty; download it again")
-    with path.open("rb") as file:
-        head = file.read(64).lstrip()
-    if head.startswith((b"version https://git-lfs", b"<!DOCTYPE", b"<html", b"<?xml")):
-        kind = "a Git LFS pointer" if head.startswith(b"version") else "a web page"
-        raise ModelLoadError(
-            f"{path.name}: {kind}, not the checkpoint itself; download the file it stands for"
-        )
-    content = (
-        _read_safetensors(path)
-        if path.suffix.lower() == ".safetensors"
-        else (_read_pickled(path), {})
-    )
+    kind = kind_of(path)
+    if kind not in (SAFETENSORS, PICKLED):
+        raise ModelLoadError(f"{path.name}: {kind}")
+    content = _read_safetensors(path) if kind == SAFETENSORS else (_read_pickled(path), {})
     if not isinstance(content[0], Mapping):
         found = type(content[0]).__name__
         raise ModelLoadError(
@@ -76,36 +64,43 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             metadata = dict(file.metadata() or {})
     except (SafetensorError, OSError, RuntimeError, ValueError, json.JSONDecodeError) as error:
         raise ModelLoadError(
-            f"{path.name}: not a readable safetensors file ({error}); it is truncated or of another "
-            "type: download it again"
+            f"{path.name}: not a readable safetensors file ({error}); it is truncated or damaged: "
+            "download it again"
         ) from error
     # safetensors' save_model stores a shared tensor under one of its names; the metadata map its
     # other names to that one
-    tensors |= {
-        name: tensors[kept]
+    shared = {
+        name: kept
         for name, kept in metadata.items()
-        if kept in tensors and name not in tensors
+        if kept in tensors and name not in tensors and kept != name
     }
-    return tensors, metadata
+    if len(shared) > MOST_SHARED:
+        raise ModelLoadError(
+            f"{path.name}: its metadata name {len(shared)} more tensors than it holds, and no "
+            f"network shares more than {MOST_SHARED}; it is damaged: download it again"
+        )
+    return tensors | {name: tensors[kept] for name, kept in shared.items()}, metadata
 
 
-def _plain_data_allowed() -> AbstractContextManager[None]:
-    """A context in which `torch.load` also takes parsed arguments and numpy's numbers.
-
-    Training programs store them beside tensors, and they are only data.
-    """
-    if torch.__version__ < (2, 6):  # type: ignore[operator]
-        return nullcontext()
+def _plain_data() -> list[Any]:
+    """Parsed arguments and numpy's numbers: training programs store them beside tensors, and they
+    are only data."""
     number: Any = numpy.float64().__reduce__()[0]
     names = [(number, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     kinds = [type(numpy.dtype(code)) for code in "?bBhHiIlLqQefd"]
-    return torch.serialization.safe_globals([argparse.Namespace, numpy.dtype, *names, *kinds])
+    return [argparse.Namespace, numpy.dtype, *names, *kinds]
 
 
 def _read_pickled(path: Path) -> Any:
+    if torch.__version__ < SAFE_PICKLES:  # type: ignore[operator]
+        raise ModelLoadError(
+            f"{path.name}: torch {torch.__version__} can't read files of torch.save without risk "
+            "(CVE-2025-32434); install torch 2.6 or newer, or convert the file to .safetensors"
+        )
     try:
-        with _plain_data_allowed():
-            return torch.load(path, map_location="cpu", weights_only=True)
+        # an open file: of a path torch.load looks at the name
+        with torch.serialization.safe_globals(_plain_data()), path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL (\S+)", str(error))
         reason = (
@@ -118,10 +113,6 @@ def _read_pickled(path: Path) -> Any:
             ".safetensors with the program that made it"
         ) from error
     except Exception as error:  # a damaged pickle can raise almost any exception
-        if "TorchScript" in str(error):
-            raise ModelLoadError(
-                f"{path.name}: TorchScript archives hold code and are not loaded; save its state_dict() as .safetensors"
-            ) from error
         reason = f"{type(error).__name__}: {error}".split("\n")[0]
         raise ModelLoadError(
             f"{path.name}: can't be read: truncated, or no PyTorch checkpoint ({reason}); download it again"

@@ -10,6 +10,8 @@ from weakref import WeakKeyDictionary
 from spandrel import ModelBase
 from torch import nn
 
+from ..common.printable import printable
+
 PURPOSES = {
     "SR": "super resolution",
     "FaceSR": "super resolution of faces",
@@ -81,12 +83,12 @@ def describe(descriptor: ModelBase) -> str:
         else "tile, whole",
         "Tags": ", ".join(tags) or "none",
     }
-    lines = [f"{name}: {_printable(value)}" for name, value in facts.items()]
-    lines += _listed("Assumed", [_printable(assumption) for assumption in assumptions])
+    lines = [f"{name}: {printable(value)}" for name, value in facts.items()]
+    lines += _listed("Assumed", [printable(assumption) for assumption in assumptions])
     if file is None:
         return "\n".join([*lines, "Training metadata: not known without the file"])
     entries = [
-        f"{_printable(name)}: {_shortened(value)}" for name, value in sorted(file.metadata.items())
+        f"{printable(name)}: {_shortened(value)}" for name, value in sorted(file.metadata.items())
     ]
     if left_out := len(entries[MOST_ENTRIES:]):
         entries = [*entries[:MOST_ENTRIES], f"… {left_out} more"]
@@ -140,12 +142,7 @@ def _mebibytes(size: int) -> str:
     return f"{size / 2**20:.2f} MiB"
 
 
-def _printable(text: str) -> str:
-    """On one line, without control characters: a file's names and metadata may hold anything."""
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
 def _shortened(value: str) -> str:
     if len(value) > LONGEST_VALUE:
         value = f"{value[:LONGEST_VALUE]}… ({len(value):,} characters)"
-    return _printable(value)
+    return printable(value)

@@ -1,6 +1,7 @@
 """Adds this package's architectures to spandrel's registry, so that other loaders find them.
 
-A new architecture is one entry of `ARCHITECTURES`: docs/adding-an-architecture.md.
+A new architecture is one file in `arch.more` and one entry of its list:
+docs/adding-an-architecture.md.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from spandrel import MAIN_REGISTRY, Architecture, ArchRegistry, ArchSupport
 
 from .dense_iso.architecture import DenseIsoViTArch
 from .fdat.architecture import FDATArch
+from .more import MEMBERS
 
-ARCHITECTURES: tuple[Callable[[], Architecture], ...] = (FDATArch, DenseIsoViTArch)
+ARCHITECTURES: tuple[Callable[[], Architecture], ...] = (FDATArch, DenseIsoViTArch, *MEMBERS)
 """In the order in which they are registered, after those that a registry has already."""
 
 
@@ -27,7 +29,13 @@ def install(registry: ArchRegistry = MAIN_REGISTRY) -> None:
 
 
 def extended_registry(registry: ArchRegistry = MAIN_REGISTRY) -> ArchRegistry:
-    """A copy of ``registry`` with this package's architectures in it."""
+    """A copy of ``registry`` with this package's architectures in it, and with those of
+    spandrel_extra_arches where that is installed (ComfyUI registers them by itself)."""
     extended = registry.copy()
     install(extended)
+    try:
+        from spandrel_extra_arches import EXTRA_REGISTRY  # type: ignore
+    except ImportError:
+        return extended
+    extended.add(*EXTRA_REGISTRY, ignore_duplicates=True)
     return extended

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 
 from rich.console import Console
 
+from ..common.printable import printable
+
 
 def error_console() -> Console:
     """The error stream, without colours or wrapping of what is said."""
@@ -41,12 +43,6 @@ def reason(error: Exception) -> str:
     ):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def printable(text: str) -> str:
-    """Text on one line: line breaks and whatever else cannot be printed (in file names) are
-    escaped."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class ConsoleHandler(logging.Handler):

@@ -154,7 +154,10 @@ def load_upscaler(
         raise UsageError(f"--target: {error}") from error
     descriptor = load_descriptor(model, model_options)
     try:
-        descriptor.to(torch.device(best_device() if device == "auto" else device))
+        found = torch.device(best_device() if device == "auto" else device)
+        if found.type == "meta":
+            raise RuntimeError("it holds no values")
+        descriptor.to(found)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
         raise UsageError(
             f"--device {device} is not to be had here: {reason(error)}. Use auto (here {best_device()}), cpu, cuda, "

@@ -47,6 +47,7 @@ def locale() -> str:
 def tables() -> dict[Path, dict[str, str]]:
     """The tables of every page by the name that its marker gives, "" where it gives none."""
     from fdat_dense_iso.arch.dense_iso.reading.options import OPTIONS  # imports torch
+    from fdat_dense_iso.arch.more import MEMBERS
 
     return {
         HELP / "FDATDenseIsoUpscale.md": {"": option_table(UPSCALING, "picture")},
@@ -58,6 +59,7 @@ def tables() -> dict[Path, dict[str, str]]:
             "videos": option_table(ENCODING, "command"),
         },
         ROOT / "docs" / "dense-iso-vit.md": {"": checkpoint_table(OPTIONS)},
+        ROOT / "docs" / "architectures.md": {"": architecture_table(MEMBERS)},
     }
 
 
@@ -107,6 +109,20 @@ def checkpoint_table(options: Mapping[str, Any]) -> str:
         choices = code(parse if isinstance(parse, tuple) else ())
         rows.append((code([name]), choices, shown, option.help))
     return markdown_table(("option", "values", "default", "what it is"), rows)
+
+
+def architecture_table(members: Iterable[Any]) -> str:
+    """One row for each class of `arch.more`; scales and channels are those that are tested."""
+    rows = []
+    for member in members:
+        scales = ", ".join(f"x{scale}" for scale in sorted({e.scale for e in member.examples}))
+        channels = ", ".join(map(str, sorted({e.in_channels for e in member.examples})))
+        taken = {member().statistics(example) for example in member.examples} - {""}
+        half = "yes" if member.half else "no"
+        row = (member.title, member.source, scales, channels, "; ".join(sorted(taken)), half)
+        rows.append((*row, code(member.options)))
+    heads = ("architecture", "files of", "scales", "channels", "tiles", "fp16", "options")
+    return markdown_table(heads, rows)
 
 
 def code(words: Iterable[Any]) -> str:

@@ -265,6 +265,11 @@ def check_image(image: Tensor) -> None:
         raise ValueError(
             f"the image is a {type(image).__name__}; a torch.Tensor (B, H, W, C) was expected"
         )
+    if image.layout is not torch.strided or image.is_meta or image.is_nested:
+        kind = "nested" if image.is_nested else f"{image.layout}"
+        raise ValueError(
+            f"the image is a {kind} tensor on {image.device}; an ordinary tensor was expected"
+        )
     shape = tuple(image.shape)
     if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
         raise ValueError(
@@ -273,10 +278,6 @@ def check_image(image: Tensor) -> None:
     if 0 in shape:
         raise ValueError(
             f"the image has the shape {shape} and so no pixels; every side must be at least 1"
-        )
-    if image.layout is not torch.strided or image.is_meta:
-        raise ValueError(
-            f"the image is a {image.layout} tensor on {image.device}; an ordinary tensor was expected"
         )
     if image.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise ValueError(

@@ -63,6 +63,9 @@ class Masks:
             raise ValueError(
                 f"the mask is a {type(mask).__name__}; a torch.Tensor (B, H, W) was expected"
             )
+        if mask.is_meta or mask.is_nested or mask.layout is not torch.strided:
+            kind = "on the device meta" if mask.is_meta else "sparse or nested"
+            raise ValueError(f"the mask is {kind} and holds no pixels; give a plain tensor")
         shape = tuple(mask.shape)
         mask = mask[None] if mask.ndim == 2 else mask
         if mask.ndim != 3 or 0 in shape or not mask.is_floating_point():

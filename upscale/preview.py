@@ -104,9 +104,21 @@ class Monitor:
 
     Attributes:
         total: the steps that there will be.
+
+    Raises:
+        ValueError: ``progress`` can't be called, or ``preview`` is none.
     """
 
     def __init__(self, progress: Progress | None, preview: Preview | None) -> None:
+        if progress is not None and not callable(progress):
+            raise ValueError(
+                f"progress is a {type(progress).__name__}; a function of (done, total) was expected"
+            )
+        methods = (getattr(preview, name, None) for name in ("due", "show"))
+        if preview is not None and not all(map(callable, methods)):
+            raise ValueError(
+                f"preview is a {type(preview).__name__}; an object with the methods due and show was expected"
+            )
         self.progress, self.preview = progress, preview
         self.done = self.total = 0
 

@@ -8,12 +8,10 @@ from typing import Any
 import torch
 from spandrel import Architecture, ImageModelDescriptor, ModelTiling, StateDict
 
-from ..errors import ModelLoadError
 from ..windowed.network import NETWORK_PREFIX, WindowedUpscaler
-from .checkpoint import described_tensors
 from .config import RGB
 from .engine.run import InferenceDenseIsoViT
-from .meta import META_KEY
+from .reading.options import OPTIONS
 from .reading.recognise import is_dense_iso_vit, recognise, report
 
 
@@ -22,6 +20,8 @@ class DenseIsoViTArch(Architecture[WindowedUpscaler]):
 
     How the names are read is in `arch.dense_iso.reading.recognise`.
     """
+
+    options = tuple(OPTIONS)
 
     def __init__(self) -> None:
         super().__init__(id="DenseIsoViT", name="Dense-Iso-ViT", detect=is_dense_iso_vit)
@@ -47,12 +47,6 @@ class DenseIsoViTArch(Architecture[WindowedUpscaler]):
             ModelLoadError: the message says what was found, what did not fit and which option
                 would settle it.
         """
-        for name in sorted({"container", "prefix"} & set(options)):
-            if described_tensors(state_dict) is not None:
-                raise ModelLoadError(
-                    f"the option {name} is for files without {META_KEY}: this one says itself where its weights "
-                    "are, so leave it out"
-                )
         recognised = recognise(state_dict, options=options, sidecar=sidecar, metadata=metadata)
         report(recognised)
         config = recognised.config

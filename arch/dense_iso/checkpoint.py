@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,54 +21,6 @@ def without_wrapper(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if all(key.startswith(NETWORK_PREFIX) for key in state_dict):
         return {key[len(NETWORK_PREFIX) :]: tensor for key, tensor in state_dict.items()}
     return dict(state_dict)
-
-
-def described_tensors(content: Any, depth: int = 4) -> dict[str, Tensor] | None:
-    """The tensors beside a `META_KEY`, without its prefix; None if there is no such buffer.
-
-    Args:
-        content: what a file holds: a state dict, or dictionaries around it. If there are several
-            networks, the averaged one (EMA) is taken; where only another has a buffer, with that,
-            since averages are often kept of parameters alone.
-        depth: how many levels of dictionaries are searched.
-    """
-    if not isinstance(content, Mapping) or not depth:
-        return None
-    content = {key: value for key, value in content.items() if isinstance(key, str)}
-    if found := [key for key in content if key.rpartition(".")[2] == META_KEY]:
-        key = min(found, key=lambda key: (not _averaged(key), len(key)))
-        prefix = key.removesuffix(META_KEY)
-        own = {
-            name[len(prefix) :]: tensor
-            for name, tensor in content.items()
-            if name.startswith(prefix) and (isinstance(tensor, Tensor) or name == key)
-        }
-        copies = {} if _averaged(key) else _copies(content, own)
-        return next((copies[prefix] for prefix in copies if _averaged(prefix)), own)
-    inner = {key: described_tensors(value, depth - 1) for key, value in content.items()}
-    for key in sorted(inner, key=lambda key: not _averaged(key)):
-        if (own := inner[key]) is not None:
-            beside = [content[name] for name in content if _averaged(name) and name != key]
-            copies = [] if _averaged(key) else [_copies(value, own) for value in beside]
-            return next((copy for found in copies for copy in found.values()), own)
-    return None
-
-
-def _averaged(name: str) -> bool:
-    return "ema" in name.lower()
-
-
-def _copies(content: Any, own: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """By prefix, other tensors of the same names as ``own``, with the buffer of that."""
-    names = [name for name in own if name != META_KEY]
-    if not isinstance(content, Mapping) or not names:
-        return {}
-    keys = [key for key in content if isinstance(key, str) and key.endswith(names[0])]
-    return {
-        prefix: {META_KEY: own[META_KEY], **{name: content[prefix + name] for name in names}}
-        for prefix in (key.removesuffix(names[0]) for key in keys)
-        if all(isinstance(content.get(prefix + name), Tensor) for name in names)
-    }
 
 
 def infer_config(state_dict: Mapping[str, Tensor]) -> DenseIsoViTConfig:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from spandrel import Architecture, ImageModelDescriptor, ModelTiling, SizeRequirements, StateDict
 
+from ..errors import ModelLoadError
 from ..guards import is_altered
 from .checkpoint import infer_config
 from .config import preset_name
 from .engine.run import ExactEngine
 from .engine.weights import forget_packed
 from .network import FDAT
+from .relatives import is_named_like_fdat, relative
 
 
 class InferenceFDAT(FDAT):
@@ -38,36 +42,29 @@ class InferenceFDAT(FDAT):
 class FDATArch(Architecture[InferenceFDAT]):
     """Detects and loads FDAT checkpoints, with ``MetaUpsample`` or without."""
 
-    REQUIRED = (
-        "groups.0.blocks.0.n1.weight",
-        "groups.0.blocks.0.inter.cg.1.weight",
-        "groups.0.blocks.0.ffn.fc1.weight",
-        "groups.0.blocks.0.ffn.smix.weight",
-        "conv_after.weight",
-    )
+    options = ("scale",)
 
     def __init__(self) -> None:
-        super().__init__(id="FDAT", detect=self._has_fdat_keys)
+        super().__init__(id="FDAT", detect=self._is_fdat)
 
-    @classmethod
-    def _has_fdat_keys(cls, state_dict: StateDict) -> bool:
-        first = "conv_first.weight" in state_dict or "conv_first.1.weight" in state_dict
-        return first and all(key in state_dict for key in cls.REQUIRED)
+    @staticmethod
+    def _is_fdat(state_dict: StateDict) -> bool:
+        return is_named_like_fdat(state_dict) and relative(state_dict) is None
 
     def load(
-        self, state_dict: StateDict, *, scale: int | None = None
+        self, state_dict: StateDict, *, scale: int | str | None = None
     ) -> ImageModelDescriptor[InferenceFDAT]:
         """Build the network that ``state_dict`` describes and load it.
 
         Args:
             state_dict: the tensors of an FDAT; not modified.
-            scale: see `infer_config`.
+            scale: see `infer_config`; also as text.
 
         Raises:
-            ModelLoadError: the configuration can't be inferred.
+            ModelLoadError: the configuration can't be inferred, or the scale is no whole number.
             RuntimeError: tensors are missing, left over or of the wrong shape.
         """
-        config = infer_config(state_dict, scale=scale)
+        config = infer_config(state_dict, scale=_whole_number(scale))
         tags = [f"{config.embed_dim}dim", config.upsampler_type]
         if name := preset_name(config):
             tags.append(name)
@@ -87,3 +84,11 @@ class FDATArch(Architecture[InferenceFDAT]):
             size_requirements=SizeRequirements(multiple_of=config.unshuffle),
             tiling=ModelTiling.DISCOURAGED,
         )
+
+
+def _whole_number(given: Any) -> int | None:
+    if given is None or (isinstance(given, int) and given > 0):
+        return given
+    if not str(given).isdecimal() or int(given) == 0:
+        raise ModelLoadError(f"the option scale is a whole number, not {given!r}")
+    return int(given)

@@ -83,11 +83,7 @@ def infer_config(state_dict: Mapping[str, Tensor], *, scale: int | None = None) 
         UNSHUFFLED_SCALE if unshuffled else scale,
     )
     if unshuffled:
-        unshuffle = math.isqrt(first[1] // int(upsampler["num_out_ch"]))
-        if unshuffle not in (2, 4):
-            raise ModelLoadError(
-                f"FDAT: conv_first.1 takes {first[1]} channels; a pixel unshuffle by 2 or 4 was expected"
-            )
+        unshuffle = infer_unshuffle(first[1], int(upsampler["num_out_ch"]), scale)
         num_in_ch, net_scale = first[1] // unshuffle**2, UNSHUFFLED_SCALE // unshuffle
     else:
         num_in_ch, net_scale = first[1], int(upsampler["scale"])
@@ -115,6 +111,35 @@ def infer_config(state_dict: Mapping[str, Tensor], *, scale: int | None = None) 
     )
     name = preset_name(config)
     return replace(config, drop_path_rate=PRESETS[name].drop_path_rate) if name else config
+
+
+def infer_unshuffle(channels: int, num_out_ch: int, scale: int | None) -> int:
+    """The factor, 2 or 4, of a pixel unshuffle that makes ``channels`` of an image's.
+
+    Where both are possible, the image has as many channels as the result, else those of grey, RGB
+    or RGBA; ``scale``, of the network, settles what is left open.
+
+    Raises:
+        ModelLoadError: neither is possible, or both are.
+    """
+    possible = {factor: channels // factor**2 for factor in (2, 4) if channels % factor**2 == 0}
+    for likely in ((num_out_ch,), (1, 3, 4)):
+        factors = [factor for factor, count in possible.items() if count in likely]
+        if len(factors) > 1 and scale is not None:
+            factors = [factor for factor in factors if UNSHUFFLED_SCALE // factor == scale]
+        if len(factors) == 1:
+            return factors[0]
+    given = [factor for factor in possible if UNSHUFFLED_SCALE // factor == scale]
+    if len(possible) == 1 or given:
+        return (given or list(possible))[0]
+    if possible:
+        raise ModelLoadError(
+            f"FDAT: conv_first.1 takes {channels} channels, which may be a pixel unshuffle by 2 (an x2 network) or 4 "
+            "(an x1 network); pass the option scale="
+        )
+    raise ModelLoadError(
+        f"FDAT: conv_first.1 takes {channels} channels; a pixel unshuffle by 2 or 4 was expected"
+    )
 
 
 def infer_upsampler(
@@ -147,9 +172,12 @@ def infer_upsampler(
     # a checkpoint that was cast as a whole holds these integers in half precision
     if "MetaUpsample" in state_dict:
         meta = [round(number) for number in state_dict["MetaUpsample"].flatten().tolist()]
-    if meta is not None and (len(meta) != 7 or not 0 <= meta[1] < len(UPSAMPLER_TYPES)):
+    if meta is not None and (
+        len(meta) != 7 or not 0 <= meta[1] < len(UPSAMPLER_TYPES) or meta[2] < 1
+    ):
         raise ModelLoadError(
-            f"FDAT: upsampler.MetaUpsample holds {meta}; expected 7 numbers, the second below 8"
+            f"FDAT: upsampler.MetaUpsample holds {meta[:9]}; expected 7 numbers, the second below 8, the "
+            "third, a scale, at least 1: the checkpoint is damaged"
         )
     meta_type = UPSAMPLER_TYPES[meta[1]] if meta else None
     meta_mid = meta[5] if meta else 64
@@ -214,6 +242,11 @@ def infer_upsampler(
 def _infer_single_conv(rows, meta, meta_type, num_in_ch, scale, found):  # type: ignore[no-untyped-def]
     """One 3x3 convolution to ``rows`` channels: ``pixelshuffledirect``, or any type at scale 1."""
     if meta_type == "pixelshuffledirect":
+        if rows % meta[2] ** 2:
+            raise ModelLoadError(
+                f"FDAT: an upsampler convolution with {rows} outputs is no pixel shuffle by {meta[2]}, which "
+                "upsampler.MetaUpsample names as its scale: the checkpoint is damaged"
+            )
         return found("pixelshuffledirect", meta[2], rows // meta[2] ** 2)
     if meta_type is not None:  # whatever scale a "conv" checkpoint claims, it does not upscale
         return found(meta_type, 1, rows)

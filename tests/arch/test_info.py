@@ -182,7 +182,7 @@ def test_hostile_metadata_stays_short_and_on_its_lines(tmp_path: Path) -> None:
     text = describe(load_model(path))
     entries = listed(text, "Training metadata")
     assert len(entries) == 51 and entries[-1] == "… 452 more"
-    assert entries[0] == "a b [31m: first second  "
+    assert entries[0] == r"a\nb\x1b[31m: first\nsecond\r\x00"
     assert entries[1].endswith("é… (100,000 characters)") and len(entries[1]) < 600
     assert all(c.isprintable() or c == "\n" for c in text)
 

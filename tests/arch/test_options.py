@@ -30,7 +30,10 @@ def test_text_becomes_options(text: str | list[str], options: dict[str, str]) ->
         ("heads", "'heads' is no option; write NAME=VALUE, for example heads=6,8,6,8"),
         ("heads=", "'heads=' is no option"),
         ("=3", "'=3' is no option"),
-        ("head=3", "unknown option 'head'; Dense-Iso-ViT has heads, .*, FDAT has scale"),
+        (
+            "head=3",
+            "unknown option 'head'; every model has container, .*FDAT has scale; Dense-Iso-ViT has heads",
+        ),
         ("skip=none; skip=bilinear", "the option skip is given twice: none and bilinear"),
     ],
 )

@@ -3,8 +3,10 @@ packs."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from fdat_dense_iso.arch import install, load_model
 from fdat_dense_iso.arch.dense_iso.architecture import DenseIsoViTArch
 from fdat_dense_iso.arch.fdat.architecture import FDATArch
 from fdat_dense_iso.arch.fdat.network import FDAT
-from fdat_dense_iso.arch.registry import ARCHITECTURES
+from fdat_dense_iso.arch.registry import ARCHITECTURES, extended_registry
 from tests.helpers.fdat_cases import random_fdat
 from tests.helpers.paths import MODELS
 
@@ -141,3 +143,13 @@ def test_bundled_models_by_tensors_alone(registry: ArchRegistry, file: Path) -> 
     ours, image = load_model(file), torch.rand(1, 3, 70, 90)
     with torch.inference_mode():
         assert (theirs(image) - ours(image)).abs().max() <= 1e-4  # of 255 levels one is 4e-3
+
+
+def test_extra_arches_are_used_where_they_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, extra = ModuleType("spandrel_extra_arches"), ArchRegistry()
+    extra.add(ArchSupport.from_architecture(Foreign("SRFormer")))
+    module.EXTRA_REGISTRY = extra  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "spandrel_extra_arches", module)
+    assert "SRFormer" in ids(extended_registry(MAIN_REGISTRY))
+    monkeypatch.setitem(sys.modules, "spandrel_extra_arches", None)
+    assert "SRFormer" not in ids(extended_registry(MAIN_REGISTRY))

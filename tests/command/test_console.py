@@ -139,6 +139,10 @@ def test_debug_shows_the_traceback(folder: Path, model: Model):
             "--device cuda:7 is not to be had here: no cuda:7 at all",
         ),
         (["one.png", "out", "--device", "toaster"], "--device toaster is not to be had here: "),
+        (
+            ["one.png", "out", "--device", "meta"],
+            "--device meta is not to be had here: it holds no values",
+        ),
     ],
 )
 def test_wrong_usage(folder: Path, arguments: list[str], line: str):

@@ -11,10 +11,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 from spandrel import MAIN_REGISTRY, ModelLoader
 
-from fdat_dense_iso import arch
-from fdat_dense_iso.arch import registry
+from fdat_dense_iso.arch import ModelLoadError, describe, load_model, more, parse_options, registry
+from fdat_dense_iso.upscale import upscale_image
 from tests.helpers.paths import ROOT
 
 PAGE = ROOT / "docs" / "adding-an-architecture.md"
@@ -30,59 +31,62 @@ def code_blocks() -> dict[str, str]:
     return dict(blocks)
 
 
-@pytest.fixture(scope="module")
-def steps() -> dict[str, str]:
-    return code_blocks()
-
-
 @pytest.fixture
-def followed(
-    steps: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[ModuleType]:
-    """The module of the page as ``fdat_dense_iso.arch.espcn``, registered as the page says."""
-    before = set(sys.modules)
-    (tmp_path / "espcn.py").write_text(steps["arch/espcn.py"], encoding="utf-8")
-    (tmp_path / "test_espcn.py").write_text(steps["tests/arch/test_espcn.py"], encoding="utf-8")
-    monkeypatch.setattr(arch, "__path__", [*arch.__path__, str(tmp_path)])
+def followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The module of the page as ``fdat_dense_iso.arch.more.fsrcnn``, listed as the page says."""
+    name = "fdat_dense_iso.arch.more.fsrcnn"
+    (tmp_path / "fsrcnn.py").write_text(code_blocks()["arch/more/fsrcnn.py"], encoding="utf-8")
+    monkeypatch.setattr(more, "__path__", [*more.__path__, str(tmp_path)])
     importlib.invalidate_caches()
-    module = importlib.import_module("fdat_dense_iso.arch.espcn")
-    monkeypatch.setattr(registry, "ARCHITECTURES", (*registry.ARCHITECTURES, module.ESPCNArch))
+    module = importlib.import_module(name)
+    architectures = (*registry.ARCHITECTURES, module.ARCHITECTURE)
+    for file in ("registry", "load", "options"):
+        monkeypatch.setattr(f"fdat_dense_iso.arch.{file}.ARCHITECTURES", architectures)
     yield module
-    for name in set(sys.modules) - before:
-        if name in ("fdat_dense_iso.arch.espcn", "test_espcn"):
-            del sys.modules[name]
-    del arch.espcn  # type: ignore[attr-defined]
+    del sys.modules[name], more.fsrcnn  # type: ignore[attr-defined]
 
 
-def test_the_page_names_a_file_for_each_step(steps: dict[str, str]) -> None:
-    assert list(steps) == ["arch/espcn.py", "arch/registry.py", "tests/arch/test_espcn.py"]
+def test_the_page_names_two_places_and_the_entry_fits_the_list() -> None:
+    steps = code_blocks()
+    assert list(steps) == ["arch/more/fsrcnn.py", "arch/more/__init__.py"]
+    entry = steps["arch/more/__init__.py"]
+    assert re.fullmatch(r'    "\w+",\n', entry)
+    source = (ROOT / "arch" / "more" / "__init__.py").read_text(encoding="utf-8")
+    assert re.search(r"MODULES = \(\n(    \"\w+\",\n)+\)", source)
 
 
-def test_the_entry_is_todays_list_and_the_new_one(steps: dict[str, str]) -> None:
-    source = (ROOT / "arch" / "registry.py").read_text(encoding="utf-8")
-    (line,) = (line for line in source.splitlines() if line.startswith("ARCHITECTURES"))
-    assert line.replace(")", ", ESPCNArch)") in steps["arch/registry.py"]
+def test_it_loads_with_its_option_and_runs_in_tiles(followed: ModuleType) -> None:
+    config = followed.FSRCNNArch.examples[0]
+    state_dict = followed.FSRCNN(config).state_dict()
+    wrapped = {"params": {f"module.{key}": value for key, value in state_dict.items()}}
+    with pytest.raises(ModelLoadError, match="pass the option scale="):
+        load_model(wrapped)
+    with pytest.raises(ModelLoadError, match="FSRCNN has no such option: heads; it has: scale"):
+        load_model(wrapped, heads=3)
+    model = load_model(wrapped, **parse_options("scale=3"))
+    assert {"Architecture: FSRCNN", "Scale: x3", "Channels: 1 (grey)"} <= set(
+        describe(model).splitlines()
+    )
+    image = torch.rand(1, 20, 60, 3, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        whole = upscale_image(model, image, mode="whole")
+        tiles = upscale_image(model, image, mode="tile", tile=40, overlap=20)
+    difference = (tiles - whole).abs().amax((0, 1, 3))
+    assert difference[: 20 * 3].max() <= 1e-5 and difference[40 * 3 :].max() <= 1e-5
 
 
-def test_the_test_of_the_page_passes(followed: ModuleType, tmp_path: Path) -> None:
-    arguments = [
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--rootdir",
-        str(tmp_path),
-        str(tmp_path / "test_espcn.py"),
-    ]
-    assert pytest.main(arguments) == pytest.ExitCode.OK
+def test_it_is_named_as_supported(followed: ModuleType) -> None:
+    with pytest.raises(ModelLoadError, match=r"Supported: FDAT, .*FSRCNN"):
+        load_model({"a": torch.zeros(3)})
 
 
 def test_loads_for_other_nodes_too(followed: ModuleType) -> None:
     """As ComfyUI's own loader does it, from spandrel's registry."""
     spandrels = MAIN_REGISTRY.copy()
     registry.install(spandrels)
-    state_dict = followed.ESPCN(followed.ESPCNConfig(scale=4)).state_dict()
+    state_dict = followed.FSRCNN(followed.FSRCNNArch.examples[0]).state_dict()
     claims = [support.architecture.id for support in spandrels if support.detect(state_dict)]
-    assert claims == ["ESPCN"]
-    loaded = ModelLoader(registry=spandrels).load_from_state_dict(state_dict)
-    assert (loaded.architecture.id, loaded.scale) == ("ESPCN", 4)
-    assert "ESPCN" not in [support.architecture.id for support in MAIN_REGISTRY]
+    assert claims == ["FSRCNN"]
+    with pytest.raises(ModelLoadError, match="pass the option scale="):  # which others can't pass
+        ModelLoader(registry=spandrels).load_from_state_dict(state_dict)
+    assert "FSRCNN" not in [support.architecture.id for support in MAIN_REGISTRY]

@@ -131,8 +131,9 @@ class Box4(nn.Module):
         (torch.randint(0, 255, (1, 8, 8, 3), dtype=torch.uint8), "divide 8-bit values by 255"),
         (torch.full((1, 8, 8, 3), float("nan")), "NaN or infinite"),
         ("picture.png", "torch.Tensor"),
+        (torch.nested.nested_tensor([torch.rand(8, 8, 3)]), "an ordinary tensor was expected"),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_bad_images(image, message: str) -> None:
     model = nearest()
@@ -162,6 +163,11 @@ def test_bad_images(image, message: str) -> None:
         ({"output_device": "meta"}, "device 'meta' holds no values"),
         ({"device": "gpu"}, "device 'gpu' can't be used here"),
         ({"device": "xla:0"}, "device 'xla:0' can't be used here"),
+        ({"progress": 3}, "progress is a int; a function of"),
+        ({"preview": print}, "preview is a builtin_function_or_method; an object with the methods"),
+        ({"mask": torch.ones(1, 40, 40, device="meta")}, "the mask is on the device meta"),
+        ({"mask": torch.ones(1, 40, 40).to_sparse()}, "the mask is sparse or nested"),
+        ({"mask": torch.nested.nested_tensor([torch.ones(4, 4)])}, "the mask is sparse or nested"),
     ],
     ids=lambda v: str(v),
 )

@@ -18,8 +18,6 @@ from ...errors import ModelLoadError
 Path = tuple[str, ...]
 Ordered = tuple[list["Layer"], bool]
 
-BOOKKEEPING = {"n_averaged", "initted", "step", "num_updates", "decay"}  # scalars beside averages
-FEWEST_TENSORS = 12
 MOST_TENSORS = 2000  # about 140 blocks; what follows takes longer than in proportion to them
 MOST_COMPONENTS, MOST_CHARACTERS = 32, 400  # of a name, behind what all names share
 MOST_NUMBERS = 4  # elements of an integer tensor that describes: a window size, a counter, a flag
@@ -99,24 +97,9 @@ def clipped(key: str | Path) -> str:
     return name if len(name) <= 80 else name[:80] + "..."
 
 
-def read_layers(found: Mapping[str, Tensor], notes: Notes, prefix: str | None) -> Ordered:
+def read_layers(found: Mapping[str, Tensor], notes: Notes) -> Ordered:
     """The layers of one network in file order, and whether that is the order of definition."""
-    tensors: dict[Path, Tensor] = {}
-    for key, tensor in found.items():
-        path = tuple(part for part in key.split(".") if part != "_orig_mod") or (key,)
-        if path in tensors:
-            raise NotDenseIsoViTError(f"two tensors are called {clipped(path)}")
-        if not (path[-1] in BOOKKEEPING and tensor.numel() == 1):
-            tensors[path] = tensor
-    if prefix is not None:
-        start = tuple(prefix.rstrip(".").split("."))
-        kept = {path: t for path, t in tensors.items() if path[: len(start)] == start}
-        if not kept:
-            names = ", ".join(map(clipped, list(tensors)[:3]))
-            raise ModelLoadError(f"no tensor's name starts with {prefix!r}; there are {names}, ...")
-        notes.chosen.append(f"{len(tensors) - len(kept)} tensors outside {prefix!r} left out")
-        tensors = kept
-    tensors = _choose_copy(_strip(tensors), notes)
+    tensors = {tuple(key.split(".")): tensor for key, tensor in found.items()}
     check_size(tensors)
     for path in tensors:
         if len(path) > MOST_COMPONENTS or sum(map(len, path)) > MOST_CHARACTERS:
@@ -135,30 +118,6 @@ def common_prefix(paths: Sequence[Path]) -> Path:
     while length < min(len(first), len(last)) and first[length] == last[length]:
         length += 1
     return first[:length]
-
-
-def _strip(tensors: dict[Path, Tensor]) -> dict[Path, Tensor]:
-    """Remove components that every path starts with."""
-    shortest = min(map(len, tensors), default=1)
-    shared = min(len(common_prefix(list(tensors))), shortest - 1) if tensors else 0
-    return {path[shared:]: tensor for path, tensor in tensors.items()}
-
-
-def _choose_copy(tensors: dict[Path, Tensor], notes: Notes) -> dict[Path, Tensor]:
-    """Of the same network twice, the averaged one. Counters in either do not matter."""
-    groups: dict[str, dict[Path, Tensor]] = {}
-    for path, tensor in tensors.items():
-        groups.setdefault(path[0], {})[path[1:]] = tensor
-    if len(groups) != 2 or any(() in group for group in groups.values()):
-        return tensors
-    groups = {name: _strip(group) for name, group in groups.items()}
-    first, second = ({p for p, t in g.items() if t.is_floating_point()} for g in groups.values())
-    averaged = [name for name in groups if "ema" in name.lower()]
-    if first != second or len(first) < FEWEST_TENSORS or len(averaged) != 1:
-        return tensors
-    what = f"the copy {averaged[0]!r} taken of {' and '.join(map(repr, groups))}"
-    notes.chosen.append(f"{what} (option prefix)")
-    return groups[averaged[0]]
 
 
 def _without_numbers(tensors: dict[Path, Tensor], notes: Notes) -> dict[Path, Tensor]:

@@ -23,7 +23,22 @@ RETIRED = {"swap_paths": "false", "residual": "network", "head_activation_place"
 
 def _integers(value: Any) -> tuple[int, ...]:
     items = value.split(",") if isinstance(value, str) else value
-    return tuple(int(item) for item in ([items] if isinstance(items, int) else items))
+    try:
+        return tuple(int(item) for item in ([items] if isinstance(items, int) else items))
+    except (TypeError, ValueError):
+        raise ValueError("expected whole numbers, as in 6,8,6,8") from None
+
+
+def _integer(value: Any) -> int:
+    (number,) = _integers(value)
+    return number
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError("expected a number, as in 1e-5") from None
 
 
 def _boolean(value: Any) -> bool:
@@ -69,11 +84,11 @@ OPTIONS = {
     "head_activation": Option(_activations, ("none",), "one name per convolution of the head, or name@place"),
     "shuffles": Option(OneOf(("once", "twos")), "once", "an enlargement by 4, 8, 16: one PixelShuffle or several by 2"),
     "stage_norm_routing": Option(OneOf(CHOICES["stage_norm_routing"]), "both", "who sees a stage's normed output"),
-    "norm_eps": Option(float, 1e-5, "epsilon of every LayerNorm"),
+    "norm_eps": Option(_number, 1e-5, "epsilon of every LayerNorm"),
     "skip": Option(OneOf(CHOICES["skip"]), "bilinear", "how the image is enlarged before the head's output is added"),
     "align_corners": Option(_boolean, False, "align_corners of a bilinear or bicubic skip"),
     "value_range": Option(OneOf(VALUE_RANGES), "0..1", "values of pixels that the network was trained on"),
-    "window": Option(int, 64, "side of the input in pixels, where no position embedding tells"),
+    "window": Option(_integer, 64, "side of the input in pixels, where no position embedding tells"),
     "depths": Option(_integers, None, "blocks of every stage, where names and widths do not tell"),
     "container": Option(str, None, "dictionary of the file that holds the weights, where there are several"),
     "prefix": Option(str, None, "start of the names of this network's tensors, where the file holds others too"),

@@ -11,25 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ....common.printable import printable
 from ...errors import ModelLoadError
-from ..checkpoint import check_shapes, described_tensors, infer_config, without_wrapper
+from ...weights import WeightSet, weight_sets
+from ..checkpoint import check_shapes, infer_config
 from ..config import DenseIsoViTConfig
 from ..meta import META_KEY
 from .answers import complete, override
 from .evidence import AmbiguousCheckpointError, NoResemblanceError
-from .layers import Notes, check_size, clipped, read_layers
+from .layers import Notes, check_size, read_layers
 from .match import Match, match
 from .options import Answers, settle
 
 logger = logging.getLogger(__name__)
 Source = Mapping[str, Any] | None
 
-CONTAINERS = (  # the first that is there wins, so averaged weights come before plain ones
-    "params_ema", "params-ema", "ema_state_dict", "model_ema", "ema_model", "ema", "state_dict_ema",
-    "model_state_dict", "state_dict", "params", "model", "net_g_ema", "net_g", "generator", "net", "network", "weights",
-)  # fmt: skip
 FEWEST_TENSORS = 12
-MOST_CONTAINERS = 8  # that are searched one after the other
 MOST_MODULES = 200  # blocks and what is beside them, in own naming
 
 
@@ -52,7 +49,7 @@ class Recognised:
                 remarks.append(f"assumed {name}={','.join(map(str, items))}")
         remarks += [f"by file order: {what}" for what in sorted(self.notes.by_file_order)]
         remarks += [f"guessed: {what}" for what in sorted(self.notes.guessed)]
-        return remarks + self.notes.chosen
+        return [printable(remark) for remark in remarks + self.notes.chosen]
 
 
 def recognise(
@@ -66,10 +63,12 @@ def recognise(
     sources of answers see `options.settle`. ModelLoadError: there is none, nothing tells equal
     layers apart, an option is impossible, or a weight is not finite."""
     answers = settle(options, sidecar, metadata)
-    if own := described_tensors(state_dict):
-        found, settle_rest = Match(infer_config(own), own, [], Notes()), override
+    sets = _sets(state_dict, answers)
+    if described := next((one for one in sets if META_KEY in one.tensors), None):
+        own, notes = described.tensors, Notes(chosen=described.choice(sets))
+        found, settle_rest = Match(infer_config(own), own, [], notes), override
     else:
-        found, settle_rest = _match(state_dict, answers), complete
+        found, settle_rest = _match(sets, answers), complete
     weights = {name: tensor for name, tensor in found.weights.items() if name != META_KEY}
     if types := {n: e.dtype for n, e in weights.items() if not e.is_floating_point()}:
         raise ModelLoadError(f"weights are quantised or packed, not floating-point: {types}"[:300])
@@ -92,8 +91,10 @@ def refusal(state_dict: Mapping[str, Any], **sources: Source) -> ModelLoadError 
     refused = None
     for given in (sources, {}) if any(sources.values()) else ({},):
         try:
-            if described_tensors(state_dict) is None:  # else it says itself what is wrong with it
-                _match(state_dict, settle(**given))
+            answers = settle(**given)
+            sets = _sets(state_dict, answers)
+            if not any(META_KEY in one.tensors for one in sets):  # else it says what is wrong
+                _match(sets, answers)
         except AmbiguousCheckpointError:
             return None
         except ModelLoadError as error:
@@ -119,63 +120,35 @@ def report(recognised: Recognised) -> None:
         logger.log(level, text, "; ".join(remarks))
 
 
-def _match(state_dict: Mapping[str, Any], answers: Answers) -> Match:
-    named = isinstance(state_dict, Mapping) and all(isinstance(key, str) for key in state_dict)
-    if named and all(isinstance(value, Tensor) for value in state_dict.values()):
+def _sets(content: Mapping[str, Any], answers: Answers) -> list[WeightSet]:
+    if not isinstance(content, Mapping):
+        raise NoResemblanceError(f"a {type(content).__name__}, not a state dict")
+    if META_KEY in content and not isinstance(content[META_KEY], Tensor):
+        raise AmbiguousCheckpointError(
+            f"{META_KEY} is a {type(content[META_KEY]).__name__}, not a tensor of bytes"
+        )
+    return weight_sets(content, container=answers["container"], prefix=answers["prefix"])
+
+
+def _match(sets: list[WeightSet], answers: Answers) -> Match:
+    refused: list[ModelLoadError] = []
+    for one in sets:
+        notes = Notes(chosen=one.choice(sets))
         try:
-            check_size(state_dict)
-            own = without_wrapper(state_dict)
-            if len({tuple(key.split(".", 4)[:4]) for key in own}) <= MOST_MODULES:
-                return Match(infer_config(own), own, [], Notes())
+            check_size(one.tensors)
+            if len({tuple(key.split(".", 4)[:4]) for key in one.tensors}) <= MOST_MODULES:
+                return Match(infer_config(one.tensors), dict(one.tensors), [], notes)
         except ModelLoadError:
             pass
-    found = _state_dicts(state_dict)
-    names, wanted = list(found)[:MOST_CONTAINERS], answers["container"]
-    if wanted is not None:
-        names = sorted((n for n in found if wanted in (n, n.split("/")[-1])), key=len)[:1]
-        if not names:
-            raise ModelLoadError(f"no container {wanted!r}; there are {sorted(found)[:20]}")
-    refused: list[ModelLoadError] = []
-    for name in names:
-        notes = Notes()
-        if len(found) > 1:
-            others = ", ".join(sorted(set(found) - {name})[:6])
-            notes.chosen.append(f"weights of {name!r} taken, not of {others} (option container)")
         try:
-            if not any(t.shape[1:] == (1, 3, 3) for t in found[name].values()):
+            if len(one.tensors) < FEWEST_TENSORS:
+                raise NoResemblanceError(f"fewer than {FEWEST_TENSORS} tensors")
+            if not any(t.shape[1:] == (1, 3, 3) for t in one.tensors.values()):
                 raise NoResemblanceError("no depthwise 3x3 convolution, so no GDFN")
-            layers, in_order = read_layers(found[name], notes, answers["prefix"])
+            layers, in_order = read_layers(one.tensors, notes)
             return match(layers, in_order, notes, answers["depths"])
         except AmbiguousCheckpointError:
             raise
         except ModelLoadError as error:
             refused.append(error)
     raise refused[0]
-
-
-def _state_dicts(source: Mapping) -> dict[str, dict[str, Tensor]]:
-    found: dict[str, dict[str, Tensor]] = {}
-
-    def search(mapping: Mapping, name: str, depth: int) -> None:
-        tensors = {k: v for k, v in mapping.items() if isinstance(k, str) and isinstance(v, Tensor)}
-        if len(tensors) >= FEWEST_TENSORS:
-            found[name] = tensors
-        elif depth < 4:
-            for key, value in mapping.items():
-                if isinstance(key, str) and isinstance(value, Mapping):
-                    search(value, f"{name}/{key}" if name else key, depth + 1)
-
-    if isinstance(source, Mapping):
-        search(source, "", 0)
-    if not found:
-        top = (
-            [clipped(str(key)) for key in [*source][:8]] if isinstance(source, Mapping) else source
-        )
-        what = f"no dictionary with at least {FEWEST_TENSORS} named tensors"
-        raise NoResemblanceError(f"{what}; top level: {top!s:.400}")
-
-    def preference(name: str) -> int:
-        known = [CONTAINERS.index(part) for part in name.split("/") if part in CONTAINERS]
-        return min(known, default=len(CONTAINERS))
-
-    return {name: found[name] for name in sorted(found, key=preference)}

@@ -13,6 +13,7 @@ from spandrel import MAIN_REGISTRY, canonicalize_state_dict
 from torch import Tensor, nn
 
 from fdat_dense_iso.arch.dense_iso.reading.recognise import is_dense_iso_vit
+from fdat_dense_iso.arch.registry import ARCHITECTURES
 from tests.helpers.dense_iso_variants import SMALL, build
 from tests.helpers.dense_iso_variants.outcomes import sampled
 
@@ -77,6 +78,9 @@ def test_no_other_architecture_is_detected(network: type[nn.Module]) -> None:
     state_dict = state_dict_of(network)
     assert len(state_dict) > 3
     assert not is_dense_iso_vit(state_dict)
+    # nor by the detectors of this package's other architectures
+    claims = {made.id for made in (make() for make in ARCHITECTURES) if made.detect(state_dict)}
+    assert claims == ({"FDAT"} if network.__name__ == "FDAT" else set())
 
 
 @pytest.mark.parametrize("name", sampled(SMALL, 4))

@@ -236,10 +236,13 @@ def test_an_average_of_parameters_alone_comes_first(kind: str) -> None:
     assert torch.equal(network.patch_embedding.weight, average["patch_embedding.weight"])
 
 
-@pytest.mark.parametrize("option", [{"container": "params"}, {"prefix": "net"}])
-def test_options_for_files_without_it_are_refused(option: dict[str, str]) -> None:
-    with pytest.raises(ModelLoadError, match=f"option {next(iter(option))} is for files without"):
-        load_model({"params": saved(), "params_ema": saved()}, **option)
+def test_the_option_container_takes_the_plain_weights() -> None:
+    raw = saved()
+    average = {name: tensor * 0.5 for name, tensor in raw.items() if name != META_KEY}
+    content = {"params": raw, "params_ema": average}
+    for options, expected in (({}, average), ({"container": "params"}, raw)):
+        network = load_model(content, **options).model.network
+        assert torch.equal(network.patch_embedding.weight, expected["patch_embedding.weight"])
 
 
 @pytest.mark.parametrize("value", ["{}", b"{}", [1, 2], None])

@@ -65,7 +65,7 @@ OTHER = {  # of a discriminator with spectral normalisation
 }
 
 
-BESIDE = {  # other networks: which one is meant is for the user to say
+BESIDE = {  # other networks
     "net_g": lambda s: {
         "state_dict": {
             **{"loss.vgg." + k: v for k, v in OTHER.items()},
@@ -94,11 +94,12 @@ def test_containers_and_prefixes(name: str, wrapping: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", BESIDE)
-def test_networks_beside_others_need_the_option(prefix: str) -> None:
+def test_networks_beside_others_are_told_by_their_names(prefix: str) -> None:
     module, options = build("lucid")
     state_dict = BESIDE[prefix](dict(module.state_dict()))
-    with pytest.raises(ModelLoadError):
-        recognise(state_dict, options=options)
+    found, remarks = outcome(state_dict, module, options)
+    assert found == "exact"
+    assert any(f"of '{'state_dict: ' * (prefix == 'net_g')}{prefix}." in text for text in remarks)
     assert outcome(state_dict, module, {**options, "prefix": prefix})[0] == "exact"
 
 
@@ -203,7 +204,7 @@ def test_the_near_miss_without_a_change_is_accepted() -> None:
             lambda s: {k: v for k, v in s.items() if "patch" not in k},
             "0 convolutions from 3 channels",
         ),
-        (lambda s: {"model": 3}, "no dictionary with at least"),
+        (lambda s: {"model": 3}, "holds no tensors"),
         (
             lambda s: {**s, "head.0.weight": torch.full_like(s["head.0.weight"], torch.nan)},
             "not finite",
@@ -259,6 +260,10 @@ def test_precedence_of_answers() -> None:
         ({"norm": "rms"}, "unknown options norm"),
         ({"head_activation": "gelu@everywhere"}, "as in gelu@fusion"),
         ({"depths": "1,2"}, "depths=.* for 6 blocks|contradicts"),
+        ({"heads": "x"}, "option heads='x': expected whole numbers, as in 6,8,6,8$"),
+        ({"heads": 2.5}, r"option heads=2\.5: expected whole numbers"),
+        ({"window": "wide"}, "option window='wide': expected whole numbers"),
+        ({"norm_eps": "tiny"}, "option norm_eps='tiny': expected a number, as in 1e-5$"),
         ({"heads": "2,3"}, "heads has 2 entries for 3 stages"),
         ({"heads": "3,3,3"}, "3 heads do not divide the width 8"),
         ({"head_activation": "gelu,none"}, "2 entries for 6 convolutions"),
