@@ -198,7 +198,7 @@ def tiff_of(dtype: type, channels: int = 3) -> bytes:
         pytest.param(b"hello, I am no picture", "neither PNG, JPEG, WebP, TIFF nor GIF", id="text"),
         pytest.param(b"<svg/>", "neither PNG, JPEG, WebP, TIFF nor GIF", id="svg"),
         pytest.param(
-            encoded(Image.new("RGB", (4, 4)), "BMP"), "convert it to one of these", id="bmp"
+            encoded(Image.new("RGB", (4, 4)), "PCX"), "convert it to one of these", id="pcx"
         ),
         *(
             pytest.param(cut(whole(kind), part), "broken or cut off", id=f"{kind} {part}")

@@ -207,7 +207,7 @@ def test_frames_that_differ_in_one_value_are_not_equal() -> None:
     model, frames = nearest(), picture(20, 30).repeat(2, 1, 1, 1)
     frames[1, 19, 29, 2] += 2**-20
     upscale_image(model, frames)
-    assert len(model.model.calls) == 2
+    assert sum(shape[0] for shape in model.model.calls) == 2
 
 
 def test_equal_frames_with_other_masks_are_not_equal() -> None:
