@@ -87,12 +87,16 @@ class ExactUpscaler:
 
     def _prepare(self, shape: tuple[int, int, int]) -> None:
         plan = self._new_plan(shape, None)
+        self.runner.prepare_bytes(plan.memory_required + self._waiting_bytes(shape, plan))
+        self._plans[shape] = self._fitting(shape, plan)
+
+    def _fitting(self, shape: tuple[int, int, int], plan: ExactPlan) -> ExactPlan:
+        """The plan, or if it does not fit in the memory that is free, another one."""
         waiting = self._waiting_bytes(shape, plan)
-        self.runner.prepare_bytes(plan.memory_required + waiting)
         available = self.runner.placement.available()
-        if plan.memory_required + waiting > available:
-            plan = self._new_plan(shape, available - waiting)
-        self._plans[shape] = plan
+        if plan.memory_required + waiting <= available:
+            return plan
+        return self._new_plan(shape, available - waiting)
 
     def _waiting_bytes(self, shape: tuple[int, int, int], plan: ExactPlan) -> int:
         """Bytes of rows on the device that are on their way to main memory."""
@@ -134,8 +138,8 @@ class ExactUpscaler:
         Where ``touched`` (H, W) bool is False, engines may leave zeros.
         """
         shape = len(planes), planes.shape[-2], planes.shape[-1]
-        if shape not in self._plans:  # the last frames of many
-            self._prepare(shape)
+        if shape not in self._plans:  # the last frames of many need less than the others
+            self._plans[shape] = self._fitting(shape, self._new_plan(shape, None))
         told = _Told(len(planes) * self._steps[shape[1:]], tick)
         while True:
             plan = self._plans[shape]

@@ -112,6 +112,21 @@ def test_fresh_tensors() -> None:
     assert not is_fresh(torch.from_numpy(array))
 
 
+def test_the_model_is_prepared_once_for_a_video() -> None:
+    class Counted(DirectPlacement):
+        prepared = 0
+
+        def prepare(self, *arguments):
+            self.prepared += 1
+            return super().prepare(*arguments)
+
+    for model in (nearest(), MODELS["fdat"]()):
+        with Counted(model, "cpu") as placement:
+            frames = list(picture(20, 30, batch=24))
+            upscale_frames(model, frames, lambda picture: None, placement=placement)
+            assert placement.prepared == 1
+
+
 @pytest.mark.parametrize("name", ["tiles", *MODELS])
 @pytest.mark.every(2)
 def test_two_calls_at_once_on_one_model(name: str) -> None:
