@@ -115,6 +115,11 @@ class Plan:
         return self.map_device.type != self.device.type
 
     @property
+    def fused(self) -> bool:
+        """Whether the blocks run by the operators of arch/fdat/gpu."""
+        return self.device.type != "cpu"
+
+    @property
     def sampler(self) -> str | None:
         """The upsampler's type if it samples the features at learnt positions, else None."""
         kind = self.config.upsampler_type
@@ -358,7 +363,7 @@ def make_plan(
         width=width,
         dtype=dtype,
         device=device,
-        map_dtype=map_dtype or torch.promote_types(dtype, torch.float32),
+        map_dtype=map_dtype or (dtype if device.type != "cpu" else residual_dtype(dtype)),
         map_device=map_device or device,
         band=max(1, math.ceil(band / least)) * least,
     )
