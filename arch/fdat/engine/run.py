@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ...guards import without_autocast
 from ...kernels.heap import keep_freed_memory
 from ..gpu.sweeps import FusedSweeps
+from ..gpu.tail import tail_rows
 from ..network import FDAT, pad_to_multiple
 from ..upsampler import DySample, LDAUpsample
 from .maps import FeatureMap, HostMap
@@ -194,6 +195,9 @@ class ExactEngine:
         Yields for every band of the tail the rows finished by then: (h, W * scale, num_out_ch).
         """
         bands = split_rows(plan.rows, plan.tail_band)
+        if plan.fused and sampler is None:
+            yield from tail_rows(behind, features, bands, plan.dtype)
+            return
         stages = build_stages(behind)
         residual = residual_dtype(plan.dtype)
         if sampler is None:

@@ -44,6 +44,7 @@ def compute(twin: Way, arguments: tuple[Any, ...]) -> Any:
     """Compute an operator, which ``twin`` defines, by what is chosen for the tensors' device."""
     x = arguments[0]
     if not launch.is_possible(x.device, x.dtype):
+        _say_once(x.device.type)
         return twin(*arguments)
     key = _key(twin, arguments)
     way = _chosen.get(key)
@@ -54,7 +55,7 @@ def compute(twin: Way, arguments: tuple[Any, ...]) -> Any:
     if way is twin:
         return twin(*arguments)
     try:
-        return way(*arguments)
+        return way(x.contiguous(), *arguments[1:])
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
@@ -71,22 +72,20 @@ def forget() -> None:
 def _key(twin: Way, arguments: tuple[Any, ...]) -> tuple[object, ...]:
     """Device, precision, shapes of weights: what a kernel is compiled for."""
     x, *rest = arguments
-    weights = (a.shape for a in rest if isinstance(a, Tensor) and a.shape[1:] != x.shape[1:])
-    return twin.__name__, x.device, x.dtype, x.shape[-1], *weights
+    weights = rest[1:] if _writes(arguments) else rest
+    shapes = (tuple(a.shape) for a in weights if isinstance(a, Tensor))
+    return twin.__name__, x.device, x.dtype, x.shape[-1], *shapes
 
 
 def _choose(twin: Way, arguments: tuple[Any, ...]) -> Way:
-    x = arguments[0]
+    x, *rest = arguments
     ways = launch.ways_of(twin.__name__, *arguments)
     if not ways:
         return twin
-    try:
-        right = _right_ways(twin, ways, _few_rows(arguments))
-    except torch.OutOfMemoryError:
-        raise
+    few = _few_rows((x.contiguous(), *rest))
+    right = _right_ways(twin, ways, few)
     if not right or x.device.type != "cuda":  # elsewhere kernels run in Triton's interpreter
         return right[0] if right else twin
-    few = _few_rows(arguments)
     times = {way: _milliseconds(way, few) for way in (*right, twin)}
     best = min(times, key=times.__getitem__)
     logger.debug(
@@ -196,6 +195,9 @@ def _first_line(error: BaseException) -> str:
 
 
 @cache
-def say_why_plain(reason: str) -> None:
-    """One line in the log, once, where no kernel can be used at all."""
-    logger.info("FDAT runs in plain PyTorch: %s", reason)
+def _say_once(device_type: str) -> None:
+    """One line in the log where kernels could be used but Triton is not there."""
+    if device_type == "cuda" and not launch.has_triton():
+        logger.info(
+            "FDAT runs in plain PyTorch: Triton is not installed (README, section on GPUs)"
+        )

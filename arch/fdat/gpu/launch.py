@@ -51,10 +51,15 @@ def power_of_two(value: int, least: int = 16) -> int:
     return max(least, 1 << (value - 1).bit_length())
 
 
-def precision(dtype: torch.dtype) -> str:
-    """How products of float32 are computed: in TF32 only where the host allows it."""
-    allowed = dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32
-    return "tf32" if allowed else "ieee"
+def precisions(dtype: torch.dtype) -> list[str]:
+    """How products may be computed: for float32 in TF32 only where the host allows it.
+
+    "tf32x3" adds up three products of TF32, which is as precise as float32 and uses the tensor cores
+    where there are such; half precision knows one way.
+    """
+    if dtype != torch.float32:
+        return ["ieee"]
+    return ["tf32"] if torch.backends.cuda.matmul.allow_tf32 else ["tf32x3", "ieee"]
 
 
 def halo_places(side: int) -> int:
@@ -76,10 +81,10 @@ def _tiles(rows: int, width: int, high: int, wide: int) -> int:
 
 def _warps(dim: int) -> int:
     """Warps of a program that holds a tile of 64 tokens several times in its registers."""
-    return 4 if dim <= 64 else 8
+    return 4 if dim <= 64 else 8 if dim <= 128 else 16
 
 
-def window_half(warps: int, *arguments: Any) -> None:
+def window_half(columns: int, warps: int, precision: str, *arguments: Any) -> None:
     """Launch the kernel; the arguments are those of the twin."""
     from .kernels.attention import window_half as kernel
 
@@ -100,13 +105,14 @@ def window_half(warps: int, *arguments: Any) -> None:
         DP=power_of_two(wide),
         WINDOW=window,
         HALO=halo_places(window),
-        PRECISION=precision(x.dtype),
+        KC=columns,
+        PRECISION=precision,
         num_warps=warps,
         num_stages=1,
     )
 
 
-def channel_half(columns: int, warps: int, *arguments: Any) -> None:
+def channel_half(columns: int, warps: int, precision: str, *arguments: Any) -> None:
     """Launch the kernel; the arguments are those of the twin."""
     from .kernels.attention import channel_half as kernel
 
@@ -124,13 +130,15 @@ def channel_half(columns: int, warps: int, *arguments: Any) -> None:
         TW=TILE,
         HALO=halo_places(TILE),
         KC=columns,
-        PRECISION=precision(x.dtype),
+        PRECISION=precision,
         num_warps=warps,
         num_stages=1,
     )
 
 
-def feed_forward(high: int, wide: int, columns: int, warps: int, *arguments: Any) -> None:
+def feed_forward(
+    high: int, wide: int, columns: int, held: bool, warps: int, precision: str, *arguments: Any
+) -> None:
     """Launch the kernel; the arguments are those of the twin."""
     from .kernels.feed_forward import feed_forward as kernel
 
@@ -148,7 +156,9 @@ def feed_forward(high: int, wide: int, columns: int, warps: int, *arguments: Any
         HC=columns,
         TH=high,
         TW=wide,
-        PRECISION=precision(x.dtype),
+        KC=min(columns, 32),
+        HOLD=held,
+        PRECISION=precision,
         num_warps=warps,
         num_stages=1,
     )
@@ -185,7 +195,7 @@ def gram_side(dim: int) -> int:
     return min(128, power_of_two(dim))
 
 
-def gram(tokens: int, warps: int, *arguments: Any) -> Tensor:
+def gram(tokens: int, warps: int, precision: str, *arguments: Any) -> Tensor:
     """Launch the kernel; the arguments are those of the twin."""
     from .kernels.sums import gram as kernel
 
@@ -205,14 +215,14 @@ def gram(tokens: int, warps: int, *arguments: Any) -> Tensor:
         CP=power_of_two(dim),
         SIDE=side,
         TOKENS=tokens,
-        PRECISION=precision(x.dtype),
+        PRECISION=precision,
         num_warps=warps,
         num_stages=1,
     )
     return parts.sum(0)
 
 
-def corners(high: int, wide: int, warps: int, *arguments: Any) -> Tensor:
+def corners(high: int, wide: int, columns: int, most: int, warps: int, precision: str, *arguments: Any) -> Tensor:
     """Launch the kernel; the arguments are those of the twin."""
     from .kernels.tail import corners as kernel
 
@@ -226,13 +236,13 @@ def corners(high: int, wide: int, warps: int, *arguments: Any) -> Tensor:
         out,
         *(packed, bias, rows, width, above, below),
         C=x.shape[-1],
-        KC=32,
+        KC=columns,
         OUTPUTS=outputs,
-        NC=min(128, power_of_two(4 * outputs)),
+        NC=min(most, power_of_two(4 * outputs)),
         TH=high,
         TW=wide,
         GELU=gelu,
-        PRECISION=precision(x.dtype),
+        PRECISION=precision,
         num_warps=warps,
         num_stages=1,
     )
@@ -243,17 +253,46 @@ def ways_of(name: str, *arguments: Any) -> list[Way]:
     """The ways to launch an operator for such arguments; none where its kernel can't do them."""
     x = arguments[0]
     warps, single = _warps(x.shape[-1]), x.dtype == torch.float32
-    if name == "window_half":
-        window = arguments[-2]
-        return [partial(window_half, warps)] if window in (4, 8) else []
-    if name == "channel_half":
-        return [partial(channel_half, 32, warps)]
-    if name == "feed_forward":
-        shapes = [(16, 16, 32), (8, 16, 32), (8, 8, 32)] if not single else [(8, 16, 16), (8, 8, 16)]
-        return [partial(feed_forward, *shape, 8) for shape in shapes]
+    columns = 16 if single else 32
+    kernel: Way
     if name == "gate_sum":
         return [partial(gate_sum, warps)]
+    if name == "window_half":
+        shapes, kernel = [(columns, min(warps, 8))], window_half
+        if arguments[-2] not in (4, 8):  # other windows are no power of two, or do not fit
+            return []
+    elif name == "channel_half":
+        shapes, kernel = [(columns, warps)], channel_half
+    elif name == "feed_forward":
+        # the smaller tile computes more of its halo again, and spills no registers where C is wide
+        sides = [(8, 8)] if single else [(8, 16), (8, 8)]
+        shapes = [(*side, columns, not single, 8) for side in sides]
+        kernel = feed_forward
+    elif name == "gram":
+        shapes, kernel = [(columns, 8)], gram
+    else:
+        assert name == "corners", "there are six operators"
+        shapes, kernel = [(8, 8, columns, 64 if single else 128, 4)], corners
+    return [partial(kernel, *shape, way) for way in precisions(x.dtype) for shape in shapes]
+
+
+def costs(name: str, *arguments: Any) -> tuple[int, float]:
+    """Launches of an operator, and bytes beyond its inputs and outputs read and written once.
+
+    That is its halo, what several programs read, and its parts of sums. For the way with the
+    smallest tiles, which moves most.
+    """
+    x = arguments[0]
+    size, dim = x.numel() * x.element_size(), x.shape[-1]
+    if name in ("window_half", "channel_half"):
+        side = arguments[-2] if name == "window_half" else TILE
+        return 1, size * ((side + 2) ** 2 / side**2 - 1)
+    if name == "feed_forward":
+        return 1, size * (TILE**2 / (TILE - 2) ** 2 - 1)
+    if name == "gate_sum":
+        parts = min(8 * PARTS, _tiles(*x.shape[:2], TILE, TILE)) * dim * 4
+        return 2, size * ((TILE + 2) ** 2 / TILE**2 - 1) + 2 * parts
     if name == "gram":
-        return [partial(gram, 32, 8)]
-    assert name == "corners", "there are six operators"
-    return [partial(corners, 8, 8, 4)]
+        parts = min(PARTS, x.shape[0] * x.shape[1] // 32 + 1) * (dim + 1) * dim * 4
+        return 2, size * ((-(-dim // gram_side(dim))) ** 2 - 1) + 2 * parts
+    return 1, size * ((TILE + 1) ** 2 / TILE**2 - 1)

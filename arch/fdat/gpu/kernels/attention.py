@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .common import channels_at, depthwise_tile, gelu
+from .common import channels_at, depthwise_tile, gelu, normed_tile
 
 
 @triton.jit
@@ -30,6 +30,7 @@ def window_half(
     DP: tl.constexpr,
     WINDOW: tl.constexpr,
     HALO: tl.constexpr,
+    KC: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """One window: the sum of all paths is built up in registers, head after head.
@@ -41,7 +42,7 @@ def window_half(
     across = tl.cdiv(width, WINDOW)
     top = tl.program_id(0) // across * WINDOW
     left = tl.program_id(0) % across * WINDOW
-    mixed, normed, own = depthwise_tile(
+    mixed, mean, deviation = depthwise_tile(
         x,
         norm_weight,
         norm_bias,
@@ -65,17 +66,30 @@ def window_half(
     row, column = top + t // WINDOW, left + t % WINDOW
     inside = (row < rows) & (column < width)
     kind = x.dtype.element_ty
-    total = own + gelu(mixed)
+    begin = channels_at(row, column, width, C)
+    mask = inside[:, None] & (c < C)[None, :]
+    total = tl.load(x + begin[:, None] + c[None, :], mask=mask, other=0.0).to(tl.float32)
+    total += gelu(mixed)
     total += tl.load(projection_bias + c, mask=c < C, other=0.0).to(tl.float32)[None, :]
-    n = tl.where(inside[:, None], normed, 0.0).to(kind)
 
-    matrix = (c < C)[:, None] & (d < D)[None, :]
+    side = HEADS * D * C
     for head in range(HEADS):
-        place = qkv + (head * D + d)[None, :] * C + c[:, None]  # (CP, DP)
-        side = HEADS * D * C
-        q = tl.dot(n, tl.load(place, mask=matrix, other=0.0), input_precision=PRECISION)
-        k = tl.dot(n, tl.load(place + side, mask=matrix, other=0.0), input_precision=PRECISION)
-        v = tl.dot(n, tl.load(place + 2 * side, mask=matrix, other=0.0), input_precision=PRECISION)
+        q = tl.zeros((TOKENS, DP), tl.float32)
+        k = tl.zeros((TOKENS, DP), tl.float32)
+        v = tl.zeros((TOKENS, DP), tl.float32)
+        for first in range(0, CP, KC):
+            n = normed_tile(
+                x, norm_weight, norm_bias, begin, inside, first, mean, deviation, C, KC
+            ).to(kind)
+            ck = first + tl.arange(0, KC)
+            place = qkv + (head * D + d)[None, :] * C + ck[:, None]  # (KC, DP)
+            matrix = (ck < C)[:, None] & (d < D)[None, :]
+            part = tl.load(place, mask=matrix, other=0.0)
+            q += tl.dot(n, part, input_precision=PRECISION)
+            part = tl.load(place + side, mask=matrix, other=0.0)
+            k += tl.dot(n, part, input_precision=PRECISION)
+            part = tl.load(place + 2 * side, mask=matrix, other=0.0)
+            v += tl.dot(n, part, input_precision=PRECISION)
         logits = tl.dot(q.to(kind), tl.trans(k.to(kind)), input_precision=PRECISION) * scale
         place = position_bias + (head * TOKENS + t)[:, None] * TOKENS + t[None, :]
         logits += tl.load(place).to(tl.float32)
@@ -86,8 +100,7 @@ def window_half(
         back = tl.load(place, mask=(c < C)[None, :] & (d < D)[:, None], other=0.0)
         total += tl.dot(attended.to(kind), back, input_precision=PRECISION)
 
-    place = out + channels_at(row, column, width, C)[:, None] + c[None, :]
-    tl.store(place, total.to(kind), mask=inside[:, None] & (c < C)[None, :])
+    tl.store(out + begin[:, None] + c[None, :], total.to(kind), mask=mask)
 
 
 @triton.jit
@@ -114,15 +127,11 @@ def channel_half(
     KC: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """A tile of TH x TW tokens: one product with the folded matrix, the gate, the convolution.
-
-    The product takes ``KC`` columns of n at a time, loaded again from the nearest cache, so that
-    the matrix need not fit into shared memory.
-    """
+    """A tile of TH x TW tokens: one product with the folded matrix, the gate, the convolution."""
     across = tl.cdiv(width, TW)
     top = tl.program_id(0) // across * TH
     left = tl.program_id(0) % across * TW
-    mixed, normed, own = depthwise_tile(
+    mixed, mean, deviation = depthwise_tile(
         x,
         norm_weight,
         norm_bias,
@@ -145,27 +154,21 @@ def channel_half(
     row, column = top + t // TW, left + t % TW
     inside = (row < rows) & (column < width)
     kind = x.dtype.element_ty
-    gate = tl.load(gate_weight + c, mask=c < C, other=0.0).to(tl.float32)
-    gate = tl.sum(normed * gate[None, :], 1) + tl.load(gate_bias).to(tl.float32)
-    total = own + gelu(mixed) * tl.sigmoid(gate)[:, None]
-    total += tl.load(bias + c, mask=c < C, other=0.0).to(tl.float32)[None, :]
-
-    # the moments of the tile's own tokens, once more: cheaper than keeping them through the above
-    mean = tl.sum(own, 1) / C
-    centred = tl.where((c < C)[None, :], own - mean[:, None], 0.0)
-    deviation = tl.rsqrt(tl.sum(centred * centred, 1) / C + eps)
     begin = channels_at(row, column, width, C)
+    mask = inside[:, None] & (c < C)[None, :]
+    logit = tl.zeros((TH * TW,), tl.float32) + tl.load(gate_bias).to(tl.float32)
     for first in range(0, CP, KC):
         k = first + tl.arange(0, KC)
-        values = tl.load(
-            x + begin[:, None] + k[None, :], mask=inside[:, None] & (k < C)[None, :], other=0.0
-        ).to(tl.float32)
-        weight = tl.load(norm_weight + k, mask=k < C, other=0.0).to(tl.float32)
-        offset = tl.load(norm_bias + k, mask=k < C, other=0.0).to(tl.float32)
-        n = (values - mean[:, None]) * deviation[:, None] * weight[None, :] + offset[None, :]
+        n = normed_tile(x, norm_weight, norm_bias, begin, inside, first, mean, deviation, C, KC)
+        gate = tl.load(gate_weight + k, mask=k < C, other=0.0).to(tl.float32)
+        logit += tl.sum(n * gate[None, :], 1)
+    total = gelu(mixed) * tl.sigmoid(logit)[:, None]
+    total += tl.load(x + begin[:, None] + c[None, :], mask=mask, other=0.0).to(tl.float32)
+    total += tl.load(bias + c, mask=c < C, other=0.0).to(tl.float32)[None, :]
+    for first in range(0, CP, KC):
+        n = normed_tile(x, norm_weight, norm_bias, begin, inside, first, mean, deviation, C, KC)
+        k = first + tl.arange(0, KC)
         place = matrix + c[None, :] * C + k[:, None]  # (KC, CP)
         part = tl.load(place, mask=(c < C)[None, :] & (k < C)[:, None], other=0.0)
         total += tl.dot(n.to(kind), part, input_precision=PRECISION)
-
-    place = out + begin[:, None] + c[None, :]
-    tl.store(place, total.to(kind), mask=inside[:, None] & (c < C)[None, :])
+    tl.store(out + begin[:, None] + c[None, :], total.to(kind), mask=mask)

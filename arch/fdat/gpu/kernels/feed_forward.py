@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .common import channels_at, gelu, is_inside, moments
+from .common import channels_at, gelu, is_inside, moments, normed_tile
 
 
 @triton.jit
@@ -26,6 +26,8 @@ def feed_forward(
     HC: tl.constexpr,
     TH: tl.constexpr,
     TW: tl.constexpr,
+    KC: tl.constexpr,
+    HOLD: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """A tile of TH x TW tokens with its halo, of which the inner ones are written.
@@ -34,7 +36,8 @@ def feed_forward(
     each token's neighbours out of shared memory, and taken into the sum that is written. The halo's
     hidden rows are computed again by the neighbouring tiles: that costs products (a third more for
     16 x 16), where sharing them through memory would cost the hidden map written once and read once
-    and a half, which is three to four maps of H x W x C.
+    and a half, which is three to four maps of H x W x C. n is either held, or taken ``KC`` channels
+    at a time for each piece of the hidden rows, where held it would not fit.
     """
     TOKENS: tl.constexpr = TH * TW
     across = tl.cdiv(width, TW - 2)
@@ -50,17 +53,27 @@ def feed_forward(
         x + begin[:, None] + c[None, :], mask=valid[:, None] & (c < C)[None, :], other=0.0
     ).to(tl.float32)
     mean, deviation = moments(values, valid, c, eps, C)
-    weight = tl.load(norm_weight + c, mask=c < C, other=0.0).to(tl.float32)
-    bias = tl.load(norm_bias + c, mask=c < C, other=0.0).to(tl.float32)
-    n = (values - mean[:, None]) * deviation[:, None] * weight[None, :] + bias[None, :]
-    n = tl.where(valid[:, None], n, 0.0).to(kind)  # so that the hidden rows outside are gelu(0) = 0
+    # n is 0 outside the image, and so are the hidden rows there: gelu(0) = 0
+    n = normed_tile(x, norm_weight, norm_bias, begin, valid, 0, mean, deviation, C, CP).to(kind)
 
     total = tl.zeros((TOKENS, CP), tl.float32)
     for first in range(0, HIDDEN, HC):
         j = first + tl.arange(0, HC)
-        place = expand + j[None, :] * C + c[:, None]  # (CP, HC)
-        part = tl.load(place, mask=(c < C)[:, None] & (j < HIDDEN)[None, :], other=0.0)
-        hidden = gelu(tl.dot(n, part, input_precision=PRECISION)).to(kind)
+        made = tl.zeros((TOKENS, HC), tl.float32)
+        if HOLD:
+            place = expand + j[None, :] * C + c[:, None]  # (CP, HC)
+            part = tl.load(place, mask=(c < C)[:, None] & (j < HIDDEN)[None, :], other=0.0)
+            made += tl.dot(n, part, input_precision=PRECISION)
+        else:
+            for start in range(0, CP, KC):
+                k = start + tl.arange(0, KC)
+                piece = normed_tile(
+                    x, norm_weight, norm_bias, begin, valid, start, mean, deviation, C, KC
+                )
+                place = expand + j[None, :] * C + k[:, None]  # (KC, HC)
+                part = tl.load(place, mask=(k < C)[:, None] & (j < HIDDEN)[None, :], other=0.0)
+                made += tl.dot(piece.to(kind), part, input_precision=PRECISION)
+        hidden = gelu(made).to(kind)
         mixed = tl.zeros((TOKENS, HC), tl.float32)
         for tap in tl.static_range(9):
             neighbour = t + (tap // 3 - 1) * TW + tap % 3 - 1

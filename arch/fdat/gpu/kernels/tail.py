@@ -41,7 +41,7 @@ def corners(
         n = first + tl.arange(0, NC)
         total = tl.zeros((TH * TW, NC), tl.float32)
         total += tl.load(bias + n % OUTPUTS, mask=n < 4 * OUTPUTS, other=0.0).to(tl.float32)[None, :]
-        for pixel in tl.static_range(4):
+        for pixel in range(4):
             down, right = row + pixel // 2, column + pixel % 2
             valid = is_inside(down, right, rows, width, above, below)
             begin = x + channels_at(down, right, width, C)[:, None]
