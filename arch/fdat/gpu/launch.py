@@ -24,6 +24,9 @@ ROWS = 8
 PARTS = 128
 """Programs that sum over an image, each with a part of its own."""
 
+NARROW = 128
+"""Up to this width the feed-forward half holds its normalised tile; wider ones find no room."""
+
 DTYPES = torch.float32, torch.float16, torch.bfloat16
 
 Way = Callable[..., Any]
@@ -266,7 +269,8 @@ def ways_of(name: str, *arguments: Any) -> list[Way]:
     elif name == "feed_forward":
         # the smaller tile computes more of its halo again, and spills no registers where C is wide
         sides = [(8, 8)] if single else [(8, 16), (8, 8)]
-        shapes = [(*side, columns, not single, 8) for side in sides]
+        held = not single and x.shape[-1] <= NARROW
+        shapes = [(*side, columns, held, 8) for side in sides]
         kernel = feed_forward
     elif name == "gram":
         shapes, kernel = [(columns, 8)], gram
@@ -275,24 +279,3 @@ def ways_of(name: str, *arguments: Any) -> list[Way]:
         shapes, kernel = [(8, 8, columns, 64 if single else 128, 4)], corners
     return [partial(kernel, *shape, way) for way in precisions(x.dtype) for shape in shapes]
 
-
-def costs(name: str, *arguments: Any) -> tuple[int, float]:
-    """Launches of an operator, and bytes beyond its inputs and outputs read and written once.
-
-    That is its halo, what several programs read, and its parts of sums. For the way with the
-    smallest tiles, which moves most.
-    """
-    x = arguments[0]
-    size, dim = x.numel() * x.element_size(), x.shape[-1]
-    if name in ("window_half", "channel_half"):
-        side = arguments[-2] if name == "window_half" else TILE
-        return 1, size * ((side + 2) ** 2 / side**2 - 1)
-    if name == "feed_forward":
-        return 1, size * (TILE**2 / (TILE - 2) ** 2 - 1)
-    if name == "gate_sum":
-        parts = min(8 * PARTS, _tiles(*x.shape[:2], TILE, TILE)) * dim * 4
-        return 2, size * ((TILE + 2) ** 2 / TILE**2 - 1) + 2 * parts
-    if name == "gram":
-        parts = min(PARTS, x.shape[0] * x.shape[1] // 32 + 1) * (dim + 1) * dim * 4
-        return 2, size * ((-(-dim // gram_side(dim))) ** 2 - 1) + 2 * parts
-    return 1, size * ((TILE + 1) ** 2 / TILE**2 - 1)

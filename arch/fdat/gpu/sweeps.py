@@ -103,7 +103,7 @@ class FusedSweeps:
         for (blocks, convolution), next_group in zip(groups, [*opening[1:], None]):
             source = self.trunk
             for block, next_block in zip(blocks, [*blocks[1:], None]):
-                folded, statistic = statistic.result(), sum_for(next_block)
+                folded, statistic = self.fold(statistic), sum_for(next_block)
                 self.block(block, folded, source, statistic)
                 source = self.branch
             statistic = sum_for(next_group)
@@ -123,6 +123,11 @@ class FusedSweeps:
             room = trunk.room(start, stop)
             room[start - trunk.first :] = self.first_rows(image, start, stop)
             self._finish(trunk, room, start, stop, statistic)
+
+    @staticmethod
+    def fold(statistic: GateSum | GramSum | NoSum) -> SpatialMap | ChannelMap:
+        """The small matrices of a block, which need the whole sweep before it."""
+        return statistic.result()
 
     def block(
         self,

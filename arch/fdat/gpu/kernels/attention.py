@@ -77,7 +77,7 @@ def window_half(
         q = tl.zeros((TOKENS, DP), tl.float32)
         k = tl.zeros((TOKENS, DP), tl.float32)
         v = tl.zeros((TOKENS, DP), tl.float32)
-        for first in range(0, CP, KC):
+        for first in range(0, C, KC):
             n = normed_tile(
                 x, norm_weight, norm_bias, begin, inside, first, mean, deviation, C, KC
             ).to(kind)
@@ -157,7 +157,7 @@ def channel_half(
     begin = channels_at(row, column, width, C)
     mask = inside[:, None] & (c < C)[None, :]
     logit = tl.zeros((TH * TW,), tl.float32) + tl.load(gate_bias).to(tl.float32)
-    for first in range(0, CP, KC):
+    for first in range(0, C, KC):
         k = first + tl.arange(0, KC)
         n = normed_tile(x, norm_weight, norm_bias, begin, inside, first, mean, deviation, C, KC)
         gate = tl.load(gate_weight + k, mask=k < C, other=0.0).to(tl.float32)
@@ -165,7 +165,7 @@ def channel_half(
     total = gelu(mixed) * tl.sigmoid(logit)[:, None]
     total += tl.load(x + begin[:, None] + c[None, :], mask=mask, other=0.0).to(tl.float32)
     total += tl.load(bias + c, mask=c < C, other=0.0).to(tl.float32)[None, :]
-    for first in range(0, CP, KC):
+    for first in range(0, C, KC):
         n = normed_tile(x, norm_weight, norm_bias, begin, inside, first, mean, deviation, C, KC)
         k = first + tl.arange(0, KC)
         place = matrix + c[None, :] * C + k[:, None]  # (KC, CP)

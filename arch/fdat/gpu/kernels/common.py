@@ -92,13 +92,13 @@ def depthwise_tile(
     valid = is_inside(row, column, rows, width, above, below) & (slot < (TH + 2) * (TW + 2))
     begin = x + channels_at(row, column, width, C)
     mean = tl.zeros((HALO,), tl.float32)
-    for first in range(0, CP, KM):
+    for first in range(0, C, KM):
         k = first + tl.arange(0, KM)
         mask = valid[:, None] & (k < C)[None, :]
         mean += tl.sum(tl.load(begin[:, None] + k[None, :], mask=mask, other=0.0).to(tl.float32), 1)
     mean = mean / C
     variance = tl.zeros((HALO,), tl.float32)
-    for first in range(0, CP, KM):
+    for first in range(0, C, KM):
         k = first + tl.arange(0, KM)
         mask = valid[:, None] & (k < C)[None, :]
         values = tl.load(begin[:, None] + k[None, :], mask=mask, other=0.0).to(tl.float32)

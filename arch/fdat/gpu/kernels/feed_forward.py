@@ -65,7 +65,7 @@ def feed_forward(
             part = tl.load(place, mask=(c < C)[:, None] & (j < HIDDEN)[None, :], other=0.0)
             made += tl.dot(n, part, input_precision=PRECISION)
         else:
-            for start in range(0, CP, KC):
+            for start in range(0, C, KC):
                 k = start + tl.arange(0, KC)
                 piece = normed_tile(
                     x, norm_weight, norm_bias, begin, valid, start, mean, deviation, C, KC
