@@ -23,7 +23,7 @@ from . import launch
 
 logger = logging.getLogger(__name__)
 
-CHECKED_TOKENS = 2**16
+CHECKED_TOKENS = 2**14
 """Tokens on which kernels are checked and timed, as far as one row of windows has fewer."""
 
 WORSE = 3.0
@@ -198,6 +198,4 @@ def _first_line(error: BaseException) -> str:
 def _say_once(device_type: str) -> None:
     """One line in the log where kernels could be used but Triton is not there."""
     if device_type == "cuda" and not launch.has_triton():
-        logger.info(
-            "FDAT runs in plain PyTorch: Triton is not installed (README, section on GPUs)"
-        )
+        logger.info("FDAT runs in plain PyTorch: Triton is not installed (README, section on GPUs)")

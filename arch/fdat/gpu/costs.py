@@ -11,6 +11,7 @@ from typing import Any
 
 from .launch import NARROW, PARTS, TILE, gram_side, power_of_two
 
+
 @dataclass(frozen=True)
 class Cost:
     """Kernels launched, bytes beyond one pass over inputs and outputs, operations of products.
@@ -50,11 +51,7 @@ def cost_of(name: str, *arguments: Any) -> Cost:
     if name == "gram":
         blocks = (-(-dim // gram_side(dim))) ** 2
         parts = min(PARTS, tokens // 32 + 1) * (dim + 1) * dim * 4
-        return Cost(
-            2, size * (blocks - 1) + 2 * parts, 2 * tokens * blocks * gram_side(dim) ** 2
-        )
+        return Cost(2, size * (blocks - 1) + 2 * parts, 2 * tokens * blocks * gram_side(dim) ** 2)
     assert name == "corners", "there are six operators"
     outputs = -(-4 * arguments[-4].shape[1] // 16) * 16
-    return Cost(
-        1, size * ((TILE + 1) ** 2 / TILE**2 - 1), 2 * tokens * 4 * columns * outputs
-    )
+    return Cost(1, size * ((TILE + 1) ** 2 / TILE**2 - 1), 2 * tokens * 4 * columns * outputs)

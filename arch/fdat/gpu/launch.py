@@ -91,7 +91,9 @@ def window_half(columns: int, warps: int, precision: str, *arguments: Any) -> No
     """Launch the kernel; the arguments are those of the twin."""
     from .kernels.attention import window_half as kernel
 
-    x, out, above, below, *norm, eps, depthwise, qkv, bias, matrix, offset, window, scale = arguments
+    x, out, above, below, *norm, eps, depthwise, qkv, bias, matrix, offset, window, scale = (
+        arguments
+    )
     heads, dim = bias.shape[0], x.shape[-1]
     wide = matrix.shape[1] // heads
     _launch(
@@ -225,7 +227,9 @@ def gram(tokens: int, warps: int, precision: str, *arguments: Any) -> Tensor:
     return parts.sum(0)
 
 
-def corners(high: int, wide: int, columns: int, most: int, warps: int, precision: str, *arguments: Any) -> Tensor:
+def corners(
+    high: int, wide: int, columns: int, most: int, warps: int, precision: str, *arguments: Any
+) -> Tensor:
     """Launch the kernel; the arguments are those of the twin."""
     from .kernels.tail import corners as kernel
 
@@ -278,4 +282,3 @@ def ways_of(name: str, *arguments: Any) -> list[Way]:
         assert name == "corners", "there are six operators"
         shapes, kernel = [(8, 8, columns, 64 if single else 128, 4)], corners
     return [partial(kernel, *shape, way) for way in precisions(x.dtype) for shape in shapes]
-

@@ -5,7 +5,6 @@ Here rows come with those before them, because they lie in a map: nothing is kep
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ...kernels.products import Product

@@ -23,7 +23,7 @@ from torch import Tensor
 from ..engine.maps import FeatureMap, HostMap
 from ..engine.plan import split_rows
 from ..engine.statistics import ChannelMap, SpatialMap
-from ..engine.weights import ChannelWeights, Convolution, SpatialWeights, Weights, residual_dtype
+from ..engine.weights import ChannelWeights, Convolution, SpatialWeights, Weights
 from . import operators
 from .statistics import GateSum, GramSum, NoSum, sum_for
 
@@ -182,9 +182,7 @@ class FusedSweeps:
             *(block.window, block.scale),
         )
 
-    def close_group(
-        self, convolution: Convolution, statistic: GateSum | GramSum | NoSum
-    ) -> None:
+    def close_group(self, convolution: Convolution, statistic: GateSum | GramSum | NoSum) -> None:
         """trunk <- trunk + conv(branch)"""
         dtype = self.weights.dtype
         branch, skips = self.branch.read(self.with_halo, dtype), self.trunk.read(self.bands, dtype)

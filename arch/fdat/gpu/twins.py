@@ -59,9 +59,7 @@ def window_half(
     """
     height, heads = out.shape[0], position_bias.shape[0]
     normed = _normalise(x, norm_weight, norm_bias, eps)
-    torch.add(
-        x[above : above + height], _gelu_depthwise(normed, above, below, depthwise), out=out
-    )
+    torch.add(x[above : above + height], _gelu_depthwise(normed, above, below, depthwise), out=out)
     normed = normed[above : above + height]
     rows = max(1, WINDOWS // -(-out.shape[1] // window)) * window
     for start in range(0, height, rows):

@@ -77,7 +77,9 @@ def feed_forward(
         mixed = tl.zeros((TOKENS, HC), tl.float32)
         for tap in tl.static_range(9):
             neighbour = t + (tap // 3 - 1) * TW + tap % 3 - 1
-            neighbour = tl.minimum(tl.maximum(neighbour, 0), TOKENS - 1)  # of inner tokens: as it is
+            neighbour = tl.minimum(
+                tl.maximum(neighbour, 0), TOKENS - 1
+            )  # of inner tokens: as it is
             picked = tl.gather(hidden, tl.broadcast_to(neighbour[:, None], (TOKENS, HC)), 0)
             taps = tl.load(mix + j * 9 + tap, mask=j < HIDDEN, other=0.0).to(tl.float32)
             mixed += picked.to(tl.float32) * taps[None, :]

@@ -36,7 +36,7 @@ def gate_sum(
     for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
         top = tile // across * TH
         left = tile % across * TW
-        mixed, mean, deviation = depthwise_tile(
+        mixed, _, _ = depthwise_tile(
             x,
             norm_weight,
             norm_bias,

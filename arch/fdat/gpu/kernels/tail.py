@@ -40,7 +40,9 @@ def corners(
     for first in range(0, 4 * OUTPUTS, NC):
         n = first + tl.arange(0, NC)
         total = tl.zeros((TH * TW, NC), tl.float32)
-        total += tl.load(bias + n % OUTPUTS, mask=n < 4 * OUTPUTS, other=0.0).to(tl.float32)[None, :]
+        total += tl.load(bias + n % OUTPUTS, mask=n < 4 * OUTPUTS, other=0.0).to(tl.float32)[
+            None, :
+        ]
         for pixel in range(4):
             down, right = row + pixel // 2, column + pixel % 2
             valid = is_inside(down, right, rows, width, above, below)
@@ -51,9 +53,7 @@ def corners(
                     begin + k[None, :], mask=valid[:, None] & (k < C)[None, :], other=0.0
                 )
                 place = packed + n[None, :] * (4 * C) + pixel * C + k[:, None]  # (KC, NC)
-                part = tl.load(
-                    place, mask=(n < 4 * OUTPUTS)[None, :] & (k < C)[:, None], other=0.0
-                )
+                part = tl.load(place, mask=(n < 4 * OUTPUTS)[None, :] & (k < C)[:, None], other=0.0)
                 total += tl.dot(values, part, input_precision=PRECISION)
         if GELU:
             total = gelu(total)

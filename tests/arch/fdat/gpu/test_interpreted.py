@@ -36,6 +36,7 @@ def bfloat16_products() -> None:
         self, values(a), values(b), *rest
     )
 
+
 WIDTHS = {48: 4, 96: 3, 108: 4, 120: 4, 128: 4, 180: 6}  # C: heads, as the presets have them
 DTYPES = torch.float32, torch.float16, torch.bfloat16
 BANDS = [  # rows, columns, halo above, halo below
