@@ -158,7 +158,7 @@ def cell(ways: list[Compiled | str], chip: str) -> str:
 
 def main(
     presets: Annotated[list[str], typer.Option(help="Presets.")] = ["tiny", "medium", "large"],  # noqa: B006
-    chips: Annotated[list[str], typer.Option(help="Chips: 75 is sm_75.")] = list(SHARED),  # noqa: B006, B008
+    chips: Annotated[list[str], typer.Option(help="Chips: 75 is sm_75.")] = list(SHARED),  # noqa: B006
     page: Annotated[Path | None, typer.Option(help="Page to write the table to.")] = None,
 ) -> None:
     """Compile everything, and print or write the table."""
@@ -177,7 +177,9 @@ def main(
                 lines.append(f"| {name} | {preset} | {DTYPES[dtype]} | {' | '.join(cells)} |")
                 print(lines[-1], flush=True)
     if page is not None:
-        write_section(page, "kernels", "\n".join([f"`{command('benchmarks.kernels')}`", "", *lines]))
+        write_section(
+            page, "kernels", "\n".join([f"`{command('benchmarks.kernels')}`", "", *lines])
+        )
 
 
 if __name__ == "__main__":

@@ -36,7 +36,8 @@ def band_bytes(
     padded = heads * (-(-config.embed_dim // heads // HEAD_MULTIPLE) * HEAD_MULTIPLE)
     some = min(tokens, WINDOWS * config.window_size**2 + width * config.window_size)
     attention = dim * run + some * (2 * config.embed_dim + 5 * padded) * run
-    halves = max(3 * dim * run, attention, (dim + hidden) * run, 2 * hidden * run)
+    normed = dim * (run + residual)
+    halves = max(normed, 3 * dim * run, attention, (dim + hidden) * run, 2 * hidden * run)
     statistic = dim * residual * (2 if run != residual else 1)
     convolution = dim * (run + 2 * residual)
     # at first use: the twin in a higher precision, on a few rows

@@ -5,8 +5,9 @@ operator reads, with at most one halo row ``above`` and ``below``; where one is 
 ends there, and zeros take its place after the norm (or, in the feed-forward half, after GELU).
 ``out`` is (h, W, C). ``norm_weight`` and ``norm_bias`` (C,) are in at least float32.
 
-They run wherever no kernel is to be had, so they take few passes: LayerNorm is the device's own,
-which sums in float32 whatever the type of its input.
+They run wherever no kernel is to be had, so they take few passes: LayerNorm of float16 is the
+device's own, which sums in float32 whatever the type of its input. In bfloat16 it is float32, because
+rounded weights cost more than a decibel there.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ WINDOWS = 2**11
 
 
 def _normalise(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    if x.dtype == torch.bfloat16:
+        return F.layer_norm(x.to(weight.dtype), weight.shape, weight, bias, eps).to(x.dtype)
     return F.layer_norm(x, weight.shape, weight.to(x.dtype), bias.to(x.dtype), eps)
 
 
