@@ -22,10 +22,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-import torch.nn.functional as F
 import typer
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -125,6 +123,12 @@ class Traffic(TorchDispatchMode):
         if ours and not self.fused:
             with self:
                 return getattr(twins, name)(*args)
+        if name == "scaled_dot_product_attention":
+            return self._attention(*args, **kwargs)
+        with self:  # under inference mode operators come whole that are made of others
+            result = func.decompose(*args, **kwargs)
+        if result is not NotImplemented:
+            return result
         result = func(*args, **kwargs)
         if not (func.is_view or name in FREE):
             moved = self._moved(func, args, kwargs, result)
@@ -136,6 +140,11 @@ class Traffic(TorchDispatchMode):
                 done = count(*args, **kwargs, out_val=result) if count else 0
                 self.add(moved, done)
         return result
+
+    def _attention(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, **_: object) -> Tensor:
+        """One kernel, as it is on a GPU, where it is several on meta; the heads lie side by side."""
+        self.add(sum(map(touched, (q, k, v, q, attn_mask))), 4 * q.numel() * k.shape[-2])
+        return q.new_empty(q.transpose(1, 2).shape).transpose(1, 2)
 
     @staticmethod
     def _moved(func: Any, args: tuple, kwargs: dict, result: object) -> int:
@@ -153,22 +162,6 @@ class Traffic(TorchDispatchMode):
         if not written:
             written = sum(touched(t) for t in tree_leaves(result) if isinstance(t, Tensor))
         return read + written
-
-
-class OneKernelAttention(TorchFunctionMode):
-    """Counts PyTorch's attention as one kernel, as it is on a GPU; on meta it is several."""
-
-    def __init__(self, traffic: Traffic) -> None:
-        super().__init__()
-        self.traffic = traffic
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        if func is not F.scaled_dot_product_attention:
-            return func(*args, **(kwargs or {}))
-        q, k, v, bias = *args, (kwargs or {})["attn_mask"]
-        moved = sum(map(touched, (q, k, v, q, bias)))
-        self.traffic.add(moved, 4 * q.numel() * k.shape[-2])
-        return torch.empty(q.transpose(1, 2).shape, dtype=q.dtype, device=q.device).transpose(1, 2)
 
 
 def build(preset: str, dtype: torch.dtype) -> InferenceFDAT:
@@ -196,7 +189,7 @@ def count_plain(preset: str, dtype: torch.dtype, size: int) -> Traffic:
             block.register_forward_pre_hook(begin)
             block.register_forward_hook(end)
     image = torch.empty(1, 3, size, size, dtype=dtype, device="meta")
-    with OneKernelAttention(traffic), traffic:
+    with traffic:
         model(image)
     return traffic
 
@@ -220,7 +213,7 @@ def count_engine(preset: str, dtype: torch.dtype, size: int, fused: bool) -> tup
     engine_run.packed_weights(model, dtype, torch.device("meta"))
     plain, engine_run.FusedSweeps = engine_run.FusedSweeps, Parts
     try:
-        with OneKernelAttention(traffic), traffic:
+        with traffic:
             model.exact_engine.run(image, plan, lambda top, rows: None)
     finally:
         engine_run.FusedSweeps = plain

@@ -82,6 +82,10 @@ class BlockWeights:
     projection: Tensor  # (C, C), spatial (C, P), in float64, see `statistics_device`, as all below
     projection_bias: Tensor  # (C,)
 
+    def rounded(self, matrix: Tensor) -> Tensor:
+        """A matrix made of the above in the run's precision, on the run's device."""
+        return matrix.to(self.dtype).to(self.norm1.weight.device)
+
 
 @dataclass(frozen=True)
 class SpatialWeights(BlockWeights):
@@ -182,7 +186,9 @@ def _pack_block(
 ) -> SpatialWeights | ChannelWeights:
     assert isinstance(block, DualPathBlock)
     residual = residual_dtype(dtype)
-    exact = {"device": statistics_device(device), "dtype": torch.float64}
+
+    def exact(weight: Tensor) -> Tensor:  # in two steps: the device may not know float64
+        return weight.to(statistics_device(device)).to(torch.float64)
 
     def norm(module: nn.LayerNorm) -> Norm:
         return Norm(
@@ -201,8 +207,8 @@ def _pack_block(
         "expand": Product.of(block.ffn.fc1.weight.to(device, dtype)),
         "mix": block.ffn.smix.weight.to(device, dtype),
         "contract": AddedProduct.of(block.ffn.fc2.weight.to(device, dtype)),
-        "projection": attention.proj.weight.to(**exact),
-        "projection_bias": attention.proj.bias.to(**exact),
+        "projection": exact(attention.proj.weight),
+        "projection_bias": exact(attention.proj.bias),
     }
     if isinstance(attention, WindowAttention):
         shared["projection"] = pad_heads(shared["projection"].T, attention.num_heads).T
@@ -215,17 +221,17 @@ def _pack_block(
             scale=(dim // attention.num_heads) ** -0.5,
             qkv=Product.of(qkv.flatten(0, 1)),
             position_bias=attention.bias.detach().to(device, dtype)[None],
-            gate_down=block.inter.cg[1].get_parameter("weight").to(**exact).flatten(1),
-            gate_up=block.inter.cg[3].get_parameter("weight").to(**exact).flatten(1),
+            gate_down=exact(block.inter.cg[1].get_parameter("weight")).flatten(1),
+            gate_up=exact(block.inter.cg[3].get_parameter("weight")).flatten(1),
         )
-    query, key, value = attention.qkv.weight.to(**exact).view(3, dim, dim)
+    query, key, value = exact(attention.qkv.weight).view(3, dim, dim)
     return ChannelWeights(
         **shared,
         query=query,
         key=key,
         value=value,
-        temperature=attention.temp.to(**exact),
-        token_gate=block.inter.sg[0].get_parameter("weight").to(**exact).flatten(1),
+        temperature=exact(attention.temp),
+        token_gate=exact(block.inter.sg[0].get_parameter("weight")).flatten(1),
     )
 
 
