@@ -104,7 +104,7 @@ def compile_for(chip: str, way: launch.Way, arguments: tuple[Any, ...]) -> Compi
         else GPUTarget("cuda", int(chip), 32)
     )
     source = ASTSource(kernel, signature, options, aligned)
-    made = triton.compile(source, target=target, options=settings)
+    made = triton.compile(source, target=target, options={**settings, "enable_fp_fusion": True})
     used = _amd_usage(made.asm["amdgcn"]) if amd else _nvidia_usage(made.asm["cubin"])
     return Compiled(made.metadata.shared, *used)
 
