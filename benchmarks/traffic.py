@@ -33,6 +33,8 @@ from fdat_dense_iso.cpu_torchvision import make_torchvision_importable
 make_torchvision_importable()
 
 from benchmarks.page import command, write_section  # noqa: E402
+from fdat_dense_iso.arch.dense_iso.engine.run import InferenceDenseIsoViT  # noqa: E402
+from fdat_dense_iso.arch.dense_iso.network import DenseIsoViT  # noqa: E402
 from fdat_dense_iso.arch.fdat.architecture import InferenceFDAT  # noqa: E402
 from fdat_dense_iso.arch.fdat.config import PRESETS  # noqa: E402
 from fdat_dense_iso.arch.fdat.engine import run as engine_run  # noqa: E402
@@ -141,9 +143,18 @@ class Traffic(TorchDispatchMode):
                 self.add(moved, done)
         return result
 
-    def _attention(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, **_: object) -> Tensor:
+    def _attention(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        attn_mask: Tensor | None = None,
+        *_: object,
+        **__: object,
+    ) -> Tensor:
         """One kernel, as it is on a GPU, where it is several on meta; the heads lie side by side."""
-        self.add(sum(map(touched, (q, k, v, q, attn_mask))), 4 * q.numel() * k.shape[-2])
+        read = (q, k, v) if attn_mask is None else (q, k, v, attn_mask)
+        self.add(sum(map(touched, read)) + touched(q), 4 * q.numel() * k.shape[-2])
         return q.new_empty(q.transpose(1, 2).shape).transpose(1, 2)
 
     @staticmethod
@@ -256,6 +267,33 @@ def table(presets: list[str], size: int) -> tuple[list[str], list[str]]:
     return lines, estimates
 
 
+@torch.inference_mode()
+def dense_iso_table() -> list[str]:
+    """The lines of the table of Dense-Iso-ViT (default configuration, linear head)."""
+    lines = [
+        "| precision | network | MiB per window | launches for 16 windows | GFLOP per window |",
+        "| --- | --- | ---: | ---: | ---: |",
+    ]
+    for precision, dtype in DTYPES.items():
+        for kind in (DenseIsoViT, InferenceDenseIsoViT):
+            with torch.device("meta"):
+                network = kind()
+                windows = torch.empty(16, 3, network.config.window, network.config.window)
+            network.to(dtype).eval()
+            windows = windows.to(dtype)
+            network(windows)  # folds the head, which is not counted
+            with Traffic() as traffic:
+                network(windows)
+            counted = traffic.parts["all"]
+            operations = sum(done for _, done in counted.kernels) / 16
+            name = "plain" if kind is DenseIsoViT else "engine"
+            lines.append(
+                f"| {precision} | {name} | {counted.bytes / 16 / 2**20:.0f} "
+                f"| {counted.launches} | {operations / 1e9:.1f} |"
+            )
+    return lines
+
+
 def main(
     presets: Annotated[list[str], typer.Option(help="Presets to count.")] = [  # noqa: B006
         "tiny",
@@ -268,10 +306,12 @@ def main(
 ) -> None:
     """Count, and print or write the tables."""
     lines, estimates = table(presets, size)
-    print("\n".join([*lines, "", *estimates]))
+    windows = dense_iso_table()
+    print("\n".join([*lines, "", *estimates, "", *windows]))
     if page is not None:
         said = f"`{command('benchmarks.traffic')}`"
         write_section(page, "traffic", "\n".join([said, "", *lines]))
+        write_section(page, "windows", "\n".join([said, "", *windows]))
         write_section(page, "estimate", "\n".join([said, "", *estimates]))
 
 

@@ -3,8 +3,9 @@
 A kernel has to be right and quicker, on the chip that is there and on a band of the picture that
 is computed. At its first use for a device, a precision and a shape of weights, some rows go
 through the twin in a higher precision, through the twin, and through the kernel in each of its
-ways (tiles, warps). A way whose error is above that of the twin's own rounding is dropped with a
-warning; of those left and the twin the quickest stays for the rest of the process. A kernel that
+ways (tiles, warps). A way whose error is above that of the twin's own rounding is dropped, with a
+warning where none is left; of those left and the twin the one that is quickest on the whole band
+stays for the rest of the process. A kernel that
 does not compile or launch, then or later, is replaced by its twin with a warning.
 """
 
@@ -24,7 +25,7 @@ from . import launch
 logger = logging.getLogger(__name__)
 
 CHECKED_TOKENS = 2**14
-"""Tokens on which kernels are checked and timed, as far as one row of windows has fewer."""
+"""Tokens on which kernels are checked, as far as one row of windows has fewer."""
 
 WORSE = 3.0
 """How many times the twin's error a kernel's may be: sums in another order round differently."""
@@ -82,11 +83,12 @@ def _choose(twin: Way, arguments: tuple[Any, ...]) -> Way:
     ways = launch.ways_of(twin.__name__, *arguments)
     if not ways:
         return twin
-    few = _few_rows((x.contiguous(), *rest))
-    right = _right_ways(twin, ways, few)
+    arguments = (x.contiguous(), *rest)
+    right = _right_ways(twin, ways, _few_rows(arguments))
     if not right or x.device.type != "cuda":  # elsewhere kernels run in Triton's interpreter
         return right[0] if right else twin
-    times = {way: _milliseconds(way, few) for way in (*right, twin)}
+    # with few rows every way but the twin's many launches would look quick, so it is the whole band
+    times = {way: _milliseconds(way, arguments) for way in (*right, twin)}
     best = min(times, key=times.__getitem__)
     logger.debug(
         "FDAT %s on %s in %s, width %d: kernel %s ms, twin %.3f ms; the %s is used",
@@ -167,13 +169,16 @@ def _converted(arguments: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...
 
 
 def _milliseconds(way: Way, arguments: tuple[Any, ...]) -> float:
-    """The least time of some runs on the device; all kernels have run once before."""
+    """The least time of some runs on the device; all kernels have run once before.
+
+    They write to the band's own output, which is computed again when the choice is made.
+    """
     device, times = arguments[0].device, []
     for _ in range(TIMED_RUNS):
         start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         with torch.cuda.device(device):
             start.record()
-            _result(way, arguments)
+            way(*arguments)
             stop.record()
             stop.synchronize()
         times.append(start.elapsed_time(stop))

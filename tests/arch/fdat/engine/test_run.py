@@ -387,6 +387,7 @@ class WithoutFloat64(TorchDispatchMode):
 
 @pytest.mark.parametrize("upsampler", ["transpose+conv", "dysample", "lda"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.every(4)
 def test_devices_without_float64(
     upsampler: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
