@@ -207,14 +207,17 @@ def test_the_wheel_holds_one_package(wheel: zipfile.ZipFile) -> None:
 
 
 def test_the_wheel_says_what_it_needs(wheel: zipfile.ZipFile, project: dict[str, Any]) -> None:
-    """The command's packages are an extra, and which torch to have is the user's choice."""
+    """What the command and GPUs need are extras, and which torch to have is the user's choice."""
     (metadata,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
     lines = wheel.read(metadata).decode().splitlines()
     needed = [line.split(": ", 1)[1] for line in lines if line.startswith("Requires-Dist: ")]
     always = {re.split(r"[<>=!~ ;\[]", line)[0] for line in needed if "extra ==" not in line}
     assert always == {"numpy", "psutil", "safetensors", "spandrel"}
-    extra = project["project"]["optional-dependencies"]["cli"]
-    assert len(needed) == len(always) + len(extra) and "Provides-Extra: cli" in lines
+    extras = project["project"]["optional-dependencies"]
+    assert len(needed) == len(always) + sum(map(len, extras.values()))
+    assert {line for line in lines if line.startswith("Provides-Extra")} == {
+        *("Provides-Extra: cli", "Provides-Extra: gpu")
+    }
 
 
 def test_the_wheel_works_where_nothing_else_is(wheel: zipfile.ZipFile, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import fields
+from unittest import mock
 
 import torch
 from spandrel.architectures.FDAT import FDAT as SpandrelFDAT
@@ -16,6 +17,7 @@ from benchmarks.measure import (
 )
 from fdat_dense_iso.arch.fdat.architecture import InferenceFDAT
 from fdat_dense_iso.arch.fdat.config import FDATConfig
+from fdat_dense_iso.arch.fdat.engine.plan import Plan
 from fdat_dense_iso.arch.fdat.network import FDAT
 from fdat_dense_iso.arch.kernels.heap import keep_freed_memory
 from fdat_dense_iso.arch.kernels.products import Product
@@ -135,10 +137,10 @@ def product_rate(dtype: torch.dtype, clock: Callable[[], float]) -> Callable[[],
 def engine_flops(model: FDAT, height: int, width: int) -> int:
     """Operations of the engine's matrix products, convolutions and attention.
 
-    Counted on the meta device.
+    Counted on the meta device, by the CPU's way: fused operators show no products.
     """
     plan = model.exact_engine.plan(1, height, width, dtype=torch.float32, device="meta")
-    with FlopCounterMode(display=False) as counter:
+    with mock.patch.object(Plan, "fused", False), FlopCounterMode(display=False) as counter:
         model.exact_engine.run(
             torch.empty(1, 3, height, width, device="meta"), plan, lambda top, rows: None
         )

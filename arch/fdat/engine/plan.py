@@ -22,12 +22,21 @@ from ...kernels import winograd
 from ...kernels.attention import prefers_products
 from ...kernels.onednn import has_internal_operators
 from ..config import FDATConfig
-from ..upsampler import LDA_GROUPS, LDA_REDUCTION, upscale_steps
+from ..gpu.memory import band_bytes
+from ..upsampler import LDA_GROUPS, LDA_REDUCTION
+from .tail import widths_of_tail
 from .weights import HEAD_MULTIPLE, output_dtype, residual_dtype
 
 PREFERRED_TOKENS = {"cpu": 2**15, "cuda": 2**18}
 """Tokens in a band: enough to keep the device busy, and to make the halo and the fixed cost of
 starting an operator small in comparison."""
+
+FEW_TOKENS, MANY_TOKENS = 2**16, 2**20
+"""Tokens in a band on other devices than the CPU: with fewer the device waits for launches, so maps
+are rather streamed; more gain nothing, and progress is told after every band."""
+
+FREE_SHARE = 0.25
+"""Bands may take this share of the free memory where that makes them larger than usual."""
 
 PREFERRED_VALUES = 11 * 2**18
 """Values in the largest tensor of a band on a CPU, 11 MiB in float32: the heap keeps blocks of this
@@ -115,6 +124,11 @@ class Plan:
         return self.map_device.type != self.device.type
 
     @property
+    def fused(self) -> bool:
+        """Whether the blocks run by the operators of arch/fdat/gpu."""
+        return self.device.type != "cpu"
+
+    @property
     def sampler(self) -> str | None:
         """The upsampler's type if it samples the features at learnt positions, else None."""
         kind = self.config.upsampler_type
@@ -187,13 +201,25 @@ class Plan:
 
     @property
     def host_memory_required(self) -> int:
-        """Bytes in (pinned) host memory."""
-        return self.map_bytes if self.host_maps else 0
+        """Bytes in host memory; pinned blocks (for CUDA) are rounded up to powers of two."""
+        if not self.host_maps:
+            return 0
+        if self.device.type != "cuda":
+            return self.map_bytes
+        tokens = self.rows * self.columns * bytes_of(self.map_dtype)
+        sampled = self.batch if self.sampler == "lda" else 0
+        maps = [self.config.embed_dim] * (self.batch + 1) + [self.config.mid_dim] * sampled
+        return sum(1 << (tokens * dim - 1).bit_length() for dim in maps)
 
     @property
     def sweep_workspace(self) -> int:
         """Bytes that a band of a block's sweep needs at its worst moment."""
         config = self.config
+        if self.fused:
+            rows = min(self.band, self.rows)
+            return band_bytes(
+                config, rows, self.columns, self.dtype, self.map_dtype, self.host_maps
+            )
         width = -(-self.columns // config.window_size) * config.window_size
         tokens = (min(self.band, self.rows) + 2) * width
         run, residual = bytes_of(self.dtype), bytes_of(residual_dtype(self.dtype))
@@ -269,48 +295,30 @@ class Plan:
     def smaller(self) -> Plan | None:
         """The plan to try after running out of memory; None if there is none.
 
-        It has half the band, or, where the band is as small as it may be, maps in host memory.
+        It has half the band. On other devices than the CPU, where small bands are slow, maps move
+        to host memory before bands have less than `FEW_TOKENS`; then there is room for larger bands
+        again, and those are halved to the smallest.
         """
+        streams = not self.host_maps and self.device.type != "cpu"
         least = smallest_band(self.config.window_size)
-        if min(self.band, self.rows) > least:
-            half = min(self.band, self.rows) // 2
-            return replace(self, band=max(least, half // least * least))
-        if not self.host_maps and self.device.type != "cpu":
-            return replace(self, map_device=torch.device("cpu"))
-        return None
+        floor = band_of(FEW_TOKENS, self.columns, least) if streams else least
+        band = min(self.band, self.rows)
+        if band > floor:
+            return replace(self, band=max(floor, band // 2 // least * least))
+        if not streams:
+            return None
+        streamed = replace(self, map_device=torch.device("cpu"))
+        while streamed.band < self.rows and streamed.band * self.columns < MANY_TOKENS:
+            larger = replace(streamed, band=2 * streamed.band)
+            if larger.memory_required >= self.memory_required:
+                break
+            streamed = larger
+        return streamed
 
 
-def widths_of_tail(config: FDATConfig) -> list[int]:
-    """Values per feature pixel that each layer of an upsampler holds: input (with halo), output."""
-    dim, mid, out, scale = (
-        config.embed_dim,
-        config.mid_dim,
-        config.num_out_ch,
-        config.upsampler_scale,
-    )
-    kind = config.upsampler_type
-    if scale == 1 or kind in ("conv", "pixelshuffledirect"):
-        return [2 * dim + 2 * out * scale**2]
-    if kind == "transpose+conv":
-        direct = {2: 2 * dim + 2 * out * 4, 3: dim + 2 * out * 9, 4: 2 * dim + 4 * dim}
-        last = {2: 0, 3: 0, 4: 2 * 4 * dim + 16 * out}
-        return [direct[scale], last[scale], 3 * out * scale**2]
-    widths, area = [], 1
-    for index, step in enumerate(upscale_steps(scale)):
-        before, area = area, area * step**2
-        if kind == "pixelshuffle":
-            widths += [3 * dim, before * 2 * mid + area * mid, 2 * area * mid]
-        elif kind == "nearest+conv":
-            widths += [before * 3 * dim, before * dim + area * dim]
-        else:  # pa_up
-            entering = dim if index == 0 else mid
-            widths += [
-                before * entering + area * entering,
-                area * (2 * entering + mid),
-                area * 3 * mid,
-            ]
-    final = mid if kind in ("pixelshuffle", "pa_up") else dim
-    return [*widths, area * ((3 if kind == "nearest+conv" else 2) * final + out)]
+def band_of(tokens: int, columns: int, least: int) -> int:
+    """Rows of a band of about so many tokens, a multiple of ``least``."""
+    return max(1, round(tokens / columns / least)) * least
 
 
 def make_plan(
@@ -350,12 +358,13 @@ def make_plan(
     if band is not None and band < 1:
         raise ValueError(f"FDAT: band is {band}; it must be at least 1 row, or None")
     least = smallest_band(config.window_size)
+    columns = -(-width // config.unshuffle)
+    chosen = band
     if band is None:
         tokens = PREFERRED_TOKENS.get(device.type, PREFERRED_TOKENS["cuda"])
         if device.type == "cpu":
             tokens = min(tokens, PREFERRED_VALUES // max(config.ffn_dim, config.embed_dim))
-        columns = -(-width // config.unshuffle)
-        band = round(tokens / columns / least) * least
+        band = band_of(tokens, columns, least)
     plan = Plan(
         config=config,
         batch=batch,
@@ -363,10 +372,16 @@ def make_plan(
         width=width,
         dtype=dtype,
         device=device,
-        map_dtype=map_dtype or torch.promote_types(dtype, torch.float32),
+        map_dtype=map_dtype or (dtype if device.type != "cpu" else residual_dtype(dtype)),
         map_device=map_device or device,
         band=max(1, math.ceil(band / least)) * least,
     )
+    if chosen is None and available is not None and plan.fused:
+        while plan.band < plan.rows and plan.band * columns < MANY_TOKENS:
+            larger = replace(plan, band=2 * plan.band)
+            if larger.memory_required > available or larger.workspace > FREE_SHARE * available:
+                break
+            plan = larger
     while (
         available is not None
         and plan.memory_required > available

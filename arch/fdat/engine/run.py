@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from ...guards import without_autocast
 from ...kernels.heap import keep_freed_memory
+from ..gpu.sweeps import FusedSweeps
+from ..gpu.tail import tail_rows
 from ..network import FDAT, pad_to_multiple
 from ..upsampler import DySample, LDAUpsample
 from .maps import FeatureMap, HostMap
@@ -168,7 +170,8 @@ class ExactEngine:
         else:
             features = self._new_map(plan, config.mid_dim)
         stages, top = build_stages(before), 0
-        for start, rows in Sweeps(weights, trunk, branch, plan.rows, plan.band, tick).run(image):
+        kind = FusedSweeps if plan.fused else Sweeps
+        for start, rows in kind(weights, trunk, branch, plan.rows, plan.band, tick).run(image):
             rows = run_stages(
                 stages, rows.to(plan.dtype) if stages else rows, start + rows.shape[0] == plan.rows
             )
@@ -192,10 +195,13 @@ class ExactEngine:
         Yields for every band of the tail the rows finished by then: (h, W * scale, num_out_ch).
         """
         bands = split_rows(plan.rows, plan.tail_band)
+        if plan.fused and sampler is None:
+            yield from tail_rows(behind, features, bands, plan.dtype)
+            return
         stages = build_stages(behind)
         residual = residual_dtype(plan.dtype)
         if sampler is None:
-            source = (rows.to(plan.dtype) for rows in features.read(bands, residual))
+            source = features.read(bands, plan.dtype)
         elif isinstance(sampler, DySample):
             source = (dysample_rows(sampler, features.tensor, *band) for band in bands)
         else:

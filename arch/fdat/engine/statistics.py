@@ -90,7 +90,7 @@ class GateStatistic(Statistic):
         block, mean = self.block, self.total / self.count
         gate = torch.sigmoid(block.gate_up @ F.gelu(block.gate_down @ mean))  # (C,)
         weight, bias = gate[:, None] * block.projection, gate * block.projection_bias
-        return SpatialMap(Product.of(weight.to(block.dtype), bias.to(block.dtype)))
+        return SpatialMap(Product.of(block.rounded(weight), block.rounded(bias)))
 
 
 class GramStatistic(Statistic):
@@ -115,7 +115,7 @@ class GramStatistic(Statistic):
     def result(self) -> ChannelMap:
         block, heads = self.block, self.block.heads
         assert self.pilot is not None, "rows come before the result"
-        pilot = self.pilot.to(self.gram.dtype)
+        pilot = self.pilot.to(self.gram.device).to(self.gram.dtype)
         cross = torch.outer(pilot, self.total)
         gram = self.gram + cross + cross.T + self.count * torch.outer(pilot, pilot)  # (C, C): S
         query, key, value = (
@@ -136,7 +136,7 @@ class GramStatistic(Statistic):
         weight = block.projection @ (attention @ value).flatten(0, 1)  # (C, C)
         bias = block.projection_bias
         weight, bias, gate_weight, gate_bias = (
-            t.to(block.dtype)
+            block.rounded(t)
             for t in (weight, bias, block.token_gate @ weight, block.token_gate @ bias)
         )
         return ChannelMap(AddedProduct.of(weight, bias), gate_weight, gate_bias)

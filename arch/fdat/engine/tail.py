@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from ...kernels.onednn import transposed_gelu
 from ...kernels.products import linear
-from ..upsampler import DySample, LDAUpsample, PixelAttention
+from ..config import FDATConfig
+from ..upsampler import DySample, LDAUpsample, PixelAttention, upscale_steps
 from .rows import Halo, Seam, as_image, as_rows, convolve, convolve_band, repeat_rows, shuffle_rows
 
 RowStage = Callable[[Tensor, bool], Tensor]
@@ -193,3 +194,36 @@ def run_stages(stages: Sequence[RowStage], rows: Tensor, last: bool) -> Tensor:
             break
         rows = stage(rows, last)
     return rows
+
+
+def widths_of_tail(config: FDATConfig) -> list[int]:
+    """Values per feature pixel that each layer of an upsampler holds: input (with halo), output."""
+    dim, mid, out, scale = (
+        config.embed_dim,
+        config.mid_dim,
+        config.num_out_ch,
+        config.upsampler_scale,
+    )
+    kind = config.upsampler_type
+    if scale == 1 or kind in ("conv", "pixelshuffledirect"):
+        return [2 * dim + 2 * out * scale**2]
+    if kind == "transpose+conv":
+        direct = {2: 2 * dim + 2 * out * 4, 3: dim + 2 * out * 9, 4: 2 * dim + 4 * dim}
+        last = {2: 0, 3: 0, 4: 2 * 4 * dim + 16 * out}
+        return [direct[scale], last[scale], 3 * out * scale**2]
+    widths, area = [], 1
+    for index, step in enumerate(upscale_steps(scale)):
+        before, area = area, area * step**2
+        if kind == "pixelshuffle":
+            widths += [3 * dim, before * 2 * mid + area * mid, 2 * area * mid]
+        elif kind == "nearest+conv":
+            widths += [before * 3 * dim, before * dim + area * dim]
+        else:  # pa_up
+            entering = dim if index == 0 else mid
+            widths += [
+                before * entering + area * entering,
+                area * (2 * entering + mid),
+                area * 3 * mid,
+            ]
+    final = mid if kind in ("pixelshuffle", "pa_up") else dim
+    return [*widths, area * ((3 if kind == "nearest+conv" else 2) * final + out)]

@@ -1,7 +1,7 @@
 """The weights of an FDAT, packed once for the precision and the device of a run.
 
 Weights of the operators that process every token are in the run's ``dtype``. LayerNorm stays in the
-residual's precision, and what the matrices of statistics.py are made of in the statistics'.
+residual's precision, and what the matrices of statistics.py are made of in float64.
 """
 
 from __future__ import annotations
@@ -39,9 +39,13 @@ def output_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype == torch.bfloat16 else dtype
 
 
-def statistics_dtype(device: torch.device) -> torch.dtype:
-    """Type of sums over bands and of C x C algebra: float64 where the device has it."""
-    return torch.float32 if device.type == "mps" else torch.float64
+WITH_FLOAT64 = "cpu", "cuda", "meta"
+"""Types of devices that compute in float64 (ROCm's is "cuda"); others may refuse it."""
+
+
+def statistics_device(device: torch.device) -> torch.device:
+    """Where sums over bands and the C x C algebra are, in float64: on the device if it has that."""
+    return device if device.type in WITH_FLOAT64 else torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,12 @@ class BlockWeights:
     expand: Product  # (hidden, C)
     mix: Tensor  # (hidden, 1, 3, 3)
     contract: AddedProduct  # (C, hidden)
-    projection: Tensor  # (C, C), spatial (C, P), statistics' precision, as everything below
+    projection: Tensor  # (C, C), spatial (C, P), in float64, see `statistics_device`, as all below
     projection_bias: Tensor  # (C,)
+
+    def rounded(self, matrix: Tensor) -> Tensor:
+        """A matrix made of the above in the run's precision, on the run's device."""
+        return matrix.to(self.dtype).to(self.norm1.weight.device)
 
 
 @dataclass(frozen=True)
@@ -177,7 +185,10 @@ def _pack_block(
     block: nn.Module, dtype: torch.dtype, device: torch.device
 ) -> SpatialWeights | ChannelWeights:
     assert isinstance(block, DualPathBlock)
-    residual, exact = residual_dtype(dtype), statistics_dtype(device)
+    residual = residual_dtype(dtype)
+
+    def exact(weight: Tensor) -> Tensor:  # in two steps: the device may not know float64
+        return weight.to(statistics_device(device)).to(torch.float64)
 
     def norm(module: nn.LayerNorm) -> Norm:
         return Norm(
@@ -196,8 +207,8 @@ def _pack_block(
         "expand": Product.of(block.ffn.fc1.weight.to(device, dtype)),
         "mix": block.ffn.smix.weight.to(device, dtype),
         "contract": AddedProduct.of(block.ffn.fc2.weight.to(device, dtype)),
-        "projection": attention.proj.weight.to(device, exact),
-        "projection_bias": attention.proj.bias.to(device, exact),
+        "projection": exact(attention.proj.weight),
+        "projection_bias": exact(attention.proj.bias),
     }
     if isinstance(attention, WindowAttention):
         shared["projection"] = pad_heads(shared["projection"].T, attention.num_heads).T
@@ -210,17 +221,17 @@ def _pack_block(
             scale=(dim // attention.num_heads) ** -0.5,
             qkv=Product.of(qkv.flatten(0, 1)),
             position_bias=attention.bias.detach().to(device, dtype)[None],
-            gate_down=block.inter.cg[1].get_parameter("weight").to(device, exact).flatten(1),
-            gate_up=block.inter.cg[3].get_parameter("weight").to(device, exact).flatten(1),
+            gate_down=exact(block.inter.cg[1].get_parameter("weight")).flatten(1),
+            gate_up=exact(block.inter.cg[3].get_parameter("weight")).flatten(1),
         )
-    query, key, value = attention.qkv.weight.to(device, exact).view(3, dim, dim)
+    query, key, value = exact(attention.qkv.weight).view(3, dim, dim)
     return ChannelWeights(
         **shared,
         query=query,
         key=key,
         value=value,
-        temperature=attention.temp.to(device, exact),
-        token_gate=block.inter.sg[0].get_parameter("weight").to(device, exact).flatten(1),
+        temperature=exact(attention.temp),
+        token_gate=exact(block.inter.sg[0].get_parameter("weight")).flatten(1),
     )
 
 

@@ -13,10 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fdat_dense_iso.arch.fdat.config import PRESETS, FDATConfig
+from fdat_dense_iso.arch.fdat.engine import plan as plan_module
 from fdat_dense_iso.arch.fdat.engine import run as fdat_engine
 from fdat_dense_iso.arch.fdat.engine.maps import FeatureMap
-from fdat_dense_iso.arch.fdat.engine.plan import make_plan
+from fdat_dense_iso.arch.fdat.engine.plan import Plan, make_plan
 from fdat_dense_iso.arch.fdat.engine.weights import packed_weights
+from fdat_dense_iso.arch.fdat.gpu import memory
 from tests.helpers.fdat_cases import SMALL, random_fdat, small
 
 CPU = torch.device("cpu")
@@ -102,22 +104,72 @@ def test_memory_of_upsamplers(upsampler: str, scale: int) -> None:
     assert peak <= 1.1 * required and required <= 1.5 * peak
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_smaller_plans_end_at_a_floor(device: str) -> None:
+def smaller_plans(device: str, height: int, width: int, band: int) -> list[Plan]:
+    """A plan and all that follow it after running out of memory, each smaller than the last."""
     plan = make_plan(
-        PRESETS["tiny"], 1, 512, 768, dtype=torch.float16, device=torch.device(device), band=64
+        PRESETS["tiny"],
+        1,
+        height,
+        width,
+        dtype=torch.float16,
+        device=torch.device(device),
+        band=band,
     )
     plans = [plan]
     while (smaller := plans[-1].smaller()) is not None:
         plans.append(smaller)
     required = [p.memory_required for p in plans]
     assert required == sorted(required, reverse=True) and len(set(required)) == len(required)
-    bands, hosted = [64, 32, 16, 8], [False] * 4
-    if device == "cuda":
-        bands, hosted = [*bands, 8], [*hosted, True]
-        assert plans[-1].host_memory_required == 512 * 768 * 2 * 96 * 4
-        assert plans[-1].memory_required < 0.1 * required[-2]
-    assert [p.band for p in plans] == bands and [p.host_maps for p in plans] == hosted
+    return plans
+
+
+def test_smaller_plans_end_at_a_floor() -> None:
+    plans = smaller_plans("cpu", 512, 768, 64)
+    assert [p.band for p in plans] == [64, 32, 16, 8] and not any(p.host_maps for p in plans)
+
+
+def test_maps_are_streamed_before_bands_get_short() -> None:
+    """Bands end near 2**16 tokens on the device; beside streamed maps there is room again."""
+    plans = smaller_plans("cuda", 2048, 4096, 256)
+    bands = [(p.band, p.host_maps) for p in plans]
+    assert bands[:5] == [(256, False), (128, False), (64, False), (32, False), (16, False)]
+    grown = bands[5][0]
+    assert grown > 16 and all(hosted for _, hosted in bands[5:])
+    assert [band for band, _ in bands[5:]] == [grown >> i for i in range(len(bands) - 5)]
+    assert bands[-1] == (8, True) and plans[-1].memory_required < 0.1 * plans[0].memory_required
+    # two maps, each pinned in a block that is a power of two
+    assert plans[-1].host_memory_required == 2 * 2**31 >= 2 * 2048 * 4096 * 96 * 2
+
+
+@pytest.mark.parametrize(("gibibytes", "most"), [(24, 16), (6, 16), (3, 16), (1, 64)])
+def test_bands_on_a_gpu_by_free_memory(gibibytes: int, most: int) -> None:
+    """Medium on 2160x3840 pixels in float16: no cliff, however little memory there is."""
+    plan = make_plan(
+        PRESETS["medium"],
+        1,
+        2160,
+        3840,
+        dtype=torch.float16,
+        device=torch.device("cuda"),
+        available=gibibytes * 2**30,
+    )
+    assert plan.bands <= most and plan.memory_required <= gibibytes * 2**30
+    assert plan.memory_required >= 0.3 * min(gibibytes, 6) * 2**30
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("preset", ["tiny", "large"])
+@pytest.mark.every(3)
+def test_memory_of_fused_sweeps(
+    preset: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The twins' bytes; the plan also has room for the check of the kernels at their first use."""
+    monkeypatch.setattr(Plan, "fused", True)
+    monkeypatch.setattr(memory, "CHECKED_TOKENS", 0)
+    monkeypatch.setattr(plan_module, "HEAP_SHARE", 0)
+    config = replace(PRESETS[preset], num_groups=1, depth_per_group=1)
+    peak, required = live_peak(config, 96, 64, dtype, band=48, map_dtype=dtype)
+    assert peak <= 1.05 * required
 
 
 @pytest.mark.parametrize(

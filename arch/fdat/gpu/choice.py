@@ -1,0 +1,206 @@
+"""Kernel or twin: what computes an operator on a device, found out at its first use there.
+
+A kernel has to be right and quicker, on the chip that is there and on a band of the picture that
+is computed. At its first use for a device, a precision and a shape of weights, some rows go
+through the twin in a higher precision, through the twin, and through the kernel in each of its
+ways (tiles, warps). A way whose error is above that of the twin's own rounding is dropped, with a
+warning where none is left; of those left and the twin the one that is quickest on the whole band
+stays for the rest of the process. A kernel that
+does not compile or launch, then or later, is replaced by its twin with a warning.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import launch
+
+logger = logging.getLogger(__name__)
+
+CHECKED_TOKENS = 2**14
+"""Tokens on which kernels are checked, as far as one row of windows has fewer."""
+
+WORSE = 3.0
+"""How many times the twin's error a kernel's may be: sums in another order round differently."""
+
+FLOOR = {torch.float32: 3e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+"""Errors below this share of the deviation of the result are those of rounding, whatever the
+twin's."""
+
+TIMED_RUNS = 3
+
+Way = Callable[..., Any]
+_chosen: dict[tuple[object, ...], Way] = {}
+_lock = threading.Lock()
+
+
+def compute(twin: Way, arguments: tuple[Any, ...]) -> Any:
+    """Compute an operator, which ``twin`` defines, by what is chosen for the tensors' device."""
+    x = arguments[0]
+    if not launch.is_possible(x.device, x.dtype):
+        _say_once(x.device.type)
+        return twin(*arguments)
+    key = _key(twin, arguments)
+    way = _chosen.get(key)
+    if way is None:
+        with _lock:
+            way = _chosen.get(key) or _choose(twin, arguments)
+            _chosen[key] = way
+    if way is twin:
+        return twin(*arguments)
+    try:
+        return way(x.contiguous(), *arguments[1:])
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        _chosen[key] = twin
+        _report(twin, x, f"failed ({_first_line(error)})")
+        return twin(*arguments)
+
+
+def forget() -> None:
+    """Drop all choices: the next use of every operator checks its kernel again."""
+    _chosen.clear()
+
+
+def _key(twin: Way, arguments: tuple[Any, ...]) -> tuple[object, ...]:
+    """Device, precision, shapes of weights: what a kernel is compiled for."""
+    x, *rest = arguments
+    weights = rest[1:] if _writes(arguments) else rest
+    shapes = (tuple(a.shape) for a in weights if isinstance(a, Tensor))
+    return twin.__name__, x.device, x.dtype, x.shape[-1], *shapes
+
+
+def _choose(twin: Way, arguments: tuple[Any, ...]) -> Way:
+    x, *rest = arguments
+    ways = launch.ways_of(twin.__name__, *arguments)
+    if not ways:
+        return twin
+    arguments = (x.contiguous(), *rest)
+    right = _right_ways(twin, ways, _few_rows(arguments))
+    if not right or x.device.type != "cuda":  # elsewhere kernels run in Triton's interpreter
+        return right[0] if right else twin
+    # with few rows every way but the twin's many launches would look quick, so it is the whole band
+    times = {way: _milliseconds(way, arguments) for way in (*right, twin)}
+    best = min(times, key=times.__getitem__)
+    logger.debug(
+        "FDAT %s on %s in %s, width %d: kernel %s ms, twin %.3f ms; the %s is used",
+        twin.__name__,
+        x.device,
+        x.dtype,
+        x.shape[-1],
+        ", ".join(f"{times[way]:.3f}" for way in right),
+        times[twin],
+        "twin" if best is twin else "kernel",
+    )
+    return best
+
+
+def _right_ways(twin: Way, ways: Sequence[Way], few: tuple[Any, ...]) -> list[Way]:
+    """The ways that launch and whose error is that of rounding."""
+    x = few[0]
+    higher = torch.float64 if x.dtype == torch.float32 else torch.float32
+    exact = _result(twin, _converted(few, higher)).double()
+    span = float((exact - exact.mean()).square().mean().sqrt())
+    allowed = max(WORSE * _error(_result(twin, few), exact), FLOOR[x.dtype] * span)
+    right, reason = [], ""
+    for way in ways:
+        try:
+            error = _error(_result(way, few), exact)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as problem:
+            reason = reason or f"failed ({_first_line(problem)})"
+            continue
+        if error <= allowed:
+            right.append(way)
+        else:
+            reason = f"is wrong (error {error:.2g}, at most {allowed:.2g} expected)"
+    if reason and not right:
+        _report(twin, x, reason)
+    return right
+
+
+def _result(way: Way, arguments: tuple[Any, ...]) -> Tensor:
+    """What an operator gives; its output is new, so that nothing is written to the map."""
+    if not _writes(arguments):
+        return way(*arguments)
+    x, out, *rest = arguments
+    out = torch.full_like(out, float("nan"))  # what is not written shows
+    way(x, out, *rest)
+    return out
+
+
+def _writes(arguments: tuple[Any, ...]) -> bool:
+    """Whether the second argument is the output; else it is a number of rows or a weight (C,)."""
+    return isinstance(arguments[1], Tensor) and arguments[1].ndim == arguments[0].ndim
+
+
+def _error(result: Tensor, exact: Tensor) -> float:
+    """Root mean square of the difference; infinite where the result is not finite."""
+    error = float((result.double() - exact).square().mean().sqrt())
+    return error if error == error else float("inf")
+
+
+def _few_rows(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments for the first rows only; the rows behind them become the halo below."""
+    x, *rest = arguments
+    tokens = max(1, CHECKED_TOKENS // x.shape[1] // launch.ROWS) * launch.ROWS
+    if x.shape[0] <= tokens + 2:
+        return arguments
+    if _writes(arguments):
+        out, above, _, *rest = rest
+        return x[: above + tokens + 1], out[:tokens], above, 1, *rest
+    if isinstance(rest[0], int):
+        above, _, *rest = rest
+        return x[: above + tokens + 1], above, 1, *rest
+    return x[:tokens], *rest
+
+
+def _converted(arguments: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
+    return tuple(a.to(dtype) if isinstance(a, Tensor) else a for a in arguments)
+
+
+def _milliseconds(way: Way, arguments: tuple[Any, ...]) -> float:
+    """The least time of some runs on the device; all kernels have run once before.
+
+    They write to the band's own output, which is computed again when the choice is made.
+    """
+    device, times = arguments[0].device, []
+    for _ in range(TIMED_RUNS):
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        with torch.cuda.device(device):
+            start.record()
+            way(*arguments)
+            stop.record()
+            stop.synchronize()
+        times.append(start.elapsed_time(stop))
+    return min(times)
+
+
+def _report(twin: Way, x: Tensor, reason: str) -> None:
+    logger.warning(
+        "FDAT's kernel %s %s on %s in %s; plain PyTorch takes its place",
+        twin.__name__,
+        reason,
+        x.device,
+        x.dtype,
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@cache
+def _say_once(device_type: str) -> None:
+    """One line in the log where kernels could be used but Triton is not there."""
+    if device_type == "cuda" and not launch.has_triton():
+        logger.info("FDAT runs in plain PyTorch: Triton is not installed (README, section on GPUs)")

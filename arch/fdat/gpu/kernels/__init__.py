@@ -1,0 +1,5 @@
+"""The kernels, in Triton: import from here only where triton is installed.
+
+Triton's blocks have powers of two as sides, so C channels are held in ``CP`` >= C places, of which
+the last are zero. Values are in float32 between loads, products and stores.
+"""

@@ -1,0 +1,285 @@
+"""How the kernels are launched: where they can be, tiles and grids, what they read more than once.
+
+A way is one choice of tiles and warps. Where there are several, the first that fits a chip's shared
+memory and is quickest is found at first use (choice.py).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+TILE = 8
+"""Side of the tiles of tokens, but those of the feed-forward half; also that of the windows."""
+
+ROWS = 8
+"""Rows in a band are a multiple of this while kernels are checked: windows are not cut."""
+
+PARTS = 128
+"""Programs that sum over an image, each with a part of its own."""
+
+NARROW = 128
+"""Up to this width the feed-forward half holds its normalised tile; wider ones find no room."""
+
+DTYPES = torch.float32, torch.float16, torch.bfloat16
+
+Way = Callable[..., Any]
+
+
+@cache
+def has_triton() -> bool:
+    """Whether triton is installed; it is not imported."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def is_interpreted() -> bool:
+    """Whether kernels run in Triton's interpreter, on the CPU, to be tested."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def is_possible(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether kernels may be tried for tensors on this device (CUDA or ROCm) in this precision."""
+    fits = device.type == "cuda" or (device.type == "cpu" and is_interpreted())
+    return fits and dtype in DTYPES and has_triton()
+
+
+def power_of_two(value: int, least: int = 16) -> int:
+    """The least power of two that is not below ``value`` and ``least``."""
+    return max(least, 1 << (value - 1).bit_length())
+
+
+def precisions(dtype: torch.dtype) -> list[str]:
+    """How products may be computed: for float32 in TF32 only where the host allows it.
+
+    "tf32x3" adds up three products of TF32, which is as precise as float32 and uses the tensor cores
+    where there are such; half precision knows one way.
+    """
+    if dtype != torch.float32:
+        return ["ieee"]
+    return ["tf32"] if torch.backends.cuda.matmul.allow_tf32 else ["tf32x3", "ieee"]
+
+
+def halo_places(side: int) -> int:
+    """Places for a square tile with its halo."""
+    return power_of_two((side + 2) ** 2)
+
+
+def _launch(kernel: Any, grid: tuple[int, ...], x: Tensor, *arguments: Any, **options: Any) -> None:
+    options["enable_fp_fusion"] = True  # multiply and add in one, as everywhere on a GPU
+    if x.device.type != "cuda":
+        kernel[grid](x, *arguments, **options)
+        return
+    with torch.cuda.device(x.device):
+        kernel[grid](x, *arguments, **options)
+
+
+def _tiles(rows: int, width: int, high: int, wide: int) -> int:
+    return -(-rows // high) * -(-width // wide)
+
+
+def _warps(dim: int) -> int:
+    """Warps of a program that holds a tile of 64 tokens several times in its registers."""
+    return 4 if dim <= 64 else 8 if dim <= 128 else 16
+
+
+def window_half(columns: int, warps: int, precision: str, *arguments: Any) -> None:
+    """Launch the kernel; the arguments are those of the twin."""
+    from .kernels.attention import window_half as kernel
+
+    x, out, above, below, *norm, eps, depthwise, qkv, bias, matrix, offset, window, scale = (
+        arguments
+    )
+    heads, dim = bias.shape[0], x.shape[-1]
+    wide = matrix.shape[1] // heads
+    _launch(
+        kernel,
+        (_tiles(*out.shape[:2], window, window),),
+        x[above:],
+        out,
+        *norm,
+        *(depthwise, qkv, bias, matrix, offset, eps, scale, *out.shape[:2], above, below),
+        C=dim,
+        CP=power_of_two(dim),
+        HEADS=heads,
+        D=wide,
+        DP=power_of_two(wide),
+        WINDOW=window,
+        HALO=halo_places(window),
+        KC=columns,
+        PRECISION=precision,
+        num_warps=warps,
+        num_stages=1,
+    )
+
+
+def channel_half(columns: int, warps: int, precision: str, *arguments: Any) -> None:
+    """Launch the kernel; the arguments are those of the twin."""
+    from .kernels.attention import channel_half as kernel
+
+    x, out, above, below, *norm, eps, depthwise, matrix, bias, gate, offset = arguments
+    _launch(
+        kernel,
+        (_tiles(*out.shape[:2], TILE, TILE),),
+        x[above:],
+        out,
+        *norm,
+        *(depthwise, matrix, bias, gate, offset, eps, *out.shape[:2], above, below),
+        C=x.shape[-1],
+        CP=power_of_two(x.shape[-1]),
+        TH=TILE,
+        TW=TILE,
+        HALO=halo_places(TILE),
+        KC=columns,
+        PRECISION=precision,
+        num_warps=warps,
+        num_stages=1,
+    )
+
+
+def feed_forward(
+    high: int, wide: int, columns: int, held: bool, warps: int, precision: str, *arguments: Any
+) -> None:
+    """Launch the kernel; the arguments are those of the twin."""
+    from .kernels.feed_forward import feed_forward as kernel
+
+    x, out, above, below, *norm, eps, expand, mix, contract = arguments
+    _launch(
+        kernel,
+        (_tiles(*out.shape[:2], high - 2, wide - 2),),
+        x[above:],
+        out,
+        *norm,
+        *(expand, mix, contract, eps, *out.shape[:2], above, below),
+        C=x.shape[-1],
+        CP=power_of_two(x.shape[-1]),
+        HIDDEN=expand.shape[0],
+        HC=columns,
+        TH=high,
+        TW=wide,
+        KC=min(columns, 32),
+        HOLD=held,
+        PRECISION=precision,
+        num_warps=warps,
+        num_stages=1,
+    )
+
+
+def gate_sum(warps: int, *arguments: Any) -> Tensor:
+    """Launch the kernel; the arguments are those of the twin."""
+    from .kernels.sums import gate_sum as kernel
+
+    x, above, below, *norm, eps, depthwise = arguments
+    rows, width, dim = x.shape[0] - above - below, *x.shape[1:]
+    programs = min(8 * PARTS, _tiles(rows, width, TILE, TILE))
+    parts = x.new_empty(programs, dim, dtype=torch.float32)
+    _launch(
+        kernel,
+        (programs,),
+        x[above:],
+        parts,
+        *norm,
+        *(depthwise, eps, rows, width, above, below),
+        C=dim,
+        CP=power_of_two(dim),
+        TH=TILE,
+        TW=TILE,
+        HALO=halo_places(TILE),
+        num_warps=warps,
+        num_stages=1,
+    )
+    return parts.sum(0)
+
+
+def gram_side(dim: int) -> int:
+    """Columns of the Gram matrix that a program holds."""
+    return min(128, power_of_two(dim))
+
+
+def gram(tokens: int, warps: int, precision: str, *arguments: Any) -> Tensor:
+    """Launch the kernel; the arguments are those of the twin."""
+    from .kernels.sums import gram as kernel
+
+    x, *norm, eps = arguments
+    count, dim = x.shape[0] * x.shape[1], x.shape[-1]
+    side, programs = gram_side(dim), min(PARTS, -(-count // tokens))
+    parts = x.new_empty(programs, dim + 1, dim, dtype=torch.float32)
+    blocks = -(-dim // side)
+    _launch(
+        kernel,
+        (blocks, blocks, programs),
+        x,
+        parts,
+        *norm,
+        *(eps, count),
+        C=dim,
+        CP=power_of_two(dim),
+        SIDE=side,
+        TOKENS=tokens,
+        PRECISION=precision,
+        num_warps=warps,
+        num_stages=1,
+    )
+    return parts.sum(0)
+
+
+def corners(
+    high: int, wide: int, columns: int, most: int, warps: int, precision: str, *arguments: Any
+) -> Tensor:
+    """Launch the kernel; the arguments are those of the twin."""
+    from .kernels.tail import corners as kernel
+
+    x, above, below, layer, packed, bias, gelu = arguments
+    rows, width, outputs = x.shape[0] - above - below, x.shape[1], layer.shape[1]
+    out = x.new_empty(2 * rows, 2 * width, outputs)
+    _launch(
+        kernel,
+        (_tiles(rows + 1, width + 1, high, wide),),
+        x[above:],
+        out,
+        *(packed, bias, rows, width, above, below),
+        C=x.shape[-1],
+        KC=columns,
+        OUTPUTS=outputs,
+        NC=min(most, power_of_two(4 * outputs)),
+        TH=high,
+        TW=wide,
+        GELU=gelu,
+        PRECISION=precision,
+        num_warps=warps,
+        num_stages=1,
+    )
+    return out
+
+
+def ways_of(name: str, *arguments: Any) -> list[Way]:
+    """The ways to launch an operator for such arguments; none where its kernel can't do them."""
+    x = arguments[0]
+    warps, single = _warps(x.shape[-1]), x.dtype == torch.float32
+    columns = 16 if single else 32
+    kernel: Way
+    if name == "gate_sum":
+        return [partial(gate_sum, warps)]
+    if name == "window_half":
+        shapes, kernel = [(columns, min(warps, 8))], window_half
+        if arguments[-2] not in (4, 8):  # other windows are no power of two, or do not fit
+            return []
+    elif name == "channel_half":
+        shapes, kernel = [(columns, warps)], channel_half
+    elif name == "feed_forward":
+        # the smaller tile computes more of its halo again, and spills no registers where C is wide
+        sides = [(8, 8)] if single else [(8, 16), (8, 8)]
+        held = not single and x.shape[-1] <= NARROW
+        shapes = [(*side, columns, held, 8) for side in sides]
+        kernel = feed_forward
+    elif name == "gram":
+        shapes, kernel = [(columns, 8)], gram
+    else:
+        assert name == "corners", "there are six operators"
+        shapes, kernel = [(8, 8, columns, 64 if single else 128, 4)], corners
+    return [partial(kernel, *shape, way) for way in precisions(x.dtype) for shape in shapes]

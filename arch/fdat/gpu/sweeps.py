@@ -1,0 +1,217 @@
+"""The blocks of an FDAT by fused operators, each swept over the whole image in bands.
+
+As in engine/sweeps.py a sweep reads and writes each row of the map once and takes the next block's
+statistic from the rows it writes. What differs is what a band is made of. Its attention half turns
+rows of the source into y, in memory of the band's own; the feed-forward half, one row behind,
+writes the map:
+
+    band [a, b):   y[a, b) <- attention half of x[a - 1, b + 1)
+                   x[a - 1, b - 1) <- feed-forward half of y[a - 2, b)
+
+Row a - 1 of the source is still x when band [a, b) reads it, because the feed-forward half has
+written only up to a - 2 by then. So the map is updated in place and no normalised row is kept; of
+y two rows stay for the next band.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from ..engine.maps import FeatureMap, HostMap
+from ..engine.plan import split_rows
+from ..engine.statistics import ChannelMap, SpatialMap
+from ..engine.weights import ChannelWeights, Convolution, SpatialWeights, Weights
+from . import operators
+from .statistics import GateSum, GramSum, NoSum, sum_for
+
+
+class Rows:
+    """Memory for the rows of a band, and the two rows above it as the band before left them."""
+
+    def __init__(self, band: int, width: int, dim: int, weights: Weights) -> None:
+        size = band + 3, width, dim  # the first band may have one row more below
+        self.memory = torch.empty(size, dtype=weights.dtype, device=weights.device)
+        self.first = self.stop = 0
+
+    def room(self, stop: int) -> Tensor:
+        """Memory for the rows up to ``stop``, with the two above them: rows [self.first, stop)."""
+        kept = min(2, self.stop - self.first)
+        if kept:
+            self.memory[:kept] = self.memory[self.stop - self.first - kept : self.stop - self.first]
+        self.first, self.stop = self.stop - kept, stop
+        return self.memory[: self.stop - self.first]
+
+
+class MapRows:
+    """`Rows` of a map: where it has the run's precision and device, its own memory."""
+
+    def __init__(self, target: FeatureMap | HostMap, band: int, weights: Weights) -> None:
+        self.target, self.rows = target, None
+        if isinstance(target, HostMap) or target.tensor.dtype != weights.dtype:
+            self.rows = Rows(band, *target.tensor.shape[1:], weights)
+        self.start = self.first = 0
+
+    def room(self, start: int, stop: int) -> Tensor:
+        """Memory for rows [start, stop), with the two above them: rows [self.first, stop)."""
+        self.start = start
+        if self.rows is not None:
+            room = self.rows.room(stop)
+            self.first = self.rows.first
+            return room
+        assert isinstance(self.target, FeatureMap)
+        self.first = max(0, start - 2)
+        return self.target.tensor[self.first : stop]
+
+    def finish(self, room: Tensor) -> None:
+        """The rows from ``start`` on are written; they go to the map if they are not there."""
+        if self.rows is not None:
+            self.target.write(self.start, room[self.start - self.first :].clone())
+
+
+class FusedSweeps:
+    """The passes over one image; ``tick`` is called after every band of every pass."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        trunk: FeatureMap | HostMap,
+        branch: FeatureMap | HostMap,
+        height: int,
+        band: int,
+        tick: Callable[[], None],
+    ) -> None:
+        self.weights = weights
+        self.trunk, self.branch = trunk, branch
+        self.height, self.band = height, band
+        self.bands = split_rows(height, band)
+        self.with_halo = [(max(0, start - 1), min(height, stop + 1)) for start, stop in self.bands]
+        self.tick = tick
+
+    def run(self, image: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Run all sweeps on an image (C, H, W), already pixel-unshuffled and on the device.
+
+        Yields ``(start, rows)``, the features for the upsampler, band by band.
+        """
+        groups = self.weights.groups
+        # the statistic of a group's first block is collected by the sweep before the group
+        opening = [blocks[0] for blocks, _ in groups]
+        statistic = sum_for(opening[0])
+        self.shallow(image, statistic)
+        for (blocks, convolution), next_group in zip(groups, [*opening[1:], None]):
+            source = self.trunk
+            for block, next_block in zip(blocks, [*blocks[1:], None]):
+                folded, statistic = self.fold(statistic), sum_for(next_block)
+                self.block(block, folded, source, statistic)
+                source = self.branch
+            statistic = sum_for(next_group)
+            self.close_group(convolution, statistic)
+        yield from self.deep_features(image)
+
+    def first_rows(self, image: Tensor, start: int, stop: int) -> Tensor:
+        """Rows [start, stop) of conv_first(image), in the residual's precision."""
+        above, below = max(0, start - 1), min(self.height, stop + 1)
+        rows = image[:, above:below].permute(1, 2, 0).contiguous()
+        return self.weights.first(rows, start == 0, stop == self.height)
+
+    def shallow(self, image: Tensor, statistic: GateSum | GramSum | NoSum) -> None:
+        """trunk <- first(image)"""
+        trunk = MapRows(self.trunk, self.band, self.weights)
+        for start, stop in self.bands:
+            room = trunk.room(start, stop)
+            room[start - trunk.first :] = self.first_rows(image, start, stop)
+            self._finish(trunk, room, start, stop, statistic)
+
+    @staticmethod
+    def fold(statistic: GateSum | GramSum | NoSum) -> SpatialMap | ChannelMap:
+        """The small matrices of a block, which need the whole sweep before it."""
+        return statistic.result()
+
+    def block(
+        self,
+        block: SpatialWeights | ChannelWeights,
+        folded: SpatialMap | ChannelMap,
+        source: FeatureMap | HostMap,
+        statistic: GateSum | GramSum | NoSum,
+    ) -> None:
+        """branch <- block(source)"""
+        branch = MapRows(self.branch, self.band, self.weights)
+        halfway = Rows(self.band, *self.branch.tensor.shape[1:], self.weights)
+        norm = block.norm2
+        dtype = self.weights.dtype
+        for (start, stop), rows in zip(self.bands, source.read(self.with_halo, dtype)):
+            y = halfway.room(stop)
+            self.attend(block, folded, rows, y[start - halfway.first :], start > 0)
+            # finished are rows [begin, end): all but the last, which lacks its lower neighbour
+            begin, end = max(0, start - 1), stop if stop == self.height else stop - 1
+            room, above = branch.room(begin, end), int(begin > 0)
+            operators.feed_forward(
+                y[begin - above - halfway.first :],
+                room[begin - branch.first :],
+                *(above, stop - end, norm.weight, norm.bias, norm.eps),
+                *(block.expand.weight, block.mix, block.contract.product.weight),
+            )
+            del rows
+            self._finish(branch, room, begin, end, statistic)
+
+    def attend(
+        self,
+        block: SpatialWeights | ChannelWeights,
+        folded: SpatialMap | ChannelMap,
+        rows: Tensor,
+        y: Tensor,
+        above: bool,
+    ) -> None:
+        """y <- x + AIM(attention(n), gelu(depthwise(n))); ``rows`` are x with a halo."""
+        norm = block.norm1
+        shared = (norm.weight, norm.bias, norm.eps, block.depthwise)
+        place = (rows, y, int(above), rows.shape[0] - y.shape[0] - int(above))
+        if isinstance(folded, ChannelMap):
+            product = folded.attention.product
+            gate = folded.gate_weight, folded.gate_bias
+            operators.channel_half(*place, *shared, product.weight, product.bias, *gate)
+            return
+        assert isinstance(block, SpatialWeights), "its map is of its kind"
+        operators.window_half(
+            *place,
+            *shared,
+            *(block.qkv.weight, block.position_bias[0]),
+            *(folded.projection.weight, folded.projection.bias),
+            *(block.window, block.scale),
+        )
+
+    def close_group(self, convolution: Convolution, statistic: GateSum | GramSum | NoSum) -> None:
+        """trunk <- trunk + conv(branch)"""
+        dtype = self.weights.dtype
+        branch, skips = self.branch.read(self.with_halo, dtype), self.trunk.read(self.bands, dtype)
+        trunk = MapRows(self.trunk, self.band, self.weights)
+        for (start, stop), rows, skip in zip(self.bands, branch, skips):
+            room = trunk.room(start, stop)
+            deep = convolution(rows, start == 0, stop == self.height)
+            torch.add(skip, deep, out=room[start - trunk.first :])
+            del rows, skip, deep
+            self._finish(trunk, room, start, stop, statistic)
+
+    def _finish(
+        self,
+        target: MapRows,
+        room: Tensor,
+        start: int,
+        stop: int,
+        statistic: GateSum | GramSum | NoSum,
+    ) -> None:
+        """Rows [start, stop) are in ``room``: the statistic and the map take them."""
+        statistic.take(room, target.first, start, stop, stop == self.height)
+        target.finish(room)
+        self.tick()
+
+    def deep_features(self, image: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """after(trunk) + first(image)"""
+        for (start, stop), rows in zip(
+            self.bands, self.trunk.read(self.with_halo, self.weights.dtype)
+        ):
+            features = self.weights.after(rows, start == 0, stop == self.height)
+            yield start, features.add_(self.first_rows(image, start, stop))
+            self.tick()

@@ -1,0 +1,186 @@
+"""Compiles FDAT's kernels ahead of time, for chips that need not be there; for docs/fdat-gpu.md.
+
+    python -m benchmarks.kernels [--presets tiny medium large] [--chips 75 80 gfx90a] [--page docs/fdat-gpu.md]
+
+It needs triton, whose wheel brings the tools that say what a compiled kernel uses: shared memory,
+registers, and bytes of the stack, which is where values go that no register is left for.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+from unittest import mock
+
+import torch
+import typer
+from torch import Tensor
+
+from fdat_dense_iso.cpu_torchvision import make_torchvision_importable
+
+make_torchvision_importable()
+
+from benchmarks.page import command, write_section  # noqa: E402
+from fdat_dense_iso.arch.fdat.config import PRESETS, FDATConfig  # noqa: E402
+from fdat_dense_iso.arch.fdat.engine.weights import HEAD_MULTIPLE  # noqa: E402
+from fdat_dense_iso.arch.fdat.gpu import launch  # noqa: E402
+
+KIB = 2**10
+SHARED = {  # bytes of shared memory that a program may have
+    **{"75": 64 * KIB, "80": 163 * KIB, "86": 99 * KIB, "89": 99 * KIB, "90": 227 * KIB},
+    **{"120": 99 * KIB, "gfx90a": 64 * KIB, "gfx1100": 64 * KIB},
+}
+DTYPES = {torch.float16: "fp16", torch.float32: "fp32", torch.bfloat16: "bf16"}
+OPERATORS = "window_half", "channel_half", "feed_forward", "gate_sum", "gram", "corners"
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What a compiled kernel uses; ``stack`` are the bytes of spilled registers per thread."""
+
+    shared: int
+    registers: int
+    stack: int
+
+
+def arguments_of(name: str, config: FDATConfig, dtype: torch.dtype) -> tuple[Any, ...]:
+    """Arguments of an operator, as the engine passes them, for a band of 16 rows; on meta."""
+    dim, heads, hidden, window = (
+        config.embed_dim,
+        config.num_heads,
+        config.ffn_dim,
+        config.window_size,
+    )
+
+    def new(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    x, out = new(18, 32, dim), new(16, 32, dim)
+    norm = new(dim, dtype=torch.float32), new(dim, dtype=torch.float32), 1e-5
+    padded = -(-dim // heads // HEAD_MULTIPLE) * HEAD_MULTIPLE * heads
+    depthwise, bias = new(dim, 1, 3, 3), new(dim)
+    if name == "window_half":
+        attention = new(3 * padded, dim), new(heads, window**2, window**2), new(dim, padded), bias
+        return x, out, 1, 1, *norm, depthwise, *attention, window, 0.2
+    if name == "channel_half":
+        return x, out, 1, 1, *norm, depthwise, new(dim, dim), bias, new(1, dim), new(1)
+    if name == "feed_forward":
+        weights = new(hidden, dim), new(hidden, 1, 3, 3), new(dim, hidden)
+        return x, out, 1, 1, *norm, *weights
+    if name == "gate_sum":
+        return x, 1, 1, *norm, depthwise
+    if name == "gram":
+        return x, *norm
+    return x, 1, 1, new(dim, dim, 4, 4), new(4 * dim, 4 * dim), bias, True
+
+
+def compile_for(chip: str, way: launch.Way, arguments: tuple[Any, ...]) -> Compiled:
+    """Compile a kernel as it would be launched for these arguments."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    calls: list[tuple] = []
+    with mock.patch.object(launch, "_launch", lambda *a, **o: calls.append((a, o))):
+        way(*arguments)
+    (kernel, _, *given), options = calls[0]
+    settings = {name: options.pop(name) for name in ("num_warps", "num_stages")}
+    signature, aligned = dict.fromkeys(options, "constexpr"), {}
+    for index, (name, value) in enumerate(zip(kernel.arg_names, given)):
+        if isinstance(value, Tensor):
+            signature[name] = "*" + DTYPES[value.dtype]
+            aligned[index,] = [["tt.divisibility", 16]]
+        else:
+            signature[name] = "fp32" if isinstance(value, float) else "i32"
+    amd = chip.startswith("gfx")
+    target = (
+        GPUTarget("hip", chip, 64 if chip.startswith("gfx9") else 32)
+        if amd
+        else GPUTarget("cuda", int(chip), 32)
+    )
+    source = ASTSource(kernel, signature, options, aligned)
+    made = triton.compile(source, target=target, options={**settings, "enable_fp_fusion": True})
+    used = _amd_usage(made.asm["amdgcn"]) if amd else _nvidia_usage(made.asm["cubin"])
+    return Compiled(made.metadata.shared, *used)
+
+
+def _nvidia_usage(cubin: bytes) -> tuple[int, int]:
+    from triton.backends import nvidia
+
+    tool = Path(nvidia.__file__ or nvidia.__path__[0])
+    tool = (tool if tool.is_dir() else tool.parent) / "bin" / "cuobjdump"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "kernel.cubin"
+        file.write_bytes(cubin)
+        told = subprocess.run([tool, "-res-usage", file], capture_output=True, text=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", told)
+    assert found, f"cuobjdump said: {told[:200]}"
+    return int(found[1]), int(found[2])
+
+
+def _amd_usage(assembly: str) -> tuple[int, int]:
+    registers, stack = (
+        re.search(rf"\.{name}:\s*(\d+)", assembly)
+        for name in ("vgpr_count", "private_segment_fixed_size")
+    )
+    assert registers and stack, "the assembly ends with what the kernel uses"
+    return int(registers[1]), int(stack[1])
+
+
+def compiled_ways(
+    name: str, config: FDATConfig, dtype: torch.dtype, chip: str
+) -> Iterator[Compiled | str]:
+    """Every way of an operator's kernel, or why it does not compile, in the order of preference."""
+    arguments = arguments_of(name, config, dtype)
+    for way in launch.ways_of(name, *arguments):
+        try:
+            yield compile_for(chip, way, arguments)
+        except Exception as error:
+            yield type(error).__name__
+
+
+def cell(ways: list[Compiled | str], chip: str) -> str:
+    """How a table shows the ways of a kernel on a chip; those that do not fit in brackets."""
+    parts = []
+    for way in ways:
+        if isinstance(way, str):
+            parts.append("-")
+            continue
+        text = f"{way.shared // KIB}K {way.registers}" + (f" +{way.stack}" if way.stack else "")
+        parts.append(text if way.shared <= SHARED[chip] else f"({text})")
+    return ", ".join(parts)
+
+
+def main(
+    presets: Annotated[list[str], typer.Option(help="Presets.")] = ["tiny", "medium", "large"],  # noqa: B006
+    chips: Annotated[list[str], typer.Option(help="Chips: 75 is sm_75.")] = list(SHARED),  # noqa: B006
+    page: Annotated[Path | None, typer.Option(help="Page to write the table to.")] = None,
+) -> None:
+    """Compile everything, and print or write the table."""
+    heads = " | ".join(chip if chip.startswith("gfx") else f"sm_{chip}" for chip in chips)
+    lines = [
+        f"| kernel | preset | precision | {heads} |",
+        "| --- | --- | --- |" + " --- |" * len(chips),
+    ]
+    for name in OPERATORS:
+        for preset in presets:
+            for dtype in (torch.float16, torch.float32):
+                config = PRESETS[preset]
+                cells = [
+                    cell(list(compiled_ways(name, config, dtype, chip)), chip) for chip in chips
+                ]
+                lines.append(f"| {name} | {preset} | {DTYPES[dtype]} | {' | '.join(cells)} |")
+                print(lines[-1], flush=True)
+    if page is not None:
+        write_section(
+            page, "kernels", "\n".join([f"`{command('benchmarks.kernels')}`", "", *lines])
+        )
+
+
+if __name__ == "__main__":
+    typer.run(main)

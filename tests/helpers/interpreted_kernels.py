@@ -1,0 +1,229 @@
+"""The kernels in Triton's interpreter against their twins; tests of arch/fdat/gpu run this file.
+
+It has a process of its own, because the interpreter has to be chosen before triton is imported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fdat_dense_iso.arch.fdat.config import PRESETS
+from fdat_dense_iso.arch.fdat.engine.plan import Plan
+from fdat_dense_iso.arch.fdat.engine.weights import pad_heads
+from fdat_dense_iso.arch.fdat.gpu import choice, launch, twins
+from tests.helpers.fdat_cases import SMALL, random_fdat
+
+assert launch.is_interpreted()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def bfloat16_as_on_a_chip() -> None:
+    """The interpreter holds bfloat16 as its bits; it multiplies those, and cuts when it rounds.
+
+    Here it multiplies values, and rounds to the nearest.
+    """
+    from triton.runtime import interpreter
+
+    builder, make, tl = interpreter.InterpreterBuilder, interpreter.TensorHandle, interpreter.tl
+    plain_dot, plain_cast = builder.create_dot, builder.cast_impl
+
+    def values(handle):  # type: ignore[no-untyped-def]
+        if handle.data.dtype != "uint16":
+            return handle
+        return make((handle.data.astype("uint32") << 16).view("float32"), tl.float32)
+
+    def cast(self, source, target):  # type: ignore[no-untyped-def]
+        if source.dtype.scalar != tl.float32 or target.scalar != tl.bfloat16:
+            return plain_cast(self, source, target)
+        bits = source.data.view("uint32")
+        nearest = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        return make(nearest.astype("uint16"), tl.bfloat16)
+
+    builder.cast_impl = cast
+    builder.create_dot = lambda self, a, b, *rest: plain_dot(self, values(a), values(b), *rest)
+
+
+WIDTHS = {48: 4, 96: 3, 108: 4, 120: 4, 128: 4, 180: 6}  # C: heads, as the presets have them
+DTYPES = torch.float32, torch.float16, torch.bfloat16
+BANDS = [  # rows, columns, halo above, halo below
+    (8, 13, 0, 1),  # the first of several bands
+    (8, 8, 1, 1),
+    (5, 9, 1, 0),  # the last band: windows reach over the edges
+    (1, 1, 0, 0),
+    (3, 17, 0, 0),
+]
+
+
+def random(*shape: int, dtype: torch.dtype, seed: int = 0, scale: float = 1.0) -> torch.Tensor:
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed + sum(shape)))
+    return (scale * noise).to(dtype)
+
+
+def assert_equal_to_twin(name: str, *arguments: object) -> None:
+    """Every way of the kernel gives what the twin gives in float64, to the precision's rounding.
+
+    The twin's own rounding is the measure; nothing but ``out`` is written to.
+    """
+    twin = getattr(twins, name)
+    x = arguments[0]
+    before = [a.clone() if isinstance(a, torch.Tensor) else a for a in arguments]
+    exact = choice._result(twin, choice._converted(arguments, torch.float64))
+    rounding = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}[x.dtype]
+    ways = launch.ways_of(name, *arguments)
+    assert ways
+    for way in ways:
+        got = choice._result(way, arguments)
+        assert got.shape == exact.shape and got.isfinite().all()
+        error = (got.double() - exact).abs().max() / exact.abs().max()
+        assert error <= rounding, (way, error)
+    assert all(
+        torch.equal(a, b) for a, b in zip(arguments, before) if isinstance(a, torch.Tensor)
+    ), "inputs were written to"
+
+
+def band(dim: int, dtype: torch.dtype, case: tuple[int, int, int, int]) -> tuple:
+    """x, out, above, below, LayerNorm's weight, bias and eps; x has an offset and a scale."""
+    rows, width, above, below = case
+    x = random(rows + above + below, width, dim, dtype=dtype, scale=2.0) + 1
+    norm = 1 + random(dim, dtype=torch.float32, scale=0.2), random(dim, dtype=torch.float32)
+    out = torch.zeros(rows, width, dim, dtype=dtype)
+    return x, out, above, below, *norm, 1e-5
+
+
+def cases() -> list:
+    """Every width and precision once, every band once, in a diagonal of the grid."""
+    widths = [(dim, DTYPES[i % 3], BANDS[i % len(BANDS)]) for i, dim in enumerate(WIDTHS)]
+    return [*widths, *((48, DTYPES[i % 3], case) for i, case in enumerate(BANDS))]
+
+
+each = pytest.mark.parametrize(("dim", "dtype", "case"), cases(), ids=str)
+
+
+@each
+@pytest.mark.every(4)
+def test_window_half(dim: int, dtype: torch.dtype, case: tuple) -> None:
+    heads, given = WIDTHS[dim], band(dim, dtype, case)
+    qkv = random(3, dim, dim, dtype=dtype, scale=1.5 * dim**-0.5)
+    padded = pad_heads(qkv, heads).flatten(0, 1)
+    back = pad_heads(random(dim, dim, dtype=dtype, scale=dim**-0.5).T, heads).T.contiguous()
+    assert_equal_to_twin(
+        "window_half",
+        *given,
+        random(dim, 1, 3, 3, dtype=dtype, scale=0.3),
+        padded,
+        random(heads, 64, 64, dtype=dtype),
+        back,
+        random(dim, dtype=dtype),
+        8,
+        (dim // heads) ** -0.5,
+    )
+
+
+@each
+@pytest.mark.every(4)
+def test_channel_half(dim: int, dtype: torch.dtype, case: tuple) -> None:
+    assert_equal_to_twin(
+        "channel_half",
+        *band(dim, dtype, case),
+        random(dim, 1, 3, 3, dtype=dtype, scale=0.3),
+        random(dim, dim, dtype=dtype, scale=dim**-0.5),
+        random(dim, dtype=dtype),
+        random(1, dim, dtype=dtype, scale=dim**-0.5),
+        random(1, dtype=dtype),
+    )
+
+
+@each
+@pytest.mark.every(4)
+def test_feed_forward(dim: int, dtype: torch.dtype, case: tuple) -> None:
+    hidden = dim * 3 // 2 if dim == 96 else 2 * dim
+    assert_equal_to_twin(
+        "feed_forward",
+        *band(dim, dtype, case),
+        random(hidden, dim, dtype=dtype, scale=dim**-0.5),
+        random(hidden, 1, 3, 3, dtype=dtype, scale=0.3),
+        random(dim, hidden, dtype=dtype, scale=hidden**-0.5),
+    )
+
+
+@each
+@pytest.mark.every(4)
+def test_gate_sum(dim: int, dtype: torch.dtype, case: tuple) -> None:
+    x, _, above, below, *norm = band(dim, dtype, case)
+    kernel = random(dim, 1, 3, 3, dtype=dtype, scale=0.3)
+    assert_equal_to_twin("gate_sum", x, above, below, *norm, kernel)
+
+
+@each
+@pytest.mark.every(4)
+def test_gram(dim: int, dtype: torch.dtype, case: tuple) -> None:
+    x, *_, weight, bias, eps = band(dim, dtype, case)
+    assert_equal_to_twin("gram", x, weight, bias, eps)
+
+
+@each
+@pytest.mark.parametrize("outputs", [3, None])
+@pytest.mark.every(5)
+def test_corners(dim: int, dtype: torch.dtype, case: tuple, outputs: int | None) -> None:
+    x, _, above, below, *_ = band(dim, dtype, case)
+    kernel = random(dim, outputs or dim, 4, 4, dtype=dtype, scale=dim**-0.5)
+    packed, bias = twins.pack_corners(kernel), random(outputs or dim, dtype=dtype)
+    assert_equal_to_twin("corners", x, above, below, kernel, packed, bias, outputs is None)
+
+
+@pytest.mark.parametrize("window", [4])
+def test_windows_of_other_sizes(window: int) -> None:
+    given = band(48, torch.float32, (window + 3, 11, 1, 0))
+    qkv = pad_heads(random(3, 48, 48, dtype=torch.float32, scale=0.2), 4).flatten(0, 1)
+    assert_equal_to_twin(
+        "window_half",
+        *given,
+        random(48, 1, 3, 3, dtype=torch.float32, scale=0.3),
+        qkv,
+        random(4, window**2, window**2, dtype=torch.float32),
+        pad_heads(random(48, 48, dtype=torch.float32, scale=0.1).T, 4).T.contiguous(),
+        random(48, dtype=torch.float32),
+        window,
+        0.3,
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "dtype", "least"),
+    [
+        (
+            replace(SMALL, num_groups=1, upsampler_type="transpose+conv", scale=2),
+            torch.float32,
+            110,
+        ),
+        (replace(PRESETS["tiny"], num_groups=1, depth_per_group=1), torch.float16, 60),
+    ],
+    ids=["float32", "float16"],
+)
+@pytest.mark.every(2)
+def test_whole_engine(  # type: ignore[no-untyped-def]
+    config, dtype: torch.dtype, least: float, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    """A picture of 24 x 40 in two bands, all by kernels, against the plain network in float64."""
+    monkeypatch.setattr(Plan, "fused", True)
+    every_way = launch.ways_of
+    monkeypatch.setattr(launch, "ways_of", lambda *arguments: every_way(*arguments)[:1])
+    choice.forget()
+    model, parts = random_fdat(config), []
+    image = torch.rand(1, 3, 24, 40, generator=torch.Generator().manual_seed(0))
+    engine = model.exact_engine
+    plan = engine.plan(1, 24, 40, dtype=dtype, device="cpu", band=16, map_dtype=dtype)
+    engine.run(image, plan, lambda top, rows: parts.append(rows.clone()))
+    got = torch.cat(parts, 2).double()
+    with torch.inference_mode():
+        expected = model.double()(image.double())
+    error = (got - expected).square().mean()
+    assert 10 * torch.log10((expected.max() - expected.min()) ** 2 / error) >= least
+    used = {key[0]: getattr(way, "func", way) for key, way in choice._chosen.items()}
+    assert set(used) == {
+        *("window_half", "channel_half", "feed_forward", "gate_sum", "gram", "corners")
+    }
+    assert all(way is getattr(launch, name) for name, way in used.items()) and not caplog.records
