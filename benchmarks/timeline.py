@@ -99,7 +99,7 @@ def draw(runs: dict[str, list[tuple[str, str, float, float]]]) -> Image.Image:
                     left, right = LEFT + begin * scale, LEFT + min(end, SHOWN) * scale
                     pen.rectangle((left, top, max(right - 1, left), top + ROW), fill=COLOURS[kind])
             top += ROW + GAP
-        for tenth in range(11):
+        for tenth in range(10):
             at = LEFT + tenth / 10 * SHOWN * scale
             pen.text((at - 14, top - 2), f"{tenth * SHOWN * 100:.0f} ms", fill="#444444", font=font)
         top += ROW + GAP
