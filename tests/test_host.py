@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -22,7 +23,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch, shown: list[tuple[str, str]]) -> ModuleType:
+def host(monkeypatch: pytest.MonkeyPatch, shown: list[tuple[str, str]]) -> Iterator[ModuleType]:
     for name in HOST_MODULES:
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     for name in HOST_MODULES[1:5]:
@@ -40,8 +41,9 @@ def host(monkeypatch: pytest.MonkeyPatch, shown: list[tuple[str, str]]) -> Modul
     }.items():
         for key, value in values.items():
             monkeypatch.setattr(sys.modules[name], key, value, raising=False)
-    monkeypatch.delitem(sys.modules, "fdat_dense_iso.host", raising=False)
-    return importlib.import_module("fdat_dense_iso.host")
+    assert "fdat_dense_iso.host" not in sys.modules
+    yield importlib.import_module("fdat_dense_iso.host")
+    del sys.modules["fdat_dense_iso.host"], sys.modules["fdat_dense_iso"].host
 
 
 def test_warnings_are_shown_on_the_node(host: ModuleType, shown: list[tuple[str, str]]) -> None:
