@@ -224,10 +224,6 @@ def upscale_frames(
         _check_finite(frame[None])
         return frame
 
-    def again(picture: Tensor) -> None:
-        monitor.tick(monitor.total)
-        deliver(picture)
-
     memory: list[Tensor] = []
 
     def new_picture() -> Tensor:
@@ -247,7 +243,7 @@ def upscale_frames(
         region = session.region(0)
         monitor.total = session.steps(first, region)
         jobs = (
-            Job(None, region, None, again)
+            Job(None, region, None, deliver)
             if frame is None
             else Job(checked(frame), region, new_picture, deliver)
             for frame in chain([first], frames)

@@ -45,6 +45,8 @@ class _Waiting:
     ) -> None:
         self.task: Callable[[], Any] | None = task
         self.then, self.piece = then, piece
+        self.calls: deque[tuple[Callable[[], None], bool]] = deque()
+        """What is called afterwards, and whether it delivers something that is finished."""
         self.future: Future[Any]
 
     def run(self) -> Any:
@@ -69,6 +71,8 @@ class Pipeline:
         self._news: SimpleQueue[tuple[Callable[[], Any], Future] | None] = SimpleQueue()
         self._preparing: list[ThreadPoolExecutor] = []
         self._closed = False
+        self._broken = False
+        """Whether nothing may be delivered any more."""
 
     def __enter__(self) -> Pipeline:
         self._caller = threading.get_ident()
@@ -100,9 +104,14 @@ class Pipeline:
         They are drawn and made in a thread of their own, one after the other, but for the first,
         which is wanted at once. What they raise surfaces where the result would be wanted.
         """
-        first, second = next(calls, None), next(calls, None)
+        first = next(calls, None)
         if first is None:
             return
+        try:
+            second = next(calls, None)
+        except Exception:
+            yield _run_patiently(first)
+            raise
         if second is None:
             yield _run_patiently(first)
             return
@@ -150,16 +159,17 @@ class Pipeline:
         one.future.add_done_callback(lambda _: self._news.put(None))
         self._waiting.append(one)
 
-    def after(self, call: Callable[[], None]) -> None:
-        """Call ``call()`` here when all is finished that was handed over: at once, if it is."""
+    def after(self, call: Callable[[], None], *, delivers: bool = False) -> None:
+        """Call ``call()`` here when all is finished that was handed over: at once, if it is.
+
+        ``delivers``: it hands something finished to the caller; `rescue` makes those calls, too.
+        """
         while self._waiting and self._waiting[0].future.done():
             self._finish_first()
         if self._waiting:
-            last = self._waiting[-1]
-            then = last.then
-            last.then = lambda result: (then and then(result), call())
+            self._waiting[-1].calls.append((call, delivers))
         else:
-            call()
+            self._call(call, delivers)
 
     def ask(self, question: Callable[[], T]) -> T:
         """Within a task: what ``question()`` returns in the caller's thread.
@@ -188,31 +198,56 @@ class Pipeline:
         Raises:
             Exception: what a task raised, or its ``then``.
         """
-        here: list[_Waiting] = []
-        while self._waiting and self._waiting[-1].future.cancel():
-            here.append(self._waiting.pop())
+        for one in reversed(self._waiting):
+            if not one.future.cancel():
+                break
         while self._waiting:
             self._finish_first()
-        while here:
-            one = here.pop()
-            result = one.run()
-            if one.then is not None:
-                one.then(result)
 
     def rescue(self) -> None:
-        """After an exception: wait for everything, and make the calls that can be made."""
-        while self._waiting:
+        """After an exception: deliver what is finished, in its order and without a gap.
+
+        Nothing is delivered behind a task that failed, nor once a delivery has raised.
+        """
+        while self._waiting and not self._broken:
+            one = self._waiting[0]
             with suppress(Exception):  # the first one will be raised
-                self._finish_first()
+                self._wait_for(one)
+                while one.calls:
+                    call, delivers = one.calls.popleft()
+                    if delivers:
+                        self._call(call, delivers)
+                self._waiting.popleft()
 
     def _finish_first(self) -> None:
-        first = self._waiting[0]
-        while not first.future.done():
+        one = self._waiting[0]
+        result = self._wait_for(one)
+        then, one.then = one.then, None
+        if then is not None:
+            then(result)
+        while one.calls:
+            self._call(*one.calls.popleft())
+        if self._waiting and self._waiting[0] is one:  # a call may have come here again
+            self._waiting.popleft()
+
+    def _wait_for(self, one: _Waiting) -> Any:
+        """The result of a task: done here, if the thread was told to leave it."""
+        while not one.future.done():
             self._answer(self._news.get())
-        self._waiting.popleft()
-        result = first.future.result()
-        if first.then is not None:
-            first.then(result)
+        try:
+            if one.future.cancelled():
+                return one.run() if one.task else None
+            return one.future.result()
+        except BaseException:
+            self._broken = True
+            raise
+
+    def _call(self, call: Callable[[], None], delivers: bool) -> None:
+        try:
+            call()
+        except BaseException:
+            self._broken |= delivers
+            raise
 
     @staticmethod
     def _answer(news: tuple[Callable[[], Any], Future] | None) -> None:

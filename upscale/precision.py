@@ -91,5 +91,9 @@ def cast_copy(model: ImageModelDescriptor, dtype: torch.dtype) -> ImageModelDesc
     untouched = [model.architecture, getattr(model, "patcher", None)]
     duplicate = copy.deepcopy(model, {id(value): value for value in untouched})
     vars(duplicate).pop("patcher", None)
+    hooks = duplicate.model._forward_hooks
+    for key, hook in list(hooks.items()):  # that of a call in another thread is not the copy's
+        if getattr(hook, "of_one_call", False):
+            del hooks[key]
     duplicate.model.requires_grad_(False).to(dtype)
     return duplicate.eval()

@@ -237,6 +237,7 @@ class Runner:
                 tensors = output if isinstance(output, tuple | list) else (output,)
                 seen.extend(all_finite(t) for t in tensors if isinstance(t, Tensor))
 
+        look.of_one_call = True  # type: ignore[attr-defined]
         hook = self.ready.model.register_forward_hook(look)
         try:
             result = self.ready(batch)

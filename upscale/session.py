@@ -186,6 +186,8 @@ class Session:
             self.work.do(partial(picture.copy_, last))
             last = picture
         self._finished(job, last)
+        if job.into is None:  # of frames whose number is not known, all count
+            self.work.after(partial(self.monitor.tick, self.monitor.total))
         return last
 
     def _prepared(self, job: Job) -> tuple[Job, PreparedFrame | None]:
@@ -217,4 +219,4 @@ class Session:
 
     def _finished(self, job: Job, picture: Tensor) -> None:
         if job.done:
-            self.work.after(partial(job.done, picture))
+            self.work.after(partial(job.done, picture), delivers=True)

@@ -10,6 +10,7 @@ import torch
 
 from fdat_dense_iso.upscale import upscale_frames, upscale_image
 from fdat_dense_iso.upscale.placement import DirectPlacement
+from fdat_dense_iso.upscale.precision import in_precision
 from fdat_dense_iso.upscale.transfer import is_fresh
 from tests.helpers.fake_models import Nearest, descriptor, enlarged, nearest, picture, stencil
 from tests.upscale.test_exact import MODELS
@@ -160,3 +161,54 @@ def test_a_nested_call_on_another_device_is_refused() -> None:
         placement = DirectPlacement(model, "cpu")
         placement.device = torch.device("meta")
         placement.__enter__()
+
+
+@pytest.mark.parametrize("where", ["progress", "deliver"])
+@pytest.mark.parametrize("at", range(1, 9))
+def test_what_is_delivered_has_no_gap(where: str, at: int) -> None:
+    """Also where frames repeat, whatever raises: the caller counts them."""
+    image, results, told = picture(90, 90, batch=10), [], []
+
+    def frames() -> Iterator[torch.Tensor | None]:
+        for number, frame in enumerate(image):
+            yield None if number in (2, 6) else frame
+
+    def progress(done: int, total: int) -> None:
+        told.append(done)
+        if where == "progress" and done == at * total:
+            raise InterruptedError
+
+    def deliver(result: torch.Tensor) -> None:
+        assert not refused
+        if where == "deliver" and len(results) == at:
+            refused.append(1)
+            raise InterruptedError
+        results.append(result.clone())
+
+    refused: list[int] = []
+    with pytest.raises(InterruptedError):
+        upscale_frames(
+            nearest(), frames(), deliver, progress=progress, colour_fix="wavelet", batch=1
+        )
+    expected = upscale_image(nearest(), image, colour_fix="wavelet")
+    same = {2: 1, 6: 5}
+    assert len(results) >= at - 1
+    for number, result in enumerate(results):
+        assert torch.allclose(result, expected[same.get(number, number)], atol=1e-6)
+
+
+def test_a_copy_in_half_precision_keeps_no_hook_of_another_call() -> None:
+    model, other = nearest(), []
+
+    def before(_: torch.Tensor) -> None:
+        if not other:
+            options = {"precision": "fp16"}
+            other.append(
+                threading.Thread(target=upscale_image, args=(model, picture(8, 8)), kwargs=options)
+            )
+            other[0].start()
+            other[0].join()
+
+    model.model.before = before
+    upscale_image(model, picture(8, 8))
+    assert not in_precision(model, torch.float16).model._forward_hooks
