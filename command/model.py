@@ -170,8 +170,6 @@ def load_upscaler(
 
 def best_device() -> str:
     """What ``--device auto`` stands for here."""
-    import torch
+    from ..upscale import accelerator
 
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    return str(accelerator.current() or "cpu")
