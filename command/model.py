@@ -170,6 +170,6 @@ def load_upscaler(
 
 def best_device() -> str:
     """What ``--device auto`` stands for here."""
-    from ..upscale import accelerator
+    from ..common.devices import current_accelerator
 
-    return str(accelerator.current() or "cpu")
+    return str(current_accelerator() or "cpu")

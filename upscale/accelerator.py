@@ -22,16 +22,6 @@ ROCM_WITHOUT_BF16 = ("gfx8", "gfx900", "gfx906", "gfx90c", "gfx10")
 """AMD's chips that only emulate bfloat16, by the beginnings of their names."""
 
 
-def current() -> torch.device | None:
-    """The accelerator of this machine; None if there is none."""
-    if hasattr(torch, "accelerator"):
-        return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    kinds = {"cuda": torch.cuda, "xpu": getattr(torch, "xpu", None), "mps": torch.backends.mps}
-    return next(
-        (torch.device(kind) for kind, of in kinds.items() if of and of.is_available()), None
-    )
-
-
 def _module(device: torch.device) -> Any:
     """``torch.cuda`` for a CUDA device, and so on; None where the kind has no module."""
     return getattr(torch, device.type, None)

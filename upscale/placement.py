@@ -11,6 +11,7 @@ import torch
 from spandrel import ImageModelDescriptor
 from torch import Tensor, nn
 
+from ..common.devices import current_accelerator
 from . import accelerator
 from .memory import is_out_of_memory
 from .precision import best_dtype, forget_copies, in_precision
@@ -126,7 +127,7 @@ class DirectPlacement:
         self, model: ImageModelDescriptor, device: torch.device | str | None = None
     ) -> None:
         if device is None:
-            device = accelerator.current() or model.device
+            device = current_accelerator() or model.device
         self.device = checked_device(device)
         self._model = model
         self._moved: Move | None = None

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fdat_dense_iso.upscale import OutOfMemoryError, upscale_frames, upscale_image
+from fdat_dense_iso.upscale.pipeline import AHEAD
 from tests.helpers.fake_models import Nearest, descriptor, enlarged, nearest, picture, stencil
 from tests.helpers.pretended import pretended_device
 from tests.upscale.test_exact import MODELS
@@ -69,9 +70,11 @@ def test_the_host_waits_a_few_times_per_picture(name: str) -> None:
             options = {"tile": 32, "overlap": 8, "batch": 1} if name == "tiles" else {}
             upscale_image(NETWORKS[name](), picture(side, 90), device=pretended.device, **options)
             waits.append(mine(pretended))
-    few, more = waits
-    assert abs(len(more) - len(few)) <= 1, more
-    assert name == "fdat" or max(len(few), len(more)) <= 4, more
+    # the last pieces, which nothing runs beside, may be finished by the caller
+    few, more = ([wait for wait in found if "in wait" not in wait] for found in waits)
+    assert len(more) == len(few), more
+    assert name == "fdat" or len(more) <= 3, more
+    assert all(len(found) - len(more) <= 2 * (1 + AHEAD) for found in waits)
 
 
 def test_what_is_not_finite_is_computed_again_in_float32() -> None:
