@@ -61,7 +61,8 @@ class Pipeline:
     After an exception, what waits is dropped. No thread outlives the context.
 
     Attributes:
-        cores: that each thread uses; set before the context is entered.
+        cores: that each thread uses; set before the context is entered. One, where the network runs
+            on the CPU and needs the others.
     """
 
     cores = 1

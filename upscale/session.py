@@ -110,8 +110,10 @@ class Session:
             owned as where,
             ExitStack() as cleanup,
         ):
-            # on a CPU the network needs the cores
-            self.work.cores = 1 if where.device.type == "cpu" else half_of_the_cores()
+            if where.device.type != "cpu":
+                self.work.cores = half_of_the_cores()
+            elif self.frames == 1:  # setting another number takes longer than a small picture saves
+                self.work.cores = torch.get_num_threads()
             auto = where.auto_dtype(self.model)
             dtype = resolve_precision(self.options.precision, self.model, auto)
             self.engine = self._engine(Runner(self.model, dtype, where))
