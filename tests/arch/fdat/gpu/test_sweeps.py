@@ -115,3 +115,9 @@ def test_half_precision_with_maps_in_it(
     expected, got = whole(model, image), run(model, image, dtype).double()
     span = expected.max() - expected.min()
     assert 10 * torch.log10(span**2 / (got - expected).square().mean()) >= least
+
+
+@pytest.mark.xfail(strict=True, reason="49.4 dB: half-precision maps cost this case 1 dB; to mend")
+def test_half_precision_of_large_with_dysample_on_one_row() -> None:
+    config = replace(PRESETS["large"], upsampler_type="dysample")
+    test_half_precision_with_maps_in_it(config, (1, 1, 40), torch.bfloat16, 50)
