@@ -25,7 +25,8 @@ from torch import Tensor
 
 from ...kernels.attention import attend
 from .maps import FeatureMap, HostMap
-from .plan import attention_tile, split_rows
+from .passes import Passes
+from .plan import attention_tile
 from .rows import Seam, add_windows_, convolve_band, gelu_depthwise_band, to_windows
 from .statistics import ChannelMap, SpatialMap, Statistic, statistic_of
 from .weights import ChannelWeights, Convolution, SpatialWeights, Weights, residual_dtype
@@ -61,8 +62,10 @@ def add_window_attention_(
             add_windows_(y[place], attended.to(y.dtype), size)
 
 
-class Sweeps:
-    """The passes over one image; ``tick`` is called after every band of every pass."""
+class Sweeps(Passes):
+    """The passes over one image by plain operators."""
+
+    collector = staticmethod(statistic_of)
 
     def __init__(
         self,
@@ -73,34 +76,9 @@ class Sweeps:
         band: int,
         tick: Callable[[], None],
     ) -> None:
-        self.weights = weights
-        self.trunk, self.branch = trunk, branch
-        self.height = height
-        self.bands = split_rows(height, band)
+        super().__init__(weights, trunk, branch, height, band, tick)
         self.with_row_below = [(start, min(height, stop + 1)) for start, stop in self.bands]
-        self.with_halo = [(max(0, start - 1), below) for start, below in self.with_row_below]
         self.residual = residual_dtype(weights.dtype)
-        self.tick = tick
-
-    def run(self, image: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Run all sweeps on an image (C, H, W), already pixel-unshuffled and on the device.
-
-        Yields ``(start, rows)``, the features for the upsampler, band by band.
-        """
-        groups = self.weights.groups
-        # the statistic of a group's first block is collected by the sweep before the group
-        opening = [blocks[0] for blocks, _ in groups]
-        statistic = statistic_of(opening[0])
-        self.shallow(image, statistic)
-        for (blocks, convolution), next_group in zip(groups, [*opening[1:], None]):
-            source = self.trunk
-            for block, next_block in zip(blocks, [*blocks[1:], None]):
-                folded, statistic = statistic.result(), statistic_of(next_block)
-                self.block(block, folded, source, statistic)
-                source = self.branch
-            statistic = statistic_of(next_group)
-            self.close_group(convolution, statistic)
-        yield from self.deep_features(image)
 
     def first_rows(self, image: Tensor, start: int, stop: int) -> Tensor:
         """Rows [start, stop) of conv_first(image), in the residual's precision."""

@@ -15,13 +15,13 @@ y two rows stay for the next band.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from ..engine.maps import FeatureMap, HostMap
-from ..engine.plan import split_rows
+from ..engine.passes import Passes
 from ..engine.statistics import ChannelMap, SpatialMap
 from ..engine.weights import ChannelWeights, Convolution, SpatialWeights, Weights
 from . import operators
@@ -71,44 +71,10 @@ class MapRows:
             self.target.write(self.start, room[self.start - self.first :].clone())
 
 
-class FusedSweeps:
-    """The passes over one image; ``tick`` is called after every band of every pass."""
+class FusedSweeps(Passes):
+    """The passes over one image by fused operators."""
 
-    def __init__(
-        self,
-        weights: Weights,
-        trunk: FeatureMap | HostMap,
-        branch: FeatureMap | HostMap,
-        height: int,
-        band: int,
-        tick: Callable[[], None],
-    ) -> None:
-        self.weights = weights
-        self.trunk, self.branch = trunk, branch
-        self.height, self.band = height, band
-        self.bands = split_rows(height, band)
-        self.with_halo = [(max(0, start - 1), min(height, stop + 1)) for start, stop in self.bands]
-        self.tick = tick
-
-    def run(self, image: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Run all sweeps on an image (C, H, W), already pixel-unshuffled and on the device.
-
-        Yields ``(start, rows)``, the features for the upsampler, band by band.
-        """
-        groups = self.weights.groups
-        # the statistic of a group's first block is collected by the sweep before the group
-        opening = [blocks[0] for blocks, _ in groups]
-        statistic = sum_for(opening[0])
-        self.shallow(image, statistic)
-        for (blocks, convolution), next_group in zip(groups, [*opening[1:], None]):
-            source = self.trunk
-            for block, next_block in zip(blocks, [*blocks[1:], None]):
-                folded, statistic = self.fold(statistic), sum_for(next_block)
-                self.block(block, folded, source, statistic)
-                source = self.branch
-            statistic = sum_for(next_group)
-            self.close_group(convolution, statistic)
-        yield from self.deep_features(image)
+    collector = staticmethod(sum_for)
 
     def first_rows(self, image: Tensor, start: int, stop: int) -> Tensor:
         """Rows [start, stop) of conv_first(image), in the residual's precision."""
@@ -123,11 +89,6 @@ class FusedSweeps:
             room = trunk.room(start, stop)
             room[start - trunk.first :] = self.first_rows(image, start, stop)
             self._finish(trunk, room, start, stop, statistic)
-
-    @staticmethod
-    def fold(statistic: GateSum | GramSum | NoSum) -> SpatialMap | ChannelMap:
-        """The small matrices of a block, which need the whole sweep before it."""
-        return statistic.result()
 
     def block(
         self,
