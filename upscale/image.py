@@ -71,7 +71,8 @@ def upscale_image(
         precision: "fp32", "fp16", "bf16", or "auto": half precision on GPUs that compute in it, for
             models that support it. If a result is NaN or infinite, it is computed again in float32,
             with a warning in the log.
-        device: where to compute; None: a CUDA device if there is one, else where the model is.
+        device: where to compute; None: the machine's accelerator (CUDA, XPU, MPS and so on) if
+            there is one, else where the model is.
         progress: called as ``progress(done, total)`` after every batch of tiles; an exception that
             it raises ends the work.
         alpha: "model" upscales alpha by the same model, with premultiplied colours; "resize"

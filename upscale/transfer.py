@@ -38,17 +38,11 @@ def is_fresh(tensor: Tensor) -> bool:
 def _can_tell() -> bool:
     """Whether counting tells a tensor that somebody keeps from one that nobody does."""
     try:
-        kept = []
-        for keep in (kept.append, lambda tensor: None):
-            tensor = torch.empty(1)
-            keep(tensor)
-            alone = _counted(tensor) == _usual_references()
-            if alone == bool(kept):
-                return False
-            kept.clear()
+        alone, holder = torch.empty(1), [torch.empty(1)]
+        kept = holder[0]
+        return _counted(alone) == _usual_references() != _counted(kept)
     except (AttributeError, TypeError, RuntimeError):
         return False
-    return True
 
 
 def _counted(tensor: Tensor) -> tuple[int, ...]:
