@@ -184,6 +184,8 @@ def _claimed(state_dict: dict[str, Tensor], options: dict[str, Any]) -> ModelDes
         raise error
     reason = " ".join(str(error).split()) or type(error).__name__
     reason = reason.partition(": ")[2] if reason.startswith("Error(s) in loading") else reason
+    if isinstance(error, KeyError):  # its message is the name alone
+        reason = f"the tensor {reason} is missing; the checkpoint is damaged, or of a variant"
     raise ModelLoadError(
         f"looks like {architecture.name}, but does not fit it: {reason}"
     ) from error

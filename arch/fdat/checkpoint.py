@@ -27,6 +27,17 @@ def simplest_ratio(dim: int, hidden_dim: int) -> float:
     return (hidden_dim + 0.5) / dim
 
 
+def _kind(state_dict: Mapping[str, Tensor], prefix: str) -> str:
+    """What a block's attention works on, by the tensor that only this kind has."""
+    for kind, name in (("spatial", "bias"), ("channel", "temp")):
+        if prefix + name in state_dict:
+            return kind
+    raise ModelLoadError(
+        f"FDAT: '{prefix}bias' (attention in windows) and '{prefix}temp' (between channels) are both missing, and a "
+        "block has one of them; the checkpoint is damaged, or of a variant"
+    )
+
+
 def shortest_pattern(kinds: list[str]) -> tuple[str, ...]:
     """The shortest sequence whose repetition is ``kinds``."""
     for length in range(1, len(kinds) + 1):
@@ -61,9 +72,7 @@ def infer_config(state_dict: Mapping[str, Tensor], *, scale: int | None = None) 
     embed_dim = first[0]
     prefix = "groups.0.blocks."
     depth = len({key.split(".")[3] for key in state_dict if key.startswith(prefix)})
-    kinds = [
-        "spatial" if f"{prefix}{i}.attn.bias" in state_dict else "channel" for i in range(depth)
-    ]
+    kinds = [_kind(state_dict, f"{prefix}{i}.attn.") for i in range(depth)]
     pattern = shortest_pattern(kinds)
     if "spatial" in kinds:
         heads, positions, _ = state_dict[f"{prefix}{kinds.index('spatial')}.attn.bias"].shape
