@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from spandrel import Architecture, ArchRegistry, ArchSupport
 from torch import Tensor
 
 from fdat_dense_iso.arch import ModelLoadError, load_model
@@ -99,3 +100,22 @@ def test_names_in_metadata_take_no_minutes(tmp_path: Path) -> None:
     assert time.process_time() - begin < 5
     save_file(state_dict, path, {f"note {i}": "something else" for i in range(1000)})
     assert load_model(path).scale == SMALL.scale
+
+
+def test_a_tensor_that_an_architecture_misses_is_named_as_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Architectures of spandrel look tensors up without a check."""
+
+    class Hasty(Architecture):
+        def __init__(self) -> None:
+            super().__init__(id="Hasty", detect=lambda state_dict: "hasty.weight" in state_dict)
+
+        def load(self, state_dict):
+            return state_dict["absent.weight"]
+
+    registry = ArchRegistry()
+    registry.add(ArchSupport.from_architecture(Hasty()))
+    monkeypatch.setattr("fdat_dense_iso.arch.load.MAIN_REGISTRY", registry)
+    with pytest.raises(ModelLoadError, match=r"Hasty.*the tensor 'absent\.weight' is missing"):
+        load_model({"hasty.weight": torch.zeros(3)})

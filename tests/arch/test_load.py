@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 from spandrel import MAIN_REGISTRY, ModelLoader
 
 from fdat_dense_iso.arch import ModelLoadError, describe, load_model
-from fdat_dense_iso.arch.fdat.architecture import FDATArch
 from fdat_dense_iso.arch.fdat.network import FDAT
 from fdat_dense_iso.upscale import upscale_image
 from tests.helpers.fdat_cases import SMALL, random_fdat, small
@@ -387,13 +386,3 @@ def test_weights_loaded_in_inference_mode_notice_changes(state_dict) -> None:
             parameter.mul_(0.5)
     exact, whole = (upscale_image(model, image, mode=mode) for mode in ("exact", "whole"))
     assert (exact - whole).abs().max() <= 1e-5
-
-
-def test_a_tensor_that_an_architecture_misses_is_named_as_missing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Architectures of spandrel look tensors up without a check."""
-    monkeypatch.setattr(FDATArch, "load", lambda self, state_dict, **_: state_dict["absent.weight"])
-    state_dict = random_fdat(small("pixelshuffledirect", 2)).state_dict()
-    with pytest.raises(ModelLoadError, match="the tensor 'absent.weight' is missing"):
-        load_model(state_dict)
