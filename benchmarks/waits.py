@@ -7,6 +7,8 @@ The network is a stub that sleeps, and lets go of the GIL as a GPU does while it
 lies ready in memory. A ratio of 1 means that the device never waited. What the host has to do for
 every piece (cutting, checking, clamping, laying out, blending, encoding) is the same as with a real
 network. "video-alone" is the video job without the network: what decoding and encoding alone take.
+The video's stub hands out enlarged frames; "video-noise" hands out white noise, which takes the
+encoder four times as long as a picture.
 """
 
 from __future__ import annotations
@@ -48,10 +50,12 @@ class Sleeper(nn.Module):
     A device would have written its results while the host slept, so `refill` makes them beforehand.
     """
 
-    def __init__(self, scale: int, nap: float) -> None:
+    def __init__(
+        self, scale: int, nap: float, content: Callable[[tuple[int, ...]], Tensor] = torch.rand
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(1))
-        self.scale, self.nap = scale, nap
+        self.scale, self.nap, self.content = scale, nap, content
         self.busy = 0.0
         self._ready: dict[tuple[int, ...], list[Tensor]] = {}
         self._used: dict[tuple[int, ...], int] = {}
@@ -69,13 +73,13 @@ class Sleeper(nn.Module):
         ready = self._ready.get(shape)
         time.sleep(self.nap * naps)
         self.busy += self.nap * naps
-        return ready.pop() if ready else torch.rand(shape)
+        return ready.pop() if ready else self.content(shape)
 
     def refill(self) -> None:
         """Make as many results as the last run took."""
         for shape, count in self._used.items():
             ready = self._ready.setdefault(shape, [])
-            ready += [torch.rand(shape) for _ in range(count - len(ready))]
+            ready += [self.content(shape) for _ in range(count - len(ready))]
         self._used, self.busy = {}, 0.0
 
 
@@ -153,27 +157,34 @@ def frames(nap: float) -> tuple[Sleeper, Callable[[], object]]:
     return network, lambda: upscale_image(model, image, mode="whole", device="cpu")
 
 
+def stripes(shape: tuple[int, ...]) -> Tensor:
+    """The next of some pictures (1, 3, height, width) of moving stripes, 97 rows of `HEIGHT` wide."""
+    *_, height, width = shape
+    unit = height / HEIGHT
+    stripes.number = number = getattr(stripes, "number", 0) + 1  # type: ignore[attr-defined]
+    sums = torch.arange(height)[:, None] + torch.arange(width) + 9 * number * unit
+    return (sums / (97 * unit) % 1).expand(shape).contiguous()
+
+
 def make_video(path: Path) -> None:
     """40 frames of moving stripes, 1280x720."""
     from fdat_dense_iso.video import Encoding, PictureVideo, VideoJob
 
-    rows, columns = torch.arange(HEIGHT)[:, None], torch.arange(WIDTH)
-    pictures = [
-        ((rows + columns + 9 * n) % 97 / 97)[..., None].expand(-1, -1, 3)
-        for n in range(VIDEO_FRAMES)
-    ]
+    pictures = [stripes((1, 3, HEIGHT, WIDTH))[0].permute(1, 2, 0) for _ in range(VIDEO_FRAMES)]
     with PictureVideo(torch.stack(pictures), 24, None) as source:
         job = VideoJob(source, path, size=(HEIGHT, WIDTH), encoding=Encoding(crf=30))
         job.run(lambda frames, deliver, progress: [deliver(frame) for frame in frames])
 
 
-def video(nap: float) -> tuple[Sleeper, Callable[[], object]]:
+def video(
+    nap: float, content: Callable[[tuple[int, ...]], Tensor] = stripes
+) -> tuple[Sleeper, Callable[[], object]]:
     """A video of 40 frames 1280x720 x2, from file to file, at the encoder's fastest preset."""
     from fdat_dense_iso.video import Encoding, VideoFile, VideoJob
 
     folder = Path(tempfile.mkdtemp())
     make_video(folder / "in.mp4")
-    network = Sleeper(2, nap)
+    network = Sleeper(2, nap, content)
     model = descriptor(network)
 
     def run() -> None:
@@ -197,6 +208,8 @@ CASES = {
     "frames": frames,
     "video": video,
     "video-alone": lambda nap: video(0),
+    "video-noise": partial(video, content=torch.rand),
+    "video-noise-alone": lambda nap: video(0, torch.rand),
 }
 
 

@@ -30,7 +30,7 @@ def thread_beside(name: str, cores: int) -> ThreadPoolExecutor:
 def _yield_to_the_network() -> None:
     """Let the network's thread run first where cores are short; so it hands over the next piece."""
     if sys.platform == "linux":  # elsewhere that is the priority of the whole process
-        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + 5)
+        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + 10)
 
 
 def half_of_the_cores() -> int:

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from itertools import chain
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, TypeVar
@@ -99,29 +98,25 @@ class Pipeline:
                 thread.shutdown(wait=True, cancel_futures=True)
             self._waiting.clear()
 
-    def ahead(self, calls: Iterator[Callable[[], T]]) -> Iterator[T]:
+    def ahead(self, calls: Iterator[Callable[[], T]], *, single: bool = False) -> Iterator[T]:
         """What the ``calls`` return, each made at most `AHEAD` before it is wanted.
 
         They are drawn and made in a thread of their own, one after the other, but for the first,
         which is wanted at once. What they raise surfaces where the result would be wanted.
+
+        ``single``: there is only one, and so no need for a thread.
         """
         first = next(calls, None)
         if first is None:
             return
-        try:
-            second = next(calls, None)
-        except Exception:
-            yield _run_patiently(first)
-            raise
-        if second is None:
+        if single:
             yield _run_patiently(first)
             return
-        rest = chain([second], calls)
         thread = thread_beside("upscale-prepare", self.cores)
         self._preparing.append(thread)
 
         def make() -> T:
-            call = _run(lambda: next(rest, None))
+            call = _run(lambda: next(calls, None))
             return _END if call is None else _run_patiently(call)
 
         waiting = deque(thread.submit(make) for _ in range(AHEAD))

@@ -159,7 +159,8 @@ class Session:
         """
         together: list[tuple[Job, PreparedFrame]] = []
         last: Tensor | None = None
-        prepared = self.work.ahead(partial(self._prepared, job) for job in jobs)
+        draw = (partial(self._prepared, job) for job in jobs)
+        prepared = self.work.ahead(draw, single=self.frames == 1)
         while True:
             try:
                 job, frame = next(prepared, (None, None))

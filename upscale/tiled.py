@@ -185,7 +185,7 @@ class TiledUpscaler:
         size = self.batch
         batches = (places[at : at + size] for at in range(0, len(places), size))
         cuts = (partial(self._cut, planes, grid, batch) for batch in batches)
-        for batch, tiles in self.work.ahead(cuts):
+        for batch, tiles in self.work.ahead(cuts, single=len(places) <= size):
             while batch:  # it may have become too large since it was cut
                 count = 1 if max(tiles.shape[-2:]) > self.largest else min(self.batch, len(batch))
                 piece = self._compute(batch[:count], tiles[:count], one, planar)

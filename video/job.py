@@ -27,7 +27,7 @@ from .resume import STATE, old_path, partial_path, unfinished
 from .shape import result_aspect
 from .source import SourceFrame, VideoSource
 from .streams import StreamWriter, template_stream
-from .write import CONTAINERS, GROWING, Encoding, SegmentEncoder, encodable
+from .write import CONTAINERS, GROWING, UNDECODED, Encoding, SegmentEncoder, encodable
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class VideoJob:
             k: v for k, v in source.metadata.items() if k.lower() not in _OF_THE_FORMAT
         }
         # a file in memory shows whether the format can hold all streams
-        with self._final_writer(io.BytesIO(), self._template) as writer:
+        with self._final_writer(io.BytesIO()) as writer:
             if writer.left_out:
                 logger.warning(
                     "%s cannot hold and leaves out: %s", target, ", ".join(writer.left_out)
@@ -238,8 +238,8 @@ class VideoJob:
         written = self.target.with_name(f".{secrets.token_hex(8)}.part")
         try:
             with (
-                av.open(str(self.partial)) as container,
-                self._final_writer(written, container.streams.video[0]) as to,
+                av.open(str(self.partial), options=UNDECODED) as container,
+                self._final_writer(written) as to,
             ):
                 pictures = ((packet, None) for packet in self._pictures(container))
                 others = ((packet, packet.stream.index) for packet in self.source.packets())
@@ -253,12 +253,12 @@ class VideoJob:
         self.partial.unlink(missing_ok=True)
         old_path(self.target).unlink(missing_ok=True)
 
-    def _final_writer(self, file: Path | BinaryIO, video: Any) -> StreamWriter:
+    def _final_writer(self, file: Path | BinaryIO) -> StreamWriter:
         container = CONTAINERS[self.target.suffix.lower()]
         return StreamWriter(
             file,
             container if isinstance(file, Path) else replace(container, options={}),
-            video,
+            self._template,
             self.source.beside,
             pixel_aspect=self._aspect,
             time_base=self.source.time_base,

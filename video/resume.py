@@ -19,7 +19,7 @@ import av
 from av.error import FFmpegError
 
 from .colour import VideoError
-from .write import SEGMENT_FRAMES
+from .write import SEGMENT_FRAMES, UNDECODED
 
 STATE = "UPSCALE_STATE"
 """The key of the file's metadata under which the settings of the run are, as JSON."""
@@ -59,7 +59,7 @@ class Unfinished:
         self.path = path
         self.frames = 0
         self.state: dict[str, Any] = {}
-        with contextlib.suppress(FFmpegError), av.open(str(path)) as container:
+        with contextlib.suppress(FFmpegError), av.open(str(path), options=UNDECODED) as container:
             found = {key.upper(): value for key, value in container.metadata.items()}
             if STATE not in found:
                 raise VideoError(
@@ -74,7 +74,7 @@ class Unfinished:
 
     def packets(self) -> Generator[av.Packet]:
         """The packets of the video, in decoding order."""
-        with av.open(str(self.path)) as container:
+        with av.open(str(self.path), options=UNDECODED) as container:
             yield from container.demux(container.streams.video[0])
 
     def check(self, state: dict[str, Any]) -> None:

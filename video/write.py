@@ -16,16 +16,17 @@ from typing import Any
 
 import av
 import av.codec
-import torch
 from av.error import FFmpegError
 
 from ..common.encoding import ENCODING
-from .colour import Colour, FrameMaker, VideoError
+from .colour import Colour, VideoError, plane_arrays
 
 logger = logging.getLogger(__name__)
 
 SEGMENT_FRAMES = 48
-_SAMPLE_FRAMES = 8  # more than any encoder here reorders
+UNDECODED = {"skip_frame": "all"}
+"""Options to open a file whose packets are only copied: FFmpeg would decode a frame to look at it."""
+_SAMPLE_FRAMES = 4  # more than any encoder here reorders: 2
 
 
 class UnsupportedStreamError(VideoError):
@@ -178,7 +179,7 @@ def encodable(height: int, width: int, pixel_format: str) -> tuple[int, int]:
 class SegmentEncoder:
     """Encodes frames to independent segments.
 
-    ``size`` is (height, width) as stored, and encodable. Some black frames are encoded first:
+    ``size`` is (height, width) as stored, and encodable. Some dark frames are encoded first:
     ``sample`` is an MP4 file of them, and ``delay`` the number of frames by which decoding is ahead
     of display. Raises VideoError if the encoder refuses its settings.
     """
@@ -211,9 +212,11 @@ class SegmentEncoder:
                 f"{size[1]}x{size[0]}; choose the codec h264"
             )
         try:
-            black = FrameMaker(encoding.pixel_format, colour, *size)(torch.zeros(1, 1, 3))
+            dark = av.VideoFrame(size[1], size[0], encoding.pixel_format)
+            for plane in plane_arrays(dark):
+                plane[:] = 0
             for _ in range(_SAMPLE_FRAMES):
-                self.add(black)
+                self.add(dark)
             self.sample = self._close()
             self.delay = -min(decoded for _, _, decoded in self._packets(self.sample))
         except FFmpegError as error:
@@ -240,7 +243,7 @@ class SegmentEncoder:
 
     def _packets(self, segment: bytes) -> list[tuple[av.Packet, int, int]]:
         """The packets of an MP4 file, with the frame numbers that their pts and dts stand for."""
-        with av.open(io.BytesIO(segment)) as container:
+        with av.open(io.BytesIO(segment), options=UNDECODED) as container:
             stream = container.streams.video[0]
             assert stream.time_base is not None
             ticks = 1 / (stream.time_base * self._rate)  # per frame
