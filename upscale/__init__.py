@@ -3,6 +3,7 @@
 Pure tensor code.
 """
 
+from .accelerator import free_memory as free_memory_of
 from .image import upscale_frames, upscale_image
 from .memory import OutOfMemoryError
 from .rows.run import RowsPlan, plan_rows, upscale_rows
@@ -12,6 +13,7 @@ __all__ = [
     "OutOfMemoryError",
     "RowsPlan",
     "Target",
+    "free_memory_of",
     "parse_target",
     "plan_rows",
     "upscale_frames",
