@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -16,9 +16,12 @@ from .console import printable, show
 from .video import settings_of
 
 if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
     from ..picture.files import Job
     from ..picture.large.job import LargeJob
-    from ..picture.large.spool import Header
+    from ..picture.large.spool import Header, Spool
     from .model import Upscaler
 
 logger = logging.getLogger(__name__)
@@ -174,22 +177,38 @@ def upscale_large_file(
     return printable(f"{job.source} -> {job.target} ({about})")
 
 
+class AsTensors:
+    """A picture on disk as `upscale.rows` reads it."""
+
+    def __init__(self, picture: Spool) -> None:
+        self.picture = picture
+        self.height, self.width = picture.height, picture.width
+        self.channels, self.opaque = picture.channels, picture.opaque
+
+    def read(self, top: int, bottom: int, left: int, right: int) -> Tensor:
+        """As `upscale.rows.source.PictureRows.read`."""
+        import torch
+
+        return torch.from_numpy(self.picture.read(top, bottom, left, right))
+
+
 def _upscale(
     work: LargeJob,
     upscaler: Upscaler,
     progress: Callable[[int, int], None],
-    picture: Any,
-    sink: Callable[[int, Any], None],
+    picture: Spool,
+    sink: Callable[[int, np.ndarray], None],
     folder: Path,
     first: int,
 ) -> None:
     from ..upscale import plan_rows, upscale_rows
 
+    tensors = AsTensors(picture)
     options = {
         name: value for name, value in upscaler.options.items() if name not in NEED_THE_WHOLE
     }
     disk = max(work.disk_free - work.disk_required, 0)
-    plan = plan_rows(upscaler.descriptor, picture, folder=folder, disk=disk, **options)
+    plan = plan_rows(upscaler.descriptor, tensors, folder=folder, disk=disk, **options)
     work.check_disk(plan.disk)
     if plan.half:
         logger.warning(
@@ -199,8 +218,8 @@ def _upscale(
         )
     upscale_rows(
         upscaler.descriptor,
-        picture,
-        sink,
+        tensors,
+        lambda top, rows: sink(top, rows.numpy()),
         folder=folder,
         disk=disk,
         first=first,

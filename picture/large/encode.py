@@ -108,13 +108,13 @@ class Encoder:
         else:
             with self.path.open("xb") as file:
                 changed = HeadFilter(file, _HEAD_ENDS[file_format], self._with_beside)
-                target = changed.as_target()
-                if file_format is PNG:
-                    image.pngsave_target(target, **PNG_OPTIONS)
-                else:
-                    image.jpegsave_target(target, **jpeg_options(quality))
+                target = changed.as_target()  # its callbacks live as long as this name
+                with changed:
+                    if file_format is PNG:
+                        image.pngsave_target(target, **PNG_OPTIONS)
+                    else:
+                        image.jpegsave_target(target, **jpeg_options(quality))
                 del target
-                changed.end()
 
     @property
     def _samples(self) -> int:
@@ -156,6 +156,8 @@ _HEAD_ENDS = {PNG: _png_head_ends, JPEG: _jpeg_head_ends}
 class HeadFilter:
     """Writes what libvips encodes to a file, the head changed, which is small.
 
+    A context manager, which raises what went wrong here instead of what libvips says of it.
+
     Args:
         ends: whether the head is complete in what has come so far.
         change: from the head, and perhaps more, to what is written instead.
@@ -183,13 +185,15 @@ class HeadFilter:
                 if self.ends(self._head):
                     self.file.write(self.change(self._head))
                     self._head = None
-        except Exception as error:  # libvips would only say that it could not write
+        except Exception as error:
             self._error = self._error or error
             return -1
         return len(data)
 
-    def end(self) -> None:
-        """Raises what went wrong while libvips wrote."""
+    def __enter__(self) -> HeadFilter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self._error is not None:
             raise self._error
 

@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import pyvips
-from torch import Tensor
 
 from ..convert import coloured_for
 from ..embed import prepared
@@ -38,8 +37,8 @@ from .spool import Header, Spool
 
 logger = logging.getLogger(__name__)
 
-Upscale = Callable[[Spool, Callable[[int, Tensor], None], Path, int], None]
-"""``upscale(picture, sink, folder, first)`` calls ``sink(top, rows)`` with the rows (h, W, C) float
+Upscale = Callable[[Spool, Callable[[int, np.ndarray], None], Path, int], None]
+"""``upscale(picture, sink, folder, first)`` calls ``sink(top, rows)`` with the rows (h, W, C) float32
 in [0, 1] of the result, from row ``first`` on, in order; its own files are in ``folder``."""
 _SAMPLE = 2**20
 GB = 10**9
@@ -199,7 +198,7 @@ class LargeJob:
         self.done = rows.done
         encoder = Encoder(rows, written, self.kind, beside)
 
-        def sink(top: int, part: Tensor) -> None:
+        def sink(top: int, part: np.ndarray) -> None:
             if encoder.failed:
                 encoder.finish()
             rows.write(top, samples.of(part))
@@ -278,9 +277,9 @@ class Samples:
         self.metadata = coloured.metadata
         self.channels = samples_of(coloured, self._file_format, self.bits).shape[2]
 
-    def of(self, rows: Tensor) -> np.ndarray:
+    def of(self, rows: np.ndarray) -> np.ndarray:
         """(h, W, C) float in [0, 1] -> (h, W, channels) uint8 or uint16."""
-        picture = replace(self.blank, pixels=np.ascontiguousarray(rows.numpy()))
+        picture = replace(self.blank, pixels=np.ascontiguousarray(rows))
         coloured, _ = coloured_for(picture, self._file_format, lambda text: None)
         return samples_of(coloured, self._file_format, self.bits)
 

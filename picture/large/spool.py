@@ -15,8 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pyvips
-import torch
-from torch import Tensor
 
 from ..beside import field_of, metadata_of
 from ..container import PNG_START, png_chunk
@@ -95,7 +93,7 @@ def _broken(file_format: Format, error: pyvips.Error) -> PictureError:
 
 
 class Spool:
-    """The upright picture in a file of plain rows; it can be used as `upscale.rows`'s input.
+    """The upright picture in a file of plain rows, of which any part can be read.
 
     Args:
         path: of the picture.
@@ -135,13 +133,13 @@ class Spool:
         """Close the file."""
         self._file.close()
 
-    def read(self, top: int, bottom: int, left: int, right: int) -> Tensor:
+    def read(self, top: int, bottom: int, left: int, right: int) -> np.ndarray:
         """These rows and columns: (bottom - top, right - left, C) float32 in [0, 1]."""
         pixels = self._rows(top, bottom)[:, left:right]
         if self.header.bands == 2:
             pixels = pixels[:, :, [0, 0, 0, 1]]
         highest = np.float32(2**self.header.bits - 1)
-        return torch.from_numpy(np.divide(pixels, highest, dtype=np.float32))
+        return np.divide(pixels, highest, dtype=np.float32)
 
     def _rows(self, top: int, bottom: int) -> np.ndarray:
         """Rows (h, W, bands) as they are in the file. Tiles beside each other share them."""

@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
+from .bands import split_rows
 from .image import ImageRows
 from .maps import AnyMap
-from .plan import split_rows
 from .weights import Weights
 
 

@@ -26,6 +26,7 @@ from ...kernels.onednn import has_internal_operators
 from ..config import FDATConfig
 from ..gpu.memory import band_bytes
 from ..upsampler import LDA_GROUPS, LDA_REDUCTION
+from .bands import attention_tile, band_of, smallest_band
 from .tail import widths_of_tail
 from .weights import HEAD_MULTIPLE, output_dtype, residual_dtype
 
@@ -49,36 +50,6 @@ HEAP_SHARE = 0.5
 """Memory that a process's heap holds beside the live tensors of a band, as a share of them: freed
 pieces that no later tensor fits into. Measured on Linux by ``python -m benchmarks.fdat memory``:
 0.2 to 0.9."""
-
-ATTENTION_TOKENS = {"products": 2**11, "sdpa": 2**12}
-"""Tokens whose q, k and v a CPU computes at a time, so that they are still in its cache when
-attention reads them. The keys are the two ways of kernels/attention.py: for
-``scaled_dot_product_attention`` twice as many tokens are 3 to 5 % quicker."""
-
-
-def split_rows(height: int, band: int) -> list[tuple[int, int]]:
-    """Bands [start, stop) of ``band`` rows, the last one with what is left."""
-    return [(start, min(start + band, height)) for start in range(0, height, band)]
-
-
-def smallest_band(window: int) -> int:
-    """The fewest rows that a band may have: whole windows, at least three rows.
-
-    A band lags one row behind its input, and hands two rows to the next band.
-    """
-    return -(-3 // window) * window
-
-
-def attention_tile(
-    height: int, width: int, window: int, dtype: torch.dtype, device: torch.device
-) -> tuple[int, int]:
-    """Rows and columns of tokens, in whole windows, for which attention is computed at a time."""
-    if device.type != "cpu":
-        return height, width
-    tokens = ATTENTION_TOKENS["products" if prefers_products(window**2, dtype, device) else "sdpa"]
-    across = -(-width // window)
-    down = max(1, tokens // (window**2 * across))
-    return min(height, down * window), min(width, max(1, tokens // window**2) * window)
 
 
 def bytes_of(dtype: torch.dtype) -> int:
@@ -329,11 +300,6 @@ class Plan:
                 break
             streamed = larger
         return streamed
-
-
-def band_of(tokens: int, columns: int, least: int) -> int:
-    """Rows of a band of about so many tokens, a multiple of ``least``."""
-    return max(1, round(tokens / columns / least)) * least
 
 
 def make_plan(

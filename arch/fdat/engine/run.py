@@ -23,9 +23,10 @@ from ..gpu.sweeps import FusedSweeps
 from ..gpu.tail import tail_rows
 from ..network import FDAT
 from ..upsampler import DySample, LDAUpsample
+from .bands import split_rows
 from .image import ImageRows
 from .maps import AnyMap, FeatureMap, FileMap, HostMap
-from .plan import Plan, make_plan, split_rows
+from .plan import Plan, make_plan
 from .sampling import dysample_rows, lda_reach, lda_rows
 from .sweeps import Sweeps
 from .tail import build_stages, run_stages, split_at_sampler

@@ -24,10 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...kernels.attention import attend
+from .bands import attention_tile
 from .image import ImageRows
 from .maps import AnyMap
 from .passes import Passes
-from .plan import attention_tile
 from .rows import Seam, add_windows_, convolve_band, gelu_depthwise_band, to_windows
 from .statistics import ChannelMap, SpatialMap, Statistic, statistic_of
 from .weights import ChannelWeights, Convolution, SpatialWeights, Weights, residual_dtype
