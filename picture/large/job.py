@@ -42,6 +42,8 @@ Upscale = Callable[[Spool, Callable[[int, np.ndarray], None], Path, int], None]
 in [0, 1] of the result, from row ``first`` on, in order; its own files are in ``folder``."""
 _SAMPLE = 2**20
 GB = 10**9
+TOLD = GB // 10
+"""Bytes on the disk from which on they are said."""
 
 
 def partial_folder(target: Path) -> Path:
@@ -144,7 +146,9 @@ class LargeJob:
                 f"needs {needed / GB:.1f} GB in the folder of the result, {self.target.parent}, where "
                 f"{free / GB:.1f} GB are free; make room, or write to another disk"
             )
-        logger.warning(
+        level = logging.WARNING if needed >= TOLD else logging.INFO
+        logger.log(
+            level,
             "%s: needs %.1f GB in the folder of the result, where %.1f GB are free",
             *(self.source, needed / GB, free / GB),
         )
