@@ -1,5 +1,6 @@
 # Everything here works on a fresh machine with Python 3.10+ and make. tools/setup.py installs; TORCH may name another
-# build of PyTorch than its default, and TORCHVISION the release that belongs to it: make demo TORCH="torch --index-url <a wheel index>" TORCHVISION=torchvision
+# build of PyTorch than its default, and TORCHVISION the release that belongs to it:
+#     make demo TORCH="torch --index-url <a wheel index>" TORCHVISION=torchvision
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
