@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,10 +35,12 @@ try:
     from .console import (
         error_console,
         escape_unprintable,
+        folded,
         interruptible,
         messages_on,
         printable,
         reason,
+        say,
         show,
     )
     from .flags import with_flags
@@ -94,7 +97,7 @@ def show_version(asked: bool) -> None:
     for package in ("torch", "spandrel", "pyvips", "av"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             parts.append(f"{package} {metadata.version(package)}")
-    typer.echo(", ".join(parts))
+    say(", ".join(parts))
     raise typer.Exit
 
 
@@ -106,11 +109,11 @@ def show_info(model: Path | None) -> None:
     console = error_console()
     with messages_on(console, debug=False):
         try:
-            text = describe_model(model)
+            text = folded(describe_model(model), shutil.get_terminal_size().columns)
         except UsageError as error:
             show(console, "error", str(error))
             raise typer.Exit(UNUSABLE) from error
-    typer.echo(text)
+    say(text)
     raise typer.Exit
 
 
@@ -302,7 +305,7 @@ def upscale_files(
                     console.print_exception()
                 continue
             if not quiet:
-                typer.echo(line)
+                say(line)
     return failed
 
 

@@ -111,10 +111,7 @@ class VideoJob:
                     "%s cannot hold and leaves out: %s", target, ", ".join(writer.left_out)
                 )
             if writer.converted:
-                logger.warning(
-                    "%s cannot hold %s sound, which becomes FLAC",
-                    *(target, " and ".join(writer.converted)),
-                )
+                logger.warning("%s: converted: %s", target, ", ".join(writer.converted))
 
         self.frames = 0
         """Frames in ``partial``, and in the end in ``target``."""

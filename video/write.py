@@ -68,6 +68,7 @@ class Container:
     name: str
     codecs: tuple[str, ...] = ("h264", "hevc", "av1", "vp9")
     subtitles: tuple[str, ...] = ("mov_text",)
+    text: str = "mov_text"  # what other subtitles of text become
     options: dict[str, str] = field(default_factory=dict)
     converts: bool = False  # sound that it cannot hold becomes FLAC
 
@@ -86,9 +87,10 @@ CONTAINERS = {
     ".mkv": Container(
         name="matroska",
         subtitles=("subrip", "ass", "ssa", "hdmv_pgs_subtitle", "dvd_subtitle", "webvtt"),
+        text="subrip",
         converts=True,
     ),
-    ".webm": Container(name="webm", codecs=("av1", "vp9"), subtitles=("webvtt",)),
+    ".webm": Container(name="webm", codecs=("av1", "vp9"), subtitles=("webvtt",), text="webvtt"),
 }
 """File formats by the suffix of a file's name."""
 GROWING = Container(name="mp4", options=_FRAGMENTS)
@@ -264,7 +266,9 @@ class SegmentEncoder:
     def _open(self) -> None:
         self._written = 0  # packets
         self._file = io.BytesIO()
-        self._container = av.open(self._file, "w", format="mp4")
+        # in whole frames, or a few of thousands per second, as some files claim to have, are nothing
+        timescale = {"movie_timescale": str(self._rate.numerator)}
+        self._container = av.open(self._file, "w", format="mp4", options=timescale)
         self._stream: Any = self._container.add_stream(
             self._codec.encoder, rate=self._rate, options=self._options
         )

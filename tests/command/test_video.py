@@ -275,7 +275,7 @@ def test_sound_that_mp4_cannot_hold_goes_to_matroska(folder: Path) -> None:
     write_clip(folder / "old" / "a.wmv", Clip(codec="wmv2", audio=("wmav2",), frames=5))
     result = run("old", "out")
     assert result.exit_code == 0
-    assert result.stderr == "warning: out/a.mkv cannot hold wmav2 sound, which becomes FLAC\n"
+    assert result.stderr == "warning: out/a.mkv: converted: wmav2 sound becomes FLAC\n"
     assert result.stdout == "old/a.wmv -> out/a.mkv (64x48 -> 128x96, 5 frames, h264 yuv420p)\n"
     before, after = (samples_of(folder / name) for name in ("old/a.wmv", "out/a.mkv"))
     assert after.shape == before.shape
