@@ -97,9 +97,12 @@ class VideoJob:
                 "both sides for square ones",
                 *(target, self.encoding.codec, self._aspect, target.suffix),
             )
-        if source.lost:
-            logger.warning("%s: left out: %s", source, ", ".join(source.lost))
-        self._encoder = SegmentEncoder(self.encoding, stored, source.rate, colour, self._aspect)
+        lost = source.lost + ([] if self.encoding.keeps(source.hdr) else [*source.hdr.named])
+        if lost:
+            logger.warning("%s: left out: %s", source, ", ".join(lost))
+        self._encoder = SegmentEncoder(
+            self.encoding, stored, source.rate, colour, self._aspect, source.hdr
+        )
         self._template = template_stream(self._encoder.sample, source.orientation.matrix)
         self._metadata = {
             k: v for k, v in source.metadata.items() if k.lower() not in _OF_THE_FORMAT

@@ -192,7 +192,7 @@ class VideoFile:
         self._stored = first.height, first.width
         self._kind = _kind(first)
         self._properties = Properties(stream, first)
-        self.lost = self._properties.lost
+        self.hdr, self.lost = self._properties.hdr, self._properties.lost
         self._warn_if_interlaced(told=False)
         self.orientation = Orientation(_side_data(first, "DISPLAYMATRIX"))
         self.size = self.orientation.size(*self._stored)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .beside import Beside
 from .colour import RGB, Colour, VideoError
+from .hdr import NO_HDR, StaticHdr
 
 _Self = TypeVar("_Self")
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
@@ -78,6 +79,7 @@ class VideoSource(Protocol):
     frame_count: estimated number of frames.
     end: the pts at which the last frame ends; None if the file does not say.
     beside: what is copied.
+    hdr: what is told of the screen and the brightness.
     lost: what its frames tell that no result keeps, in words.
     metadata, chapters: those of the file, as PyAV gives them.
     """
@@ -92,6 +94,7 @@ class VideoSource(Protocol):
     orientation: Orientation
     pixel_aspect: Fraction
     beside: Beside
+    hdr: StaticHdr
     lost: list[str]
     metadata: dict[str, str]
     chapters: list[Any]
@@ -132,6 +135,7 @@ class PictureVideo:
     bits = 8
     orientation = Orientation()
     pixel_aspect = Fraction(1)
+    hdr = NO_HDR
     colour = Colour(matrix=RGB, primaries=1, transfer=1)
 
     def __init__(

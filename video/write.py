@@ -20,6 +20,7 @@ from av.error import FFmpegError
 
 from ..common.encoding import ENCODING
 from .colour import Colour, VideoError, plane_arrays
+from .hdr import NO_HDR, StaticHdr
 
 logger = logging.getLogger(__name__)
 
@@ -160,6 +161,10 @@ class Encoding:
             preset=self.preset,
         )
 
+    def keeps(self, hdr: StaticHdr) -> bool:
+        """Whether the encoder writes what is told of the screen and the brightness."""
+        return bool(hdr.options(_CODECS[self.codec].encoder))
+
     def keeps_aspect(self, suffix: str) -> bool:
         """Whether a file tells the shape of pixels: MP4 and MOV do, and elsewhere the codec may."""
         isom = CONTAINERS[suffix.lower()].name in ("mp4", "mov")
@@ -193,9 +198,13 @@ class SegmentEncoder:
         rate: Fraction,
         colour: Colour,
         pixel_aspect: Fraction,
+        hdr: StaticHdr = NO_HDR,
     ) -> None:
         self._codec, self._pixel_format = _CODECS[encoding.codec], encoding.pixel_format
         self._options = {"crf": str(encoding.crf), **self._codec.options}
+        for name, parameters in hdr.options(self._codec.encoder).items():
+            others = [self._options[name]] if name in self._options else []
+            self._options[name] = ":".join([*others, parameters])
         if encoding.preset is not None:
             self._options.pop("rc-lookahead", None)  # the preset's own
             self._options["preset"] = encoding.preset
