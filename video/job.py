@@ -121,6 +121,8 @@ class VideoJob:
         self.computed = 0
         """Frames that were upscaled in this run; those that repeat the one before are not."""
         # pts of the first and the last frame, and where the latter ends
+        self.damage: list[str] = []
+        """In the end, what was broken or missing in the source, in words."""
         self._begin = self._last = self._end = 0
         state = {
             "source": source.identity(),
@@ -248,6 +250,10 @@ class VideoJob:
                 ):
                     to.write(packet, stream)
             os.replace(written, self.target)
+            self.damage = list(self.source.damage)
+            if to.broken:
+                self.damage.append(f"{to.broken} packets of sound or subtitles are broken")
+                logger.warning("%s: left out: %s", self.source, self.damage[-1])
         finally:
             written.unlink(missing_ok=True)
         self.partial.unlink(missing_ok=True)

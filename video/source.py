@@ -81,6 +81,7 @@ class VideoSource(Protocol):
     beside: what is copied.
     hdr: what is told of the screen and the brightness.
     lost: what its frames tell that no result keeps, in words.
+    damage: what of it was found broken or missing, in words, when all was read.
     metadata, chapters: those of the file, as PyAV gives them.
     """
 
@@ -96,6 +97,7 @@ class VideoSource(Protocol):
     beside: Beside
     hdr: StaticHdr
     lost: list[str]
+    damage: list[str]
     metadata: dict[str, str]
     chapters: list[Any]
 
@@ -152,6 +154,7 @@ class PictureVideo:
         self.time_base = Fraction(1, self.rate.numerator)
         self.end = self.frame_count * self.rate.denominator
         self.lost: list[str] = []
+        self.damage: list[str] = []
         self.metadata: dict[str, str] = {}
         self.chapters: list[Any] = []
         self.beside = Beside()

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 import av
-from av.error import FFmpegError
+from av.error import FFmpegError, InvalidDataError
 
 from .beside import Beside, tags_of
 from .colour import VideoError
@@ -79,6 +79,8 @@ class StreamWriter:
         options = {**container.options, "max_interleave_delta": "1"}
         isom = container.name in ("mp4", "mov")
         self.left_out: list[str] = []
+        self.broken = 0
+        """Packets beside the video that are damaged, and were left out."""
         if container.name == "mp4" and beside.covers and not lenient:
             # FFmpeg writes covers or tags of any name, and no file with both
             if "movflags" in options:
@@ -153,28 +155,33 @@ class StreamWriter:
                     self._let_grow(packet, stream, source)
                 packet.stream = stream
                 self._container.mux(packet)
+        except InvalidDataError as error:
+            if source is None:
+                raise VideoError(f"{self._file} cannot be written on ({error.strerror})") from error
+            self.broken += 1  # what the format has to look into, as AAC of a damaged recording
         except FFmpegError as error:
             raise VideoError(f"{self._file} cannot be written on ({error.strerror})") from error
 
     def _write_converted(self, source: int, packet: av.Packet | None) -> None:
         converter = self._converters[source]
+        before = converter.broken
         for one in converter.packets(packet):
             self._let_grow(one, converter.stream, source)
             self._container.mux(one)
+        self.broken += converter.broken - before
 
     def _let_grow(self, packet: Any, stream: Any, source: int) -> None:
         """Move a packet to after the one before it in its stream where their times overlap, which
         muxers refuse: where the clock of a recording jumps, and by rounding to another time base."""
-        base = stream.time_base
-        decoded: int = round(packet.dts * packet.time_base / base)
+        ratio = packet.time_base / stream.time_base
+        shown = packet.dts if packet.pts is None else packet.pts
+        # rounded here, as the muxer may round halves in the other direction
+        decoded, shown = round(packet.dts * ratio), round(shown * ratio)
         least: int = self._next.get(source, decoded)
         if decoded < least:
-            shown = packet.dts if packet.pts is None else packet.pts
-            shown = round(shown * packet.time_base / base)
-            packet.duration = round((packet.duration or 0) * packet.time_base / base)
-            packet.time_base = base
-            decoded = least
-            packet.pts, packet.dts = max(shown, least), least
+            decoded, shown = least, max(shown, least)
+        packet.duration = round((packet.duration or 0) * ratio)
+        packet.time_base, packet.pts, packet.dts = stream.time_base, shown, decoded
         self._next[source] = decoded + int(stream.type in ("audio", "video"))
 
     def _add_played(self, stream: Any, container: Container, lenient: bool) -> None:
