@@ -100,10 +100,11 @@ def plan_jobs(
         or not Path(output).suffix
     )
     if to_folder:
-        if os.path.isfile(output):
+        if os.path.isfile(output) and not single_file:
             raise PlanError(
                 f"{output}: OUTPUT is a file, and INPUT is more than one file; give a folder"
             )
+        _check_folder(Path(output))
         ending = _ending(name, suffix)
         found = [
             pair for text in inputs for pair in _pictures(text, Path(output), recursive, ending)
@@ -117,6 +118,7 @@ def plan_jobs(
         jobs = _without_rivals(jobs)
     else:
         _check_single(Path(inputs[0]), Path(output), file_format, video_format, name, suffix)
+        _check_folder(Path(output).parent)
         jobs = [Job(Path(inputs[0]), Path(output))]
     _check_distinct(jobs)
     return jobs
@@ -200,6 +202,17 @@ def _files_below(folder: Path, recursive: bool) -> Iterator[Path]:
             sorted(name for name in folders if not name.startswith(".")) if recursive else []
         )
         yield from (Path(root, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _check_folder(path: Path) -> None:
+    """Raise PlanError for what is no folder, and cannot become one."""
+    existing = next((one for one in (path, *path.parents) if os.path.lexists(one)), None)
+    if existing and not existing.is_dir():
+        kind = "a file" if existing.is_file() else "neither a folder nor a file"
+        raise PlanError(
+            f"{existing} is {kind}, and results go into a folder; give another OUTPUT (one that ends "
+            "in .png, .mp4 and so on names a file)"
+        )
 
 
 def _check_single(
