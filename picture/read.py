@@ -15,8 +15,9 @@ import pyvips
 
 from .beside import field_of, metadata_of
 from .container import gif_blocks, png_chunks
-from .formats import FORMATS, GIF, PNG, Format, Picture, PictureError, reason_of
+from .formats import FORMATS, GIF, PNG, TIFF, Format, Picture, PictureError, reason_of
 from .others import as_png
+from .samples import check_samples
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
         if file_format is GIF:
             check_whole(data)
         source = _grey_or_rgb(image, path)
+        if file_format is TIFF:
+            check_samples(data)
         _tell_of_frames(source, data, file_format, path)
         upright = source.copy_memory().autorot()
         pixels = upright.numpy()
