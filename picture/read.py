@@ -16,7 +16,7 @@ import pyvips
 from .beside import field_of, metadata_of
 from .container import gif_blocks, png_chunks
 from .formats import FORMATS, GIF, PNG, TIFF, Format, Picture, PictureError, reason_of
-from .others import as_png
+from .others import as_png, left_out
 from .samples import check_samples
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     data = path.read_bytes()
     if not data:
         raise PictureError("the file is empty")
+    others = left_out(data)
     data = as_png(data, max_pixels) or data
     file_format = format_of_content(data)
     try:
@@ -59,6 +60,7 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
             f"the {file_format.name} data is broken or cut off{reason_of(error)}"
         ) from error
 
+    lost = others + lost
     if lost:
         logger.warning("%s: left out: %s", path, ", ".join(lost))
     pixels = pixels.reshape(upright.height, upright.width, upright.bands)
