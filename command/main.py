@@ -44,6 +44,7 @@ try:
         show,
     )
     from .flags import with_flags
+    from .large import LargeOptions, large_header, upscale_large_file
     from .model import Upscaler, UsageError, describe_model, load_upscaler, read_mask
     from .video import VideoOptions, upscale_video_file
 except ModuleNotFoundError as error:
@@ -136,9 +137,12 @@ def main(
         bool, FileOption("--overwrite", help="Replace results that exist.")
     ] = False,
     file_format: Annotated[
-        Literal["same", "png", "jpg", "webp", "tif"],
+        Literal["same", "png", "jpg", "webp", "tif", "pyramid", "dzi"],
         FileOption(
-            "--format", "-f", help="Format of the results in a folder; same: that of the input."
+            "--format",
+            "-f",
+            help="Format of the results in a folder; same: that of the input; pyramid: a tiled "
+            "TIFF with smaller copies behind it; dzi: DeepZoom.",
         ),
     ] = "same",
     quality: Annotated[
@@ -174,7 +178,10 @@ def main(
     ] = "same",
     resume: Annotated[
         bool,
-        VideoOption("--resume", help="Go on with what an interrupted run left (.partial.mp4)."),
+        FileOption(
+            "--resume",
+            help="Go on with what an interrupted run left of a video (.partial.mp4) or a large picture (.partial).",
+        ),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Warnings and errors only.")] = False,
     debug: Annotated[
@@ -204,7 +211,11 @@ def main(
     video = VideoOptions(encoding=encoding, resume=resume)
     tile, overlap = options["tile"], options["overlap"]
     files = FileOptions(
-        quality=quality, overwrite=overwrite, max_pixels=round(max_megapixels * 1e6), video=video
+        quality=quality,
+        overwrite=overwrite,
+        max_pixels=round(max_megapixels * 1e6),
+        video=video,
+        pyramid=file_format == "pyramid",
     )
     with messages_on(console, debug), interruptible() as check_interrupt:
         try:
@@ -266,6 +277,18 @@ class FileOptions:
     overwrite: bool
     max_pixels: int
     video: VideoOptions
+    pyramid: bool
+
+    @property
+    def large(self) -> LargeOptions:
+        """For pictures that are larger than memory."""
+        return LargeOptions(
+            quality=self.quality,
+            pyramid=self.pyramid,
+            resume=self.video.resume,
+            overwrite=self.overwrite,
+            max_pixels=self.max_pixels,
+        )
 
 
 def upscale_files(
@@ -340,6 +363,9 @@ def upscale_file(
         write_animation(result, job.target, quality=files.quality, overwrite=files.overwrite)
         sides = f"{width}x{height} -> {new_width}x{new_height}"
         return printable(f"{job.source} -> {job.target} ({sides}, {count} frames)"), True
+    header = large_header(job, upscaler, files.large)
+    if header is not None:
+        return upscale_large_file(job, header, upscaler, files.large, progress, console), True
     picture = read_picture(job.source, max_pixels=files.max_pixels)
     height, width, _ = picture.pixels.shape
     new_height, new_width = upscaler.size(height, width)

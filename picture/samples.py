@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+
 from .exif import first_directory
 from .formats import PictureError
 from .tiff import ExifError, Value
@@ -10,10 +12,10 @@ _COMPRESSION, _PHOTOMETRIC = 259, 262
 _YCBCR, _JPEG = 6, (6, 7)
 
 
-def check_samples(tiff: bytes) -> None:
+def check_samples(tiff: bytes | mmap.mmap) -> None:
     """Raise PictureError for Y'CbCr that no JPEG decoder makes RGB; libvips gives it as it is."""
     try:
-        directory = first_directory(tiff)
+        directory = first_directory(tiff)  # pyright: ignore[reportArgumentType]
     except ExifError:
         return
     tags = [directory.get(tag) for tag in (_PHOTOMETRIC, _COMPRESSION)]

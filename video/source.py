@@ -127,25 +127,37 @@ class PictureVideo:
     """The `VideoSource` of pictures in memory, which are not copied.
 
     Args:
-        images: (B, H, W, C) floating point in [0, 1], C = 3 or more; channels beyond RGB are left
-            out.
+        images: (B, H, W, C) floating point in [0, 1]: grey, RGB, or more channels, of which those
+            beyond RGB are left out.
         rate: frames per second.
         audio: samples (channels, T) floating point in [-1, 1] and their rate; encoded as AAC. It is
             cut off where the pictures end.
+        bits: per sample, that the result keeps.
+        primaries, transfer: how the pictures' numbers stand for colours, as code points of H.273.
+        alpha: (B, H, W) or (B, H, W, 1) in [0, 1], beside the pictures.
+
+    A video has no transparency: it is left out, which ``lost`` tells, where a pixel is transparent.
     """
 
-    bits = 8
     orientation = Orientation()
     pixel_aspect = Fraction(1)
     hdr = NO_HDR
-    colour = Colour(matrix=RGB, primaries=1, transfer=1)
 
     def __init__(
-        self, images: Tensor, rate: Fraction, audio: tuple[Tensor, int] | None = None
+        self,
+        images: Tensor,
+        rate: Fraction,
+        audio: tuple[Tensor, int] | None = None,
+        *,
+        bits: int = 8,
+        primaries: int = 1,
+        transfer: int = 1,
+        alpha: Tensor | None = None,
     ) -> None:
-        if images.ndim != 4 or 0 in images.shape or images.shape[-1] < 3:
+        if images.ndim != 4 or 0 in images.shape or images.shape[-1] == 2:
             raise VideoError(
-                f"its pictures have the shape {tuple(images.shape)}; (B, H, W, 3) was expected"
+                f"its pictures have the shape {tuple(images.shape)}; (B, H, W, 3) or (B, H, W, 1) was "
+                "expected"
             )
         self._images = images
         self.size = images.shape[1], images.shape[2]
@@ -153,7 +165,12 @@ class PictureVideo:
         self.rate = Fraction(rate).limit_denominator(100_000)
         self.time_base = Fraction(1, self.rate.numerator)
         self.end = self.frame_count * self.rate.denominator
-        self.lost: list[str] = []
+        self.bits = bits
+        self.colour = Colour(matrix=RGB, primaries=primaries, transfer=transfer)
+        transparency = [images[..., 3]] if images.shape[-1] > 3 else []
+        transparency += [] if alpha is None else [alpha]
+        seen_through = any(bool((frame < 1).any()) for one in transparency for frame in one)
+        self.lost = ["alpha channel"] if seen_through else []
         self.damage: list[str] = []
         self.metadata: dict[str, str] = {}
         self.chapters: list[Any] = []
@@ -175,6 +192,9 @@ class PictureVideo:
         if self._audio:
             self._audio.close()
 
+    def __str__(self) -> str:
+        return "the video of pictures"
+
     def identity(self) -> str:
         return ""
 
@@ -187,7 +207,7 @@ class PictureVideo:
         yield from self.packets()
         duration = self.rate.denominator
         for number, image in enumerate(self._images):
-            picture = image[..., :3].to("cpu", torch.float32)
+            picture = image[..., :3].to("cpu", torch.float32).expand(-1, -1, 3)
             yield SourceFrame(
                 pts=number * duration,
                 duration=duration,
