@@ -1,7 +1,7 @@
 """Networks whose tensors look like FDAT's, and which compute something else.
 
-Sources of the names: traiNNer-redux (TFDAT, which `arch.more.tfdat` reads; LHAN, FDAT's forerunner of June 2025, whose first
-version had upsamplers of its own) and the description of FDAT-RD by its author.
+Sources of the names: traiNNer-redux (TFDAT, which `arch.more.tfdat` reads; LHAN, FDAT's forerunner
+of June 2025, whose first version had upsamplers of its own) and the description of FDAT-RD by its author.
 """
 
 from __future__ import annotations
