@@ -290,7 +290,7 @@ class TiledUpscaler:
             mark(*place)
         tick(len(places))
 
-    def _attempt(self, tiles: Tensor, recalls: Sequence[Recall] = ()) -> Result | None:
+    def _attempt(self, tiles: Tensor, recalls: list[Recall] | None = None) -> Result | None:
         """The result, or None after running out of memory.
 
         In that case the batch or the largest tile to try next has been made smaller.
@@ -298,13 +298,20 @@ class TiledUpscaler:
         if max(tiles.shape[-2:]) > self.largest:
             return None
         try:
-            return self.runner(tiles, recalls)
+            return self.runner(tiles, recalls or ())
         except Exception as error:
             if not self.runner.placement.is_out_of_memory(error):
                 raise
             reason = first_line(error)
         # not within the except block, where the traceback still holds the tensors
-        self._memory = None
+        kept, self._memory = self._memory, None
+        if kept and kept.held:
+            logger.warning("out of memory (%s): nothing is kept for the next clips", reason)
+            kept.forget()
+            if recalls:
+                recalls.clear()
+            self.runner.placement.release_cache()
+            return self._attempt(tiles)
         self.runner.placement.release_cache()
         if len(tiles) > 1:
             self.batch = len(tiles) // 2

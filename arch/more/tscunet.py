@@ -289,7 +289,7 @@ class TSCUNet(ClipNetwork):
             three = [part(layer - 1, first + i) for i in range(3)]
             return self.m_layers[layer - 1](torch.cat(three, 1))
 
-        x = part(len(self.m_layers), 0)
+        x = join(len(self.m_layers), 0)  # which no other clip shares
         if self.residual:
             x = x + self.m_res(part(0, self.frames // 2))
         x = self.m_tail(self.m_upsample(x))
@@ -310,6 +310,7 @@ class TSCUNetArch(Member):
     title = "TSCUNet"
     source = "aaf6aa, traiNNer-redux"
     options = ("resolution",)
+    before = ("SCUNet",)
     examples = (
         TSCUNetConfig(frames=3, blocks=1, dense=1, growth=4, scale=2),
         TSCUNetConfig(
