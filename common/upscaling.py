@@ -115,6 +115,7 @@ UPSCALING: tuple[Option, ...] = (
         name="cuts",
         choices=("auto", "none"),
         default="auto",
+        appended=True,
         text="For models that take several frames: auto finds where scenes change, and shows the "
         "model no frame of another scene. none: it sees all.",
         more="A scene begins where a frame differs from the one before by 6 % on average, and 2.5 "
