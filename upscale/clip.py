@@ -78,21 +78,21 @@ class Seen:
 
     Attributes:
         number: another one for each frame that differs from the one before.
-        read: gives the frame, (H, W, C) floating point.
+        frame: (H, W, C) floating point.
     """
 
     number: int
-    read: Callable[[], Tensor]
+    frame: Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Window:
+class Clip:
     """The frames that a network sees for one that it gives.
 
     Attributes:
         frames: in their order; the same one may stand there several times.
         before: how many of them come before the one that is given.
-        repeats: they are those of the window before, so that the result is the same, too.
+        repeats: they are those of the clip before, so that the result is the same, too.
     """
 
     frames: tuple[Seen, ...]
@@ -105,21 +105,21 @@ class Window:
         return self.frames[self.before]
 
 
-def windows(
-    frames: Iterable[Callable[[], Tensor] | None],
+def clips(
+    frames: Iterable[Tensor | None],
     traits: ClipTraits,
     *,
     cuts: str = "auto",
     lead: int = 0,
     trail: int = 0,
-) -> Iterator[Window]:
-    """The window of every frame but the first ``lead`` and last ``trail`` ones, in their order.
+) -> Iterator[Clip]:
+    """The clip of every frame but the first ``lead`` and last ``trail`` ones, in their order.
 
-    Only as many frames are held as windows reach back and forth.
+    Only as many frames are held as clips reach back and forth.
 
     Args:
-        frames: what gives each, (H, W, C); None: the same as the one before.
-        cuts: "auto": windows end where a scene does; "none": at the video's ends alone.
+        frames: (H, W, C) each; None: the same as the one before.
+        cuts: "auto": clips end where a scene does; "none": at the video's ends alone.
     """
     reach = traits.reach
     finds_cuts = reach > 0 and cuts == "auto"
@@ -130,7 +130,7 @@ def windows(
     given: tuple[Seen, ...] | None = None
     count = 0
 
-    def window(middle: int, last: int | None) -> Window:
+    def clip(middle: int, last: int | None) -> Clip:
         nonlocal given
         lowest, highest = middle, middle
         while lowest > max(middle - reach, 0) and not is_cut(changes, lowest):
@@ -140,22 +140,22 @@ def windows(
         places = range(middle - traits.before, middle + traits.after + 1)
         found = (min(max(mirrored(place, last), lowest), highest) for place in places)
         before, given = given, tuple(held[place] for place in found)
-        return Window(given, traits.before, repeats=before == given)
+        return Clip(given, traits.before, repeats=before == given)
 
-    for read in frames:
-        same = read is None and count > 0
-        held[count] = held[count - 1] if same else Seen(count, read)
+    for frame in frames:
+        held[count] = held[count - 1] if frame is None else Seen(count, frame)
         if finds_cuts:
-            old, thumbnail = thumbnail, thumbnail if same else thumbnail_of(read())
-            changes[count] = 0 if same or old is None else float((thumbnail - old).abs().mean())
+            old = thumbnail
+            thumbnail = old if frame is None else thumbnail_of(frame)
+            changes[count] = 0 if old is thumbnail or old is None else difference(old, thumbnail)
         count += 1
         middle = count - 1 - ahead
         if middle >= lead:
-            yield window(middle, None)
-        for past in (held, changes):  # the next window and its first cut still need the others
+            yield clip(middle, None)
+        for past in (held, changes):  # the next clip and its first cut still need the others
             past.pop(middle - reach - 1, None)
     for middle in range(max(lead, count - ahead, 0), count - trail):
-        yield window(middle, count - 1)
+        yield clip(middle, count - 1)
 
 
 def mirrored(place: int, last: int | None) -> int:
@@ -182,5 +182,10 @@ def is_cut(changes: dict[int, float], number: int) -> bool:
 def thumbnail_of(frame: Tensor) -> Tensor:
     """The colours of a frame (H, W, C) in means over as many parts: (C, h, w), at most 32 a side."""
     height, width, channels = frame.shape
-    colours = frame[..., : min(channels, 3)].to("cpu", torch.float32).permute(2, 0, 1)
+    colours = frame[..., : min(channels, 3)].to("cpu", torch.float32).permute(2, 0, 1).clamp(0, 1)
     return F.adaptive_avg_pool2d(colours[None], (min(height, THUMBNAIL), min(width, THUMBNAIL)))[0]
+
+
+def difference(one: Tensor, other: Tensor) -> float:
+    """By how much two thumbnails differ on average."""
+    return float((one - other).abs().mean())

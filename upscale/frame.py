@@ -17,6 +17,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from .beyond import within
 from .channels import (
     ChannelPass,
     PlaneUpscaler,
@@ -25,7 +26,7 @@ from .channels import (
     premultiply,
     unpremultiply_,
 )
-from .clip import Window
+from .clip import Clip, Seen
 from .colour import fix_colour_
 from .ensemble import members
 from .mask import Region, blend_
@@ -145,32 +146,38 @@ class FrameUpscaler:
             steps += engine.steps(height, width, member.apply(region.touched) if region else None)
         return steps * len(self._passes(channels, transparent))
 
-    def prepared(self, window: Window) -> PreparedFrame:
+    def prepared(self, clip: Clip) -> PreparedFrame:
         """What the model gets of a frame and of those around it. Each of them is prepared once."""
-        frame = window.middle.read().to("cpu", torch.float32)
+        frame = within(clip.middle.frame).to("cpu", torch.float32)
         transparent = not is_opaque(frame)
         premultiplied = transparent and self.options.alpha == "model"
         passes = self._passes(frame.shape[-1], transparent)
         known, self._known = self._known, {}
-        for seen in window.frames:
+        for seen in clip.frames:
             key = seen.number, premultiplied
             if key not in self._known:
-                read = frame if seen is window.middle else seen.read().to("cpu", torch.float32)
-                self._known[key] = known.get(key) or self._source(read, passes, premultiplied)
-        found = [self._known[seen.number, premultiplied] for seen in window.frames]
-        if len(window.frames) == 1:  # nobody will ask for it again
+                given = frame if seen is clip.middle else None
+                new = partial(self._source, seen, given, passes, premultiplied)
+                self._known[key] = known.get(key) or new()
+        found = [self._known[seen.number, premultiplied] for seen in clip.frames]
+        if len(clip.frames) == 1:  # nobody will ask for it again
             self._known = {}
         planes = [_side_by_side([planes[n] for _, planes in found]) for n in range(len(passes))]
         sources = [source for source, _ in found]
-        numbers = tuple(seen.number for seen in window.frames)
+        numbers = tuple(seen.number for seen in clip.frames)
         return PreparedFrame(
-            frame, sources[window.before], passes, planes, premultiplied, sources, numbers
+            frame, sources[clip.before], passes, planes, premultiplied, sources, numbers
         )
 
     def _source(
-        self, frame: Tensor, passes: list[ChannelPass], premultiplied: bool
+        self, seen: Seen, frame: Tensor | None, passes: list[ChannelPass], premultiplied: bool
     ) -> tuple[Tensor, list[Tensor]]:
-        """A frame (H, W, C) as ``PreparedFrame.source``, and its part of the ``planes``."""
+        """A frame as ``PreparedFrame.source``, and its part of the ``planes``.
+
+        ``frame``: the same within [0, 1] in main memory, where that is at hand.
+        """
+        if frame is None:
+            frame = within(seen.frame).to("cpu", torch.float32)
         source = self.margins.add(premultiply(frame) if premultiplied else frame)
         turned = self.members[0].apply(source)
         return source, [one.select(turned) for one in passes]

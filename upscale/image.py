@@ -12,8 +12,8 @@ import torch
 from spandrel import ImageModelDescriptor
 from torch import Tensor
 
-from .beyond import add_beyond_, frames_beyond, within
-from .clip import Window, windows
+from .beyond import Highlights, add_beyond_, frames_beyond, within
+from .clip import Clip, clips
 from .frame import FrameUpscaler
 from .memory import OutOfMemoryError
 from .options import Options
@@ -137,15 +137,15 @@ def upscale_image(
     _check_finite(image)
     beyond = frames_beyond(image)
     with session.opened(device, placement):
-        shown = _windows(image, session)
+        shown = _clips(image, session)
         monitor.total = sum(
-            session.steps(window.middle.read(), session.region(index))
-            for index, window in enumerate(shown)
-            if window
+            session.steps(within(clip.middle.frame), session.region(index))
+            for index, clip in enumerate(shown)
+            if clip
         )
         jobs = (
-            Job(window, session.region(index), partial(result.select, 0, index))
-            for index, window in enumerate(shown)
+            Job(clip, session.region(index), partial(result.select, 0, index))
+            for index, clip in enumerate(shown)
         )
         session.run(jobs)
     for index in beyond:
@@ -235,6 +235,7 @@ def upscale_frames(
         _check_finite(frame[None])
         return frame
 
+    highlights = Highlights(session.upscaler.margins.wrap)
     memory: list[Tensor] = []
 
     def new_picture() -> Tensor:
@@ -253,26 +254,19 @@ def upscale_frames(
     with session.opened(device, placement):
         region = session.region(0)
         monitor.total = session.most_steps(channels, region)
-        reads = (
-            None if frame is None else partial(_itself, checked(frame))
-            for frame in chain([first], frames)
-        )
-        shown = windows(reads, session.clip, cuts=cuts, lead=lead, trail=trail)
+        drawn = (frame if frame is None else checked(frame) for frame in chain([first], frames))
+        shown = clips(drawn, session.clip, cuts=cuts, lead=lead, trail=trail)
         jobs = (
             Job(None, region, None, deliver)
-            if window.repeats
-            else Job(window, region, new_picture, deliver)
-            for window in shown
+            if clip.repeats
+            else Job(clip, region, new_picture, highlights.added(clip.middle.frame, deliver))
+            for clip in shown
         )
         try:
             session.run(jobs)
         except BaseException:
             session.work.rescue()
             raise
-
-
-def _itself(frame: Tensor) -> Tensor:
-    return frame
 
 
 def check_image(image: Tensor) -> None:
@@ -321,17 +315,17 @@ def _allocate(
     return torch.empty(frames, *upscaler.size, channels, dtype=dtype, device=device)
 
 
-def _windows(image: Tensor, session: Session) -> list[Window | None]:
+def _clips(image: Tensor, session: Session) -> list[Clip | None]:
     """What the model sees for each frame of (B, H, W, C); None: as for the one before it, with an
     equal mask."""
     frames = (
-        None if index and torch.equal(frame, image[index - 1]) else partial(within, frame)
+        None if index and torch.equal(frame, image[index - 1]) else frame
         for index, frame in enumerate(image)
     )
     masks = session.masks
     return [
         None if shown.repeats and (not masks or masks.same(index, index - 1)) else shown
-        for index, shown in enumerate(windows(frames, session.clip, cuts=session.options.cuts))
+        for index, shown in enumerate(clips(frames, session.clip, cuts=session.options.cuts))
     ]
 
 

@@ -52,7 +52,7 @@ class Memory:
 
         Those of one place are used one after the other.
         """
-        return _Clip(self, place, numbers)
+        return _Recalling(self, place, numbers)
 
     def take(self, place: Hashable, numbers: tuple[int, ...]) -> dict[Key, Tensor]:
         """What is kept at a place; of it only what comes from those frames alone is kept on."""
@@ -76,7 +76,7 @@ class Memory:
         self.held = 0
 
 
-class _Clip:
+class _Recalling:
     """The `protocol.Recall` of one clip."""
 
     def __init__(self, memory: Memory, place: Hashable, numbers: tuple[int, ...]) -> None:

@@ -16,7 +16,7 @@ from ..common.defaults import cpu_by_default
 from ..common.threads import half_of_the_cores
 from ..common.tiling import round_up
 from .channels import PlaneUpscaler
-from .clip import ClipTraits, Window
+from .clip import Clip, ClipTraits
 from .exact import ExactUpscaler
 from .frame import FrameUpscaler, PreparedFrame, is_opaque
 from .mask import Masks, Region
@@ -41,14 +41,14 @@ class Job:
     """A frame to upscale.
 
     Attributes:
-        window: the frame, and those around it that the model sees; None: the same as before.
+        clip: the frame, and those around it that the model sees; None: the same as before.
         region: where; None: everywhere.
         into: gives the picture (*size, C) to write to, when it is needed. None, for a frame that is
             the same as the one before: its picture is the same, too.
         done: called when it is written, with the picture, in the thread of `Session.run`.
     """
 
-    window: Window | None
+    clip: Clip | None
     region: Region | None
     into: Callable[[], Tensor] | None
     done: Callable[[Tensor], None] | None = None
@@ -206,7 +206,7 @@ class Session:
         return last
 
     def _prepared(self, job: Job) -> tuple[Job, PreparedFrame | None]:
-        return job, None if job.window is None else self.upscaler.prepared(job.window)
+        return job, None if job.clip is None else self.upscaler.prepared(job.clip)
 
     def _most_together(self) -> int:
         """How many frames should go through the model together."""

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fdat_dense_iso.upscale import neighbours, upscale_frames, upscale_image
-from fdat_dense_iso.upscale.clip import ClipTraits, is_cut, windows
+from fdat_dense_iso.upscale.clip import ClipTraits, clips, is_cut
 from fdat_dense_iso.upscale.recall import Memory
 from fdat_dense_iso.upscale.tiled import TiledUpscaler
 from tests.helpers.fake_models import descriptor, picture
@@ -293,14 +293,14 @@ def test_cuts() -> None:
     assert not [n for changes in (quick, dark, flash) for n in changes if is_cut(changes, n)]
 
 
-def test_only_frames_that_windows_reach_are_held() -> None:
+def test_only_frames_that_clips_reach_are_held() -> None:
     drawn: list[int] = []
 
     def frames() -> Any:
         for number in range(30):
             drawn.append(number)
-            yield lambda: torch.zeros(4, 4, 3)
+            yield torch.zeros(4, 4, 3)
 
-    for number, window in enumerate(windows(frames(), FIVE)):
+    for number, clip in enumerate(clips(frames(), FIVE)):
         assert len(drawn) == min(number + 4, 30)
-        assert [one.number for one in window.frames][2] == number
+        assert [one.number for one in clip.frames][2] == number

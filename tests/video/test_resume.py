@@ -320,6 +320,17 @@ def test_the_longest_name(source: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == targets[:1]
 
 
+def test_an_unfinished_file_without_frames_is_told(source: Path, tmp_path: Path, caplog) -> None:
+    target = tmp_path / "out.mp4"
+    partial_path(target).write_bytes(b"garbage" * 100)
+    with job(source, target, resume=True) as work:
+        work.run(Doubler())
+    assert caplog.messages[0] == (
+        f"{partial_path(target)} holds no frame that can be read; it is begun anew"
+    )
+    assert work.frames == FRAMES
+
+
 def test_networks_of_several_frames_see_the_frames_before_the_place_of_resumption(
     source: Path, tmp_path: Path
 ) -> None:
