@@ -120,6 +120,7 @@ def check_opens(target: Path, size: int) -> list[str]:
 
 
 def main() -> None:
+    """Make a picture, upscale it by the command line in a process of its own, print its peak."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("what", choices=("stub", "demo", "same"))
     parser.add_argument("--size", type=int, required=True)

@@ -27,7 +27,7 @@ PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "do
 PYTHON = re.compile(r"^(?:\.venv/bin/)?python3? (.*)")
 WITHOUT_TYPER = {
     *("tools.setup", "tools.structure", "tools.texts", "tools.compare_commits"),
-    "benchmarks.fdat.__main__",
+    *("benchmarks.fdat.__main__", "benchmarks.large"),
 }
 
 
