@@ -6,6 +6,7 @@ import gc
 import logging
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fdat_dense_iso.upscale import neighbours, upscale_frames, upscale_image
+from fdat_dense_iso.upscale import neighbours, upscale_frames, upscale_image, upscale_rows
 from fdat_dense_iso.upscale.clip import ClipTraits, clips, is_cut
 from fdat_dense_iso.upscale.recall import Memory
 from fdat_dense_iso.upscale.tiled import TiledUpscaler
@@ -304,3 +305,44 @@ def test_only_frames_that_clips_reach_are_held() -> None:
     for number, clip in enumerate(clips(frames(), FIVE)):
         assert len(drawn) == min(number + 4, 30)
         assert [one.number for one in clip.frames][2] == number
+
+
+class Exactly:
+    """An exact engine that runs `Weighted` on whole clips, and writes them in two bands."""
+
+    def __init__(self, network: Weighted) -> None:
+        self.network = network
+
+    def plan(self, batch: int, height: int, width: int, **_: Any) -> SimpleNamespace:
+        return SimpleNamespace(
+            memory_required=0, host_memory_required=0, steps=1, smaller=lambda: None
+        )
+
+    def run(self, image: Tensor, plan: Any, write: Any, progress: Any, touched: Any) -> None:
+        result = self.network(image)
+        half = result.shape[2] // 2
+        write(0, result[:, :, :half])
+        write(half, result[:, :, half:])
+        progress(1, 1)
+
+    def release(self) -> None:
+        pass
+
+
+def test_an_exact_engine_gets_clips_too() -> None:
+    frames = scene(4, 0) + scene(3, 1)
+    model = weighted()
+    model.model.exact_engine = Exactly(model.model)
+    found = run(model, frames, mode="exact")
+    assert (found - expected(frames, TWO_SCENES)).abs().max() <= 1e-6
+
+
+def test_a_picture_that_is_streamed_is_repeated(tmp_path: Path) -> None:
+    image = scene(1, 0)[0]
+    rows = SimpleNamespace(height=20, width=26, channels=3, opaque=True)
+    rows.read = lambda top, bottom, left, right: image[top:bottom, left:right]
+    found: list[Tensor] = []
+    upscale_rows(
+        weighted(), rows, lambda top, part: found.append(torch.as_tensor(part)), folder=tmp_path
+    )
+    assert (torch.cat(found) - expected([image], [[0] * 5])[0]).abs().max() <= 1e-6

@@ -102,3 +102,15 @@ def test_other_loaders_find_it(member: type[Member], config: Any) -> None:
     """Those that ask spandrel's registry: FDAT and SCUNet of spandrel would claim the files."""
     state_dict = member().build(config).state_dict()
     assert extended_registry(MAIN_REGISTRY).load(state_dict).architecture.id == member().id
+
+
+def test_relatives_of_one_frame_are_not_claimed() -> None:
+    """SCUNet and SPAN of spandrel, and FDAT, whose tensors are named alike."""
+    from spandrel.architectures.SCUNet import SCUNet
+    from spandrel.architectures.SPAN import SPAN
+
+    from fdat_dense_iso.arch.fdat.network import FDAT
+
+    for network in (SCUNet(dim=64, config=[1] * 7), SPAN(num_in_ch=3, num_out_ch=3), FDAT()):
+        state_dict = network.state_dict()
+        assert not any(one.values[0]().detect(state_dict) for one in CLIPS)
