@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .beside import Beside
 from .colour import RGB, Colour, VideoError
+from .hdr import NO_HDR, StaticHdr
 
 _Self = TypeVar("_Self")
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
@@ -78,7 +79,9 @@ class VideoSource(Protocol):
     frame_count: estimated number of frames.
     end: the pts at which the last frame ends; None if the file does not say.
     beside: what is copied.
+    hdr: what is told of the screen and the brightness.
     lost: what its frames tell that no result keeps, in words.
+    damage: what of it was found broken or missing, in words, when all was read.
     metadata, chapters: those of the file, as PyAV gives them.
     """
 
@@ -92,7 +95,9 @@ class VideoSource(Protocol):
     orientation: Orientation
     pixel_aspect: Fraction
     beside: Beside
+    hdr: StaticHdr
     lost: list[str]
+    damage: list[str]
     metadata: dict[str, str]
     chapters: list[Any]
 
@@ -136,6 +141,7 @@ class PictureVideo:
 
     orientation = Orientation()
     pixel_aspect = Fraction(1)
+    hdr = NO_HDR
 
     def __init__(
         self,
@@ -165,6 +171,7 @@ class PictureVideo:
         transparency += [] if alpha is None else [alpha]
         seen_through = any(bool((frame < 1).any()) for one in transparency for frame in one)
         self.lost = ["alpha channel"] if seen_through else []
+        self.damage: list[str] = []
         self.metadata: dict[str, str] = {}
         self.chapters: list[Any] = []
         self.beside = Beside()
