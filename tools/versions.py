@@ -12,13 +12,15 @@ the library.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST_AND_NEWEST = (
@@ -85,17 +87,19 @@ def summary(line: str) -> str:
     return ", ".join(one for one in counts if "deselected" not in one and "warning" not in one)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "requirements", nargs="*", default=OLDEST_AND_NEWEST, metavar="NAME==VERSION"
-    )
-    parser.add_argument("--python", help="an interpreter that has these versions already")
-    options = parser.parse_args()
+def main(
+    requirements: Annotated[
+        list[str] | None, typer.Argument(help="NAME==VERSION; none: the oldest and the newest.")
+    ] = None,
+    python: Annotated[
+        str | None, typer.Option(help="An interpreter that has these versions already.")
+    ] = None,
+) -> None:
+    """Run the tests with other versions of libraries, and print a table."""
     print("| library | version | tests |\n| --- | --- | --- |", flush=True)
-    for requirement in options.requirements:
-        print(row(requirement, options.python), flush=True)
+    for requirement in requirements or OLDEST_AND_NEWEST:
+        print(row(requirement, python), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)
