@@ -139,6 +139,7 @@ def _options(
         border=border,
         ensemble=1,
         colour_fix="none",
+        cuts="auto",
         dtype=torch.float32,
     )
 
