@@ -183,8 +183,8 @@ def test_pictures_and_sound(tmp_path: Path, channels: int, rate: int) -> None:
         (1, {"bits": 10}, (1, 1, 1, 1), []),
         (3, {"bits": 10, "primaries": 9, "transfer": 16}, (9, 16, 9, 1), []),
         (4, {"transfer": 13}, (1, 13, 1, 1), ["alpha channel"]),
-        (3, {"alpha": torch.zeros(2, 16, 64)}, (1, 1, 1, 1), ["alpha channel"]),
-        (3, {"alpha": torch.ones(2, 16, 64, 1)}, (1, 1, 1, 1), []),
+        (3, {"alpha": torch.zeros(2, 32, 64)}, (1, 1, 1, 1), ["alpha channel"]),
+        (3, {"alpha": torch.ones(2, 32, 64, 1)}, (1, 1, 1, 1), []),
     ],
 )
 def test_depth_and_colours_of_pictures(
@@ -195,10 +195,10 @@ def test_depth_and_colours_of_pictures(
     lost: list[str],
 ) -> None:
     """Grey ramps: luma is known whatever the matrix."""
-    ramp = torch.linspace(0.4, 0.6, 64).expand(2, 16, 64)[..., None].repeat(1, 1, 1, channels)
+    ramp = torch.linspace(0.4, 0.6, 64).expand(2, 32, 64)[..., None].repeat(1, 1, 1, channels)
     with PictureVideo(ramp, Fraction(24), **fields) as video:
         assert video.lost == lost
-        VideoJob(video, tmp_path / "out.mp4", size=(32, 128), encoding=Encoding(crf=0)).run(
+        VideoJob(video, tmp_path / "out.mp4", size=(64, 128), encoding=Encoding(crf=0)).run(
             Doubler()
         )
     after = probe(tmp_path / "out.mp4")
