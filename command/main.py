@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ INSTALL = (
     if PROJECT.is_file()
     else 'python -m pip install "fdat_dense_iso-VERSION-py3-none-any.whl[cli]"'
 )
-DONE, FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130  # exit codes
+DONE, FAILED, UNUSABLE, DAMAGED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
 
 try:
     import typer
@@ -34,13 +35,16 @@ try:
     from .console import (
         error_console,
         escape_unprintable,
+        folded,
         interruptible,
         messages_on,
         printable,
         reason,
+        say,
         show,
     )
     from .flags import with_flags
+    from .large import LargeOptions, large_header, upscale_large_file
     from .model import Upscaler, UsageError, describe_model, load_upscaler, read_mask
     from .video import VideoOptions, upscale_video_file
 except ModuleNotFoundError as error:
@@ -67,7 +71,8 @@ and keeps its place below the input folder. Existing files are skipped without -
 never replaced.
 
 Exit codes: 0 all done or skipped; 1 a file failed, or the one OUTPUT exists; 2 wrong usage, or the \
-model cannot be loaded; 130 interrupted with Ctrl-C.
+model cannot be loaded; 3 all done, but a video was damaged and its result lacks what \
+was missing; 130 interrupted with Ctrl-C.
 """
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -94,7 +99,7 @@ def show_version(asked: bool) -> None:
     for package in ("torch", "spandrel", "pyvips", "av"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             parts.append(f"{package} {metadata.version(package)}")
-    typer.echo(", ".join(parts))
+    say(", ".join(parts))
     raise typer.Exit
 
 
@@ -106,11 +111,11 @@ def show_info(model: Path | None) -> None:
     console = error_console()
     with messages_on(console, debug=False):
         try:
-            text = describe_model(model)
+            text = folded(describe_model(model), shutil.get_terminal_size().columns)
         except UsageError as error:
             show(console, "error", str(error))
             raise typer.Exit(UNUSABLE) from error
-    typer.echo(text)
+    say(text)
     raise typer.Exit
 
 
@@ -132,9 +137,12 @@ def main(
         bool, FileOption("--overwrite", help="Replace results that exist.")
     ] = False,
     file_format: Annotated[
-        Literal["same", "png", "jpg", "webp", "tif"],
+        Literal["same", "png", "jpg", "webp", "tif", "pyramid", "dzi"],
         FileOption(
-            "--format", "-f", help="Format of the results in a folder; same: that of the input."
+            "--format",
+            "-f",
+            help="Format of the results in a folder; same: that of the input; pyramid: a tiled "
+            "TIFF with smaller copies behind it; dzi: DeepZoom.",
         ),
     ] = "same",
     quality: Annotated[
@@ -170,7 +178,10 @@ def main(
     ] = "same",
     resume: Annotated[
         bool,
-        VideoOption("--resume", help="Go on with what an interrupted run left (.partial.mp4)."),
+        FileOption(
+            "--resume",
+            help="Go on with what an interrupted run left of a video (.partial.mp4) or a large picture (.partial).",
+        ),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Warnings and errors only.")] = False,
     debug: Annotated[
@@ -200,7 +211,11 @@ def main(
     video = VideoOptions(encoding=encoding, resume=resume)
     tile, overlap = options["tile"], options["overlap"]
     files = FileOptions(
-        quality=quality, overwrite=overwrite, max_pixels=round(max_megapixels * 1e6), video=video
+        quality=quality,
+        overwrite=overwrite,
+        max_pixels=round(max_megapixels * 1e6),
+        video=video,
+        pyramid=file_format == "pyramid",
     )
     with messages_on(console, debug), interruptible() as check_interrupt:
         try:
@@ -215,17 +230,19 @@ def main(
                 raise OutputExistsError(f"{jobs[0].done} exists; --overwrite replaces it")
             for job in sorted(skipped) if not quiet else ():
                 show(console, "skipped", f"{job.done} exists; --overwrite replaces it")
-            failed = 0
+            failed = damaged = 0
             if waiting:
                 options["mask"] = read_mask(options["mask"], files.max_pixels)
                 upscaler = load_upscaler(model, model_option or [], device, threads, options)
-                failed = upscale_files(
+                failed, damaged = upscale_files(
                     waiting, upscaler, files, console, check_interrupt, quiet=quiet, debug=debug
                 )
             if len(jobs) > 1 and not quiet:
                 done = len(waiting) - failed
-                show(console, "finished", f"{done} done, {len(skipped)} skipped, {failed} failed")
-            code = FAILED if failed else DONE
+                lacking = f" ({damaged} of damaged videos)" if damaged else ""
+                counts = f"{done} done{lacking}, {len(skipped)} skipped, {failed} failed"
+                show(console, "finished", counts)
+            code = FAILED if failed else DAMAGED if damaged else DONE
         except KeyboardInterrupt:
             show(console, "interrupted", "the results written so far are complete")
             code = INTERRUPTED
@@ -260,6 +277,18 @@ class FileOptions:
     overwrite: bool
     max_pixels: int
     video: VideoOptions
+    pyramid: bool
+
+    @property
+    def large(self) -> LargeOptions:
+        """For pictures that are larger than memory."""
+        return LargeOptions(
+            quality=self.quality,
+            pyramid=self.pyramid,
+            resume=self.video.resume,
+            overwrite=self.overwrite,
+            max_pixels=self.max_pixels,
+        )
 
 
 def upscale_files(
@@ -271,9 +300,9 @@ def upscale_files(
     *,
     quiet: bool,
     debug: bool,
-) -> int:
-    """Upscale one picture after the other, reporting each; how many failed."""
-    failed = 0
+) -> tuple[int, int]:
+    """Upscale one file after the other, reporting each; how many failed, and how many were damaged."""
+    failed = damaged = 0
     bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -294,16 +323,17 @@ def upscale_files(
                 bar.update(task, completed=index + done / total)
 
             try:
-                line = upscale_file(job, upscaler, files, progress, console)
+                line, whole = upscale_file(job, upscaler, files, progress, console)
             except Exception as error:
                 failed += 1
                 show(console, "error", f"{job.source}: {reason(error)}")
                 if debug:
                     console.print_exception()
                 continue
+            damaged += not whole
             if not quiet:
-                typer.echo(line)
-    return failed
+                say(line)
+    return failed, damaged
 
 
 def upscale_file(
@@ -312,8 +342,9 @@ def upscale_file(
     files: FileOptions,
     progress: Callable[[int, int], None],
     console: Console,
-) -> str:
-    """Upscale one picture or video; the line that says what was done."""
+) -> tuple[str, bool]:
+    """Upscale one picture or video; the line that says what was done, and whether all of it was
+    there."""
     from ..picture.files import is_video
 
     if is_video(job.target):
@@ -331,7 +362,10 @@ def upscale_file(
         result = upscaled(animation, upscaler, progress)
         write_animation(result, job.target, quality=files.quality, overwrite=files.overwrite)
         sides = f"{width}x{height} -> {new_width}x{new_height}"
-        return printable(f"{job.source} -> {job.target} ({sides}, {count} frames)")
+        return printable(f"{job.source} -> {job.target} ({sides}, {count} frames)"), True
+    header = large_header(job, upscaler, files.large)
+    if header is not None:
+        return upscale_large_file(job, header, upscaler, files.large, progress, console), True
     picture = read_picture(job.source, max_pixels=files.max_pixels)
     height, width, _ = picture.pixels.shape
     new_height, new_width = upscaler.size(height, width)
@@ -339,7 +373,8 @@ def upscale_file(
     write_picture(
         upscaler(picture, progress), job.target, quality=files.quality, overwrite=files.overwrite
     )
-    return printable(f"{job.source} -> {job.target} ({width}x{height} -> {new_width}x{new_height})")
+    sides = f"{width}x{height} -> {new_width}x{new_height}"
+    return printable(f"{job.source} -> {job.target} ({sides})"), True
 
 
 if __name__ == "__main__":

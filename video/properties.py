@@ -11,6 +11,7 @@ import av.filter
 import av.logging
 
 from .colour import LEFT
+from .hdr import static_hdr
 
 _SITINGS = {  # of chroma, by FFmpeg's names: position in a pixel, across and down, in 1/256
     "left": LEFT,
@@ -59,13 +60,17 @@ class Properties:
         self._aspect = stream.codec_context.sample_aspect_ratio
         # a container may say so where the codec does not; PyAV before 17 does not tell
         self.interlaced = getattr(stream.codec_context, "field_order", 0) > 1
+        self.hdr = static_hdr(first)
+        """What the first frame tells; results keep it where their encoder can."""
         self.see(first, stream)
 
     def see(self, frame: av.VideoFrame, stream: Any) -> None:
         """Look at one more frame; ``stream`` is the one that it comes from."""
         self.interlaced = self.interlaced or frame.interlaced_frame
         side_data: Any = frame.side_data
+        kept = static_hdr(frame).named.items() & self.hdr.named.items()
         names = [_LOST.get(data.type.name) for data in side_data]
+        names = [name for name in names if name not in dict(kept)]
         if stream.codec_context.sample_aspect_ratio != self._aspect:
             names.append("a change of the shape of pixels")
         self.lost += [name for name in dict.fromkeys(names) if name and name not in self.lost]

@@ -19,6 +19,8 @@ from av.error import FFmpegError
 from .beside import beside, covers_of, is_cover, with_times
 from .clock import Clock
 from .colour import RGB, UNSPECIFIED, Colour, SampleReader, VideoError
+from .damage import Damage
+from .joined import Joined, inner_headers, is_joined_mp4
 from .properties import Properties
 from .source import Orientation, SourceFrame
 
@@ -52,6 +54,13 @@ class VideoFile:
         self._file = file
         self._start = Fraction(start)
         self._end = Fraction(start) + Fraction(duration) if duration else None
+        path = Path(file) if isinstance(file, str | Path) else None
+        self._inner = inner_headers(path) if path else []
+        if path and is_joined_mp4(path):
+            logger.warning(
+                "%s: another file follows the first, of which nothing is read; split them, and join the results",
+                path,
+            )
         with self._open() as container:
             self._inspect(container, max_pixels)
         with self._open() as container:
@@ -109,6 +118,7 @@ class VideoFile:
                 if pts <= last and count:
                     repaired, pts = True, last + 1
                 duration = (packet_duration or 0) * self._ticks or nominal
+                self._damage.see_frame(item, last if count else None, pts, self.time_base)
                 last, count = pts, count + 1
                 samples = reader.samples(item)
                 rgb = partial(self._picture, reader, samples)
@@ -117,10 +127,9 @@ class VideoFile:
             raise VideoError(
                 f"it cannot be read on after frame {count} ({error.strerror})"
             ) from error
-        if self._broken:
-            logger.warning(
-                "%s: %d packets could not be decoded; their frames are left out", self, self._broken
-            )
+        self.damage = self._damage.told(self.time_base) + self._cut_off()
+        for text in self.damage:
+            logger.warning("%s: %s", self, text)
         if jumps := self._clock.jumps:
             at = ", ".join(f"{float(time):.1f}" for time in jumps[:_TOLD])
             more = f" and {len(jumps) - _TOLD} times more" if len(jumps) > _TOLD else ""
@@ -132,7 +141,6 @@ class VideoFile:
             logger.warning("%s: left out: %s", self, ", ".join(more))
         if repaired:
             logger.warning("%s: timestamps that did not grow were moved", self)
-        self._warn_if_cut_off()
 
     def packets(self) -> Iterator[av.Packet]:
         """Packets of the streams that are copied, from the start of the selected part."""
@@ -156,6 +164,8 @@ class VideoFile:
         if not isinstance(self._file, str | Path):
             self._file.seek(0)
         file = str(self._file) if isinstance(self._file, Path) else self._file
+        if self._inner:
+            file = Joined(Path(self._file), self._inner)
         try:
             return av.open(
                 file,
@@ -177,7 +187,7 @@ class VideoFile:
                 f"it claims {context.width}x{context.height} pixels; the limit is {max_pixels / 1e6:g} million "
                 "(raise it with --max-megapixels where the file can be trusted)"
             )
-        self._broken, self._reached = 0, Fraction(0)
+        self._reached = Fraction(0)
         frames = (
             item
             for item, _ in self._items(container, stream, [])
@@ -188,11 +198,11 @@ class VideoFile:
             raise VideoError(f"it has no frame at or after {float(self._start):g} seconds")
         if first is None:
             raise VideoError("none of its frames can be decoded; it is cut off or broken")
-        self._broken = 0
+        self.damage: list[str] = []
         self._stored = first.height, first.width
         self._kind = _kind(first)
         self._properties = Properties(stream, first)
-        self.lost = self._properties.lost
+        self.hdr, self.lost = self._properties.hdr, self._properties.lost
         self._warn_if_interlaced(told=False)
         self.orientation = Orientation(_side_data(first, "DISPLAYMATRIX"))
         self.size = self.orientation.size(*self._stored)
@@ -208,6 +218,10 @@ class VideoFile:
         self.metadata = dict(container.metadata)
         whole = not self._start and self._end is None
         self.chapters = container.chapters() if whole else []
+        # AVI's list of frames is shorter where some are missing, its header tells all
+        self._announced = (
+            stream.frames / self.rate if container.format.name == "avi" else Fraction(0)
+        )
         end = Fraction(container.duration or 0, av.time_base) if self._end is None else self._end
         self.frame_count = (stream.frames if whole else 0) or max(
             round((end - self._start) * self.rate), 1
@@ -246,7 +260,7 @@ class VideoFile:
         end, ended = self._end or Fraction(0), False  # 0: the end of the file
         if self._start:
             container.seek(int(self._start * av.time_base))
-        self._clock = _clock(container, stream)
+        self._clock, self._damage = _clock(container, stream), Damage()
         for packet in self._clock(container.demux(stream, *others)):
             time = packet.dts * packet.time_base if packet.dts is not None else Fraction(0)
             if packet.pts is not None:
@@ -259,13 +273,14 @@ class VideoFile:
                 if self._copied(packet):
                     yield packet, None
                 continue
+            self._damage.see_packet(packet)
             if not packet.size and packet.dts is not None:
                 continue  # Theora's way to say that the picture before stays
             durations[packet.pts] = packet.duration
             try:
                 frames = packet.decode()
             except FFmpegError:
-                self._broken += 1
+                self._damage.undecoded += 1
                 continue
             for frame in frames:
                 duration = durations.pop(frame.pts, None)
@@ -298,20 +313,19 @@ class VideoFile:
                 self,
             )
 
-    def _warn_if_cut_off(self) -> None:
-        """If the whole file was read, warn if its packets end before its header says."""
+    def _cut_off(self) -> list[str]:
+        """If the whole file was read, whether its packets end before its header says, in words."""
         if self._start or self._end is not None or self._jumps or not self._container.duration:
-            return
-        announced = Fraction(
-            self._container.duration + (self._container.start_time or 0), av.time_base
-        )
-        if announced - self._reached > _LEAST_MISSING:
-            logger.warning(
-                "%s ends after %.1f seconds where its header says %.1f; it is cut off",
-                self,
-                self._reached,
-                announced,
-            )
+            return []
+        length = max(Fraction(self._container.duration, av.time_base), self._announced)
+        announced = length + Fraction(self._container.start_time or 0, av.time_base)
+        # the header may count how long the last frame stays, which no packet tells
+        if announced - self._reached <= max(_LEAST_MISSING, self._damage.longest * self.time_base):
+            return []
+        reached, announced = float(self._reached), float(announced)
+        return [
+            f"it ends after {reached:.1f} seconds where its header says {announced:.1f}: a part is missing"
+        ]
 
 
 def _video_stream(container: Any) -> Any:
