@@ -118,7 +118,7 @@ def in_passes(model: ImageModelDescriptor, image: Tensor, tile: int, passes: int
                 (left - columns.start) / widths, (right - columns.start) / widths,
             )  # fmt: skip
             averages.share = (bottom - top) * (right - left) / image[0, 0].numel()
-            made = model.model(image[:, :, rows, columns])
+            made = model(image[:, :, rows, columns])
             result[:, :, top * scale : bottom * scale, left * scale : right * scale] = made[
                 :,
                 :,
