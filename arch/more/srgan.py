@@ -86,6 +86,7 @@ class Norm(nn.InstanceNorm2d):
 
 
 def conv_and_norm(width: int, *, normalised: bool) -> tuple[nn.Module, nn.Module]:
+    """A 3x3 convolution, and the instance norm behind it or nothing."""
     norm = Norm(width, EPSILON, affine=True) if normalised else nn.Identity()
     return nn.Conv2d(width, width, 3, padding=1), norm
 
