@@ -204,9 +204,8 @@ def _upscale(
     from ..upscale import plan_rows, upscale_rows
 
     tensors = AsTensors(picture)
-    options = {
-        name: value for name, value in upscaler.options.items() if name not in NEED_THE_WHOLE
-    }
+    unused = {*NEED_THE_WHOLE, "cuts"}  # of which a single picture has none
+    options = {name: value for name, value in upscaler.options.items() if name not in unused}
     disk = max(work.disk_free - work.disk_required, 0)
     plan = plan_rows(upscaler.descriptor, tensors, folder=folder, disk=disk, **options)
     work.check_disk(plan.disk)

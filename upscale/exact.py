@@ -13,6 +13,7 @@ from .channels import ChannelPass, Mark, Tick, is_planar
 from .memory import OutOfMemoryError, first_line
 from .pipeline import AHEAD, Pipeline
 from .protocol import ExactEngine, ExactPlan
+from .recall import Shown
 from .runner import Runner, all_finite, not_finite, usual_batch
 from .transfer import Arrival
 
@@ -136,6 +137,7 @@ class ExactUpscaler:
         tick: Tick,
         touched: Tensor | None = None,
         mark: Mark | None = None,
+        shown: Shown | None = None,
     ) -> None:
         """Upscale ``planes`` (B, Cin, H, W), as `channels.PlaneUpscaler` says.
 

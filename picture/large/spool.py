@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 import struct
 import threading
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ import pyvips
 
 from ..beside import field_of, metadata_of
 from ..container import PNG_START, png_chunk
-from ..formats import GIF, PNG, Format, Metadata, PictureError, reason_of
+from ..formats import GIF, PNG, TIFF, Format, Metadata, PictureError, reason_of
 from ..read import MAX_PIXELS, checked, depth_of, format_of_content, tell_of_frames, tell_of_lost
+from ..samples import check_samples
 
 _BAND_BYTES = 2**23
 _HEAD = 32
@@ -70,6 +72,8 @@ def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header | None:
         return None
     try:
         image = checked(_opened(path, file_format), path, max_pixels)
+        if file_format is TIFF:
+            check_samples(_without_pixels(path, file_format))
         turned = (field_of(image, "orientation") or 1) >= 5
         sides = (image.width, image.height) if turned else (image.height, image.width)
         return Header(
@@ -85,7 +89,7 @@ def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header | None:
 
 def _opened(path: Path, file_format: Format) -> pyvips.Image:
     loader = getattr(pyvips.Image, file_format.loader.removesuffix("_buffer"))
-    return loader(str(path), access="sequential", fail_on="error")
+    return loader(os.fsencode(path), access="sequential", fail_on="error")
 
 
 def _broken(file_format: Format, error: pyvips.Error) -> PictureError:
@@ -181,13 +185,17 @@ class Spool:
         lying, upright = (spooled.with_name(f"{spooled.name}-{part}") for part in ("lying", "part"))
         turn = field_of(source, "orientation") or 1
         try:
-            source.rawsave(str(upright if turn == 1 else lying))
+            source.rawsave(os.fsencode(upright if turn == 1 else lying))
             if turn != 1:  # which needs rows from anywhere
                 image = pyvips.Image.rawload(
-                    str(lying), source.width, source.height, source.bands, format=source.format
+                    os.fsencode(lying),
+                    source.width,
+                    source.height,
+                    source.bands,
+                    format=source.format,
                 ).copy(interpretation=source.interpretation)
                 image.set_type(pyvips.GValue.gint_type, "orientation", turn)
-                image.autorot().rawsave(str(upright))
+                image.autorot().rawsave(os.fsencode(upright))
             if upright.stat().st_size != self._row * self.height:
                 raise PictureError("its rows do not fit on the disk")
             upright.rename(spooled)

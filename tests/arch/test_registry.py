@@ -99,7 +99,7 @@ def test_an_error_leaves_the_registry_as_it_was(
 ) -> None:
     from fdat_dense_iso.arch import registry as registry_module
 
-    def circular(architecture: Architecture) -> ArchSupport:
+    def circular(architecture: Architecture, _before: tuple = ()) -> ArchSupport:
         other = "DenseIsoViT" if architecture.id != "DenseIsoViT" else "FDAT"
         return ArchSupport(architecture, architecture.detect, before=(other,))  # type: ignore[arg-type]
 

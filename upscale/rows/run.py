@@ -136,6 +136,7 @@ def _options(
         border=border,
         ensemble=1,
         colour_fix="none",
+        cuts="auto",
         dtype=torch.float32,
     )
 
