@@ -153,7 +153,6 @@ class TiledUpscaler:
         self.settings = settings
         self.batch, self.largest = settings.batch, settings.tile
         self._distrusted: torch.dtype | None = None
-        self._told = False
         self._memory: Memory | None = None
 
     def prepare(self, sizes: Iterable[tuple[int, int]]) -> None:
@@ -162,23 +161,9 @@ class TiledUpscaler:
         self.batch, self.largest = self.settings.batch, self.settings.tile
         grid = self.settings.grid(*self.settings.size)
         if len(grid) > 1:
-            self._tell(grid.rows.size, grid.columns.size)
+            self.runner.tell_tiles(grid.rows.size, grid.columns.size)
         if ClipTraits.of(self.runner.original).recalling:
             self._memory = Memory(int(max(free - needed, 0) * SHARE))
-
-    def _tell(self, height: int, width: int) -> None:
-        """Say once what tiles of this size mean for a model that looks at the whole picture."""
-        model = self.runner.original
-        if model.tiling is not ModelTiling.DISCOURAGED or self._told:
-            return
-        self._told = True
-        logger.warning(
-            "%s looks at the whole picture: in tiles of %dx%d pixels colours and textures can differ from tile to "
-            "tile and from the whole picture's result; mode 'whole', or more free memory, avoids that",
-            model.architecture.name,
-            width,
-            height,
-        )
 
     def together(self, height: int, width: int) -> int:
         """As many frames as make a batch, where a frame is less than that."""
@@ -364,7 +349,7 @@ class TiledUpscaler:
             )
         self.largest = max(side // 2, floor)
         logger.warning("out of memory (%s): going on with tiles of %d pixels", reason, self.largest)
-        self._tell(self.largest, self.largest)
+        self.runner.tell_tiles(self.largest, self.largest)
         return None
 
     def _settled(self, tile: Tensor) -> Tensor:
