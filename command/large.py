@@ -162,15 +162,15 @@ def upscale_large_file(
         resume=options.resume,
         overwrite=options.overwrite,
     )
-    if work.done:
+    if work.resumes:
         logger.warning(
             "%s: goes on behind row %d of %d of its result", job.source, work.done, size[0]
         )
     try:
         work.run(partial(_upscale, work, upscaler, progress))
     except BaseException:
-        if work.done:
-            kept = f"{work.folder} holds the first {work.done} of {size[0]} rows; --resume goes on from there"
+        if work.folder.exists():
+            kept = f"{work.folder} holds what is done ({work.done} of {size[0]} rows); --resume goes on from there"
             show(console, "kept", kept)
         raise
     about = f"{header.width}x{header.height} -> {size[1]}x{size[0]}"
@@ -222,6 +222,7 @@ def _upscale(
         folder=folder,
         disk=disk,
         first=first,
+        resumable=True,
         progress=progress,
         **options,
     )

@@ -181,11 +181,14 @@ class ExactUpscaler:
         """
         finite: list[Tensor] = []
         copies, planar = self.runner.copies, is_planar(into[0])
+        half = self.runner.dtype == torch.float16 and copies.device.type != "cpu"
 
         def write(top: int, rows: Tensor) -> None:
             finite.append(all_finite(rows))
             place = slice(top, top + rows.shape[2]), slice(0, rows.shape[3])
             collected = one.collect(rows, planar=planar)
+            if half:  # which a network of that precision gives anyway; sums of windows are float32
+                collected = collected.half()
             arrival = copies.download(collected, fresh=True)
             marked = (lambda _: mark(*place)) if mark else None
             bring = partial(write_rows, arrival, into, top)
