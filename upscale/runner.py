@@ -10,7 +10,7 @@ from itertools import zip_longest
 from typing import Any
 
 import torch
-from spandrel import ImageModelDescriptor
+from spandrel import ImageModelDescriptor, ModelTiling
 from torch import Tensor, nn
 
 from ..common.dry_run import working_bytes
@@ -127,6 +127,7 @@ class Runner:
         self.copies = Copies(placement.device)
         self.ready = model
         self.one_at_a_time = False
+        self._told = False
 
     def prepare(self, batch: int, height: int, width: int) -> None:
         """Put the model on the device, with memory for a batch of tiles of this size."""
@@ -158,6 +159,19 @@ class Runner:
         contract = getattr(self.original.model, "tile_contract", None)
         network = contract.network if contract else self.original.model
         return network if isinstance(network, nn.Module) else self.original.model
+
+    def tell_tiles(self, height: int, width: int) -> None:
+        """Say once what tiles of this size mean for a model that looks at the whole picture."""
+        if self.original.tiling is not ModelTiling.DISCOURAGED or self._told:
+            return
+        self._told = True
+        logger.warning(
+            "%s looks at the whole picture: in tiles of %dx%d pixels colours and textures can differ from tile to "
+            "tile and from the whole picture's result; mode 'whole', or more free memory, avoids that",
+            self.original.architecture.name,
+            width,
+            height,
+        )
 
     def __call__(self, tiles: Tensor, recalls: Sequence[Recall] = ()) -> Result:
         """Upscale tiles (B, Cin, h, w) float32, `Copies.staged` or on the device.

@@ -159,6 +159,9 @@ class TiledUpscaler:
         """Load the model and fix the size of tiles; it is the same for all ``sizes``."""
         needed, free = self.settings.fit()
         self.batch, self.largest = self.settings.batch, self.settings.tile
+        grid = self.settings.grid(*self.settings.size)
+        if len(grid) > 1:
+            self.runner.tell_tiles(grid.rows.size, grid.columns.size)
         if ClipTraits.of(self.runner.original).recalling:
             self._memory = Memory(int(max(free - needed, 0) * SHARE))
 
@@ -346,6 +349,7 @@ class TiledUpscaler:
             )
         self.largest = max(side // 2, floor)
         logger.warning("out of memory (%s): going on with tiles of %d pixels", reason, self.largest)
+        self.runner.tell_tiles(self.largest, self.largest)
         return None
 
     def _settled(self, tile: Tensor) -> Tensor:

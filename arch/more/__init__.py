@@ -18,6 +18,7 @@ MODULES = (
     "cfsr",
     "catanet",
     "srresnet",
+    "srgan",
     "espcn",
     "sesr",
     "gaterv3",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from spandrel import MAIN_REGISTRY
 from torch import Tensor
 
@@ -100,23 +102,58 @@ def test_the_configuration_is_told_from_the_tensors(
     assert (model.scale, model.input_channels) == (config.scale, config.in_channels)
 
 
-@pytest.mark.parametrize(("member", "config"), FIRST)
-def test_wrappers(member: type[Member], config: MemberConfig) -> None:
-    """The others are tried by tests/arch/test_weights.py on architectures that all share this."""
-    average = random_weights(member, config)
+Weights = dict[str, Tensor]
+
+
+def named(start: str, weights: Weights) -> Weights:
+    return {start + key: value for key, value in weights.items()}
+
+
+WRAPPERS: dict[str, Callable[[Weights, Weights], dict[str, Any]]] = {  # averaged and raw weights
+    "alone": lambda mean, raw: mean,
+    "params": lambda mean, raw: {"params": mean},
+    "params_ema": lambda mean, raw: {"params": raw, "params_ema": mean},
+    "state_dict": lambda mean, raw: {"state_dict": mean, "epoch": 3},
+    "state_dict of net_g": lambda mean, raw: {"state_dict": named("net_g.", mean)},
+    "model": lambda mean, raw: {"model": mean, "optimizer": {"state": {}}},
+    "model.module.": lambda mean, raw: {"model": named("module.", mean)},
+    "net_g": lambda mean, raw: {"net_g": mean, "iter": 3},
+    "module.": lambda mean, raw: named("module.", mean),
+    "ema beside": lambda mean, raw: {"model": raw, "ema": named("module.", mean)},
+    "compiled": lambda mean, raw: {"params_ema": named("_orig_mod.", mean)},
+    "networks beside": lambda mean, raw: {
+        **named("generator.", raw),
+        **named("generator_ema.", mean),
+        "discriminator.0.weight": torch.zeros(3, 3),
+    },
+}
+
+
+@pytest.mark.parametrize("member", MEMBERS, ids=lambda member: member.title)
+def test_wrappers(member: type[Member]) -> None:
+    """Those of tests/arch/test_weights.py that its architectures, which share this, don't try."""
+    average = random_weights(member, member.examples[0])
     raw = {key: torch.zeros_like(value) for key, value in average.items()}
-    for content in (
-        {"params": raw, "params_ema": {f"module.{key}": value for key, value in average.items()}},
-        {f"generator.{key}": value for key, value in raw.items()}
-        | {f"generator_ema.{key}": value for key, value in average.items()}
-        | {"discriminator.0.weight": torch.zeros(3, 3)},
-    ):
-        model = load_model(content, **member.example_options)
+    for wrapped in WRAPPERS.values():
+        model = load_model(wrapped(average, raw), **member.example_options)
         assert model.architecture.id == member().id
         found = model.model.state_dict()
         assert all(
             torch.equal(found[key], value) for key, value in average.items() if "Meta" not in key
         )
+
+
+@pytest.mark.parametrize(("member", "case"), CASES)
+def test_saved_again_it_is_the_same(member: type[Member], case: dict, tmp_path: Path) -> None:
+    """As a safetensors file of the loaded network's own tensors, which are folded."""
+    options = case.get("options", {})
+    model = load_model(trained(case), **options)
+    save_file(model.model.state_dict(), tmp_path / "again.safetensors")
+    again = load_model(tmp_path / "again.safetensors", **options)
+    assert (again.architecture.id, again.scale) == (model.architecture.id, model.scale)
+    image = picture(case["picture"]).float()
+    with torch.inference_mode():
+        assert torch.equal(again.model(image), model.model(image))
 
 
 @pytest.mark.parametrize(("member", "config"), EXAMPLES)
