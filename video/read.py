@@ -19,6 +19,7 @@ from av.error import FFmpegError
 from .beside import beside, covers_of, is_cover, with_times
 from .clock import Clock
 from .colour import RGB, UNSPECIFIED, Colour, SampleReader, VideoError
+from .parts import Times, times_of
 from .properties import Properties
 from .source import Orientation, SourceFrame
 
@@ -86,13 +87,34 @@ class VideoFile:
         return f"{size}-{digest.hexdigest()}"
 
     def __iter__(self) -> Iterator[SourceFrame | av.Packet]:
+        return self._iterate(self.beside.played)
+
+    def frames_from(self, decoded: int | None) -> Iterator[Any]:
+        """Frames alone, from the key frame on that is decoded at that pts; None: from where reading
+        stands, which is the beginning at first."""
+        if decoded is not None:
+            at = (decoded + round(self._shift / self.time_base)) // self._ticks
+            self._container.seek(at, stream=self._stream)
+        return self._iterate([])
+
+    def times(self) -> Times | None:
+        """When frames are shown, as packets tell it without decoding them; None for what does not
+        tell it surely, as do parts of files and formats whose clock jumps."""
+        if self._jumps or self._start or self._end is not None:
+            return None
+        with self._open() as container:
+            stream = _video_stream(container)
+            return times_of(
+                container.demux(stream), self._ticks, round(self._shift / self.time_base)
+            )
+
+    def _iterate(self, played: list[Any]) -> Iterator[Any]:
         shift = round(self._shift / self.time_base)
         nominal = max(round(1 / self.rate / self.time_base), 1)
         reader, kind = self._reader, self._kind
         known, told = list(self.lost), self._properties.interlaced
         last, count, repaired = -nominal, 0, False
         try:
-            played = self.beside.played
             for item, packet_duration in self._items(self._container, self._stream, played):
                 if isinstance(item, av.Packet):
                     yield item
