@@ -73,7 +73,9 @@ class Crew:
         self._ray, self._on_wait = ray, on_wait
         self.size = len(places)
         """How many workers there are."""
-        references = [ray.put(one) for one in shared]
+        # in a list, so that each process asks for them also when it is made anew; they last as long
+        # as this object
+        self._shared = [ray.put(one) for one in shared]
         self._workers = [
             ray.remote(_worker_class())
             .options(
@@ -85,7 +87,7 @@ class Crew:
             .remote(
                 factory,
                 arguments | {"device": place.device, "threads": place.threads},
-                *references,
+                self._shared,
             )
             for place in places
         ]
@@ -204,9 +206,10 @@ def _worker_class() -> type:
     is called in this process."""
 
     class Proxy:
-        def __init__(self, *arguments: Any) -> None:
+        def __init__(self, factory: str, arguments: dict[str, Any], references: list[Any]) -> None:
+            ray = importlib.import_module("ray")
             module = importlib.import_module("fdat_dense_iso.cluster.worker")
-            self._worker = module.Worker(*arguments)
+            self._worker = module.Worker(factory, arguments, *ray.get(references))
 
         def ready(self) -> None:
             return None

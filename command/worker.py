@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import os
 import tempfile
@@ -60,6 +61,7 @@ class FileWorker:
         os.environ.setdefault("VIPS_CONCURRENCY", str(threads))
         with contextlib.suppress(OSError):  # not on this machine: then files come by value
             os.chdir(folder)
+        import_files()
         with scratch() as place:
             for name, content in checkpoint.items():
                 (place / name).write_bytes(content)
@@ -192,6 +194,13 @@ class _Reading:
 
     def close(self) -> None:
         self.source.__exit__(None, None, None)
+
+
+def import_files() -> None:
+    """Import now what reads and writes files, or the first of them would wait for it."""
+    for name in ("picture.animation", "picture.read", "picture.write", "video.parts"):
+        with contextlib.suppress(ImportError):  # told where it is needed
+            importlib.import_module(f"..{name}", __package__)
 
 
 @contextlib.contextmanager

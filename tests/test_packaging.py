@@ -20,7 +20,7 @@ from PIL import Image
 from tests.helpers.paths import MODELS, ROOT
 
 DEVELOPMENT = {"tests", "benchmarks", "tools", "samples", "assets", "runs", "demo"}
-PACKAGES = {"arch", "common", "upscale", "video", "picture", "command"}
+PACKAGES = {"arch", "common", "upscale", "video", "picture", "cluster", "command"}
 
 # the root loaded under a name that no import could spell, as ComfyUI does with every pack
 AS_COMFYUI_DOES = """

@@ -95,9 +95,9 @@ class PartReader:
         expected = None
         times = self._times
         if times is None:
-            for _ in range(self._position, first):
-                if next(self._frames, None) is None:
-                    return
+            while self._position < first:
+                self._position += 1  # also beyond the end, from where there is no way back
+                next(self._frames, None)
         else:
             expected = times.shown[first : first + count]
             key, decoded = times.key_before(first)
