@@ -13,6 +13,15 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 INSTALL = "python -m pip install -r requirements-cluster.txt"
 
+_SETTINGS = {  # which Ray reads when it is imported or starts
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # workers for cuda:1 are told so by that name
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Workers that die are told by this pack; Ray would write of them between the results, and of
+    # what its own log holds.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+}
+
 
 class ClusterError(ValueError):
     """There are no workers to be had, or none is left."""
@@ -20,9 +29,8 @@ class ClusterError(ValueError):
 
 def import_ray() -> Any:
     """The package ray. Raises ClusterError where it is missing."""
-    # what is announced to everyone on the console belongs into Ray's own log
-    for name in ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_USAGE_STATS_ENABLED"):
-        os.environ.setdefault(name, "0")
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
     try:
         return importlib.import_module("ray")
     except ImportError as error:
@@ -65,18 +73,6 @@ def connected(address: str | None, *, cpus: int | None = None) -> Iterator[Any]:
         text = " ".join(str(error).split())
         raise ClusterError(f"Ray cannot be reached {where}: {text}") from error
     try:
-        with _quiet():
-            yield ray
+        yield ray
     finally:
         ray.shutdown()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps Ray from writing about dead workers to the standard output, which is for results; they
-    are told by this pack. It has no setting for that."""
-    with contextlib.suppress(ImportError, AttributeError, KeyError, ValueError):
-        from ray._private.ray_logging import global_worker_stdstream_dispatcher
-
-        global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
-    yield

@@ -13,7 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("ray")
+from fdat_dense_iso.cluster.connection import ClusterError, import_ray
+
+try:
+    import_ray()  # with this pack's settings
+except ClusterError as error:
+    pytest.skip(str(error), allow_module_level=True)
 pytest.importorskip("typer")
 pytest.importorskip("pyvips")
 pytest.importorskip("av")
