@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from comfy_api.latest import io
 
 from .common.option import Option, Place, offered_in
+
+FOLDED: dict[str, Any] = (
+    {"advanced": True}
+    if "advanced" in inspect.signature(io.String.Input.__init__).parameters
+    else {}
+)
+"""Of an input that a node hides until one asks for all; older hosts show every input."""
 
 
 def schema(**fields: Any) -> io.Schema:
@@ -32,6 +40,8 @@ def option_inputs(options: Iterable[Option], place: Place) -> list[io.Input]:
 def option_input(option: Option) -> io.Input:
     """The input for one option; none has to be given."""
     fields: dict[str, Any] = {"optional": True, "tooltip": option.sentence("picture")}
+    if option.advanced:
+        fields |= FOLDED
     if option.kind == "mask":  # a socket, which has no value of its own
         return io.Mask.Input(option.name, **fields)
     fields["default"] = option.shown

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
-from fractions import Fraction
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import ComfyExtension, InputImpl, io, ui
+from torch import Tensor
 
 from . import host
 from .arch import adopt, describe, install, load_model, parse_options
 from .common.encoding import ENCODING
 from .common.upscaling import UPSCALING
-from .node_inputs import model_input, option_inputs, option_values, schema
+from .node_inputs import FOLDED, model_input, option_inputs, option_values, schema
 from .upscale import parse_target, upscale_frames, upscale_image
 
 logger = logging.getLogger(__name__)
 
 try:
     from . import video as videos
+    from .node_video import source_of
 except (ImportError, AttributeError) as error:  # no PyAV, or one that is too old
     logger.warning("no node for videos: %s", error)
     videos = None
@@ -45,7 +45,7 @@ class LoadUpscaleModel(io.ComfyNode):
         return schema(
             node_id="FDATDenseIsoLoader",
             display_name="Load Upscale Model (FDAT, Dense-Iso-ViT)",
-            category="loaders",
+            category=host.category("UpscaleModelLoader", "loaders"),
             description="Loads FDAT, Dense-Iso-ViT and every model that spandrel knows, for any upscale node.",
             search_aliases=[
                 "fdat",
@@ -67,6 +67,7 @@ class LoadUpscaleModel(io.ComfyNode):
                     default="",
                     tooltip="What the tensors of a Dense-Iso-ViT do not tell, for example: heads=6,8,6,8; "
                     "gated_half=first. Empty: from a .json file beside the checkpoint, its metadata, or as published.",
+                    **FOLDED,
                 ),
             ],
             outputs=[
@@ -123,7 +124,7 @@ class UpscaleImage(io.ComfyNode):
         return schema(
             node_id="FDATDenseIsoUpscale",
             display_name="Upscale Image (Tiled)",
-            category="image/upscaling",
+            category=host.category("ImageUpscaleWithModel", "image/upscaling"),
             description="Upscales pictures with any upscale model in the memory there is; the defaults are good.",
             search_aliases=[
                 "upscale",
@@ -176,7 +177,7 @@ class UpscaleModelInfo(io.ComfyNode):
         return schema(
             node_id="FDATDenseIsoModelInfo",
             display_name="Upscale Model Info",
-            category="loaders",
+            category=host.category("UpscaleModelLoader", "loaders"),
             description="Says what an upscale model is: architecture, scale, parameters, precisions, training data.",
             search_aliases=[
                 "upscale model info",
@@ -196,7 +197,7 @@ class UpscaleModelInfo(io.ComfyNode):
 
     @classmethod
     def execute(cls, upscale_model: Any) -> io.NodeOutput:
-        text = describe(upscale_model)
+        text = describe(adopt(upscale_model))  # as this pack's other nodes run it
         return io.NodeOutput(text, ui=ui.PreviewText(text))
 
 
@@ -208,7 +209,7 @@ class UpscaleVideo(io.ComfyNode):
         return schema(
             node_id="FDATDenseIsoUpscaleVideo",
             display_name="Upscale Video (Tiled)",
-            category="image/video",
+            category=host.category("LoadVideo", "image/video"),
             description="Upscales videos of any length frame by frame, in memory that does not grow; keeps the sound.",
             search_aliases=[
                 "upscale video",
@@ -256,19 +257,31 @@ class UpscaleVideo(io.ComfyNode):
         model = adopt(host.image_model(upscale_model))
         options = option_values(UPSCALING, "video", inputs)
         target = parse_target(options["target"] or "")
-        with source_of(video) as source:
+        with host.telling(number_of(cls)), source_of(video) as source:
             size, options["target"] = videos.result_size(source, target, model.scale)
             job = new_job(source, size=size, encoding=encoding(inputs))
+            shown = host.FramePreview(host.progress(), host.preview())
+
+            def run(
+                frames: Iterable[Tensor | None], deliver: Callable[[Tensor], None], **given: Any
+            ) -> None:
+                def deliver_and_show(picture: Tensor) -> None:
+                    deliver(picture)
+                    shown.show(picture)
+
+                placement = host.HostPlacement(model)
+                upscale_frames(
+                    model, frames, deliver_and_show, placement=placement, **options, **given
+                )
+
             try:
-                run = partial(upscale_frames, model, placement=host.HostPlacement(model), **options)
-                with host.telling(number_of(cls)):
-                    job.run(run, host.progress())
+                job.run(run, shown.progress)
             except BaseException as error:  # the newer hosts' interrupt is no Exception
                 if not job.frames:
                     raise
                 kept = host.keep_file(job.partial, "video/unfinished")
                 text = f"{kept} holds the first {job.frames} frames"
-                host.tell(cls.hidden.unique_id, text)
+                host.tell_for_good(number_of(cls), text)
                 if host.is_interrupt(error) or not isinstance(error, Exception):
                     raise
                 raise videos.VideoError(f"{error}; {text}") from error
@@ -278,16 +291,6 @@ class UpscaleVideo(io.ComfyNode):
 def encoding(inputs: dict[str, Any]) -> videos.Encoding:
     """How the node's inputs say that the result is encoded."""
     return videos.Encoding(**option_values(ENCODING, "video", inputs))
-
-
-def source_of(video: Any) -> videos.VideoFile | videos.PictureVideo:
-    """What a graph connected as VIDEO; pictures in memory are taken as they are, without a copy."""
-    if isinstance(video, InputImpl.VideoFromComponents):
-        parts = video.get_components()
-        audio = parts.audio and (parts.audio["waveform"][0], int(parts.audio["sample_rate"]))
-        return videos.PictureVideo(parts.images, Fraction(parts.frame_rate), audio)
-    start, duration = getattr(video, "get_active_trim_window", lambda: (0, 0))()
-    return videos.VideoFile(video.get_stream_source(), start=start, duration=duration)
 
 
 def new_job(source: videos.VideoFile | videos.PictureVideo, **options: Any) -> videos.VideoJob:

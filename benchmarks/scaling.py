@@ -119,6 +119,7 @@ def measure(ray: Any, workers: int, seconds: float, jobs: list[Job]) -> float:
         overwrite=True,
         max_pixels=10**8,
         video=VideoOptions(encoding=encoding, resume=False),
+        pyramid=False,
     )
     console = error_console()
     bar = Bar(Console(quiet=True), len(jobs), lambda: None, shown=False)

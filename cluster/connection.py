@@ -16,10 +16,8 @@ INSTALL = "python -m pip install -r requirements-cluster.txt"
 _SETTINGS = {  # which Ray reads when it is imported or starts
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # workers for cuda:1 are told so by that name
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Workers that die are told by this pack; Ray would write of them between the results, and of
-    # what its own log holds.
+    # workers that die are told by this pack; Ray would write of them between the results
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
 
 

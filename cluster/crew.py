@@ -73,8 +73,7 @@ class Crew:
         self._ray, self._on_wait = ray, on_wait
         self.size = len(places)
         """How many workers there are."""
-        # in a list, so that each process asks for them also when it is made anew; they last as long
-        # as this object
+        # in a list, so that a process asks for them itself, also when it was made anew
         self._shared = [ray.put(one) for one in shared]
         self._workers = [
             ray.remote(_worker_class())
@@ -87,7 +86,6 @@ class Crew:
             .remote(
                 factory,
                 arguments | {"device": place.device, "threads": place.threads},
-                self._shared,
             )
             for place in places
         ]
@@ -143,10 +141,12 @@ class Crew:
 
     def _await(self, worker: Any) -> None:
         """It gets tasks when it answers; after it has died, that is when it was made anew."""
-        self._starting[worker.ready.options(max_task_retries=-1).remote()] = worker
+        self._starting[worker.ready.options(max_task_retries=-1).remote(self._shared)] = worker
 
     def _start(self, worker: Any, task: Task) -> None:
-        head, payload = worker.call.options(num_returns=2).remote(task.method, *task.arguments)
+        head, payload = worker.call.options(num_returns=2).remote(
+            self._shared, task.method, *task.arguments
+        )
         self._running[head] = worker, task, payload
 
     def _look(self) -> list[Done]:
@@ -206,15 +206,17 @@ def _worker_class() -> type:
     is called in this process."""
 
     class Proxy:
-        def __init__(self, factory: str, arguments: dict[str, Any], references: list[Any]) -> None:
-            ray = importlib.import_module("ray")
-            module = importlib.import_module("fdat_dense_iso.cluster.worker")
-            self._worker = module.Worker(factory, arguments, *ray.get(references))
+        def __init__(self, *arguments: Any) -> None:
+            self._arguments, self._worker = arguments, None
 
-        def ready(self) -> None:
-            return None
+        def ready(self, shared: list[Any]) -> None:
+            if self._worker is None:
+                ray = importlib.import_module("ray")
+                module = importlib.import_module("fdat_dense_iso.cluster.worker")
+                self._worker = module.Worker(*self._arguments, *ray.get(shared))
 
-        def call(self, method: str, *arguments: Any) -> Any:
+        def call(self, shared: list[Any], method: str, *arguments: Any) -> Any:
+            self.ready(shared)  # it may be a process of which nobody knew that it is new
             return self._worker.call(method, *arguments)
 
     return Proxy

@@ -41,9 +41,6 @@ class Worker:
         with _Recorder():  # the driver says what there is to say of the model
             self._object = getattr(importlib.import_module(module), name)(*shared, **arguments)
 
-    def ready(self) -> None:
-        """Answers when the object is made."""
-
     def call(self, method: str, *arguments: Any) -> tuple[dict[str, Any], Any]:
         """Call a method, which returns a small value and a payload of any size: the fields of an
         `Answer`, since classes have other names in ComfyUI, and the payload."""

@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -20,7 +21,7 @@ INSTALL = (
     if PROJECT.is_file()
     else 'python -m pip install "fdat_dense_iso-VERSION-py3-none-any.whl[cli]"'
 )
-DONE, FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130  # exit codes
+DONE, FAILED, UNUSABLE, DAMAGED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
 
 try:
     import typer
@@ -32,9 +33,11 @@ try:
     from .console import (
         error_console,
         escape_unprintable,
+        folded,
         interruptible,
         messages_on,
         reason,
+        say,
         show,
     )
     from .flags import with_flags
@@ -66,7 +69,8 @@ and keeps its place below the input folder. Existing files are skipped without -
 never replaced.
 
 Exit codes: 0 all done or skipped; 1 a file failed, or the one OUTPUT exists; 2 wrong usage, or the \
-model cannot be loaded; 130 interrupted with Ctrl-C.
+model cannot be loaded; 3 all done, but a video was damaged and its result lacks what \
+was missing; 130 interrupted with Ctrl-C.
 """
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -93,7 +97,7 @@ def show_version(asked: bool) -> None:
     for package in ("torch", "spandrel", "pyvips", "av"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             parts.append(f"{package} {metadata.version(package)}")
-    typer.echo(", ".join(parts))
+    say(", ".join(parts))
     raise typer.Exit
 
 
@@ -105,11 +109,11 @@ def show_info(model: Path | None) -> None:
     console = error_console()
     with messages_on(console, debug=False):
         try:
-            text = describe_model(model)
+            text = folded(describe_model(model), shutil.get_terminal_size().columns)
         except UsageError as error:
             show(console, "error", str(error))
             raise typer.Exit(UNUSABLE) from error
-    typer.echo(text)
+    say(text)
     raise typer.Exit
 
 
@@ -131,9 +135,12 @@ def main(
         bool, FileOption("--overwrite", help="Replace results that exist.")
     ] = False,
     file_format: Annotated[
-        Literal["same", "png", "jpg", "webp", "tif"],
+        Literal["same", "png", "jpg", "webp", "tif", "pyramid", "dzi"],
         FileOption(
-            "--format", "-f", help="Format of the results in a folder; same: that of the input."
+            "--format",
+            "-f",
+            help="Format of the results in a folder; same: that of the input; pyramid: a tiled "
+            "TIFF with smaller copies behind it; dzi: DeepZoom.",
         ),
     ] = "same",
     quality: Annotated[
@@ -182,7 +189,10 @@ def main(
     ] = "same",
     resume: Annotated[
         bool,
-        VideoOption("--resume", help="Go on with what an interrupted run left (.partial.mp4)."),
+        FileOption(
+            "--resume",
+            help="Go on with what an interrupted run left of a video (.partial.mp4) or a large picture (.partial).",
+        ),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Warnings and errors only.")] = False,
     debug: Annotated[
@@ -212,7 +222,11 @@ def main(
     video = VideoOptions(encoding=encoding, resume=resume)
     tile, overlap = options["tile"], options["overlap"]
     files = FileOptions(
-        quality=quality, overwrite=overwrite, max_pixels=round(max_megapixels * 1e6), video=video
+        quality=quality,
+        overwrite=overwrite,
+        max_pixels=round(max_megapixels * 1e6),
+        video=video,
+        pyramid=file_format == "pyramid",
     )
     with messages_on(console, debug), interruptible() as check_interrupt:
         try:
@@ -227,7 +241,7 @@ def main(
                 raise OutputExistsError(f"{jobs[0].done} exists; --overwrite replaces it")
             for job in sorted(skipped) if not quiet else ():
                 show(console, "skipped", f"{job.done} exists; --overwrite replaces it")
-            failed = 0
+            failed = damaged = 0
             if waiting:
                 options["mask"] = read_mask(options["mask"], files.max_pixels)
                 many = None
@@ -246,11 +260,13 @@ def main(
                 upscaler = load_upscaler(model, model_option or [], device, threads, options)
                 with Bar(console, len(waiting), check_interrupt, shown=not quiet) as bar:
                     outcomes = upscale_files(waiting, upscaler, files, bar, console, many)
-                    failed = report(outcomes, console, quiet=quiet, debug=debug)
+                    failed, damaged = report(outcomes, console, quiet=quiet, debug=debug)
             if len(jobs) > 1 and not quiet:
                 done = len(waiting) - failed
-                show(console, "finished", f"{done} done, {len(skipped)} skipped, {failed} failed")
-            code = FAILED if failed else DONE
+                lacking = f" ({damaged} of damaged videos)" if damaged else ""
+                counts = f"{done} done{lacking}, {len(skipped)} skipped, {failed} failed"
+                show(console, "finished", counts)
+            code = FAILED if failed else DAMAGED if damaged else DONE
         except KeyboardInterrupt:
             show(console, "interrupted", "the results written so far are complete")
             code = INTERRUPTED

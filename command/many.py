@@ -89,7 +89,7 @@ def together(
         progress = partial(bar.within, done)
         segments = partial(Segments, crew, job, files)
         try:
-            line = upscale_video_file(
+            line, whole = upscale_video_file(
                 job,
                 upscaler,
                 files.video,
@@ -99,7 +99,7 @@ def together(
                 max_pixels=files.max_pixels,
                 elsewhere=segments,
             )
-            yield Outcome(job, line)
+            yield Outcome(job, line, whole)
         except Exception as error:
             yield Outcome(job, error=error)
         done += 1

@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .console import printable, reason, show
+from .console import printable, reason, say, show
 from .model import Upscaler
 from .work import FileOptions, upscale_file
 
@@ -31,10 +30,12 @@ class ElsewhereError(ValueError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a file: a line that says what was done, or what was raised."""
+    """What became of a file: a line that says what was done and whether all of it was there, or
+    what was raised."""
 
     job: Job
     line: str = ""
+    whole: bool = True
     error: Exception | None = None
 
 
@@ -106,20 +107,23 @@ def one_after_the_other(
             bar.within(index, done, total)
 
         try:
-            yield Outcome(job, upscale_file(job, upscaler, files, progress, console))
+            yield Outcome(job, *upscale_file(job, upscaler, files, progress, console))
         except Exception as error:
             yield Outcome(job, error=error)
 
 
-def report(outcomes: Iterable[Outcome], console: Console, *, quiet: bool, debug: bool) -> int:
-    """Tell what became of each file; how many failed."""
-    failed = 0
+def report(
+    outcomes: Iterable[Outcome], console: Console, *, quiet: bool, debug: bool
+) -> tuple[int, int]:
+    """Tell what became of each file; how many failed, and how many were damaged."""
+    failed = damaged = 0
     with contextlib.closing(outcomes):  # type: ignore[type-var]
         for outcome in outcomes:
             error = outcome.error
             if error is None:
+                damaged += not outcome.whole
                 if not quiet:
-                    typer.echo(outcome.line)
+                    say(outcome.line)
                 continue
             failed += 1
             show(console, "error", f"{outcome.job.source}: {reason(error)}")
@@ -130,4 +134,4 @@ def report(outcomes: Iterable[Outcome], console: Console, *, quiet: bool, debug:
                     raise error
                 except Exception:
                     console.print_exception()
-    return failed
+    return failed, damaged

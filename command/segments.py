@@ -43,6 +43,7 @@ class Segments:
 
     def __init__(self, crew: Crew, job: Job, files: FileOptions, work: Any, target: Any) -> None:
         self._crew = crew
+        self._source = work.source
         times = work.source.times()
         self._video = {
             "key": secrets.token_hex(8),
@@ -151,9 +152,9 @@ class Segments:
         if done.answer.error is not None or index is None:
             result = partial(self._result, done)
             self._ready.setdefault(number, result)
-            return len(done.answer.value or ())
+            return len(times_in(done))
         if index == "encoded":
-            times = [pair for piece in self._pieces.pop(number) for pair in piece.answer.value]
+            times = [pair for piece in self._pieces.pop(number) for pair in times_in(piece)]
             self._ready[number] = lambda: (times, self._result(done)[1])
             return 0
         pieces = self._pieces[number]
@@ -161,10 +162,18 @@ class Segments:
         if all(pieces):
             payloads = [piece.payload for piece in pieces]
             self._waiting.appendleft(self._task("encode", (number, "encoded"), *payloads))
-        return len(done.answer.value)
+        return len(times_in(done))
 
     def _result(self, done: Done) -> tuple[Times, bytes]:
-        return value_of(done, self._told), self._crew.value(done.payload)
+        value_of(done, self._told)
+        if done.answer.value and (damage := done.answer.value[1]):
+            self._source.damage = damage
+        return times_in(done), self._crew.value(done.payload)
+
+
+def times_in(done: Done) -> Times:
+    """Pts and durations of a part's frames."""
+    return done.answer.value[0] if done.answer.value else []
 
 
 def value_of(done: Done, told: set[str] | None = None) -> Any:

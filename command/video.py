@@ -41,8 +41,8 @@ def upscale_video_file(
     overwrite: bool,
     max_pixels: int,
     elsewhere: Callable[[VideoJob, Target | None], Elsewhere] | None = None,
-) -> str:
-    """Upscale one video; the line that says what was done.
+) -> tuple[str, bool]:
+    """Upscale one video; the line that says what was done, and whether all of it was there.
 
     ``elsewhere`` gives its segments where this process does not make them.
     After an exception what there is of the result is shown and kept.
@@ -79,9 +79,9 @@ def upscale_video_file(
             raise
     (height, width), (new_height, new_width) = source.size, work.size
     how = f"{work.frames} frames, {work.encoding.codec} {work.encoding.pixel_format}"
-    return printable(
-        f"{job.source} -> {work.target} ({width}x{height} -> {new_width}x{new_height}, {how})"
-    )
+    how += ", of a damaged video" if work.damage else ""
+    line = f"{job.source} -> {work.target} ({width}x{height} -> {new_width}x{new_height}, {how})"
+    return printable(line), not work.damage
 
 
 def settings_of(model: Path, options: dict[str, Any]) -> dict[str, Any]:

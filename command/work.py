@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from ..common.printable import printable
+from .large import LargeOptions, large_header, upscale_large_file
 from .model import Upscaler
 from .video import VideoOptions, upscale_video_file
 
@@ -24,6 +25,18 @@ class FileOptions:
     overwrite: bool
     max_pixels: int
     video: VideoOptions
+    pyramid: bool
+
+    @property
+    def large(self) -> LargeOptions:
+        """For pictures that are larger than memory."""
+        return LargeOptions(
+            quality=self.quality,
+            pyramid=self.pyramid,
+            resume=self.video.resume,
+            overwrite=self.overwrite,
+            max_pixels=self.max_pixels,
+        )
 
 
 def upscale_file(
@@ -32,8 +45,9 @@ def upscale_file(
     files: FileOptions,
     progress: Callable[[int, int], None],
     console: Console,
-) -> str:
-    """Upscale one picture or video; the line that says what was done."""
+) -> tuple[str, bool]:
+    """Upscale one picture or video; the line that says what was done, and whether all of it was
+    there."""
     from ..picture.files import is_video
 
     if is_video(job.target):
@@ -51,7 +65,10 @@ def upscale_file(
         result = upscaled(animation, upscaler, progress)
         write_animation(result, job.target, quality=files.quality, overwrite=files.overwrite)
         sides = f"{width}x{height} -> {new_width}x{new_height}"
-        return printable(f"{job.source} -> {job.target} ({sides}, {count} frames)")
+        return printable(f"{job.source} -> {job.target} ({sides}, {count} frames)"), True
+    header = large_header(job, upscaler, files.large)
+    if header is not None:
+        return upscale_large_file(job, header, upscaler, files.large, progress, console), True
     picture = read_picture(job.source, max_pixels=files.max_pixels)
     height, width, _ = picture.pixels.shape
     new_height, new_width = upscaler.size(height, width)
@@ -59,4 +76,5 @@ def upscale_file(
     write_picture(
         upscaler(picture, progress), job.target, quality=files.quality, overwrite=files.overwrite
     )
-    return printable(f"{job.source} -> {job.target} ({width}x{height} -> {new_width}x{new_height})")
+    sides = f"{width}x{height} -> {new_width}x{new_height}"
+    return printable(f"{job.source} -> {job.target} ({sides})"), True

@@ -103,7 +103,7 @@ class FileWorker:
                 source = cleanup.enter_context(scratch()) / job.source.name
                 source.write_bytes(content)
             here = replace(job, source=source, target=target)
-            line = upscale_file(here, self.upscaler, self.files, _untold, error_console())
+            line, _ = upscale_file(here, self.upscaler, self.files, _untold, error_console())
             return line.replace(str(source), str(job.source))
 
     def part(
@@ -116,7 +116,8 @@ class FileWorker:
             first, count: which frames.
             whole: encode them as a segment, which is the payload; else it is their samples.
 
-        The value is pts and duration of the frames: fewer than ``count`` at the end.
+        The value is pts and duration of the frames, fewer than ``count`` at the end, and what of
+        the video is damaged, where it was read to its end.
         """
         from ..video.parts import samples_of, upscaled_part
 
@@ -138,9 +139,10 @@ class FileWorker:
         except BaseException:
             self._close()
             raise
+        payload: Any = samples
         if whole:
-            return times, encoder.close() if times else b""
-        return times, samples
+            payload = encoder.close() if times else b""
+        return (times, reading.source.damage), payload
 
     def encode(
         self, video: dict[str, Any], content: bytes | None, *parts: Any

@@ -19,6 +19,7 @@ def nodes() -> ModuleType:
     with imported_nodes() as nodes:
         nodes.host = SimpleNamespace(
             attach_patcher=lambda model: None,
+            category=lambda sibling, otherwise: otherwise,
             image_model=lambda model: model,
             model_path=lambda name: name,
             output=lambda dtype: {"dtype": dtype},

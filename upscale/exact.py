@@ -19,7 +19,7 @@ from .transfer import Arrival
 logger = logging.getLogger(__name__)
 
 
-class _Told:
+class Told:
     """Reports progress in steps of the first plan, so that what users see only grows.
 
     Later plans have other numbers of steps. It is reported after every band even if nothing is new,
@@ -105,6 +105,10 @@ class ExactUpscaler:
         pixels = frames * getattr(plan, "result_rows", height) * width * model.scale**2
         return AHEAD * pixels * model.output_channels * 4
 
+    def plan_of(self, height: int, width: int) -> ExactPlan:
+        """The plan for an image of this size, after `prepare`."""
+        return self._plans[1, height, width]
+
     def together(self, height: int, width: int) -> int:
         """As many frames as are sensible at a time."""
         return min(usual_batch(self.runner.placement.device, height * width), self.frames)
@@ -140,7 +144,7 @@ class ExactUpscaler:
         shape = len(planes), planes.shape[-2], planes.shape[-1]
         if shape not in self._plans:  # the last frames of many need less than the others
             self._plans[shape] = self._fitting(shape, self._new_plan(shape, None))
-        told = _Told(len(planes) * self._steps[shape[1:]], tick)
+        told = Told(len(planes) * self._steps[shape[1:]], tick)
         while True:
             plan = self._plans[shape]
             try:
@@ -165,7 +169,7 @@ class ExactUpscaler:
         plan: ExactPlan,
         into: Sequence[Tensor],
         one: ChannelPass,
-        told: _Told,
+        told: Told,
         touched: Tensor | None,
         mark: Mark | None,
     ) -> bool:

@@ -12,7 +12,7 @@ import torch
 from spandrel import ImageModelDescriptor
 from torch import Tensor
 
-from .beyond import add_beyond_, frames_beyond, within
+from .beyond import Highlights, add_beyond_, frames_beyond, within
 from .frame import FrameUpscaler
 from .mask import Masks
 from .memory import OutOfMemoryError
@@ -226,6 +226,7 @@ def upscale_frames(
         _check_finite(frame[None])
         return frame
 
+    highlights = Highlights(session.upscaler.margins.wrap)
     memory: list[Tensor] = []
 
     def new_picture() -> Tensor:
@@ -247,7 +248,7 @@ def upscale_frames(
         jobs = (
             Job(None, region, None, deliver)
             if frame is None
-            else Job(checked(frame), region, new_picture, deliver)
+            else Job(within(checked(frame)), region, new_picture, highlights.added(frame, deliver))
             for frame in chain([first], frames)
         )
         try:

@@ -10,11 +10,14 @@ A spandrel descriptor is enough as a model. A network may offer more through att
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from spandrel import ImageModelDescriptor
 from torch import Tensor
+
+from ..common.rows import Rows
 
 Progress = Callable[[int, int], None]
 """``progress(done, total)``, after every batch of tiles (or band); an exception that it raises ends
@@ -67,12 +70,14 @@ class ExactPlan(Protocol):
     memory_required, host_memory_required: bytes beside the weights, on the device and on the host;
         without those of rows that ``write`` has got.
     steps: calls of ``progress``.
+    disk_required: bytes of files, where a folder for them was given.
     result_rows: of how many rows of the image ``write`` gets the result at a time, at most; all,
         where a plan does not say.
     """
 
     memory_required: int
     host_memory_required: int
+    disk_required: int
     steps: int
     result_rows: int
 
@@ -93,22 +98,26 @@ class ExactEngine(Protocol):
         dtype: torch.dtype,
         device: torch.device,
         available: int | None,
+        folder: Path | None = None,
+        disk: int | None = None,
     ) -> ExactPlan:
         """Plan a run of images (batch, C, height, width) in ``available`` bytes of the device.
 
-        ``available`` None: as many bytes as are best for speed.
+        ``available`` None: as many bytes as are best for speed. With a ``folder`` the image is read
+        in bands, and what is as large as it lives in files there, which take ``disk`` bytes at most
+        if possible. Only pictures that are larger than memory ask for that.
         """
         ...
 
     def run(
         self,
-        image: Tensor,
+        image: Tensor | Rows,
         plan: Any,
         write: Callable[[int, Tensor], None],
         progress: Progress | None = None,
         touched: Tensor | None = None,
     ) -> None:
-        """Upscale ``image`` (B, C, H, W).
+        """Upscale ``image`` (B, C, H, W), or one that is read in bands.
 
         ``write(top, rows)`` gets finished rows (B, C, h, W * scale) in order, not clamped. They are
         read after it has returned, so their memory must not be used again. Where

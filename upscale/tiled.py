@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from spandrel import ImageModelDescriptor, ModelTiling
@@ -180,8 +181,22 @@ class TiledUpscaler:
         canvases = [Canvas(picture, grid, scale, complete=complete) for picture in into]
         for canvas in canvases:
             self.work.do(canvas.begin)
-        planar = is_planar(into[0])
         places = [(frame, number) for frame in range(len(planes)) for number in numbers]
+        self._through(planes, grid, places, canvases, one, tick, mark, planar=is_planar(into[0]))
+
+    def _through(
+        self,
+        planes: Any,
+        grid: TileGrid,
+        places: list[tuple[int, int]],
+        canvases: Sequence[Canvas],
+        one: ChannelPass,
+        tick: Tick,
+        mark: Mark | None = None,
+        *,
+        planar: bool,
+    ) -> None:
+        """Run tiles, each by its frame and its number in the grid, and add them to the canvases."""
         size = self.batch
         batches = (places[at : at + size] for at in range(0, len(places), size))
         cuts = (partial(self._cut, planes, grid, batch) for batch in batches)
@@ -197,12 +212,16 @@ class TiledUpscaler:
                 batch, tiles = batch[count:], tiles[count:]
 
     def _cut(
-        self, planes: Tensor, grid: TileGrid, batch: list[tuple[int, int]]
+        self, planes: Any, grid: TileGrid, batch: list[tuple[int, int]]
     ) -> tuple[list[tuple[int, int]], Tensor]:
         """The batch, and its tiles (B, Cin, h, w) in main memory."""
         windows = [(frame, *grid.window(number)) for frame, number in batch]
-        tiles = [planes[frame, :, rows, columns] for frame, rows, columns in windows]
+        tiles = [self._part(planes, *window) for window in windows]
         return batch, self.runner.copies.staged(tiles)
+
+    def _part(self, planes: Any, frame: int, rows: slice, columns: slice) -> Tensor:
+        """A tile (Cin, h, w) of ``planes``."""
+        return planes[frame, :, rows, columns]
 
     def _compute(
         self, places: list[tuple[int, int]], tiles: Tensor, one: ChannelPass, planar: bool

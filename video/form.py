@@ -32,4 +32,6 @@ class ResultForm:
         colour = source.colour.of_result(turned(*source.size), stored)
         self.make_frame = FrameMaker(encoding.pixel_format, colour, *stored)
         self.pixel_aspect = result_aspect(turned(*source.size), source.pixel_aspect, turned(*size))
-        self.encoder = SegmentEncoder(encoding, stored, source.rate, colour, self.pixel_aspect)
+        self.encoder = SegmentEncoder(
+            encoding, stored, source.rate, colour, self.pixel_aspect, source.hdr
+        )

@@ -101,8 +101,9 @@ class VideoJob:
                 "both sides for square ones",
                 *(target, self.encoding.codec, self._aspect, target.suffix),
             )
-        if source.lost:
-            logger.warning("%s: left out: %s", source, ", ".join(source.lost))
+        lost = source.lost + ([] if self.encoding.keeps(source.hdr) else [*source.hdr.named])
+        if lost:
+            logger.warning("%s: left out: %s", source, ", ".join(lost))
         self._template = template_stream(self._encoder.sample, source.orientation.matrix)
         self._metadata = {
             k: v for k, v in source.metadata.items() if k.lower() not in _OF_THE_FORMAT
@@ -114,16 +115,15 @@ class VideoJob:
                     "%s cannot hold and leaves out: %s", target, ", ".join(writer.left_out)
                 )
             if writer.converted:
-                logger.warning(
-                    "%s cannot hold %s sound, which becomes FLAC",
-                    *(target, " and ".join(writer.converted)),
-                )
+                logger.warning("%s: converted: %s", target, ", ".join(writer.converted))
 
         self.frames = 0
         """Frames in ``partial``, and in the end in ``target``."""
         self.computed = 0
         """Frames that were upscaled in this run; those that repeat the one before are not."""
         # pts of the first and the last frame, and where the latter ends
+        self.damage: list[str] = []
+        """In the end, what was broken or missing in the source, in words."""
         self._begin = self._last = self._end = 0
         state = {
             "source": source.identity(),
@@ -290,6 +290,10 @@ class VideoJob:
                 ):
                     to.write(packet, stream)
             os.replace(written, self.target)
+            self.damage = list(self.source.damage)
+            if to.broken:
+                self.damage.append(f"{to.broken} packets of sound or subtitles are broken")
+                logger.warning("%s: left out: %s", self.source, self.damage[-1])
         finally:
             written.unlink(missing_ok=True)
         self.partial.unlink(missing_ok=True)

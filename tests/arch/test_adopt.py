@@ -115,3 +115,20 @@ def test_a_model_that_is_more_than_its_tensors_runs_by_its_own_code(change: str)
     else:
         model.img_range = 255.0
     assert adopt(theirs) is theirs
+
+
+@pytest.mark.parametrize("made", ["as usual", "as the host does"])
+def test_weights_are_held_once(made: str) -> None:
+    """Also after one of the two was away on another device; either moves alone."""
+    with torch.inference_mode(made == "as the host does"):
+        theirs = foreign()
+        image = torch.rand(1, 3, 17, 12)
+        expected = theirs(image)
+    for _ in range(2):
+        ours = adopt(theirs)
+        held = {tensor.data_ptr() for tensor in theirs.model.state_dict().values()}
+        assert {tensor.data_ptr() for tensor in ours.model.state_dict().values()} == held
+        with torch.inference_mode():
+            assert (ours(image) - expected).abs().max() <= 1e-5
+        ours.model._apply(torch.clone)  # as a device and back
+        assert {tensor.data_ptr() for tensor in theirs.model.state_dict().values()} == held

@@ -36,7 +36,14 @@ def files(**changes) -> FileOptions:
     encoding = {"codec": "auto", "crf": None, "pixel_format": "auto"}
     video = VideoOptions(encoding=encoding, resume=changes.pop("resume", False))
     return FileOptions(
-        **{"quality": None, "overwrite": False, "max_pixels": 10**8, "video": video} | changes
+        **{
+            "quality": None,
+            "overwrite": False,
+            "max_pixels": 10**8,
+            "video": video,
+            "pyramid": False,
+        }
+        | changes
     )
 
 
@@ -55,7 +62,7 @@ def workers(count: int, kind: type[FileWorker] = FileWorker, **changes) -> list[
 
 def alone(source: Path, target: Path) -> str:
     upscaler = load_upscaler(Path("nearest.safetensors"), [], "cpu", None, OPTIONS)
-    return upscale_file(Job(source, target), upscaler, files(), lambda done, of: None, CONSOLE)
+    return upscale_file(Job(source, target), upscaler, files(), lambda done, of: None, CONSOLE)[0]
 
 
 def shared_out(source: Path, target: Path, crew: InlineCrew, **changes):

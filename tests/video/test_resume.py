@@ -316,3 +316,14 @@ def test_the_longest_name(source: Path, tmp_path: Path) -> None:
         work.run(Doubler())
     assert work.computed == FRAMES - SEGMENT_FRAMES
     assert list(tmp_path.iterdir()) == targets[:1]
+
+
+def test_an_unfinished_file_without_frames_is_told(source: Path, tmp_path: Path, caplog) -> None:
+    target = tmp_path / "out.mp4"
+    partial_path(target).write_bytes(b"garbage" * 100)
+    with job(source, target, resume=True) as work:
+        work.run(Doubler())
+    assert caplog.messages[0] == (
+        f"{partial_path(target)} holds no frame that can be read; it is begun anew"
+    )
+    assert work.frames == FRAMES

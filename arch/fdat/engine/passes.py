@@ -11,8 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
-from .maps import FeatureMap, HostMap
-from .plan import split_rows
+from .bands import split_rows
+from .image import ImageRows
+from .maps import AnyMap
 from .weights import Weights
 
 
@@ -29,13 +30,13 @@ class Passes:
     shallow: Callable[..., None]
     block: Callable[..., None]
     close_group: Callable[..., None]
-    deep_features: Callable[[Tensor], Iterator[tuple[int, Tensor]]]
+    deep_features: Callable[[ImageRows], Iterator[tuple[int, Tensor]]]
 
     def __init__(
         self,
         weights: Weights,
-        trunk: FeatureMap | HostMap,
-        branch: FeatureMap | HostMap,
+        trunk: AnyMap,
+        branch: AnyMap,
         height: int,
         band: int,
         tick: Callable[[], None],
@@ -52,8 +53,8 @@ class Passes:
         """The small matrices of a block, which need the whole pass before it."""
         return statistic.result()
 
-    def run(self, image: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Run all passes on an image (C, H, W), already pixel-unshuffled and on the device.
+    def run(self, image: ImageRows) -> Iterator[tuple[int, Tensor]]:
+        """Run all passes on an image.
 
         Yields ``(start, rows)``, the features for the upsampler, band by band.
         """

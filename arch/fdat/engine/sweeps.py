@@ -24,9 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...kernels.attention import attend
-from .maps import FeatureMap, HostMap
+from .bands import attention_tile
+from .image import ImageRows
+from .maps import AnyMap
 from .passes import Passes
-from .plan import attention_tile
 from .rows import Seam, add_windows_, convolve_band, gelu_depthwise_band, to_windows
 from .statistics import ChannelMap, SpatialMap, Statistic, statistic_of
 from .weights import ChannelWeights, Convolution, SpatialWeights, Weights, residual_dtype
@@ -70,8 +71,8 @@ class Sweeps(Passes):
     def __init__(
         self,
         weights: Weights,
-        trunk: FeatureMap | HostMap,
-        branch: FeatureMap | HostMap,
+        trunk: AnyMap,
+        branch: AnyMap,
         height: int,
         band: int,
         tick: Callable[[], None],
@@ -80,17 +81,17 @@ class Sweeps(Passes):
         self.with_row_below = [(start, min(height, stop + 1)) for start, stop in self.bands]
         self.residual = residual_dtype(weights.dtype)
 
-    def first_rows(self, image: Tensor, start: int, stop: int) -> Tensor:
+    def first_rows(self, image: ImageRows, start: int, stop: int) -> Tensor:
         """Rows [start, stop) of conv_first(image), in the residual's precision."""
         above, below = max(0, start - 1), min(self.height, stop + 1)
-        rows = image[:, above:below].permute(1, 2, 0).contiguous()
+        rows = image.rows(above, below).permute(1, 2, 0).contiguous()
         return self._convolve(self.weights.first, rows, start, stop)
 
     def _convolve(self, convolution: Convolution, rows: Tensor, start: int, stop: int) -> Tensor:
         rows = convolution(rows.to(convolution.weight.dtype), start == 0, stop == self.height)
         return rows.to(self.residual)
 
-    def shallow(self, image: Tensor, statistic: Statistic) -> None:
+    def shallow(self, image: ImageRows, statistic: Statistic) -> None:
         """trunk <- first(image)"""
         for start, stop in self.bands:
             output = self.trunk.room(start, stop, self.residual)[start - stop :]
@@ -103,7 +104,7 @@ class Sweeps(Passes):
         self,
         block: SpatialWeights | ChannelWeights,
         folded: SpatialMap | ChannelMap,
-        source: FeatureMap | HostMap,
+        source: AnyMap,
         statistic: Statistic,
     ) -> None:
         """branch <- block(source)"""
@@ -174,7 +175,7 @@ class Sweeps(Passes):
             statistic.feed(output, stop == self.height)
             self.tick()
 
-    def deep_features(self, image: Tensor) -> Iterator[tuple[int, Tensor]]:
+    def deep_features(self, image: ImageRows) -> Iterator[tuple[int, Tensor]]:
         """after(trunk) + first(image)"""
         for (start, stop), rows in zip(self.bands, self.trunk.read(self.with_halo, self.residual)):
             features = self._convolve(self.weights.after, rows, start, stop).add_(

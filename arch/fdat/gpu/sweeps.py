@@ -20,7 +20,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..engine.maps import FeatureMap, HostMap
+from ..engine.image import ImageRows
+from ..engine.maps import AnyMap, FeatureMap
 from ..engine.passes import Passes
 from ..engine.statistics import ChannelMap, SpatialMap
 from ..engine.weights import ChannelWeights, Convolution, SpatialWeights, Weights
@@ -48,10 +49,10 @@ class Rows:
 class MapRows:
     """`Rows` of a map: where it has the run's precision and device, its own memory."""
 
-    def __init__(self, target: FeatureMap | HostMap, band: int, weights: Weights) -> None:
+    def __init__(self, target: AnyMap, band: int, weights: Weights) -> None:
         self.target, self.rows = target, None
-        if isinstance(target, HostMap) or target.tensor.dtype != weights.dtype:
-            self.rows = Rows(band, *target.tensor.shape[1:], weights)
+        if not isinstance(target, FeatureMap) or target.tensor.dtype != weights.dtype:
+            self.rows = Rows(band, *target.shape[1:], weights)
         self.start = self.first = 0
 
     def room(self, start: int, stop: int) -> Tensor:
@@ -76,13 +77,13 @@ class FusedSweeps(Passes):
 
     collector = staticmethod(sum_for)
 
-    def first_rows(self, image: Tensor, start: int, stop: int) -> Tensor:
+    def first_rows(self, image: ImageRows, start: int, stop: int) -> Tensor:
         """Rows [start, stop) of conv_first(image), in the residual's precision."""
         above, below = max(0, start - 1), min(self.height, stop + 1)
-        rows = image[:, above:below].permute(1, 2, 0).contiguous()
+        rows = image.rows(above, below).permute(1, 2, 0).contiguous()
         return self.weights.first(rows, start == 0, stop == self.height)
 
-    def shallow(self, image: Tensor, statistic: GateSum | GramSum | NoSum) -> None:
+    def shallow(self, image: ImageRows, statistic: GateSum | GramSum | NoSum) -> None:
         """trunk <- first(image)"""
         trunk = MapRows(self.trunk, self.band, self.weights)
         for start, stop in self.bands:
@@ -94,12 +95,12 @@ class FusedSweeps(Passes):
         self,
         block: SpatialWeights | ChannelWeights,
         folded: SpatialMap | ChannelMap,
-        source: FeatureMap | HostMap,
+        source: AnyMap,
         statistic: GateSum | GramSum | NoSum,
     ) -> None:
         """branch <- block(source)"""
         branch = MapRows(self.branch, self.band, self.weights)
-        halfway = Rows(self.band, *self.branch.tensor.shape[1:], self.weights)
+        halfway = Rows(self.band, *self.branch.shape[1:], self.weights)
         norm = block.norm2
         dtype = self.weights.dtype
         for (start, stop), rows in zip(self.bands, source.read(self.with_halo, dtype)):
@@ -168,7 +169,7 @@ class FusedSweeps(Passes):
         target.finish(room)
         self.tick()
 
-    def deep_features(self, image: Tensor) -> Iterator[tuple[int, Tensor]]:
+    def deep_features(self, image: ImageRows) -> Iterator[tuple[int, Tensor]]:
         """after(trunk) + first(image)"""
         for (start, stop), rows in zip(
             self.bands, self.trunk.read(self.with_halo, self.weights.dtype)
