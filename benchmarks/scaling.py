@@ -1,6 +1,6 @@
 """How the time of a folder and of a video falls with the number of workers.
 
-    python -m benchmarks.scaling --workers 1 2 4 8
+    python -m benchmarks.scaling
 
 The network is a stub that sleeps, as a process that waits for its GPU does, so that a machine with
 two cores can show eight workers. Everything else is real: files are read and written, videos are
@@ -10,17 +10,17 @@ The overhead per picture is the time with one worker beyond what the stub sleeps
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import av
 import numpy as np
 import torch
+import typer
 from PIL import Image
 from rich.console import Console
 
@@ -80,32 +80,32 @@ class StubWorker(FileWorker):
         self._by_value, self._video = False, None
 
 
-def main() -> None:
+def main(
+    workers: Annotated[
+        list[int] | None, typer.Option(help="How many; repeatable [1 2 4 8].")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="That the stub sleeps.")] = 0.2,
+    pictures: Annotated[int, typer.Option(help="In the folder.")] = 64,
+    frames: Annotated[int, typer.Option(help="Of the video.")] = 240,
+    repeats: Annotated[int, typer.Option(help="Runs of each; the quickest counts.")] = 1,
+) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--seconds", type=float, default=0.2)
-    parser.add_argument("--pictures", type=int, default=64)
-    parser.add_argument("--frames", type=int, default=240)
-    parser.add_argument("--repeats", type=int, default=1)
-    options = parser.parse_args()
+    counts = workers or [1, 2, 4, 8]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         jobs = {
-            "pictures": pictures(folder, options.pictures),
-            "video": [video(folder, options.frames)],
+            "pictures": folder_of(folder, pictures),
+            "video": [video(folder, frames)],
         }
-        units = {"pictures": options.pictures, "video": options.frames}
-        with connected(None, cpus=max(options.workers)) as ray:
-            for workers in options.workers:
+        units = {"pictures": pictures, "video": frames}
+        with connected(None, cpus=max(counts)) as ray:
+            for count in counts:
                 for what, some in jobs.items():
-                    took = min(
-                        measure(ray, workers, options.seconds, some) for _ in range(options.repeats)
-                    )
-                    ideal = units[what] * options.seconds / workers
-                    beyond = 1000 * (took * workers / units[what] - options.seconds)
+                    took = min(measure(ray, count, seconds, some) for _ in range(repeats))
+                    ideal = units[what] * seconds / count
+                    beyond = 1000 * (took * count / units[what] - seconds)
                     print(
-                        f"{what:9} {workers} workers: {took:6.2f} s, {ideal / took:.3f} of linear, "
+                        f"{what:9} {count} workers: {took:6.2f} s, {ideal / took:.3f} of linear, "
                         f"{beyond:5.1f} ms of a worker beyond the stub for each",
                         flush=True,
                     )
@@ -135,7 +135,7 @@ def measure(ray: Any, workers: int, seconds: float, jobs: list[Job]) -> float:
     return took
 
 
-def pictures(folder: Path, count: int) -> list[Job]:
+def folder_of(folder: Path, count: int) -> list[Job]:
     """A folder of pictures of noise."""
     (folder / "in").mkdir()
     jobs = []
@@ -162,4 +162,4 @@ def video(folder: Path, count: int) -> Job:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -174,6 +174,6 @@ def pixels(job: Job) -> int:
 
     try:
         image = pyvips.Image.new_from_file(str(job.source))
-    except pyvips.Error:
+    except (pyvips.Error, ValueError):  # ValueError: a name that is no text
         return 0
     return image.width * image.height

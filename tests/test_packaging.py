@@ -216,7 +216,7 @@ def test_the_wheel_says_what_it_needs(wheel: zipfile.ZipFile, project: dict[str,
     extras = project["project"]["optional-dependencies"]
     assert len(needed) == len(always) + sum(map(len, extras.values()))
     assert {line for line in lines if line.startswith("Provides-Extra")} == {
-        *("Provides-Extra: cli", "Provides-Extra: gpu")
+        *("Provides-Extra: cli", "Provides-Extra: cluster", "Provides-Extra: gpu")
     }
 
 
