@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 import shutil
 import struct
 import threading
@@ -99,11 +100,11 @@ class Encoder:
         file_format, quality = self.kind.file_format, self.kind.quality
         if file_format is DEEPZOOM:
             suffix = ".png" if quality is None else f".jpg[Q={quality}]"
-            image.dzsave(str(self.path), suffix=suffix, keep=ForeignKeep.NONE)
+            image.dzsave(os.fsencode(self.path), suffix=suffix, keep=ForeignKeep.NONE)
         elif file_format is TIFF:
             options = tiff_options(self._samples * 4 // 3 if self.kind.pyramid else self._samples)
             options |= _TILES if self.kind.pyramid else {}
-            image.tiffsave(str(self.path), **options)
+            image.tiffsave(os.fsencode(self.path), **options)
             self._append_directory()
         else:
             with self.path.open("xb") as file:

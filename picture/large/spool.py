@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 import struct
 import threading
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header | None:
 
 def _opened(path: Path, file_format: Format) -> pyvips.Image:
     loader = getattr(pyvips.Image, file_format.loader.removesuffix("_buffer"))
-    return loader(str(path), access="sequential", fail_on="error")
+    return loader(os.fsencode(path), access="sequential", fail_on="error")
 
 
 def _broken(file_format: Format, error: pyvips.Error) -> PictureError:
@@ -181,13 +182,17 @@ class Spool:
         lying, upright = (spooled.with_name(f"{spooled.name}-{part}") for part in ("lying", "part"))
         turn = field_of(source, "orientation") or 1
         try:
-            source.rawsave(str(upright if turn == 1 else lying))
+            source.rawsave(os.fsencode(upright if turn == 1 else lying))
             if turn != 1:  # which needs rows from anywhere
                 image = pyvips.Image.rawload(
-                    str(lying), source.width, source.height, source.bands, format=source.format
+                    os.fsencode(lying),
+                    source.width,
+                    source.height,
+                    source.bands,
+                    format=source.format,
                 ).copy(interpretation=source.interpretation)
                 image.set_type(pyvips.GValue.gint_type, "orientation", turn)
-                image.autorot().rawsave(str(upright))
+                image.autorot().rawsave(os.fsencode(upright))
             if upright.stat().st_size != self._row * self.height:
                 raise PictureError("its rows do not fit on the disk")
             upright.rename(spooled)

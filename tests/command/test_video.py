@@ -112,7 +112,7 @@ def test_options_of_videos(folder: Path) -> None:
         (("in/a.png", "out.mp4"), "in/a.png and out.mp4: one is a picture and the other a video"),
         (
             ("in/b.mp4", "out.avi"),
-            "out.avi: cannot write '.avi' files; give a name in .png, .jpg, .webp, .tif or .gif, for",
+            "out.avi: cannot write '.avi' files; give a name in .png, .jpg, .webp, .tif, .gif or .dzi, for",
         ),
         (
             ("in/b.mp4", "out.mp4", "--video-format", "mkv"),
