@@ -26,6 +26,7 @@ import av
 from ray.cluster_utils import Cluster
 from typer.testing import CliRunner
 
+from fdat_dense_iso.cluster.crew import Crew
 from fdat_dense_iso.command import main as cli
 from fdat_dense_iso.command import many
 from fdat_dense_iso.video.resume import partial_path
@@ -48,6 +49,14 @@ def nodes() -> Iterator[Cluster]:
     cluster.shutdown()
 
 
+class Gathered(Crew):
+    """Begins when all are there, so that every node has work, however slow the machine is."""
+
+    def __enter__(self) -> Crew:
+        self.wait()
+        return self
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, with the model, some pictures and a video; workers that misbehave."""
@@ -61,6 +70,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_clip(tmp_path / "in" / "clip.mp4", Clip(frames=250))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(many, "WORKER", FAULTY)
+    monkeypatch.setattr(many, "Crew", Gathered)
     return tmp_path
 
 
