@@ -121,7 +121,9 @@ class FileWorker:
         """
         from ..video.parts import samples_of, upscaled_part
 
-        reading = self._reading(video, content, first)
+        neighbours = min(video["neighbours"], first)
+        begin = first - neighbours
+        reading = self._reading(video, content, begin)
         if reading is None:
             return UNSEEN, None
         encoder, samples = reading.form.encoder, []
@@ -129,12 +131,13 @@ class FileWorker:
         add = encoder.add if whole else lambda frame: samples.append(samples_of(frame))
         try:
             times = upscaled_part(
-                reading.parts.read(first, count),
+                reading.parts.read(begin, neighbours + count + video["neighbours"]),
                 reading.form,
                 reading.source.orientation,
                 upscale,
                 video["size"],
                 add,
+                range(neighbours, neighbours + count),
             )
         except BaseException:
             self._close()

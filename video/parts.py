@@ -132,16 +132,18 @@ def upscaled_part(
     upscale: Callable[..., None],
     size: tuple[int, int],
     add: Callable[[av.VideoFrame], None],
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    kept: range,
 ) -> list[tuple[int, int]]:
     """Upscale frames to ``size`` and pass each on as a frame of the result; their pts and durations.
 
     Args:
+        kept: which of them; the others are neighbours, for networks that look at several frames.
         upscale: `job.Upscale`.
         add: may keep the frame; one that is the same as the one before comes again.
     """
     times: list[tuple[int, int]] = []
     last: Any = None
+    delivered = 0
     made: av.VideoFrame | None = None
 
     def drawn() -> Iterator[Any]:
@@ -153,7 +155,7 @@ def upscaled_part(
             yield None if same else frame.rgb()
 
     def deliver(picture: Any) -> None:
-        nonlocal last, made
+        nonlocal last, made, delivered
         if picture is not last:
             if tuple(picture.shape) != (*size, 3):
                 raise VideoError(
@@ -162,10 +164,12 @@ def upscaled_part(
             made = form.make_frame(orientation.stored(picture))
         last = picture
         assert made is not None
-        add(made)
+        if delivered in kept:
+            add(made)
+        delivered += 1
 
-    upscale(drawn(), deliver, progress=progress)
-    return times
+    upscale(drawn(), deliver, progress=lambda done, total: None)
+    return times[kept.start : kept.stop]
 
 
 def samples_of(frame: av.VideoFrame) -> Samples:

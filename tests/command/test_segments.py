@@ -13,6 +13,7 @@ pytest.importorskip("av")
 import av
 from rich.console import Console
 
+from fdat_dense_iso.command import segments
 from fdat_dense_iso.command.many import together
 from fdat_dense_iso.command.model import load_upscaler
 from fdat_dense_iso.command.run import Bar
@@ -112,6 +113,17 @@ def test_few_segments_are_cut_into_pieces(folder: Path) -> None:
     parts = sorted(call[1:3] for call in crew.calls if call[0] == "part")
     assert parts == [(first, PIECE) for first in range(0, 240, PIECE)]
     assert sum(call[0] == "encode" for call in crew.calls) == 240 // SEGMENT_FRAMES
+    assert Path("many.mp4").read_bytes() == Path("one.mp4").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".ts"])
+def test_neighbours_are_drawn_and_not_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    write_clip(source := Path(f"in{suffix}"), Clip(frames=110, audio=()))
+    alone(source, Path("one.mp4"))
+    monkeypatch.setattr(segments, "NEIGHBOURS", 2)
+    assert shared_out(source, Path("many.mp4"), InlineCrew(workers(2))).error is None
     assert Path("many.mp4").read_bytes() == Path("one.mp4").read_bytes()
 
 
