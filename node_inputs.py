@@ -34,7 +34,8 @@ def model_input() -> io.Input:
 
 def option_inputs(options: Iterable[Option], place: Place) -> list[io.Input]:
     """Inputs for the options that the node of this place offers."""
-    return [option_input(option) for option in offered_in(place, options)]
+    offered = sorted(offered_in(place, options), key=lambda option: option.appended)
+    return [option_input(option) for option in offered]
 
 
 def option_input(option: Option) -> io.Input:

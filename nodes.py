@@ -224,8 +224,7 @@ class UpscaleVideo(io.ComfyNode):
                 io.Video.Input(
                     "video", tooltip="Sound, timestamps, colours and rotation are kept."
                 ),
-                *option_inputs(UPSCALING, "video"),
-                *option_inputs(ENCODING, "video"),
+                *option_inputs((*UPSCALING, *ENCODING), "video"),
             ],
             outputs=[
                 io.Video.Output(

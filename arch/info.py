@@ -137,6 +137,12 @@ def _precisions(descriptor: ModelBase) -> str:
 
 
 def _input(descriptor: ModelBase) -> str:
+    clip = getattr(descriptor.model, "clip_contract", None)
+    size = _size_of_input(descriptor)
+    return f"{clip.before + 1 + clip.after} successive frames, {size}" if clip else size
+
+
+def _size_of_input(descriptor: ModelBase) -> str:
     contract = getattr(descriptor.model, "tile_contract", None)
     if contract is not None and contract.window is not None:
         return f"any size, in windows of {contract.window}x{contract.window}"

@@ -44,6 +44,7 @@ class Stub:
 
     target = None
     scale = 2
+    context = 0
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds

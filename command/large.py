@@ -162,15 +162,15 @@ def upscale_large_file(
         resume=options.resume,
         overwrite=options.overwrite,
     )
-    if work.done:
+    if work.resumes:
         logger.warning(
             "%s: goes on behind row %d of %d of its result", job.source, work.done, size[0]
         )
     try:
         work.run(partial(_upscale, work, upscaler, progress))
     except BaseException:
-        if work.done:
-            kept = f"{work.folder} holds the first {work.done} of {size[0]} rows; --resume goes on from there"
+        if work.folder.exists():
+            kept = f"{work.folder} holds what is done ({work.done} of {size[0]} rows); --resume goes on from there"
             show(console, "kept", kept)
         raise
     about = f"{header.width}x{header.height} -> {size[1]}x{size[0]}"
@@ -204,9 +204,8 @@ def _upscale(
     from ..upscale import plan_rows, upscale_rows
 
     tensors = AsTensors(picture)
-    options = {
-        name: value for name, value in upscaler.options.items() if name not in NEED_THE_WHOLE
-    }
+    unused = {*NEED_THE_WHOLE, "cuts"}  # of which a single picture has none
+    options = {name: value for name, value in upscaler.options.items() if name not in unused}
     disk = max(work.disk_free - work.disk_required, 0)
     plan = plan_rows(upscaler.descriptor, tensors, folder=folder, disk=disk, **options)
     work.check_disk(plan.disk)
@@ -223,6 +222,7 @@ def _upscale(
         folder=folder,
         disk=disk,
         first=first,
+        resumable=True,
         progress=progress,
         **options,
     )

@@ -62,6 +62,13 @@ class Upscaler:
         """What the pixels depend on, beside the model."""
         return {name: value for name, value in self.options.items() if name != "device"}
 
+    @property
+    def context(self) -> int:
+        """How many frames before a frame the model looks at."""
+        from ..upscale import neighbours
+
+        return neighbours(self.descriptor, self.options["cuts"])[0]
+
     def frames(
         self,
         frames: Iterator[Tensor | None],
@@ -69,11 +76,12 @@ class Upscaler:
         *,
         target: Target | None,
         progress: Callable[[int, int], None],
+        lead: int = 0,
     ) -> None:
         """Upscale the frames of a video to ``target``, as `video.Upscale`."""
         from ..upscale import upscale_frames
 
-        options = self.options | {"target": target, "progress": progress}
+        options = self.options | {"target": target, "progress": progress, "lead": lead}
         upscale_frames(self.descriptor, frames, deliver, **options)
 
     def __call__(self, picture: Picture, progress: Callable[[int, int], None]) -> Picture:

@@ -24,9 +24,6 @@ logger = logging.getLogger(__name__)
 
 AHEAD = 2
 """So many segments are begun per worker where it is not known how many there are."""
-NEIGHBOURS = 0
-"""Frames before and after a part that are upscaled with it; networks that look at several frames
-need as many as they look at on each side."""
 PIECE = 6
 """Frames of a piece of a segment."""
 Times = list[tuple[int, int]]  # pts and durations
@@ -55,7 +52,6 @@ class Segments:
             "encoding": asdict(work.encoding),
             "size": work.upscaled_size,
             "target": target,
-            "neighbours": NEIGHBOURS,
             "max_pixels": files.max_pixels,
             "times": times and (times.shown, times.keys),
         }

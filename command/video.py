@@ -58,6 +58,7 @@ def upscale_video_file(
             size=size,
             encoding=Encoding(**options.encoding),
             settings=settings,
+            context=upscaler.context,
             resume=options.resume,
             overwrite=overwrite,
         )

@@ -121,8 +121,8 @@ class FileWorker:
         """
         from ..video.parts import samples_of, upscaled_part
 
-        neighbours = min(video["neighbours"], first)
-        begin = first - neighbours
+        lead = min(self.upscaler.context, first)
+        begin = first - lead
         reading = self._reading(video, content, begin)
         if reading is None:
             return UNSEEN, None
@@ -131,13 +131,14 @@ class FileWorker:
         add = encoder.add if whole else lambda frame: samples.append(samples_of(frame))
         try:
             times = upscaled_part(
-                reading.parts.read(begin, neighbours + count + video["neighbours"]),
+                reading.parts.read(begin, lead + count + self.upscaler.context),
                 reading.form,
                 reading.source.orientation,
                 upscale,
                 video["size"],
                 add,
-                range(neighbours, neighbours + count),
+                lead=lead,
+                count=count,
             )
         except BaseException:
             self._close()

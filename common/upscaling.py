@@ -121,6 +121,17 @@ UPSCALING: tuple[Option, ...] = (
         "255; mirrored by 2. Modes exact and whole keep the model's own padding with auto.",
     ),
     Option(
+        name="cuts",
+        choices=("auto", "none"),
+        default="auto",
+        appended=True,
+        advanced=True,
+        text="For models that take several frames: auto finds where scenes change, and shows the "
+        "model no frame of another scene. none: it sees all.",
+        more="A scene begins where a frame differs from the one before by 6 % on average, and 2.5 "
+        "times as much as frames around do. Other models see one frame at a time.",
+    ),
+    Option(
         name="mask",
         kind="mask",
         text="Only tiles that it touches go through the model; the rest is resampled, softly "

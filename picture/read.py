@@ -15,8 +15,9 @@ import pyvips
 
 from .beside import field_of, metadata_of
 from .container import gif_blocks, png_chunks
-from .formats import FORMATS, GIF, PNG, Format, Picture, PictureError, reason_of
-from .others import as_png
+from .formats import FORMATS, GIF, PNG, TIFF, Format, Picture, PictureError, reason_of
+from .others import as_png, left_out
+from .samples import check_samples
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     data = path.read_bytes()
     if not data:
         raise PictureError("the file is empty")
+    others = left_out(data)
     data = as_png(data, max_pixels) or data
     file_format = format_of_content(data)
     try:
@@ -45,6 +47,8 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
         source = checked(image, path, max_pixels)
         if file_format is GIF:
             check_whole(data)
+        if file_format is TIFF:
+            check_samples(data)
         tell_of_frames(source, data, file_format, path)
         upright = source.copy_memory().autorot()
         pixels = upright.numpy()
@@ -55,7 +59,7 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
             f"the {file_format.name} data is broken or cut off{reason_of(error)}"
         ) from error
 
-    tell_of_lost(lost, path)
+    tell_of_lost(others + lost, path)
     pixels = pixels.reshape(upright.height, upright.width, upright.bands)
     bits = depth_of(upright)
     grey = upright.bands <= 2

@@ -4,6 +4,7 @@ Pure tensor code.
 """
 
 from .accelerator import free_memory as free_memory_of
+from .clip import neighbours
 from .image import upscale_frames, upscale_image
 from .memory import OutOfMemoryError
 from .rows.run import RowsPlan, plan_rows, upscale_rows
@@ -14,6 +15,7 @@ __all__ = [
     "RowsPlan",
     "Target",
     "free_memory_of",
+    "neighbours",
     "parse_target",
     "plan_rows",
     "upscale_frames",

@@ -13,6 +13,7 @@ from .channels import ChannelPass, Mark, Tick, is_planar
 from .memory import OutOfMemoryError, first_line
 from .pipeline import AHEAD, Pipeline
 from .protocol import ExactEngine, ExactPlan
+from .recall import Shown
 from .runner import Runner, all_finite, not_finite, usual_batch
 from .transfer import Arrival
 
@@ -136,6 +137,7 @@ class ExactUpscaler:
         tick: Tick,
         touched: Tensor | None = None,
         mark: Mark | None = None,
+        shown: Shown | None = None,
     ) -> None:
         """Upscale ``planes`` (B, Cin, H, W), as `channels.PlaneUpscaler` says.
 
@@ -179,11 +181,14 @@ class ExactUpscaler:
         """
         finite: list[Tensor] = []
         copies, planar = self.runner.copies, is_planar(into[0])
+        half = self.runner.dtype == torch.float16 and copies.device.type != "cpu"
 
         def write(top: int, rows: Tensor) -> None:
             finite.append(all_finite(rows))
             place = slice(top, top + rows.shape[2]), slice(0, rows.shape[3])
             collected = one.collect(rows, planar=planar)
+            if half:  # which a network of that precision gives anyway; sums of windows are float32
+                collected = collected.half()
             arrival = copies.download(collected, fresh=True)
             marked = (lambda _: mark(*place)) if mark else None
             bring = partial(write_rows, arrival, into, top)

@@ -4,7 +4,8 @@ A spandrel descriptor is enough as a model. A network may offer more through att
 ``descriptor.model``; it need not import anything from here for that:
 
 - ``tile_contract`` (`TileContract`): it prefers, or needs, tiles of a certain kind;
-- ``exact_engine`` (`ExactEngine`): it can compute the whole-image result in bounded memory.
+- ``exact_engine`` (`ExactEngine`): it can compute the whole-image result in bounded memory;
+- ``clip_contract`` (`ClipContract`): it takes several successive frames, and gives one of them.
 """
 
 from __future__ import annotations
@@ -62,6 +63,27 @@ class TileContract(Protocol):
     overlap: int
     alignment: int
     network: Callable[[Tensor], Tensor]
+
+
+Recall = Callable[[str, int, int, Callable[[], Tensor]], Tensor]
+"""``recall(name, first, last, compute)``, called by a network with what it computes from the frames
+``first`` to ``last`` of its clip alone: gives that, computed now or for an earlier clip."""
+
+
+class ClipContract(Protocol):
+    """Attributes of ``model.clip_contract``.
+
+    Wherever a network is given planes (B, C, h, w), this one gets those of all frames of a clip in
+    their order, (B, frames * C, h, w), and makes one picture of them.
+
+    before, after: frames of the clip before and after the one that it gives.
+    recalling: the network on one tile (1, frames * C, h, w), called with a `Recall` too; None where
+        nothing of a clip can be used again. It may be left out, which is None.
+    """
+
+    before: int
+    after: int
+    recalling: Callable[[Tensor, Recall], Tensor] | None
 
 
 class ExactPlan(Protocol):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -13,9 +15,10 @@ from torch import Tensor, nn
 
 from ..common.dry_run import working_bytes
 from ..common.tiling import round_up
+from .clip import ClipTraits
 from .memory import first_line
 from .pipeline import AHEAD
-from .protocol import Placement
+from .protocol import Placement, Recall
 from .seamless import MIRRORED
 from .transfer import Copies, is_fresh
 
@@ -141,13 +144,14 @@ class Runner:
         """
         model = self.original
         pixels = batch * height * width
+        channels = model.input_channels * ClipTraits.of(model).frames
         result = pixels * model.output_channels * model.scale**2 * 4
         padding = model.size_requirements.get_padding(width, height)
-        shape = batch, model.input_channels, height + padding[1], width + padding[0]
+        shape = batch, channels, height + padding[1], width + padding[0]
         network = working_bytes(
             self._network(), shape, self.dtype, model.scale, self.placement.device
         )
-        return pixels * model.input_channels * 4 + network + AHEAD * result
+        return pixels * channels * 4 + network + AHEAD * result
 
     def _network(self) -> nn.Module:
         """The module that is run on a tile: the contract's, else the descriptor's model."""
@@ -155,8 +159,10 @@ class Runner:
         network = contract.network if contract else self.original.model
         return network if isinstance(network, nn.Module) else self.original.model
 
-    def __call__(self, tiles: Tensor) -> Result:
+    def __call__(self, tiles: Tensor, recalls: Sequence[Recall] = ()) -> Result:
         """Upscale tiles (B, Cin, h, w) float32, `Copies.staged` or on the device.
+
+        With ``recalls``, one for each tile, they go through the network one at a time.
 
         The device is not waited for. If the model does not run in half precision, this and all
         later calls are in float32.
@@ -165,7 +171,7 @@ class Runner:
             ValueError: the model makes pictures of another size than it promises.
         """
         try:
-            return self._forward(tiles)
+            return self._forward(tiles, recalls)
         except Exception as error:
             if self.dtype == torch.float32 or self.placement.is_out_of_memory(error):
                 raise
@@ -185,8 +191,8 @@ class Runner:
         self.dtype = torch.float32
         self.prepare(tiles.shape[0], *tiles.shape[-2:])
 
-    def _forward(self, tiles: Tensor) -> Result:
-        if not self.one_at_a_time:
+    def _forward(self, tiles: Tensor, recalls: Sequence[Recall] = ()) -> Result:
+        if not self.one_at_a_time and not recalls:
             try:
                 return self._run(self.copies.upload(tiles, self.dtype))
             except Exception as error:
@@ -198,7 +204,12 @@ class Runner:
                     raise
                 logger.info("%s takes no batches (%s)", self.original.architecture.name, error)
             self.one_at_a_time = True
-        parts = [self._run(self.copies.upload(tile, self.dtype)) for tile in tiles.split(1)]
+        parts = [
+            self._run(self.copies.upload(tile, self.dtype), recall)
+            for tile, recall in zip_longest(tiles.split(1), recalls)
+        ]
+        if len(parts) == 1:
+            return parts[0]
         return Result(
             torch.cat([part.values for part in parts]),
             torch.stack([part.finite for part in parts]).all(),
@@ -206,9 +217,12 @@ class Runner:
             fresh=True,
         )
 
-    def _run(self, batch: Tensor) -> Result:
+    def _run(self, batch: Tensor, recall: Recall | None = None) -> Result:
         contract = getattr(self.ready.model, "tile_contract", None)
-        if contract is not None:
+        if recall is not None:
+            result = ClipTraits.of(self.ready).recalling(batch, recall)
+            finite = all_finite(result)
+        elif contract is not None:
             result = contract.network(batch)
             finite = all_finite(result)
         else:

@@ -39,7 +39,8 @@ that is the same as the one before. It may draw some ahead, and in another threa
 their order and in the thread that called it, it calls ``deliver(picture)``: (*size, 3) floating
 point on the CPU, for None the same tensor as before. Between, it reports ``progress(done, total)``:
 ``total`` are the steps of one frame, ``done`` those of all frames until now. After an exception it
-delivers what is ready, and raises it."""
+delivers what is ready, and raises it. With ``lead=N`` the first N frames are only there to be looked
+at, for those after them, and are not delivered."""
 Elsewhere = Callable[[int, Progress], Iterator[EncodedSegment]]
 """``encoded(first, progress)`` gives the segments from that number on, in their order. Progress is
 that of frames."""
@@ -60,6 +61,8 @@ class VideoJob:
             repeating the last row or column where the pixel format needs it.
         encoding: codec, quality and pixel format.
         settings: what else the frames depend on; resuming with other settings is refused.
+        context: how many frames before a frame ``upscale`` looks at. When a run is resumed, so many
+            of those that were done come first, as its ``lead``.
         resume: continue ``partial`` if there is one.
         overwrite: replace ``target``, and without ``resume`` also ``partial``.
 
@@ -74,6 +77,7 @@ class VideoJob:
         size: tuple[int, int],
         encoding: Encoding | None = None,
         settings: dict[str, Any] | None = None,
+        context: int = 0,
         resume: bool = False,
         overwrite: bool = False,
     ) -> None:
@@ -82,6 +86,7 @@ class VideoJob:
             raise VideoError(f"{target} exists and is not to be replaced")
         self.encoding = (encoding or Encoding()).resolved(source.bits, target.suffix)
         self.upscaled_size = size
+        self._context = context
         form = ResultForm(source, self.encoding, size)
         self.size = form.size
         """Height and width of the result as displayed."""
@@ -196,12 +201,14 @@ class VideoJob:
         assembly = Assembly(writer, self.source, self._encoder, self._make_frame, self._kept)
         source = self._frames(assembly)
         drawn: deque[SourceFrame] = deque()
+        before: deque[SourceFrame] = deque(maxlen=self._context)
         last: Tensor | None = None
 
         def frames() -> Iterator[Tensor | None]:
             samples = None
-            for item in source:
-                drawn.append(item)
+            for number, item in enumerate(chain(before, source)):
+                if number >= len(before):
+                    drawn.append(item)
                 same = samples is not None and np.array_equal(item.samples, samples)
                 samples = item.samples
                 yield None if same else item.rgb()
@@ -223,8 +230,10 @@ class VideoJob:
             with EncodingThread(assembly) as encoder:
                 for item in islice(source, assembly.skipped):
                     encoder.add(item, None)
+                    before.append(item)
                     progress(encoder.added, max(self.source.frame_count, encoder.added))
-                upscale(frames(), deliver, progress=report)
+                lead = {"lead": len(before)} if before else {}
+                upscale(frames(), deliver, progress=report, **lead)
         finally:
             self.frames = assembly.frames
 

@@ -1,5 +1,5 @@
-"""Files joined by bytes, of which FFmpeg reads the first alone: FLV, which is read on, and MP4 and
-MOV, which are told. It reads on by itself in MPEG-TS, MPEG-PS, AVI, Matroska and Ogg."""
+"""Files joined by bytes, of which FFmpeg reads the first alone: FLV, which is read on, and MP4, MOV
+and WMV, which are told. It reads on by itself in MPEG-TS, MPEG-PS, AVI, Matroska and Ogg."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import bisect
 import io
 from pathlib import Path
 
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _FLV, _FLV_TAGS = b"FLV\1", (8, 9, 18)
 
 
@@ -34,8 +35,26 @@ def _header_length(header: bytes) -> int:
     return int.from_bytes(header[5:9], "big") + 4
 
 
-def is_joined_mp4(path: Path) -> bool:
-    """Whether a second MP4 or MOV file follows the first (ISO/IEC 14496-12: boxes)."""
+def is_joined(path: Path) -> bool:
+    """Whether a second MP4, MOV or WMV file follows the first."""
+    return _is_joined_mp4(path) or _is_joined_asf(path)
+
+
+def _is_joined_asf(path: Path) -> bool:
+    """Of WMV and the like (Microsoft's Advanced Systems Format: objects)."""
+    at, headers = 0, 0
+    with path.open("rb") as file:
+        while len(head := _bytes_at(file, at, 24)) == 24:
+            size = int.from_bytes(head[16:], "little")
+            headers += head.startswith(_ASF)
+            if not headers or size < 24:
+                break
+            at += size
+    return headers > 1
+
+
+def _is_joined_mp4(path: Path) -> bool:
+    """Of MP4, MOV and the like (ISO/IEC 14496-12: boxes)."""
     at, movies, types = 0, 0, 0
     with path.open("rb") as file:
         while len(head := _bytes_at(file, at, 16)) >= 8:

@@ -132,12 +132,15 @@ def upscaled_part(
     upscale: Callable[..., None],
     size: tuple[int, int],
     add: Callable[[av.VideoFrame], None],
-    kept: range,
+    *,
+    lead: int,
+    count: int,
 ) -> list[tuple[int, int]]:
     """Upscale frames to ``size`` and pass each on as a frame of the result; their pts and durations.
 
     Args:
-        kept: which of them; the others are neighbours, for networks that look at several frames.
+        lead, count: the first ``lead`` frames, and those after ``count`` others, are there to be
+            looked at alone, by networks that take several.
         upscale: `job.Upscale`.
         add: may keep the frame; one that is the same as the one before comes again.
     """
@@ -164,12 +167,13 @@ def upscaled_part(
             made = form.make_frame(orientation.stored(picture))
         last = picture
         assert made is not None
-        if delivered in kept:
+        if delivered < count:
             add(made)
         delivered += 1
 
-    upscale(drawn(), deliver, progress=lambda done, total: None)
-    return times[kept.start : kept.stop]
+    looked_at = {"lead": lead} if lead else {}
+    upscale(drawn(), deliver, progress=lambda done, total: None, **looked_at)
+    return times[lead : lead + count]
 
 
 def samples_of(frame: av.VideoFrame) -> Samples:

@@ -21,7 +21,7 @@ from .beside import beside, covers_of, is_cover, with_times
 from .clock import Clock
 from .colour import RGB, UNSPECIFIED, SampleReader, VideoError
 from .damage import Damage
-from .joined import Joined, inner_headers, is_joined_mp4
+from .joined import Joined, inner_headers, is_joined
 from .parts import Times, times_of
 from .properties import Properties, colour_of, kind_of, pixel_aspect_of, side_data_of
 from .source import Orientation, SourceFrame
@@ -58,7 +58,7 @@ class VideoFile:
         self._end = Fraction(start) + Fraction(duration) if duration else None
         path = Path(file) if isinstance(file, str | Path) else None
         self._inner = inner_headers(path) if path else []
-        if path and is_joined_mp4(path):
+        if path and is_joined(path):
             logger.warning(
                 "%s: another file follows the first, of which nothing is read; split them, and join the results",
                 path,

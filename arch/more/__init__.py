@@ -24,6 +24,9 @@ MODULES = (
     "mirnet",
     "dlgsanet",
     "pcsr",
+    "tfdat",
+    "tscunet",
+    "temporalspan",
 )
 """The files, in the order in which their architectures are asked."""
 

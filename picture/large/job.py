@@ -157,8 +157,8 @@ class LargeJob:
     def run(self, upscale: Upscale) -> None:
         """Upscale the picture and write the file.
 
-        After an exception the first ``done`` rows are in the folder, and can be resumed; without
-        rows it is removed.
+        After an exception the first ``done`` rows are in the folder, and what the upscaling has
+        left for itself, and can be resumed; without either it is removed.
         """
         if not self.resumes:
             self._clear()
@@ -166,15 +166,15 @@ class LargeJob:
         maps = self.folder / "maps"
         try:
             (self.folder / "state").write_text(json.dumps(self._state), encoding="utf-8")
-            shutil.rmtree(maps, ignore_errors=True)
-            maps.mkdir()
+            maps.mkdir(exist_ok=True)
             with contextlib.closing(
                 Spool(self.source, self.folder / "input", self.header)
             ) as picture:
                 self._write(picture, upscale, maps)
         except BaseException:
-            shutil.rmtree(maps, ignore_errors=True)
-            if not self.done:
+            with contextlib.suppress(OSError):
+                maps.rmdir()  # only if it is empty
+            if not self.done and not maps.exists():
                 self._clear()
             raise
         self._clear()

@@ -19,8 +19,9 @@ import pyvips
 
 from ..beside import field_of, metadata_of
 from ..container import PNG_START, png_chunk
-from ..formats import GIF, PNG, Format, Metadata, PictureError, reason_of
+from ..formats import GIF, PNG, TIFF, Format, Metadata, PictureError, reason_of
 from ..read import MAX_PIXELS, checked, depth_of, format_of_content, tell_of_frames, tell_of_lost
+from ..samples import check_samples
 
 _BAND_BYTES = 2**23
 _HEAD = 32
@@ -71,6 +72,8 @@ def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header | None:
         return None
     try:
         image = checked(_opened(path, file_format), path, max_pixels)
+        if file_format is TIFF:
+            check_samples(_without_pixels(path, file_format))
         turned = (field_of(image, "orientation") or 1) >= 5
         sides = (image.width, image.height) if turned else (image.height, image.width)
         return Header(

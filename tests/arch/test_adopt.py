@@ -11,13 +11,13 @@ from dataclasses import fields
 import pytest
 import torch
 from spandrel import MAIN_REGISTRY, ImageModelDescriptor, ModelLoader
-from spandrel.architectures.FDAT import FDAT as SpandrelFDAT
 from spandrel.architectures.SPAN import SPAN
 
 from fdat_dense_iso.arch.adopt import adopt
 from fdat_dense_iso.arch.fdat.architecture import FDATArch
 from fdat_dense_iso.arch.fdat.network import FDAT
 from tests.helpers.fdat_cases import randomise, small
+from tests.helpers.spandrels_fdat import spandrels_fdat
 
 
 def foreign(upsampler: str = "pixelshuffledirect", scale: int = 2) -> ImageModelDescriptor:
@@ -25,11 +25,10 @@ def foreign(upsampler: str = "pixelshuffledirect", scale: int = 2) -> ImageModel
     config = small(upsampler, scale)
     values = {f.name: getattr(config, f.name) for f in fields(config)}
     values["group_block_pattern"] = list(config.group_block_pattern)
-    state_dict = dict(randomise(SpandrelFDAT(**values)).state_dict())
+    theirs = spandrels_fdat().FDAT
+    state_dict = dict(randomise(theirs(**values)).state_dict())
     descriptor = ModelLoader(registry=MAIN_REGISTRY).load_from_state_dict(state_dict)
-    assert isinstance(descriptor, ImageModelDescriptor) and isinstance(
-        descriptor.model, SpandrelFDAT
-    )
+    assert isinstance(descriptor, ImageModelDescriptor) and isinstance(descriptor.model, theirs)
     return descriptor.eval()
 
 
@@ -111,7 +110,7 @@ def test_a_model_that_is_more_than_its_tensors_runs_by_its_own_code(change: str)
     elif change == "hook inside":
         model.conv_after.register_forward_pre_hook(lambda module, inputs: (inputs[0] / 2,))
     elif change == "forward":
-        model.forward = lambda x: SpandrelFDAT.forward(model, x) / 2
+        model.forward = lambda x: type(model).forward(model, x) / 2
     else:
         model.img_range = 255.0
     assert adopt(theirs) is theirs

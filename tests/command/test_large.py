@@ -115,7 +115,7 @@ def test_ctrl_c_and_resume(place, monkeypatch):
     monkeypatch.setattr(large, "_upscale", interrupted)
     result = run("a.png", "out.png")
     assert result.exit_code == 130
-    assert "out.png.partial holds the first 144 of 300 rows; --resume goes on" in result.output
+    assert "out.png.partial holds what is done (144 of 300 rows); --resume goes on" in result.output
     assert not (place / "out.png").exists()
     monkeypatch.setattr(large, "_upscale", write)
     assert "resume it, or overwrite it" in run("a.png", "out.png").output

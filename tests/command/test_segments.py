@@ -13,9 +13,8 @@ pytest.importorskip("av")
 import av
 from rich.console import Console
 
-from fdat_dense_iso.command import segments
 from fdat_dense_iso.command.many import together
-from fdat_dense_iso.command.model import load_upscaler
+from fdat_dense_iso.command.model import Upscaler, load_upscaler
 from fdat_dense_iso.command.run import Bar
 from fdat_dense_iso.command.segments import PIECE, Segments
 from fdat_dense_iso.command.video import VideoOptions
@@ -116,15 +115,38 @@ def test_few_segments_are_cut_into_pieces(folder: Path) -> None:
     assert Path("many.mp4").read_bytes() == Path("one.mp4").read_bytes()
 
 
+class Looking:
+    """An upscaler whose every frame is a mean of it and of two on each side."""
+
+    context = 2
+
+    def __init__(self, upscaler: Upscaler) -> None:
+        self._upscaler = upscaler
+
+    def __getattr__(self, name: str):
+        return getattr(self._upscaler, name)
+
+    def frames(self, frames, deliver, *, target, progress, lead=0):
+        drawn: list = []
+        for frame in frames:
+            drawn.append(drawn[-1] if frame is None else frame)
+        for number in range(lead, len(drawn)):
+            seen = drawn[max(number - 2, 0) : number + 3]
+            mean = sum(seen) / len(seen)
+            deliver(mean.repeat_interleave(2, 0).repeat_interleave(2, 1))
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".ts"])
-def test_neighbours_are_drawn_and_not_kept(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
-) -> None:
+def test_networks_of_several_frames_get_their_neighbours(folder: Path, suffix: str) -> None:
     write_clip(source := Path(f"in{suffix}"), Clip(frames=110, audio=()))
-    alone(source, Path("one.mp4"))
-    monkeypatch.setattr(segments, "NEIGHBOURS", 2)
-    assert shared_out(source, Path("many.mp4"), InlineCrew(workers(2))).error is None
-    assert Path("many.mp4").read_bytes() == Path("one.mp4").read_bytes()
+    upscaler = load_upscaler(Path("nearest.safetensors"), [], "cpu", None, OPTIONS)
+    job = Job(source, Path("one.mp4"))
+    upscale_file(job, Looking(upscaler), files(), lambda done, of: None, CONSOLE)
+    crew = InlineCrew(workers(2))
+    for worker in crew.workers:
+        worker.upscaler = Looking(worker.upscaler)
+    assert shared_out(source, Path("many.mp4"), crew).error is None
+    assert packets(Path("many.mp4")) == packets(Path("one.mp4"))
 
 
 def test_pieces_that_went_with_a_node_are_made_again(folder: Path) -> None:

@@ -111,12 +111,15 @@ def test_flv_files_joined_by_bytes(tmp_path: Path, caplog) -> None:
     assert len(sound) == sum(len(part.packets[0]) for part in alone)
 
 
-def test_mp4_files_joined_by_bytes_are_told(tmp_path: Path, caplog) -> None:
-    write_clip(tmp_path / "in.mp4", Clip(frames=5))
-    upscale(tmp_path / "in.mp4", tmp_path / "one.mkv")
+@pytest.mark.parametrize(
+    ("name", "codec"), [("in.mp4", "libx264"), ("in.mov", "libx264"), ("in.wmv", "wmv2")]
+)
+def test_joined_files_of_which_one_is_read_are_told(tmp_path: Path, name: str, codec: str, caplog):
+    write_clip(tmp_path / name, Clip(frames=5, codec=codec, audio=(), rate=RATE))
+    upscale(tmp_path / name, tmp_path / "one.mkv")
     assert not caplog.messages
-    (tmp_path / "in.mp4").write_bytes((tmp_path / "in.mp4").read_bytes() * 2)
-    upscale(tmp_path / "in.mp4", tmp_path / "two.mkv")
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes() * 2)
+    upscale(tmp_path / name, tmp_path / "two.mkv")
     assert "another file follows the first, of which nothing is read" in caplog.text
 
 

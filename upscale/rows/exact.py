@@ -27,11 +27,20 @@ class ExactRows(ExactUpscaler):
     Args:
         folder: for the files; it holds nothing else.
         disk: bytes that they may take; None: as many as they need.
+        resumable: they stay after an exception, and a run goes on with those that are there.
     """
 
-    def __init__(self, runner: Runner, work: Pipeline, folder: Path, disk: int | None) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        work: Pipeline,
+        folder: Path,
+        disk: int | None,
+        *,
+        resumable: bool,
+    ) -> None:
         super().__init__(runner, 1, work)
-        self.folder, self.disk = folder, disk
+        self.folder, self.disk, self.resumable = folder, disk, resumable
 
     def _new_plan(self, shape: tuple[int, int, int], available: int | None) -> ExactPlan:
         engine = self.runner.original.model.exact_engine
@@ -46,7 +55,31 @@ class ExactRows(ExactUpscaler):
         finisher: Finisher,
         tick: Tick,
     ) -> None:
-        """Run all passes. The rows of all but the last one wait in files."""
+        """Run all passes. The rows of all but the last one wait in files.
+
+        Only a single pass goes on with the files of an earlier run.
+        """
+        resumable = self.resumable and len(passes) == 1
+        if not resumable:
+            self._clear()
+        try:
+            self._stream(picture, passes, finisher, tick)
+        except BaseException:
+            if not resumable:
+                self._clear()
+            raise
+
+    def _clear(self) -> None:
+        for path in self.folder.iterdir():
+            path.unlink()
+
+    def _stream(
+        self,
+        picture: Continued,
+        passes: Sequence[ChannelPass],
+        finisher: Finisher,
+        tick: Tick,
+    ) -> None:
         *earlier, last = passes
         scale = self.runner.original.scale
         size = picture.height * scale, picture.width * scale

@@ -47,6 +47,7 @@ def upscale_rows(
     folder: Path,
     disk: int | None = None,
     first: int = 0,
+    resumable: bool = False,
     mode: str = "auto",
     tile: int | None = None,
     overlap: int | None = None,
@@ -68,10 +69,12 @@ def upscale_rows(
     Args:
         picture: the input, read in parts.
         sink: called as ``sink(top, rows)`` with finished rows, in a thread of its own.
-        folder: for the files, which are removed at the end, also after an error.
+        folder: for the files, which are removed at the end. It exists, and belongs to this run.
         disk: bytes that they may take; None: as many as they need.
         first: the row of the result with which to begin. Modes with tiles compute none above but
             those that share a tile with it.
+        resumable: after an exception the files stay, and what is there of an earlier run, of the
+            same model, picture and arguments, is not computed again.
 
     What `upscale_image` offers beyond that needs the whole result: masks, an ensemble, another
     target than the model's scale, colour_fix.
@@ -85,7 +88,7 @@ def upscale_rows(
     """
     options = _options(mode, tile, overlap, batch, precision, alpha, seamless, border)
     monitor = Monitor(progress, None)
-    session = RowsSession(model, options, picture, folder, disk, monitor)
+    session = RowsSession(model, options, picture, folder, disk, monitor, resumable=resumable)
     with session.opened(device, placement):
         session.stream(sink, first)
 
@@ -136,6 +139,7 @@ def _options(
         border=border,
         ensemble=1,
         colour_fix="none",
+        cuts="auto",
         dtype=torch.float32,
     )
 
@@ -151,10 +155,12 @@ class RowsSession(Session):
         folder: Path,
         disk: int | None,
         monitor: Monitor,
+        *,
+        resumable: bool = False,
     ) -> None:
         check_model(model)
         super().__init__(model, options, picture.height, picture.width, frames=1, monitor=monitor)
-        self.folder, self.disk = folder, disk
+        self.folder, self.disk, self.resumable = folder, disk, resumable
         premultiplied = picture.channels == 4 and not picture.opaque and options.alpha == "model"
         self.picture = Continued(picture, self.upscaler.margins, premultiplied=premultiplied)
         channels = picture.channels
@@ -163,7 +169,7 @@ class RowsSession(Session):
     def _engine(self, runner: Runner) -> ExactRows | TileRows:
         exact = self.options.mode in ("exact", "auto")
         if self.offers_exact and (exact or self.traits.window):
-            return ExactRows(runner, self.work, self.folder, self.disk)
+            return ExactRows(runner, self.work, self.folder, self.disk, resumable=self.resumable)
         sides = self.upscaler.height, self.upscaler.width
         tile = max(sides) if self.options.mode == "whole" else self.options.tile
         overlap, batch = self.options.overlap, self.options.batch

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...common.tiling import TileGrid
 from ..blending import Canvas
 from ..channels import ChannelPass, Tick
+from ..clip import ClipTraits
 from ..tiled import TiledUpscaler
 from .finish import Finisher
 from .source import Continued, PassRows
@@ -110,7 +111,9 @@ class TileRows(TiledUpscaler):
         self.work.drain()
 
     def _part(self, planes: Any, frame: int, rows: slice, columns: slice) -> Tensor:
-        return planes.cut(rows, columns)
+        part = planes.cut(rows, columns)
+        frames = ClipTraits.of(self.runner.original).frames
+        return part if frames == 1 else part.repeat(frames, 1, 1)  # of a video; here there is one
 
 
 class Moving:

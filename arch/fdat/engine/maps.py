@@ -148,7 +148,7 @@ class FileMap:
     told, and the process does not seem to hold what the system may drop at any time.
 
     Args:
-        path: the file. It must not exist.
+        path: the file. What is there of an earlier run is kept.
 
     Raises OSError, also from `read` and `write`, as where the disk is full.
     """
@@ -165,7 +165,7 @@ class FileMap:
         self.shape, self.dtype, self.device, self.path = (height, width, dim), dtype, device, path
         self.room_outside = RoomOutside(width, dim, device)
         self.row_bytes = width * dim * torch.empty((), dtype=dtype).element_size()
-        self._file = path.open("x+b", buffering=0)
+        self._file = path.open("r+b" if path.exists() else "x+b", buffering=0)
         self._file.truncate(height * self.row_bytes)
 
     def read(self, ranges: Iterable[tuple[int, int]], dtype: torch.dtype) -> Iterator[Tensor]:
@@ -195,8 +195,12 @@ class FileMap:
             left = left[self._file.write(left) :]
 
     def close(self) -> None:
-        """Remove the file."""
+        """Close the file, which stays."""
         self._file.close()
+
+    def remove(self) -> None:
+        """Close the file and remove it."""
+        self.close()
         self.path.unlink(missing_ok=True)
 
 

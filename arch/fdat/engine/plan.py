@@ -195,7 +195,15 @@ class Plan:
     @property
     def disk_required(self) -> int:
         """Bytes of the files in ``folder``."""
-        return 0 if self.folder is None else self.map_bytes
+        if self.folder is None:
+            return 0
+        tokens = self.rows * self.columns if self.spare else 0
+        return self.map_bytes + tokens * self.config.embed_dim * bytes_of(self.map_dtype)
+
+    @property
+    def spare(self) -> bool:
+        """Whether there is a third map, so that every pass can be run again from what it read."""
+        return self.folder is not None and not self.fused and self.batch == 1
 
     @property
     def sweep_workspace(self) -> int:

@@ -25,6 +25,7 @@ from ..network import FDAT
 from ..upsampler import DySample, LDAUpsample
 from .bands import split_rows
 from .image import ImageRows
+from .journal import Journal
 from .maps import AnyMap, FeatureMap, FileMap, HostMap
 from .plan import Plan, make_plan
 from .sampling import dysample_rows, lda_reach, lda_rows
@@ -34,26 +35,39 @@ from .weights import Weights, packed_weights, release_packed, residual_dtype
 
 
 class Maps:
-    """Makes the maps of one run where its plan wants them; files are removed with ``cleanup``."""
+    """Makes the maps of one run where its plan wants them.
+
+    Files are closed with ``cleanup``, but stay, so that a later run goes on with them: `remove` is
+    for the end of a run that is complete.
+    """
 
     def __init__(self, plan: Plan, cleanup: ExitStack) -> None:
-        self.plan, self.cleanup, self.count = plan, cleanup, 0
+        self.plan, self.cleanup = plan, cleanup
+        self.files: list[FileMap] = []
+        self.journal: Journal | None = None
+        if plan.folder is not None and plan.spare:
+            about = {"size": [plan.rows, plan.columns, plan.config.embed_dim], "band": plan.band}
+            self.journal = Journal(
+                plan.folder, about | {"types": [str(plan.map_dtype), str(plan.dtype)]}
+            )
 
-    def new(self, dim: int) -> AnyMap:
-        """A map (rows, columns, dim)."""
-        plan, self.count = self.plan, self.count + 1
+    def new(self, dim: int, name: str) -> AnyMap:
+        """A map (rows, columns, dim), in the file of that name if in a file."""
+        plan = self.plan
         about = plan.rows, plan.columns, dim, plan.map_dtype, plan.device
         if plan.folder is None:
             return HostMap(*about) if plan.host_maps else FeatureMap(*about)
-        made = FileMap(*about, plan.folder / f"map-{self.count}")
+        made = FileMap(*about, plan.folder / name)
+        self.files.append(made)
         self.cleanup.callback(made.close)
         return made
 
-    @staticmethod
-    def drop(unused: AnyMap) -> None:
-        """Remove the file of a map, if it has one."""
-        if isinstance(unused, FileMap):
-            unused.close()
+    def remove(self) -> None:
+        """Remove all files."""
+        if self.journal:
+            self.journal.remove()
+        for one in self.files:
+            one.remove()
 
 
 class ExactEngine:
@@ -142,7 +156,7 @@ class ExactEngine:
         write: Callable[[int, Tensor], None],
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        with ExitStack() as cleanup:  # files are removed, whatever happens
+        with ExitStack() as cleanup:
             self._run_within(cleanup, image, plan, write, progress)
 
     def _run_within(
@@ -164,12 +178,12 @@ class ExactEngine:
         weights = packed_weights(self.model, plan.dtype, plan.device)
         before, sampler, behind = split_at_sampler(weights.upsampler)
         maps = Maps(plan, cleanup)
-        trunk = maps.new(config.embed_dim)
+        names = maps.journal.files if maps.journal else ["map-1"]
+        trunk = maps.new(config.embed_dim, names[0])
         finished = [
             self._features(single, weights, before, sampler, plan, maps, trunk, tick)
             for single in (image if isinstance(image, Tensor) else [image])
         ]
-        maps.drop(trunk)
         del trunk
 
         tails = [self._tail(features, sampler, behind, plan) for features in finished]
@@ -182,6 +196,7 @@ class ExactEngine:
                 write(top, rows)
                 top += rows.shape[2]
             tick()
+        maps.remove()
 
     def _features(
         self,
@@ -200,24 +215,32 @@ class ExactEngine:
         """
         config = self.model.config
         rows = ImageRows(image, config.unshuffle, plan.device, residual_dtype(plan.dtype))
-        branch = maps.new(config.embed_dim)
-        if sampler is None:
-            features = branch
-        elif isinstance(sampler, DySample):
+        journal, spare, number = maps.journal, None, len(maps.files)
+        names = journal.files if journal else ["", f"map-{number + 1}"]
+        branch = maps.new(config.embed_dim, names[1])
+        if journal:
+            spare = maps.new(config.embed_dim, names[2])
+        features = None  # where there is no sampler, those of the branch, whichever file that is
+        if isinstance(sampler, DySample):
             features = FeatureMap(
                 plan.rows, plan.columns, config.mid_dim, residual_dtype(plan.dtype), plan.device
             )
-        else:
-            features = maps.new(config.mid_dim)
+        elif sampler is not None:
+            features = maps.new(config.mid_dim, f"features-{number}")
         stages, top = build_stages(before), 0
         kind = FusedSweeps if plan.fused else Sweeps
-        for start, deep in kind(weights, trunk, branch, plan.rows, plan.band, tick).run(rows):
+        sweeps = kind(weights, trunk, branch, plan.rows, plan.band, tick, spare)
+        kept = not isinstance(features, FeatureMap)
+        for start, deep in sweeps.run(rows, journal, features_kept=kept):
+            features = features or sweeps.branch
             deep = run_stages(
                 stages, deep.to(plan.dtype) if stages else deep, start + deep.shape[0] == plan.rows
             )
             features.write(top, deep)
             top += deep.shape[0]
-        return features
+        if journal and kept and top:
+            journal.note(sweeps.files)
+        return features or sweeps.branch
 
     def release(self) -> None:
         """Drop the packed weights, unless they are on the CPU: hosts account for device memory."""

@@ -76,8 +76,9 @@ class Sweeps(Passes):
         height: int,
         band: int,
         tick: Callable[[], None],
+        spare: AnyMap | None = None,
     ) -> None:
-        super().__init__(weights, trunk, branch, height, band, tick)
+        super().__init__(weights, trunk, branch, height, band, tick, spare)
         self.with_row_below = [(start, min(height, stop + 1)) for start, stop in self.bands]
         self.residual = residual_dtype(weights.dtype)
 
@@ -164,16 +165,25 @@ class Sweeps(Passes):
             assert isinstance(block, SpatialWeights), "its map is of its kind"
             add_window_attention_(y, block, folded, own)
 
-    def close_group(self, convolution: Convolution, statistic: Statistic) -> None:
+    def close_group(self, source: AnyMap, convolution: Convolution, statistic: Statistic) -> None:
         """trunk <- trunk + conv(branch)"""
         branch = self.branch.read(self.with_halo, self.residual)
-        trunk = self.trunk.read(self.bands, self.residual)
+        trunk = source.read(self.bands, self.residual)
         for (start, stop), rows, skip in zip(self.bands, branch, trunk):
             output = self.trunk.room(start, stop, self.residual)[start - stop :]
             torch.add(skip, self._convolve(convolution, rows, start, stop), out=output)
             self.trunk.write(start, output)
             statistic.feed(output, stop == self.height)
             self.tick()
+
+    def again(self, written: AnyMap, statistic: Statistic, *, lagging: bool) -> None:
+        """Feed the statistic as the pass did that wrote the map: blocks lag one row behind."""
+        ranges = [
+            (max(0, start - lagging), stop if stop == self.height else stop - lagging)
+            for start, stop in self.bands
+        ]
+        for (_, stop), rows in zip(ranges, written.read(ranges, self.residual)):
+            statistic.feed(rows, stop == self.height)
 
     def deep_features(self, image: ImageRows) -> Iterator[tuple[int, Tensor]]:
         """after(trunk) + first(image)"""

@@ -144,10 +144,12 @@ class FusedSweeps(Passes):
             *(block.window, block.scale),
         )
 
-    def close_group(self, convolution: Convolution, statistic: GateSum | GramSum | NoSum) -> None:
+    def close_group(
+        self, source: AnyMap, convolution: Convolution, statistic: GateSum | GramSum | NoSum
+    ) -> None:
         """trunk <- trunk + conv(branch)"""
         dtype = self.weights.dtype
-        branch, skips = self.branch.read(self.with_halo, dtype), self.trunk.read(self.bands, dtype)
+        branch, skips = self.branch.read(self.with_halo, dtype), source.read(self.bands, dtype)
         trunk = MapRows(self.trunk, self.band, self.weights)
         for (start, stop), rows, skip in zip(self.bands, branch, skips):
             room = trunk.room(start, stop)

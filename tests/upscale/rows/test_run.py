@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from fdat_dense_iso import arch
+from fdat_dense_iso.arch.fdat.engine import plan as plan_module
+from fdat_dense_iso.arch.fdat.engine.sweeps import Sweeps
 from fdat_dense_iso.upscale import plan_rows, upscale_image, upscale_rows
 from tests.helpers.fake_models import Nearest, picture, stencil, windowed
 from tests.helpers.paths import ROOT
@@ -110,8 +112,60 @@ def test_maps_in_half_precision_where_the_disk_is_small(tmp_path, fdat):
     frame = picture(75, 50)
     whole = upscale_image(fdat, frame, mode="exact")[0]
     plan = plan_rows(fdat, Held(frame[0]), folder=tmp_path, mode="exact")
-    assert plan.disk == 2 * 48 * 75 * 50 * 4 and not plan.half
+    assert plan.disk == 3 * 48 * 75 * 50 * 4 and not plan.half
     plan = plan_rows(fdat, Held(frame[0]), folder=tmp_path, disk=plan.disk - 1, mode="exact")
-    assert plan.disk == 2 * 48 * 75 * 50 * 2 and plan.half
+    assert plan.disk == 3 * 48 * 75 * 50 * 2 and plan.half
     result = in_rows(fdat, frame[0], tmp_path, disk=plan.disk, mode="exact")
     assert 0 < (result - whole).abs().max() < 1e-3
+
+
+class Stopped(Exception):
+    """The run ended early."""
+
+
+@pytest.mark.parametrize("stop", [1, 4, 13, 21, 29, 38, 45, 50])
+def test_fdat_goes_on_with_the_passes_that_are_done(tmp_path, monkeypatch, fdat, stop):
+    """Whatever the pass in which it ends, and in the middle of that; 300 rows are six bands."""
+    monkeypatch.setitem(plan_module.PREFERRED_TOKENS, "cpu", 56 * 40)
+    frame = picture(300, 40)
+    options = {"mode": "exact", "precision": "fp32"}
+    whole = upscale_image(fdat, frame, **options)[0]
+    rows, steps = {}, []
+
+    def sink(top: int, part: Tensor) -> None:
+        rows[top] = part.clone()
+
+    def progress(done: int, total: int) -> None:
+        steps.append((done, total))
+        if len(steps) == stop:
+            raise Stopped
+
+    held, about = Held(frame[0]), {"folder": tmp_path, "resumable": True, **options}
+    with pytest.raises(Stopped):
+        upscale_rows(fdat, held, sink, progress=progress, **about)
+    assert list(tmp_path.iterdir())
+    first, calls = sum(map(len, rows.values())), []
+    held = Held(frame[0])
+    monkeypatch.setattr(Sweeps, "block", counted(Sweeps.block, calls))
+    upscale_rows(fdat, held, sink, first=first, progress=progress, **about)
+    assert steps[-1] == (steps[-1][1], steps[-1][1])
+    assert len(calls) == 4 - sum(stop > 6 * passes for passes in (2, 3, 5, 6))
+    assert torch.equal(torch.cat([rows[top] for top in sorted(rows)]), whole)
+    assert not list(tmp_path.iterdir())
+
+
+def counted(method, calls: list):
+    def call(*arguments) -> None:
+        calls.append(1)
+        method(*arguments)
+
+    return call
+
+
+def test_without_being_asked_nothing_stays(tmp_path, fdat):
+    def fail(top: int, rows: Tensor) -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        upscale_rows(fdat, Held(picture(40, 40)[0]), fail, folder=tmp_path, mode="exact")
+    assert not list(tmp_path.iterdir())
