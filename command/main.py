@@ -9,8 +9,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -27,7 +26,6 @@ DONE, FAILED, UNUSABLE, DAMAGED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
 try:
     import typer
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ..common.encoding import ENCODING
     from ..common.option import offered_in
@@ -38,15 +36,15 @@ try:
         folded,
         interruptible,
         messages_on,
-        printable,
         reason,
         say,
         show,
     )
     from .flags import with_flags
-    from .large import LargeOptions, large_header, upscale_large_file
     from .model import Upscaler, UsageError, describe_model, load_upscaler, read_mask
-    from .video import VideoOptions, upscale_video_file
+    from .run import Bar, Outcome, one_after_the_other, report
+    from .video import VideoOptions
+    from .work import FileOptions
 except ModuleNotFoundError as error:
     sys.stderr.write(
         f"error: the command line needs the package {error.name}; install it with: {INSTALL}\n"
@@ -161,6 +159,19 @@ def main(
     device: Annotated[
         str, RunOption(help="cpu, cuda, cuda:1, mps; auto: a GPU where there is one.")
     ] = "auto",
+    devices: Annotated[
+        str | None,
+        RunOption(
+            metavar="DEVICES",
+            help="Several at once, by Ray: all, cuda:0,cuda:1 or cpu:4 for four CPU workers.",
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        RunOption(
+            metavar="ADDRESS", help="The GPUs of a running Ray cluster: 10.0.0.1:6379 or auto."
+        ),
+    ] = None,
     model_option: Annotated[
         list[str] | None,
         RunOption(
@@ -233,10 +244,23 @@ def main(
             failed = damaged = 0
             if waiting:
                 options["mask"] = read_mask(options["mask"], files.max_pixels)
+                many = None
+                if devices is not None or cluster is not None:
+                    if device != "auto":
+                        raise UsageError("--device is for one; give --devices or --cluster alone")
+                    device = "cpu"  # in this process
+                    many = {
+                        "devices": devices or "all",
+                        "address": cluster,
+                        "threads": threads,
+                        "model_options": model_option or [],
+                        "options": options,
+                        "on_wait": check_interrupt,
+                    }
                 upscaler = load_upscaler(model, model_option or [], device, threads, options)
-                failed, damaged = upscale_files(
-                    waiting, upscaler, files, console, check_interrupt, quiet=quiet, debug=debug
-                )
+                with Bar(console, len(waiting), check_interrupt, shown=not quiet) as bar:
+                    outcomes = upscale_files(waiting, upscaler, files, bar, console, many)
+                    failed, damaged = report(outcomes, console, quiet=quiet, debug=debug)
             if len(jobs) > 1 and not quiet:
                 done = len(waiting) - failed
                 lacking = f" ({damaged} of damaged videos)" if damaged else ""
@@ -269,112 +293,22 @@ def plan(inputs: list[str], output: str, **options: Any) -> list[Job]:
     return jobs
 
 
-@dataclass(frozen=True, kw_only=True)
-class FileOptions:
-    """How files are read and written, for every one alike."""
-
-    quality: int | None
-    overwrite: bool
-    max_pixels: int
-    video: VideoOptions
-    pyramid: bool
-
-    @property
-    def large(self) -> LargeOptions:
-        """For pictures that are larger than memory."""
-        return LargeOptions(
-            quality=self.quality,
-            pyramid=self.pyramid,
-            resume=self.video.resume,
-            overwrite=self.overwrite,
-            max_pixels=self.max_pixels,
-        )
-
-
 def upscale_files(
     jobs: list[Job],
     upscaler: Upscaler,
     files: FileOptions,
+    bar: Bar,
     console: Console,
-    check_interrupt: Callable[[], None],
-    *,
-    quiet: bool,
-    debug: bool,
-) -> tuple[int, int]:
-    """Upscale one file after the other, reporting each; how many failed, and how many were damaged."""
-    failed = damaged = 0
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        redirect_stdout=sys.stdout.isatty(),
-    )
-    with contextlib.nullcontext() if quiet or not console.is_terminal else bar:
-        task = bar.add_task("", total=len(jobs))
-        for index, job in enumerate(jobs):
-            check_interrupt()
-            bar.update(task, description=printable(job.source.name), completed=index)
+    many: dict[str, Any] | None,
+) -> Iterator[Outcome]:
+    """Upscale files in this process, or by the workers that ``many`` describes."""
+    if many is None:
+        yield from one_after_the_other(jobs, upscaler, files, bar, console)
+        return
+    from .many import crew_for, together
 
-            def progress(done: int, total: int, index: int = index) -> None:
-                check_interrupt()
-                bar.update(task, completed=index + done / total)
-
-            try:
-                line, whole = upscale_file(job, upscaler, files, progress, console)
-            except Exception as error:
-                failed += 1
-                show(console, "error", f"{job.source}: {reason(error)}")
-                if debug:
-                    console.print_exception()
-                continue
-            damaged += not whole
-            if not quiet:
-                say(line)
-    return failed, damaged
-
-
-def upscale_file(
-    job: Job,
-    upscaler: Upscaler,
-    files: FileOptions,
-    progress: Callable[[int, int], None],
-    console: Console,
-) -> tuple[str, bool]:
-    """Upscale one picture or video; the line that says what was done, and whether all of it was
-    there."""
-    from ..picture.files import is_video
-
-    if is_video(job.target):
-        limits = {"overwrite": files.overwrite, "max_pixels": files.max_pixels}
-        return upscale_video_file(job, upscaler, files.video, progress, console, **limits)
-    from ..picture.animation import is_animation, read_animation, upscaled, write_animation
-    from ..picture.read import read_picture
-    from ..picture.write import check_writable, write_picture
-
-    if is_animation(job.source, job.target):
-        animation = read_animation(job.source, max_pixels=files.max_pixels)
-        count, height, width, _ = animation.frames.shape
-        new_height, new_width = upscaler.size(height, width)
-        check_writable(job.target, width=new_width, height=new_height)
-        result = upscaled(animation, upscaler, progress)
-        write_animation(result, job.target, quality=files.quality, overwrite=files.overwrite)
-        sides = f"{width}x{height} -> {new_width}x{new_height}"
-        return printable(f"{job.source} -> {job.target} ({sides}, {count} frames)"), True
-    header = large_header(job, upscaler, files.large)
-    if header is not None:
-        return upscale_large_file(job, header, upscaler, files.large, progress, console), True
-    picture = read_picture(job.source, max_pixels=files.max_pixels)
-    height, width, _ = picture.pixels.shape
-    new_height, new_width = upscaler.size(height, width)
-    check_writable(job.target, width=new_width, height=new_height)
-    write_picture(
-        upscaler(picture, progress), job.target, quality=files.quality, overwrite=files.overwrite
-    )
-    sides = f"{width}x{height} -> {new_width}x{new_height}"
-    return printable(f"{job.source} -> {job.target} ({sides})"), True
+    with crew_for(upscaler, files, **many) as crew:
+        yield from together(jobs, crew, upscaler, files, bar, console)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,9 @@ from .console import printable, show
 
 if TYPE_CHECKING:
     from ..picture.files import Job
+    from ..upscale import Target
+    from ..video import VideoJob
+    from ..video.job import Elsewhere
     from .model import Upscaler
 
 
@@ -37,9 +40,11 @@ def upscale_video_file(
     *,
     overwrite: bool,
     max_pixels: int,
+    elsewhere: Callable[[VideoJob, Target | None], Elsewhere] | None = None,
 ) -> tuple[str, bool]:
     """Upscale one video; the line that says what was done, and whether all of it was there.
 
+    ``elsewhere`` gives its segments where this process does not make them.
     After an exception what there is of the result is shown and kept.
     """
     from ..video import Encoding, UnsupportedStreamError, VideoFile, VideoJob, result_size
@@ -64,7 +69,10 @@ def upscale_video_file(
                 raise
             work = new_job(job.instead)
         try:
-            work.run(partial(upscaler.frames, target=target), progress)
+            if elsewhere:
+                work.run_elsewhere(elsewhere(work, target), progress)
+            else:
+                work.run(partial(upscaler.frames, target=target), progress)
         except BaseException:
             if work.frames:
                 kept = f"{work.partial} holds the first {work.frames} frames; --resume goes on from there"

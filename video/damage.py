@@ -28,9 +28,18 @@ class Damage:
         """One more frame, and the times of the one before and of this, in units of ``base``."""
         self._faulty += frame.is_corrupt
         if last is not None:
-            self._lengths[pts - last] += 1
-            if (pts - last) * base >= _LEAST_HOLE:
-                self._holes.append((last, pts))
+            self.see_time(last, pts, base)
+
+    def see_time(self, last: int, pts: int, base: Fraction) -> None:
+        """The times of two frames that follow each other."""
+        self._lengths[pts - last] += 1
+        if (pts - last) * base >= _LEAST_HOLE:
+            self._holes.append((last, pts))
+
+    @property
+    def flawed(self) -> bool:
+        """Whether a packet or frame was not decoded as it should be."""
+        return bool(self.undecoded or self._faulty)
 
     @property
     def longest(self) -> int:

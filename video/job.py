@@ -20,14 +20,14 @@ import av
 import numpy as np
 from torch import Tensor
 
-from .assembly import Assembly, decoding_time
-from .colour import FrameMaker, VideoError
+from .assembly import Assembly, EncodedSegment, decoding_time
+from .colour import VideoError
 from .encoding import EncodingThread
+from .form import ResultForm
 from .resume import STATE, old_path, partial_path, unfinished
-from .shape import result_aspect
 from .source import SourceFrame, VideoSource
 from .streams import StreamWriter, template_stream
-from .write import CONTAINERS, GROWING, UNDECODED, Encoding, SegmentEncoder, encodable
+from .write import CONTAINERS, GROWING, SEGMENT_FRAMES, UNDECODED, Encoding
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,9 @@ point on the CPU, for None the same tensor as before. Between, it reports ``prog
 ``total`` are the steps of one frame, ``done`` those of all frames until now. After an exception it
 delivers what is ready, and raises it. With ``lead=N`` the first N frames are only there to be looked
 at, for those after them, and are not delivered."""
+Elsewhere = Callable[[int, Progress], Iterator[EncodedSegment]]
+"""``encoded(first, progress)`` gives the segments from that number on, in their order. Progress is
+that of frames."""
 
 # metadata that describe the source's file format, which are not copied
 _OF_THE_FORMAT = ("major_brand", "minor_version", "compatible_brands", "encoder", STATE.lower())
@@ -82,20 +85,21 @@ class VideoJob:
         if target.exists() and not overwrite:
             raise VideoError(f"{target} exists and is not to be replaced")
         self.encoding = (encoding or Encoding()).resolved(source.bits, target.suffix)
-        self._upscaled_size = size
+        self.upscaled_size = size
         self._context = context
-        turned = source.orientation.size
-        stored = encodable(*turned(*size), self.encoding.pixel_format)
-        self.size = turned(*stored)
+        form = ResultForm(source, self.encoding, size)
+        self.size = form.size
         """Height and width of the result as displayed."""
         if self.size != size:
             logger.warning(
                 "%s: %s needs even sizes: %dx%d becomes %dx%d by repeating the last row or column",
                 *(target, self.encoding.pixel_format, *size[::-1], *self.size[::-1]),
             )
-        colour = source.colour.of_result(turned(*source.size), stored)
-        self._make_frame = FrameMaker(self.encoding.pixel_format, colour, *stored)
-        self._aspect = result_aspect(turned(*source.size), source.pixel_aspect, turned(*size))
+        self._make_frame, self._encoder, self._aspect = (
+            form.make_frame,
+            form.encoder,
+            form.pixel_aspect,
+        )
         if self._aspect != 1 and not self.encoding.keeps_aspect(target.suffix):
             logger.warning(
                 "%s: %s does not keep the shape of pixels (%s) in %s; write MP4, or give a target of "
@@ -105,9 +109,6 @@ class VideoJob:
         lost = source.lost + ([] if self.encoding.keeps(source.hdr) else [*source.hdr.named])
         if lost:
             logger.warning("%s: left out: %s", source, ", ".join(lost))
-        self._encoder = SegmentEncoder(
-            self.encoding, stored, source.rate, colour, self._aspect, source.hdr
-        )
         self._template = template_stream(self._encoder.sample, source.orientation.matrix)
         self._metadata = {
             k: v for k, v in source.metadata.items() if k.lower() not in _OF_THE_FORMAT
@@ -153,6 +154,15 @@ class VideoJob:
         After an exception ``partial`` holds the first ``frames`` frames of the result, and can be
         played and resumed; without frames it is removed.
         """
+        self._run(lambda writer, told: self._write_frames(writer, upscale, told), progress)
+
+    def run_elsewhere(self, encoded: Elsewhere, progress: Progress | None = None) -> None:
+        """The same, of segments that are decoded, upscaled and encoded elsewhere."""
+        self._run(lambda writer, told: self._write_segments(writer, encoded, told), progress)
+
+    def _run(
+        self, write: Callable[[StreamWriter, Progress], None], progress: Progress | None
+    ) -> None:
         kept, old = self._kept, old_path(self.target)
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
@@ -169,7 +179,7 @@ class VideoJob:
                 metadata=self._metadata | {STATE: json.dumps(self._state)},
                 lenient=True,
             ) as writer:
-                self._write_frames(writer, upscale, progress or (lambda done, total: None))
+                write(writer, progress or (lambda done, total: None))
             self._complete()
         except BaseException:
             if kept and kept.path.exists():  # not all of it was copied
@@ -227,6 +237,36 @@ class VideoJob:
         finally:
             self.frames = assembly.frames
 
+    def _write_segments(self, writer: StreamWriter, encoded: Elsewhere, progress: Progress) -> None:
+        """Write all segments to ``partial``, and what is played beside them."""
+        assembly = Assembly(writer, self.source, self._encoder, self._make_frame, self._kept)
+        played = {stream.index for stream in self.source.beside.played}
+        packets = (one for one in self.source.packets() if one.stream.index in played)
+        beside, done, expected = next(packets, None), 0, self.source.frame_count
+        try:
+            first = assembly.skipped // SEGMENT_FRAMES
+            kept = (assembly.add_kept() for _ in range(first))
+            for segment in chain(kept, encoded(first, progress)):
+                times = segment
+                if isinstance(segment, EncodedSegment):
+                    times = segment.times
+                    assembly.add_segment(segment)
+                    self.computed += len(times)
+                else:
+                    progress(done + len(times), max(expected, done + len(times)))
+                self._begin = times[0][0] if done == 0 else self._begin
+                self._last, self._end = times[-1][0], sum(times[-1])
+                done += len(times)
+                while beside and decoding_time(beside) < self._end * self.source.time_base:
+                    assembly.hold(beside)
+                    beside = next(packets, None)
+            while beside:
+                assembly.hold(beside)
+                beside = next(packets, None)
+        finally:
+            assembly.end()
+            self.frames = assembly.frames
+
     def _frames(self, assembly: Assembly) -> Iterator[SourceFrame]:
         """The frames of the source, noting where the video begins and ends."""
         number = 0
@@ -240,7 +280,7 @@ class VideoJob:
             yield item
 
     def _check(self, picture: Tensor) -> None:
-        expected = (*self._upscaled_size, 3)
+        expected = (*self.upscaled_size, 3)
         if tuple(picture.shape) != expected:
             raise VideoError(f"a frame became {tuple(picture.shape)} where {expected} was expected")
 

@@ -1,4 +1,4 @@
-"""How the samples of a video are meant, beside its colours: what of it a result cannot keep."""
+"""How the samples of a video are meant, and what of that a result cannot keep."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import av
 import av.filter
 import av.logging
 
-from .colour import LEFT
+from .colour import LEFT, RGB, UNSPECIFIED, Colour
 from .hdr import static_hdr
 
 _SITINGS = {  # of chroma, by FFmpeg's names: position in a pixel, across and down, in 1/256
@@ -98,3 +98,34 @@ def chroma_siting(frame: av.VideoFrame) -> tuple[int, int]:
         av.logging.set_level(level)
     told = re.search(r" cl:(\w+) ", "".join(text for _, _, text in messages))
     return _SITINGS.get(told[1], LEFT) if told else LEFT
+
+
+def pixel_aspect_of(stream: Any) -> Fraction:
+    """The shape of pixels (width / height): the container's word before that of the codec."""
+    found = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+    return Fraction(found or 1)
+
+
+def colour_of(context: Any, frame: av.VideoFrame) -> Colour:
+    """The colours that a stream declares, as its frames have them."""
+    names = ("primaries", "transfer", "matrix", "range")
+    values = (context.color_primaries, context.color_trc, context.colorspace, context.color_range)
+    declared = dict(zip(names, map(int, values)))
+    if frame.format.is_rgb or frame.format.has_palette:
+        declared["matrix"] = RGB
+    elif declared["matrix"] == RGB:
+        declared["matrix"] = UNSPECIFIED
+    if frame.format.name.startswith("yuvj"):
+        declared["range"] = 2
+    return Colour(**declared)
+
+
+def kind_of(frame: av.VideoFrame) -> tuple[str, int, int]:
+    """How samples are read: pixel format, matrix and range."""
+    return frame.format.name, int(frame.colorspace), int(frame.color_range)
+
+
+def side_data_of(frame: av.VideoFrame, name: str) -> bytes | None:
+    """What comes with a frame under a name of FFmpeg's; None if there is nothing."""
+    found = frame.side_data.get(name)  # type: ignore[attr-defined]
+    return None if found is None else bytes(found)

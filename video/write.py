@@ -228,8 +228,8 @@ class SegmentEncoder:
                 plane[:] = 0
             for _ in range(_SAMPLE_FRAMES):
                 self.add(dark)
-            self.sample = self._close()
-            self.delay = -min(decoded for _, _, decoded in self._packets(self.sample))
+            self.sample = self.close()
+            self.delay = -min(decoded for _, _, decoded in self.packets(self.sample))
         except FFmpegError as error:
             what = f"{size[1]}x{size[0]} as {encoding.pixel_format} with crf {encoding.crf}"
             raise VideoError(f"{self._codec.encoder} refuses {what} ({error.strerror})") from error
@@ -248,12 +248,10 @@ class SegmentEncoder:
         With each packet come two numbers: that of the frame that it shows, and that of the frame at
         whose time it is decoded. The latter lags by ``delay``, so it is negative at first.
         """
-        if not self.frames:
-            return []
-        return self._packets(self._close())
+        return self.packets(self.close()) if self.frames else []
 
-    def _packets(self, segment: bytes) -> list[tuple[av.Packet, int, int]]:
-        """The packets of an MP4 file, with the frame numbers that their pts and dts stand for."""
+    def packets(self, segment: bytes) -> list[tuple[av.Packet, int, int]]:
+        """The packets of a segment's MP4 file, as `finish` gives them."""
         with av.open(io.BytesIO(segment), options=UNDECODED) as container:
             stream = container.streams.video[0]
             assert stream.time_base is not None
@@ -290,7 +288,8 @@ class SegmentEncoder:
         context.colorspace, context.color_range = self._colour.matrix, self._colour.range
         context.thread_type = "AUTO"  # PyAV's default, threads for slices only, costs quality
 
-    def _close(self) -> bytes:
+    def close(self) -> bytes:
+        """The segment as an MP4 file; the next frame begins a new one."""
         self._mux(self._stream.encode(None))
         self._container.close()
         self.frames = 0
