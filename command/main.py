@@ -31,6 +31,7 @@ try:
     from ..common.encoding import ENCODING
     from ..common.option import offered_in
     from ..common.upscaling import UPSCALING
+    from .automatic import bundled, choosing
     from .console import (
         error_console,
         escape_unprintable,
@@ -123,8 +124,14 @@ def main(
     ],
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="A file or a folder.")],
     model: Annotated[
-        Path, typer.Option("--model", "-m", help="Checkpoint: .safetensors, .pth, .pt, .ckpt.")
-    ],
+        Path,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Checkpoint: .safetensors, .pth, .pt, .ckpt. auto, auto-x4: the bundled model of x2 "
+            "or x4 that suits each file, clean or compressed.",
+        ),
+    ] = Path("auto"),
     recursive: Annotated[
         bool, FileOption("--recursive", "-r", help="Folders with all that is below them.")
     ] = False,
@@ -218,7 +225,14 @@ def main(
             failed = 0
             if waiting:
                 options["mask"] = read_mask(options["mask"], files.max_pixels)
-                upscaler = load_upscaler(model, model_option or [], device, threads, options)
+                load = partial(
+                    load_upscaler,
+                    model_options=model_option or [],
+                    device=device,
+                    threads=threads,
+                    options=options,
+                )
+                upscaler = choosing(load, *pair) if (pair := bundled(model)) else load(model)
                 failed = upscale_files(
                     waiting, upscaler, files, console, check_interrupt, quiet=quiet, debug=debug
                 )
@@ -294,7 +308,7 @@ def upscale_files(
                 bar.update(task, completed=index + done / total)
 
             try:
-                line = upscale_file(job, upscaler, files, progress, console)
+                line = upscale_file(job, upscaler, files, progress, console, quiet=quiet)
             except Exception as error:
                 failed += 1
                 show(console, "error", f"{job.source}: {reason(error)}")
@@ -312,11 +326,20 @@ def upscale_file(
     files: FileOptions,
     progress: Callable[[int, int], None],
     console: Console,
+    *,
+    quiet: bool,
 ) -> str:
     """Upscale one picture or video; the line that says what was done."""
     from ..picture.files import is_video
 
+    def chosen(choice: tuple[Upscaler, str]) -> Upscaler:
+        upscaler, reason = choice
+        if reason and not quiet:
+            show(console, "model", reason)
+        return upscaler
+
     if is_video(job.target):
+        upscaler = chosen(upscaler.suited_to_videos(job.source))
         limits = {"overwrite": files.overwrite, "max_pixels": files.max_pixels}
         return upscale_video_file(job, upscaler, files.video, progress, console, **limits)
     from ..picture.animation import is_animation, read_animation, upscaled, write_animation
@@ -328,6 +351,7 @@ def upscale_file(
         count, height, width, _ = animation.frames.shape
         new_height, new_width = upscaler.size(height, width)
         check_writable(job.target, width=new_width, height=new_height)
+        upscaler = chosen(upscaler.suited(job.source, animation.frames[0] / 255))
         result = upscaled(animation, upscaler, progress)
         write_animation(result, job.target, quality=files.quality, overwrite=files.overwrite)
         sides = f"{width}x{height} -> {new_width}x{new_height}"
@@ -336,6 +360,7 @@ def upscale_file(
     height, width, _ = picture.pixels.shape
     new_height, new_width = upscaler.size(height, width)
     check_writable(job.target, width=new_width, height=new_height)
+    upscaler = chosen(upscaler.suited(job.source, picture.pixels))
     write_picture(
         upscaler(picture, progress), job.target, quality=files.quality, overwrite=files.overwrite
     )

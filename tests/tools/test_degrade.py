@@ -35,11 +35,17 @@ LUMINANCE = [
 
 
 def picture(side: int = 128) -> np.ndarray:
-    return np.asarray(Image.open(ROOT / "samples" / "coffee.png"))[100 : 100 + side, 100 : 100 + side]
+    return np.asarray(Image.open(ROOT / "samples" / "coffee.png"))[
+        100 : 100 + side, 100 : 100 + side
+    ]
 
 
-@pytest.mark.parametrize(("across", "along", "angle"), [(1.5, 1.5, 0.0), (2.5, 0.8, 0.0), (2, 1, 0.6)])
-def test_a_kernel_has_the_moments_of_its_gaussian(across: float, along: float, angle: float) -> None:
+@pytest.mark.parametrize(
+    ("across", "along", "angle"), [(1.5, 1.5, 0.0), (2.5, 0.8, 0.0), (2, 1, 0.6)]
+)
+def test_a_kernel_has_the_moments_of_its_gaussian(
+    across: float, along: float, angle: float
+) -> None:
     kernel = blur_kernel(across, along, angle, 1.0).double().numpy()
     reach = kernel.shape[0] // 2
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
