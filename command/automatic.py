@@ -7,18 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..common.wear import wear_of
+from ..common.bundled import CHOICES, candidates
 from .model import Upscaler, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
-
-BUNDLED = Path(__file__).parent.with_name("models")
-CHOICES = {
-    "auto": ("fdat_demo_x2", "fdat_real_x2"),
-    "auto-x4": ("fdat_demo_x4", "fdat_real_x4"),
-}
-"""What ``--model`` may be beside a file: the models for clean and for real pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +21,12 @@ class Automatic(Upscaler):
     real: Upscaler
 
     def suited(self, source: Path, pixels: np.ndarray) -> tuple[Upscaler, str]:
+        from ..common.wear import wear_of
         from ..picture.quality import jpeg_quality
 
         wear = wear_of(pixels, jpeg_quality(source.read_bytes()))
         chosen = self.real if wear.signs else self
-        reason = " and ".join(wear.signs) or f"it shows no blocks ({wear.blockiness:.2f})"
-        return chosen, f"{source.name}: {chosen.model.stem}, because {reason}"
+        return chosen, f"{source.name}: {chosen.model.stem}, because {wear}"
 
     def suited_to_videos(self, source: Path) -> tuple[Upscaler, str]:
         return self.real, f"{source.name}: {self.real.model.stem}, because videos are compressed"
@@ -53,8 +46,7 @@ def bundled(model: Path) -> tuple[Path, Path] | None:
     """
     name = str(model)
     if name in CHOICES:
-        clean, real = (BUNDLED / f"{stem}.safetensors" for stem in CHOICES[name])
-        return clean, real
+        return candidates(name)
     if name.startswith("auto-") and not model.suffix:
         raise UsageError(f"--model {name} is not known; there are {', '.join(CHOICES)}, and files")
     return None

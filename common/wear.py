@@ -44,6 +44,9 @@ class Wear:
             found.append(f"it shows blocks of compression ({self.blockiness:.2f})")
         return found
 
+    def __str__(self) -> str:
+        return " and ".join(self.signs) or f"it shows no blocks ({self.blockiness:.2f})"
+
 
 def wear_of(pixels: NDArray[np.floating], quality: int | None = None) -> Wear:
     """Measure a picture (H, W, C) in [0, 1]; ``quality`` is that of its JPEG file."""

@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 
 from fdat_dense_iso.arch import load_model
 from fdat_dense_iso.command import main as cli
-from fdat_dense_iso.command.automatic import CHOICES, bundled
+from fdat_dense_iso.command.automatic import bundled
 from fdat_dense_iso.command.model import UsageError
+from fdat_dense_iso.common.bundled import CHOICES
 from fdat_dense_iso.upscale import upscale_image
 from tests.helpers.paths import MODELS, ROOT
 
