@@ -14,6 +14,7 @@ installed.
 from __future__ import annotations
 
 import importlib.util
+import json
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +32,11 @@ from benchmarks.page import command, write_section
 from benchmarks.quality import SUFFIXES, by_model
 from fdat_dense_iso.arch import load_model
 from tools.bicubic import imresize
+from tools.metadata import add_metadata
 from tools.metrics import evaluate, load_lpips, luma, modcrop
+
+SCORES = "scores_spoilt"
+"""Metadata entry: {"measures": ..., recipe: means}."""
 
 Pixels = NDArray[np.uint8]
 Method = Callable[[Pixels], Pixels]
@@ -170,6 +175,9 @@ def real(
     crop: Annotated[int | None, typer.Option(help="Only the middle of every picture.")] = None,
     recipe: Annotated[list[str] | None, typer.Option(help="Only these; repeatable [all].")] = None,
     details: Annotated[bool, typer.Option(help="Print every picture.")] = False,
+    record: Annotated[
+        bool, typer.Option("--record", help="Write the means into the checkpoints' metadata.")
+    ] = False,
     page: Annotated[Path | None, typer.Option(help="Write the table into this page.")] = None,
     section: Annotated[str, typer.Option(help="Of the page.")] = "real",
     crops: Annotated[
@@ -192,6 +200,7 @@ def real(
         "| --- " * (1 + len(methods)) + "|",
     ]
     rows = []
+    recorded: dict[str, dict[str, str]] = {path.stem: {} for path in model}
     for name, how in chosen.items():
         scores: dict[str, list[tuple[float, ...]]] = {method: [] for method in methods}
         for path in pictures_of(places):
@@ -207,10 +216,15 @@ def real(
                 if details:
                     print(f"{path.name:20s} {name:32s} {method:24s} {_cell(values)}", flush=True)
             rows.append([*row, ("original", detailed(truth, crops_side))])
-        cells = [_cell(tuple(np.mean(values, axis=0))) for values in scores.values()]
+        means = {method: _cell(tuple(np.mean(values, axis=0))) for method, values in scores.items()}
+        for method in recorded:
+            recorded[method][name] = means[method]
+        cells = list(means.values())
         lines.append("| " + " | ".join([name, *cells]) + " |")
         print(lines[-1], flush=True)
     said = f"PSNR in dB / SSIM{''.join(f' / {name}' for name in measured)} on Y"
+    for path in model if record else ():
+        add_metadata(path, {SCORES: json.dumps({"measures": said, **recorded[path.stem]})})
     if page:
         text = "\n\n".join([f"`{command('benchmarks.real')}`", f"{said}:", "\n".join(lines)])
         write_section(page, section, text)

@@ -143,6 +143,7 @@ def train(
         int, typer.Option(help="Side of a low-resolution patch (Dense-Iso-ViT: the window).")
     ] = 48,
     peak_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
+    warmup: Annotated[int, typer.Option(help="Steps until the peak is reached.")] = 200,
     ema_decay: Annotated[
         float, typer.Option(help="Decay of the averaged weights, which are what is saved.")
     ] = 0.999,
@@ -225,7 +226,7 @@ def train(
     for step in range(first, steps):
         low, high = sampler.batch(batch)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, peak_rate)
+            group["lr"] = learning_rate(step, steps, peak_rate, warmup)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             restored = model(low)
         loss = ((restored.float() - high).abs() * weights).mean()
