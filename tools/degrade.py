@@ -34,24 +34,24 @@ Range = tuple[float, float]
 class Strengths:
     """How far each step of a stage goes; a step that is not drawn is left out."""
 
-    blur: float = 0.7
+    blur: float = 0.5
     """Probability of a blur, for each stage."""
-    sigma: Range = (0.2, 1.8)
+    sigma: Range = (0.2, 1.2)
     """Pixels; each axis of a kernel is drawn for itself."""
     resize: float = 0.6
-    factor: Range = (0.5, 1.3)
+    factor: Range = (0.6, 1.2)
     noise: float = 0.6
-    gaussian: Range = (1.0, 14.0)
+    gaussian: Range = (1.0, 12.0)
     """Standard deviation in levels of 8 bit."""
     photons: Range = (150.0, 4000.0)
     """Photons that make white; their logarithm is drawn evenly."""
     read: Range = (0.0, 0.01)
     """Noise of the sensor's reading, in parts of white."""
     compress: float = 0.4
-    quality: tuple[int, int] = (30, 95)
-    second_stage: float = 0.5
-    last_noise: float = 0.5
-    last_compress: float = 0.85
+    quality: tuple[int, int] = (25, 92)
+    second_stage: float = 0.35
+    last_noise: float = 0.6
+    last_compress: float = 0.9
 
 
 STRENGTHS = Strengths()

@@ -19,6 +19,7 @@ import math
 import shlex
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +30,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from tools.degrade import Degradation
+from tools.degrade import STRENGTHS, Degradation
 from tools.flat import FlatPatches
 from tools.metadata import LOSS_CURVE
 from tools.networks import NETWORKS, Built
@@ -255,6 +256,7 @@ def train(
                 LOSS_CURVE: json.dumps(curve),
                 "degradation": SPOILT if spoilt else CLEAN,
                 "licence": "MIT",
+                **({"degradation_strengths": json.dumps(asdict(STRENGTHS))} if spoilt else {}),
                 **({"purpose": purpose} if purpose else {}),
             }
             save_file(average.state_dict(), output, metadata)
