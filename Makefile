@@ -1,28 +1,17 @@
-# Everything here works on a fresh machine with Python 3.10+ and make. TORCH may name another build of PyTorch, and
-# TORCHVISION the release that belongs to it: make demo TORCH="torch --index-url <a wheel index>" TORCHVISION=torchvision
+# Everything here works on a fresh machine with Python 3.10+ and make. tools/setup.py installs; TORCH may name another
+# build of PyTorch than its default, and TORCHVISION the release that belongs to it:
+#     make demo TORCH="torch --index-url <a wheel index>" TORCHVISION=torchvision
 PYTHON ?= python3
-TORCH ?= torch==2.13.0
-TORCHVISION ?= torchvision==0.28.0
 VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: demo test check lint bench clean
 
-# PyTorch comes first, and torchvision and spandrel without their own requirement of it: a second, larger build of
-# PyTorch would be installed otherwise. The pack runs with spandrel 0.4.0, benchmarks and tests compare with 0.4.2's FDAT.
-$(VENV)/installed: requirements-cli.txt requirements-tools.txt Makefile
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/python -m pip freeze | grep '^torch==' > $(VENV)/torch-constraint.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(TORCHVISION) 'spandrel>=0.4.2'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/torch-constraint.txt \
-		einops safetensors psutil typing_extensions -r requirements-cli.txt -r requirements-tools.txt
-	touch $@
+$(VENV)/installed: requirements-cli.txt requirements-tools.txt tools/setup.py
+	TORCH="$(TORCH)" TORCHVISION="$(TORCHVISION)" $(PYTHON) tools/setup.py
 
 $(VENV)/installed-test: $(VENV)/installed requirements-test.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/torch-constraint.txt \
-		-r requirements-test.txt
-	touch $@
+	TORCH="$(TORCH)" TORCHVISION="$(TORCHVISION)" $(PYTHON) tools/setup.py --tests
 
 # Upscale the sample picture with the bundled checkpoint.
 demo: $(VENV)/installed

@@ -119,8 +119,10 @@ class FrameUpscaler:
         turned = any(member.transposed for member in self.members)
         return list(dict.fromkeys([sides, sides[::-1]] if turned else [sides]))
 
-    def steps(self, engine: PlaneUpscaler | None, frame: Tensor, region: Region | None) -> int:
-        """Steps of progress that the work on a frame takes."""
+    def steps(
+        self, engine: PlaneUpscaler | None, region: Region | None, channels: int, transparent: bool
+    ) -> int:
+        """Steps of progress that the work on a frame with so many channels takes."""
         if engine is None or (region and region.empty):
             return 1
         steps = 0
@@ -129,7 +131,7 @@ class FrameUpscaler:
                 (self.width, self.height) if member.transposed else (self.height, self.width)
             )
             steps += engine.steps(height, width, member.apply(region.touched) if region else None)
-        return steps * len(self._passes(frame.shape[-1], not is_opaque(frame)))
+        return steps * len(self._passes(channels, transparent))
 
     def prepared(self, frame: Tensor) -> PreparedFrame:
         """What the model gets of a frame (H, W, C), floating point on any device."""

@@ -187,7 +187,8 @@ def upscale_frames(
             exception is raised.
         mask: (1, H, W) or (H, W), for all frames.
         progress: called as ``progress(done, total)`` after every batch of tiles; ``total`` are the
-            steps of one frame, ``done`` those of all frames until now.
+            steps of one frame, ``done`` those of all frames until now. An opaque frame with alpha
+            counts as much as a transparent one.
 
     The other arguments, and what is raised, are those of `upscale_image`.
     """
@@ -242,7 +243,7 @@ def upscale_frames(
 
     with session.opened(device, placement):
         region = session.region(0)
-        monitor.total = session.steps(first, region)
+        monitor.total = session.most_steps(channels, region)
         jobs = (
             Job(None, region, None, deliver)
             if frame is None

@@ -17,7 +17,7 @@ from ..common.threads import half_of_the_cores
 from ..common.tiling import round_up
 from .channels import PlaneUpscaler
 from .exact import ExactUpscaler
-from .frame import FrameUpscaler, PreparedFrame
+from .frame import FrameUpscaler, PreparedFrame, is_opaque
 from .mask import Masks, Region
 from .options import Options
 from .pipeline import Pipeline
@@ -150,7 +150,11 @@ class Session:
 
     def steps(self, frame: Tensor, region: Region | None) -> int:
         """Steps of progress that a frame (H, W, C) takes."""
-        return self.upscaler.steps(self.engine, frame, region)
+        return self.upscaler.steps(self.engine, region, frame.shape[-1], not is_opaque(frame))
+
+    def most_steps(self, channels: int, region: Region | None) -> int:
+        """Steps of progress that any frame with so many channels takes at most."""
+        return self.upscaler.steps(self.engine, region, channels, transparent=channels == 4)
 
     def run(self, jobs: Iterator[Job]) -> None:
         """Upscale frames in their order; the last of the work may still wait afterwards.
@@ -216,8 +220,11 @@ class Session:
             self.upscaler.resample(frames[0], pictures[0], self.monitor)
         else:
             self.upscaler.run(self.engine, frames, region, pictures, self.monitor)
-        for (job, _), picture in zip(together, pictures):
+        for (job, frame), picture in zip(together, pictures):
             self._finished(job, picture)
+            left = self.monitor.total - self.steps(frame.frame, region)
+            if self.frames == MOST_FRAMES and left:  # all count the same, also opaque ones
+                self.work.after(partial(self.monitor.tick, left))
         return pictures[-1]
 
     def _finished(self, job: Job, picture: Tensor) -> None:

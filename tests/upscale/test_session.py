@@ -212,3 +212,23 @@ def test_a_copy_in_half_precision_keeps_no_hook_of_another_call() -> None:
     model.model.before = before
     upscale_image(model, picture(8, 8))
     assert not in_precision(model, torch.float16).model._forward_hooks
+
+
+def test_progress_of_frames_of_which_some_are_transparent() -> None:
+    model, told = descriptor(Nearest(2), 2), []
+    frames = [picture(40, 50, 4) for _ in range(4)]
+    for number in (0, 2):
+        frames[number][..., 3] = 1
+    upscale_frames(
+        model,
+        (frame[0] for frame in frames),
+        lambda _: None,
+        mode="tile",
+        tile=24,
+        device="cpu",
+        progress=lambda done, total: told.append((done, total)),
+    )
+    totals = {total for _, total in told}
+    assert len(totals) == 1
+    assert told[-1] == (4 * totals.pop(), told[0][1])
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
