@@ -13,8 +13,10 @@ from torch import Tensor
 
 from . import host
 from .arch import adopt, describe, install, load_model, parse_options
+from .common.bundled import CHOICES, candidates
 from .common.encoding import ENCODING
 from .common.upscaling import UPSCALING
+from .common.wear import wear_of
 from .node_inputs import FOLDED, model_input, option_inputs, option_values, schema
 from .upscale import parse_target, upscale_frames, upscale_image
 
@@ -58,8 +60,9 @@ class LoadUpscaleModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model_name",
-                    options=host.model_names(),
-                    tooltip="A .safetensors, .pth, .pt or .ckpt file in models/upscale_models.",
+                    options=[*CHOICES, *host.model_names()],
+                    tooltip="A .safetensors, .pth, .pt or .ckpt file in models/upscale_models. auto and auto-x4: the "
+                    "bundled model of x2 or x4 that suits the picture, clean or compressed.",
                 ),
                 io.String.Input(
                     "options",
@@ -68,6 +71,11 @@ class LoadUpscaleModel(io.ComfyNode):
                     tooltip="What the tensors of a Dense-Iso-ViT do not tell, for example: heads=6,8,6,8; "
                     "gated_half=first. Empty: from a .json file beside the checkpoint, its metadata, or as published.",
                     **FOLDED,
+                ),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="For auto alone: the picture that is looked at. Without one, it is taken to be compressed.",
                 ),
             ],
             outputs=[
@@ -79,7 +87,9 @@ class LoadUpscaleModel(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, model_name: str, options: str = "") -> tuple[float, int]:
+    def fingerprint_inputs(
+        cls, model_name: str, options: str = "", image: Any = None
+    ) -> tuple[float, int]:
         return host.file_version(model_name)
 
     @classmethod
@@ -87,13 +97,27 @@ class LoadUpscaleModel(io.ComfyNode):
         return _problem(parse_options, options)
 
     @classmethod
-    def execute(cls, model_name: str, options: str = "") -> io.NodeOutput:
-        model = load_model(host.model_path(model_name), **parse_options(options))
+    def execute(cls, model_name: str, options: str = "", image: Any = None) -> io.NodeOutput:
+        if model_name in CHOICES:
+            path, reason = suited(model_name, image)
+            host.tell(number_of(cls), f"{path.stem}, because {reason}")
+        else:
+            path = host.model_path(model_name)
+        model = load_model(path, **parse_options(options))
         host.attach_patcher(model)
         doubts = doubts_about(getattr(model.model, "assumptions", ()))
         if doubts:
             host.tell(number_of(cls), doubts)
         return io.NodeOutput(model)
+
+
+def suited(choice: str, image: Any) -> tuple[Path, str]:
+    """Which checkpoint of one of `CHOICES` suits the first picture of a batch, and why."""
+    clean, real = candidates(choice)
+    if image is None:
+        return real, "most pictures are compressed, and none is connected to look at"
+    wear = wear_of(image[0].float().cpu().numpy())
+    return (real if wear.signs else clean), str(wear)
 
 
 def number_of(node: type[io.ComfyNode]) -> str | None:

@@ -30,6 +30,7 @@ try:
     from ..common.encoding import ENCODING
     from ..common.option import offered_in
     from ..common.upscaling import UPSCALING
+    from .automatic import bundled, choosing
     from .console import (
         error_console,
         escape_unprintable,
@@ -126,8 +127,14 @@ def main(
     ],
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="A file or a folder.")],
     model: Annotated[
-        Path, typer.Option("--model", "-m", help="Checkpoint: .safetensors, .pth, .pt, .ckpt.")
-    ],
+        Path,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Checkpoint: .safetensors, .pth, .pt, .ckpt. auto, auto-x4: the bundled model of x2 "
+            "or x4 that suits each file, clean or compressed.",
+        ),
+    ] = Path("auto"),
     recursive: Annotated[
         bool, FileOption("--recursive", "-r", help="Folders with all that is below them.")
     ] = False,
@@ -227,6 +234,7 @@ def main(
         max_pixels=round(max_megapixels * 1e6),
         video=video,
         pyramid=file_format == "pyramid",
+        quiet=quiet,
     )
     with messages_on(console, debug), interruptible() as check_interrupt:
         try:
@@ -244,10 +252,16 @@ def main(
             failed = damaged = 0
             if waiting:
                 options["mask"] = read_mask(options["mask"], files.max_pixels)
+                pair = bundled(model)
                 many = None
                 if devices is not None or cluster is not None:
                     if device != "auto":
                         raise UsageError("--device is for one; give --devices or --cluster alone")
+                    if pair:
+                        raise UsageError(
+                            f"--model {model} chooses in one process; with --devices and --cluster name "
+                            "one model for all files"
+                        )
                     device = "cpu"  # in this process
                     many = {
                         "devices": devices or "all",
@@ -257,7 +271,14 @@ def main(
                         "options": options,
                         "on_wait": check_interrupt,
                     }
-                upscaler = load_upscaler(model, model_option or [], device, threads, options)
+                load = partial(
+                    load_upscaler,
+                    model_options=model_option or [],
+                    device=device,
+                    threads=threads,
+                    options=options,
+                )
+                upscaler = choosing(load, *pair) if pair else load(model)
                 with Bar(console, len(waiting), check_interrupt, shown=not quiet) as bar:
                     outcomes = upscale_files(waiting, upscaler, files, bar, console, many)
                     failed, damaged = report(outcomes, console, quiet=quiet, debug=debug)

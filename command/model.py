@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .console import reason
 
 if TYPE_CHECKING:
+    import numpy as np
     from spandrel import ImageModelDescriptor
     from torch import Tensor
 
@@ -56,6 +57,15 @@ class Upscaler:
         if self.target is None:
             return height * self.descriptor.scale, width * self.descriptor.scale
         return self.target.size(height, width)
+
+    def suited(self, source: Path, pixels: np.ndarray | None) -> tuple[Upscaler, str]:
+        """The upscaler for a picture (H, W, C) in [0, 1] of this file, None where it is not in
+        memory, and why; "" if it was asked for."""
+        return self, ""
+
+    def suited_to_videos(self, source: Path) -> tuple[Upscaler, str]:
+        """As `suited`."""
+        return self, ""
 
     @property
     def frame_options(self) -> dict[str, Any]:
