@@ -79,14 +79,18 @@ def reason(error: Exception) -> str:
 
 
 class ConsoleHandler(logging.Handler):
-    """Shows log messages as the command line's own: `warning: ...`."""
+    """Shows log messages as the command line's own: `warning: ...`; the same one only once."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
         self.console = console
+        self._shown: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        show(self.console, record.levelname.lower(), " ".join(record.getMessage().split()))
+        text = " ".join(record.getMessage().split())
+        if text not in self._shown:
+            self._shown.add(text)
+            show(self.console, record.levelname.lower(), text)
 
 
 @contextlib.contextmanager
