@@ -117,7 +117,7 @@ class ExactEngine:
             if progress is not None:
                 progress(done, plan.steps)
 
-        weights = packed_weights(self.model, plan.dtype, plan.device)
+        weights = packed_weights(self.model, plan.dtype, plan.device, plan.fused)
         before, sampler, behind = split_at_sampler(weights.upsampler)
         trunk = self._new_map(plan, config.embed_dim)
         finished = [

@@ -65,7 +65,7 @@ def window_half(
     t = tl.arange(0, TOKENS)
     row, column = top + t // WINDOW, left + t % WINDOW
     inside = (row < rows) & (column < width)
-    kind = x.dtype.element_ty
+    kind = qkv.dtype.element_ty
     begin = channels_at(row, column, width, C)
     mask = inside[:, None] & (c < C)[None, :]
     total = tl.load(x + begin[:, None] + c[None, :], mask=mask, other=0.0).to(tl.float32)
@@ -100,7 +100,7 @@ def window_half(
         back = tl.load(place, mask=(c < C)[None, :] & (d < D)[:, None], other=0.0)
         total += tl.dot(attended.to(kind), back, input_precision=PRECISION)
 
-    tl.store(out + begin[:, None] + c[None, :], total.to(kind), mask=mask)
+    tl.store(out + begin[:, None] + c[None, :], total.to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -153,7 +153,7 @@ def channel_half(
     t = tl.arange(0, TH * TW)
     row, column = top + t // TW, left + t % TW
     inside = (row < rows) & (column < width)
-    kind = x.dtype.element_ty
+    kind = matrix.dtype.element_ty
     begin = channels_at(row, column, width, C)
     mask = inside[:, None] & (c < C)[None, :]
     logit = tl.zeros((TH * TW,), tl.float32) + tl.load(gate_bias).to(tl.float32)
@@ -171,4 +171,4 @@ def channel_half(
         place = matrix + c[None, :] * C + k[:, None]  # (KC, CP)
         part = tl.load(place, mask=(c < C)[None, :] & (k < C)[:, None], other=0.0)
         total += tl.dot(n.to(kind), part, input_precision=PRECISION)
-    tl.store(out + begin[:, None] + c[None, :], total.to(kind), mask=mask)
+    tl.store(out + begin[:, None] + c[None, :], total.to(out.dtype.element_ty), mask=mask)

@@ -47,7 +47,7 @@ def feed_forward(
     t = tl.arange(0, TOKENS)
     row, column = top + t // TW, left + t % TW
     valid = is_inside(row, column, rows, width, above, below)
-    kind = x.dtype.element_ty
+    kind = expand.dtype.element_ty
     begin = channels_at(row, column, width, C)
     values = tl.load(
         x + begin[:, None] + c[None, :], mask=valid[:, None] & (c < C)[None, :], other=0.0
@@ -91,4 +91,4 @@ def feed_forward(
     inner = inner & (row < rows) & (column < width)
     mask = inner[:, None] & (c < C)[None, :]
     total += tl.load(x + begin[:, None] + c[None, :], mask=mask, other=0.0).to(tl.float32)
-    tl.store(out + begin[:, None] + c[None, :], total.to(kind), mask=mask)
+    tl.store(out + begin[:, None] + c[None, :], total.to(out.dtype.element_ty), mask=mask)
