@@ -28,13 +28,17 @@ def cost_of(name: str, *arguments: Any) -> Cost:
     """The cost of a kernel for such arguments, see twins.py."""
     x = arguments[0]
     if name == "fold_gate":
-        programs = -(-arguments[4].shape[0] // FOLDED)  # each reads all parts and the gate's weights
+        programs = -(
+            -arguments[4].shape[0] // FOLDED
+        )  # each reads all parts and the gate's weights
         read = x.numel() * 4 + 2 * arguments[2].numel() * arguments[2].element_size()
         return Cost(1, (programs - 1) * read, 0)
     if name == "fold_channel":
         square, heads = arguments[3].numel(), arguments[6].shape[0]
         again = (2 + heads) * square * 4  # the sums, read by every head; what its heads attend to
-        return Cost(3, again + square * 4, 2 * square * (3 * x.shape[-1] + 2 * x.shape[-1] // heads))
+        return Cost(
+            3, again + square * 4, 2 * square * (3 * x.shape[-1] + 2 * x.shape[-1] // heads)
+        )
     size, dim, wide = x.numel() * x.element_size(), x.shape[-1], power_of_two(x.shape[-1])
     tokens = x.shape[0] * x.shape[1]
     columns = -(-dim // 32) * 32

@@ -46,10 +46,10 @@ def fold_gate(
     gate = tl.sigmoid(tl.sum(matrix * hidden[None, :], 1))
     for first in range(0, PADDED, 64):
         k = first + tl.arange(0, 64)
-        mask = (row < C)[:, None] & (k < PADDED)[None, :]
+        inside = (row < C)[:, None] & (k < PADDED)[None, :]
         place = row[:, None] * PADDED + k[None, :]
-        values = tl.load(projection + place, mask=mask, other=0.0).to(tl.float32)
-        tl.store(out + place, (values * gate[:, None]).to(out.dtype.element_ty), mask=mask)
+        values = tl.load(projection + place, mask=inside, other=0.0).to(tl.float32)
+        tl.store(out + place, (values * gate[:, None]).to(out.dtype.element_ty), mask=inside)
     values = tl.load(bias + row, mask=row < C, other=0.0).to(tl.float32) * gate
     tl.store(out + C * PADDED + row, values.to(out.dtype.element_ty), mask=row < C)
 
