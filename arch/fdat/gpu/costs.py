@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .launch import FOLDED, NARROW, TILE, gram_side, power_of_two
+from .launch import FOLDED, NARROW, TILE, gram_side, places, power_of_two
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def cost_of(name: str, *arguments: Any) -> Cost:
         return Cost(
             3, again + square * 4, 2 * square * (3 * x.shape[-1] + 2 * x.shape[-1] // heads)
         )
-    size, dim, wide = x.numel() * x.element_size(), x.shape[-1], power_of_two(x.shape[-1])
+    size, dim, wide = x.numel() * x.element_size(), x.shape[-1], places(x.shape[-1])
     tokens = x.shape[0] * x.shape[1]
     columns = -(-dim // 32) * 32
     ring = (TILE + 2) ** 2 / TILE**2 - 1
@@ -52,10 +52,11 @@ def cost_of(name: str, *arguments: Any) -> Cost:
     if name == "channel_half":
         return Cost(1, size * ring, 2 * tokens * wide * columns)
     if name == "feed_forward":
-        high, across = (8, 16) if dim <= NARROW and x.element_size() == 2 else (8, 8)
+        half = arguments[-3].element_size() == 2
+        high, across = (8, 16) if dim <= NARROW and half else (8, 8)
         again = high * across / ((high - 2) * (across - 2))
         hidden = -(-arguments[-3].shape[0] // 32) * 32
-        read = wide if dim <= NARROW and x.element_size() == 2 else columns
+        read = wide if dim <= NARROW and half else columns
         return Cost(1, size * (again - 1), 2 * tokens * again * (read + wide) * hidden)
     if name in ("gate_sum", "gram"):
         parts, first = arguments[1], arguments[2 if name == "gate_sum" else 3]
@@ -63,8 +64,12 @@ def cost_of(name: str, *arguments: Any) -> Cost:
     if name == "gate_sum":
         return Cost(1, size * ring + before, 0)
     if name == "gram":
-        blocks = (-(-dim // gram_side(dim))) ** 2
-        return Cost(1, size * (blocks - 1) + before, 2 * tokens * blocks * gram_side(dim) ** 2)
+        side = gram_side(dim)
+        down = -(-dim // side)
+        across = 1 if dim <= 256 else down  # see `launch.gram`
+        held = side if dim <= side else side + power_of_two(dim - side) if across == 1 else side
+        moved = size * (down * across - 1) + before
+        return Cost(1, moved, 2 * tokens * down * side * across * held)
     if name == "convolve":
         outputs, enlarge = arguments[4].shape[0], arguments[7]
         block = min(128 if arguments[4].element_size() == 2 else 64, power_of_two(outputs))

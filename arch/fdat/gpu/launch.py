@@ -62,6 +62,20 @@ def power_of_two(value: int, least: int = 16) -> int:
     return max(least, 1 << (value - 1).bit_length())
 
 
+def pieces(dim: int) -> dict[str, int]:
+    """Places in which C channels are held, in one piece or two: 180 in 128 + 64 instead of 256."""
+    whole = power_of_two(dim)
+    half = whole // 2
+    if half >= 16 and dim <= half + half // 2:
+        return {"CA": half, "CB": power_of_two(dim - half)}
+    return {"CA": whole, "CB": 0}
+
+
+def places(dim: int) -> int:
+    """Places in which C channels are held."""
+    return sum(pieces(dim).values())
+
+
 def precisions(dtype: torch.dtype, inputs: torch.dtype = torch.float32) -> list[str]:
     """How products may be computed: for float32 in TF32 only where the host allows it.
 
@@ -104,7 +118,8 @@ def _tiles(rows: int, width: int, high: int, wide: int) -> int:
 
 def _warps(dim: int) -> int:
     """Warps of a program that holds a tile of 64 tokens several times in its registers."""
-    return 4 if dim <= 64 else 8 if dim <= 128 else 16
+    held = places(dim)
+    return 4 if held <= 64 else 8 if held <= 192 else 16
 
 
 def window_half(columns: int, warps: int, precision: str, *arguments: Any) -> None:
@@ -124,7 +139,7 @@ def window_half(columns: int, warps: int, precision: str, *arguments: Any) -> No
         *norm,
         *(depthwise, qkv, bias, matrix, offset, eps, scale, *out.shape[:2], above, below),
         C=dim,
-        CP=power_of_two(dim),
+        **pieces(dim),
         HEADS=heads,
         D=wide,
         DP=power_of_two(wide),
@@ -150,7 +165,7 @@ def channel_half(columns: int, warps: int, precision: str, *arguments: Any) -> N
         *norm,
         *(depthwise, matrix, bias, gate, offset, eps, *out.shape[:2], above, below),
         C=x.shape[-1],
-        CP=power_of_two(x.shape[-1]),
+        **pieces(x.shape[-1]),
         TH=TILE,
         TW=TILE,
         HALO=halo_places(TILE),
@@ -176,7 +191,7 @@ def feed_forward(
         *norm,
         *(expand, mix, contract, eps, *out.shape[:2], above, below),
         C=x.shape[-1],
-        CP=power_of_two(x.shape[-1]),
+        **pieces(x.shape[-1]),
         HIDDEN=expand.shape[0],
         HC=columns,
         TH=high,
@@ -203,7 +218,7 @@ def gate_sum(warps: int, *arguments: Any) -> None:
         *norm,
         *(depthwise, eps, rows, width, above, below, int(first)),
         C=dim,
-        CP=power_of_two(dim),
+        **pieces(dim),
         TH=TILE,
         TW=TILE,
         HALO=halo_places(TILE),
@@ -213,29 +228,32 @@ def gate_sum(warps: int, *arguments: Any) -> None:
 
 
 def gram_side(dim: int) -> int:
-    """Columns of the Gram matrix that a program holds."""
+    """Rows of the Gram matrix that a program holds."""
     return min(128, power_of_two(dim))
 
 
-def gram(tokens: int, warps: int, precision: str, *arguments: Any) -> None:
-    """Launch the kernel; the arguments are those of the twin."""
+def gram(tokens: int, twice: bool, warps: int, precision: str, *arguments: Any) -> None:
+    """Launch the kernel; the arguments are those of the twin.
+
+    ``twice``: a program holds all columns, up to 256, in two pieces.
+    """
     from .kernels.sums import gram as kernel
 
     x, parts, pilot, first, *norm, eps = arguments
     dim = x.shape[-1]
     side = gram_side(dim)
-    blocks = -(-dim // side)
+    columns = {"CA": side, "CB": power_of_two(dim - side) if twice else 0}
     _launch(
         kernel,
-        (blocks, blocks, parts.shape[0]),
+        (-(-dim // side), -(-dim // sum(columns.values())), parts.shape[0]),
         x,
         parts,
         pilot,
         *norm,
         *(eps, x.shape[0] * x.shape[1], int(first)),
         C=dim,
-        CP=power_of_two(dim),
         SIDE=side,
+        **columns,
         TOKENS=tokens,
         PILOT=PILOT_TOKENS,
         PRECISION=precision,
@@ -376,7 +394,8 @@ def ways_of(name: str, *arguments: Any) -> list[Way]:
     x = arguments[0]
     products = arguments[PRODUCTS.get(name, 0)].dtype
     warps, single = _warps(x.shape[-1]), products == torch.float32
-    columns = 16 if single else 32
+    # channels that products take at a time: wide networks have no registers for more
+    columns = 16 if single or places(x.shape[-1]) > NARROW else 32
     kernel: Way
     if name == "gate_sum":
         return [partial(gate_sum, warps)]
@@ -398,7 +417,8 @@ def ways_of(name: str, *arguments: Any) -> list[Way]:
         shapes = [(*side, columns, held, 8) for side in sides]
         kernel = feed_forward
     elif name == "gram":
-        shapes, kernel = [(SUMMED_TOKENS[name] // (2 if single else 1), 8)], gram
+        tokens, wide = 16 if single else 32, 128 < x.shape[-1] <= 256
+        shapes, kernel = [(tokens, True, 8)] * wide + [(tokens, False, 8)], gram
     elif name == "convolve":
         shapes, kernel = [(8, 8, columns, 64 if single else 128, 4)], convolve
     else:
