@@ -279,7 +279,13 @@ def test_windows_of_other_sizes(window: int) -> None:
     ("config", "dtype", "least"),
     [
         (
-            replace(SMALL, num_groups=1, upsampler_type="transpose+conv", scale=2),
+            replace(
+                SMALL,
+                num_groups=1,
+                group_block_pattern=("spatial", "channel"),
+                upsampler_type="transpose+conv",
+                scale=2,
+            ),
             torch.float32,
             110,
         ),

@@ -50,7 +50,7 @@ def test_kernels_equal_their_twins_in_the_interpreter(chosen: str) -> None:
         ("window_half", "tiny", torch.float32, "gfx90a", 0),
     ],
 )
-@pytest.mark.every(2)
+@pytest.mark.every(3)
 def test_kernels_compile_ahead_of_time(
     name: str, preset: str, dtype: torch.dtype, chip: str, stack: int
 ) -> None:
