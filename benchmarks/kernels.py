@@ -12,7 +12,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 from unittest import mock
@@ -29,6 +29,7 @@ from benchmarks.page import command, write_section  # noqa: E402
 from fdat_dense_iso.arch.fdat.config import PRESETS, FDATConfig  # noqa: E402
 from fdat_dense_iso.arch.fdat.engine.weights import HEAD_MULTIPLE  # noqa: E402
 from fdat_dense_iso.arch.fdat.gpu import launch  # noqa: E402
+from fdat_dense_iso.arch.fdat.gpu.choice import FORMS  # noqa: E402
 
 KIB = 2**10
 SHARED = {  # bytes of shared memory that a program may have
@@ -36,7 +37,7 @@ SHARED = {  # bytes of shared memory that a program may have
     **{"120": 99 * KIB, "gfx90a": 64 * KIB, "gfx1100": 64 * KIB},
 }
 DTYPES = {torch.float16: "fp16", torch.float32: "fp32", torch.bfloat16: "bf16"}
-OPERATORS = "window_half", "channel_half", "feed_forward", "gate_sum", "gram", "corners"
+OPERATORS = tuple(FORMS)
 
 
 @dataclass(frozen=True)
@@ -60,35 +61,63 @@ def arguments_of(name: str, config: FDATConfig, dtype: torch.dtype) -> tuple[Any
     def new(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype, device="meta")
 
-    x, out = new(18, 32, dim), new(16, 32, dim)
-    norm = new(dim, dtype=torch.float32), new(dim, dtype=torch.float32), 1e-5
+    single = torch.float32
+    # in bfloat16 the weights of a block are in float16, and what is halfway through it in float32
+    bf16 = dtype == torch.bfloat16
+    inner, halfway = (torch.float16, single) if bf16 else (dtype, dtype)
+    x, place = new(18, 32, dim), (1, 1)
+    norm = new(dim, dtype=single), new(dim, dtype=single), 1e-5
     padded = -(-dim // heads // HEAD_MULTIPLE) * HEAD_MULTIPLE * heads
-    depthwise, bias = new(dim, 1, 3, 3), new(dim)
+    depthwise, bias = new(dim, 1, 3, 3, dtype=inner), new(dim, dtype=inner)
+
+    def folded(*shape: int) -> Tensor:
+        return new(*shape, dtype=single)
+
+    square = folded(dim, dim)
     if name == "window_half":
-        attention = new(3 * padded, dim), new(heads, window**2, window**2), new(dim, padded), bias
-        return x, out, 1, 1, *norm, depthwise, *attention, window, 0.2
+        qkv, logits = new(3 * padded, dim, dtype=inner), new(heads, window**2, window**2)
+        back = new(dim, padded, dtype=inner), bias
+        attention = qkv, logits.to(inner), *back, window, 0.2
+        return x, new(16, 32, dim, dtype=halfway), *place, *norm, depthwise, *attention
     if name == "channel_half":
-        return x, out, 1, 1, *norm, depthwise, new(dim, dim), bias, new(1, dim), new(1)
+        maps = new(dim, dim, dtype=inner), bias, new(1, dim, dtype=inner), new(1, dtype=inner)
+        return x, new(16, 32, dim, dtype=halfway), *place, *norm, depthwise, *maps
     if name == "feed_forward":
         weights = new(hidden, dim), new(hidden, 1, 3, 3), new(dim, hidden)
-        return x, out, 1, 1, *norm, *weights
+        y, weights = x.to(halfway), (weight.to(inner) for weight in weights)
+        return y, new(16, 32, dim), *place, *norm, *weights
     if name == "gate_sum":
-        return x, 1, 1, *norm, depthwise
+        return x, folded(9, dim), False, *place, *norm, depthwise
     if name == "gram":
-        return x, *norm
-    return x, 1, 1, new(dim, dim, 4, 4), new(4 * dim, 4 * dim), bias, True
+        return x, folded(9, dim + 1, dim), folded(dim), False, *norm
+    if name == "fold_gate":
+        reduced = dim // config.aim_reduction_ratio
+        weights = folded(reduced, dim), folded(dim, reduced), folded(dim, padded), folded(dim)
+        return folded(9, dim), 4096, *weights, inner
+    if name == "fold_channel":
+        weights = square, square, square, folded(heads, 1, 1), folded(dim + 1, dim)
+        return folded(9, dim + 1, dim), folded(dim), 4096, *weights, inner
+    if name == "convolve":
+        dense = single if bf16 else dtype
+        weight = new(dim, dim, 3, 3, dtype=dense), new(dim, dtype=dense)
+        return x, new(16, 32, dim), *place, *weight, new(16, 32, dim), 1, 1.0, 1
+    return x, 1, 1, new(dim, dim, 4, 4), new(4 * dim, 4 * dim), new(dim), True
 
 
 def compile_for(chip: str, way: launch.Way, arguments: tuple[Any, ...]) -> Compiled:
-    """Compile a kernel as it would be launched for these arguments."""
+    """Compile a kernel as it would be launched for these arguments; of several the greatest use."""
+    calls: list[tuple] = []
+    with mock.patch.object(launch, "_launch", lambda *a, **o: calls.append((a, o))):
+        way(*arguments)
+    made = [_compile(chip, *given, **options) for given, options in calls]
+    return Compiled(*(max(values) for values in zip(*map(astuple, made))))
+
+
+def _compile(chip: str, kernel: Any, grid: object, *given: Any, **options: Any) -> Compiled:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    calls: list[tuple] = []
-    with mock.patch.object(launch, "_launch", lambda *a, **o: calls.append((a, o))):
-        way(*arguments)
-    (kernel, _, *given), options = calls[0]
     settings = {name: options.pop(name) for name in ("num_warps", "num_stages")}
     signature, aligned = dict.fromkeys(options, "constexpr"), {}
     for index, (name, value) in enumerate(zip(kernel.arg_names, given)):
@@ -169,7 +198,7 @@ def main(
     ]
     for name in OPERATORS:
         for preset in presets:
-            for dtype in (torch.float16, torch.float32):
+            for dtype in DTYPES:
                 config = PRESETS[preset]
                 cells = [
                     cell(list(compiled_ways(name, config, dtype, chip)), chip) for chip in chips

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
+from unittest import mock
 
 import torch
 import typer
@@ -38,12 +39,20 @@ from fdat_dense_iso.arch.dense_iso.network import DenseIsoViT  # noqa: E402
 from fdat_dense_iso.arch.fdat.architecture import InferenceFDAT  # noqa: E402
 from fdat_dense_iso.arch.fdat.config import PRESETS  # noqa: E402
 from fdat_dense_iso.arch.fdat.engine import run as engine_run  # noqa: E402
-from fdat_dense_iso.arch.fdat.gpu import twins  # noqa: E402
+from fdat_dense_iso.arch.fdat.engine import weights as engine_weights  # noqa: E402
+from fdat_dense_iso.arch.fdat.gpu import launch, twins  # noqa: E402
 from fdat_dense_iso.arch.fdat.gpu.costs import cost_of  # noqa: E402
 from fdat_dense_iso.arch.fdat.gpu.operators import NAMESPACE  # noqa: E402
 from fdat_dense_iso.arch.fdat.gpu.sweeps import FusedSweeps  # noqa: E402
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16}
+DEFAULT_BANDS = 4
+"""Bands of a picture of 1 Mpx where memory is not known; where there is much, it is one band."""
+
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
 
 FREE = {"empty", "new_empty", "empty_like", "empty_strided", "_unsafe_view", "detach", "lift_fresh"}
 """Operators that neither read nor write, beside views."""
@@ -206,8 +215,10 @@ def count_plain(preset: str, dtype: torch.dtype, size: int) -> Traffic:
 
 
 @torch.inference_mode()
-def count_engine(preset: str, dtype: torch.dtype, size: int, fused: bool) -> tuple[Traffic, int]:
-    """The engine; its parts are "blocks" and "fold" (their small matrices). Also: its bands."""
+def count_engine(
+    preset: str, dtype: torch.dtype, size: int, fused: bool, bands: int = DEFAULT_BANDS
+) -> Traffic:
+    """The engine in so many bands; its parts are "blocks" and "fold" (their small matrices)."""
     model, traffic = build(preset, dtype), Traffic(fused)
 
     class Parts(FusedSweeps):
@@ -219,24 +230,28 @@ def count_engine(preset: str, dtype: torch.dtype, size: int, fused: bool) -> tup
             with traffic.part("fold"):
                 return statistic.result()
 
-    plan = model.exact_engine.plan(1, size, size, dtype=dtype, device="meta")
+    plan = model.exact_engine.plan(1, size, size, dtype=dtype, device="meta", band=size // bands)
+    assert plan.bands == bands
     image = torch.empty(1, 3, size, size, device="meta")
-    engine_run.packed_weights(model, dtype, torch.device("meta"))
-    plain, engine_run.FusedSweeps = engine_run.FusedSweeps, Parts
-    try:
-        with traffic:
-            model.exact_engine.run(image, plan, lambda top, rows: None)
-    finally:
-        engine_run.FusedSweeps = plain
-    return traffic, plan.bands
+    half = torch.float16 if dtype == torch.bfloat16 else dtype  # where weights are not out of range
+    with mock.patch.object(engine_weights, "product_dtype", lambda *_: half):
+        engine_run.packed_weights(model, dtype, torch.device("meta"), True)
+    with (
+        mock.patch.object(engine_run, "FusedSweeps", Parts),
+        mock.patch.object(launch, "is_possible", lambda *_: fused),  # parts of sums, one without
+        traffic,
+    ):
+        model.exact_engine.run(image, plan, lambda top, rows: None)
+    return traffic
 
 
 def table(presets: list[str], size: int) -> tuple[list[str], list[str]]:
     """The lines of the table of traffic, and of that of estimates."""
     lines = [
-        "| preset | precision | way | maps per block | launches per block and band "
-        "| launches per block for its matrices | maps, whole picture | launches, whole picture |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| preset | precision | way | bands | maps per block | launches per block and band "
+        "| with its matrices | maps, whole picture | launches, whole picture "
+        "| the same per block and band |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     estimates = [
         "| preset | precision | way | " + " | ".join(f"{card}, ms" for card in CARDS) + " |",
@@ -247,17 +262,26 @@ def table(presets: list[str], size: int) -> tuple[list[str], list[str]]:
         blocks = config.num_groups * len(config.blocks_per_group)
         for name, dtype in DTYPES.items():
             one = size * size * config.embed_dim * dtype.itemsize
-            ways = {"plain network": (count_plain(preset, dtype, size), 1)}
-            ways["engine, plain PyTorch"] = count_engine(preset, dtype, size, False)
-            ways["engine, kernels"] = count_engine(preset, dtype, size, True)
-            for way, (traffic, bands) in ways.items():
+            ways = [("plain network", 1, count_plain(preset, dtype, size))]
+            for way, bands in (
+                ("engine, plain PyTorch", DEFAULT_BANDS),
+                ("engine, kernels", DEFAULT_BANDS),
+                ("engine, kernels", 1),
+            ):
+                fused = way == "engine, kernels"
+                ways.append((way, bands, count_engine(preset, dtype, size, fused, bands)))
+            for way, bands, traffic in ways:
                 whole, inner = traffic.parts["all"], traffic.parts["blocks"]
                 fold = traffic.parts.get("fold", Counted())
+                each = blocks * bands
                 lines.append(
-                    f"| {preset} | {name} | {way} | {inner.bytes / one / blocks:.1f} "
-                    f"| {inner.launches / blocks / bands:.1f} | {fold.launches / blocks:.1f} "
-                    f"| {whole.bytes / one:.0f} | {whole.launches} |"
+                    f"| {preset} | {name} | {way} | {bands} "
+                    f"| {(inner.bytes + fold.bytes) / one / blocks:.1f} "
+                    f"| {inner.launches / each:.1f} | {(inner.launches + fold.launches) / each:.1f} "
+                    f"| {whole.bytes / one:.0f} | {whole.launches} | {whole.launches / each:.1f} |"
                 )
+                if bands == 1 and way != "plain network":
+                    continue  # the estimate is for the bands by default
                 times = (
                     1000 * whole.seconds(card, dtype, way == "engine, kernels") for card in CARDS
                 )

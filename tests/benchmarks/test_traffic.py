@@ -10,7 +10,7 @@ pytest.importorskip("typer")
 from benchmarks.traffic import Traffic, count_engine, count_plain
 from fdat_dense_iso.arch.fdat.config import PRESETS
 
-SIZE = 512
+SIZE = 1024
 
 
 def test_counting_by_hand() -> None:
@@ -27,17 +27,22 @@ def test_counting_by_hand() -> None:
     assert counted.kernels[-1][1] == 2 * 8 * 4 * 5
 
 
-@pytest.mark.parametrize(("dtype", "most"), [(torch.float16, 10), (torch.float32, 12)])
+@pytest.mark.parametrize(
+    ("dtype", "most"), [(torch.float16, 10), (torch.float32, 12), (torch.bfloat16, 10)]
+)
 @pytest.mark.parametrize("preset", ["tiny", "light", "medium", "large"])
-@pytest.mark.every(3)
-def test_a_block_is_few_maps_and_launches(preset: str, dtype: torch.dtype, most: int) -> None:
+@pytest.mark.every(5)
+def test_a_block_is_few_maps_and_launches(preset: str, dtype: torch.dtype, most: float) -> None:
+    """Its matrices and the tail included, in one band and in four."""
     config = PRESETS[preset]
     blocks = config.num_groups * len(config.blocks_per_group)
     one = SIZE**2 * config.embed_dim * dtype.itemsize
-    traffic, bands = count_engine(preset, dtype, SIZE, True)
-    inner, whole = traffic.parts["blocks"], traffic.parts["all"]
-    assert 4 <= inner.bytes / one / blocks <= most
-    assert 3 <= inner.launches / blocks / bands <= 10
     plain = count_plain(preset, dtype, SIZE)
     assert plain.parts["blocks"].bytes >= 40 * one * blocks
-    assert whole.bytes <= plain.parts["all"].bytes / 4  # tail included
+    for bands in (1, 4):
+        traffic = count_engine(preset, dtype, SIZE, True, bands)
+        inner, folding, whole = (traffic.parts[name] for name in ("blocks", "fold", "all"))
+        assert 4 <= (inner.bytes + folding.bytes) / one / blocks <= most
+        assert 3 <= (inner.launches + folding.launches) / blocks / bands <= 5
+        assert whole.launches / blocks / bands <= 10
+        assert whole.bytes <= plain.parts["all"].bytes / 3.5

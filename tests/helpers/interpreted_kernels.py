@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from fdat_dense_iso.arch.fdat.config import PRESETS
 from fdat_dense_iso.arch.fdat.engine.plan import Plan
@@ -57,6 +58,15 @@ BANDS = [  # rows, columns, halo above, halo below
 ]
 
 
+ROUNDING = {
+    torch.float64: 2e-6,
+    torch.float32: 2e-6,
+    torch.float16: 2e-3,
+    torch.bfloat16: 1.6e-2,
+}
+"""Errors allowed as a share of the largest value, from the finest precision to the coarsest."""
+
+
 def random(*shape: int, dtype: torch.dtype, seed: int = 0, scale: float = 1.0) -> torch.Tensor:
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed + sum(shape)))
     return (scale * noise).to(dtype)
@@ -68,17 +78,18 @@ def assert_equal_to_twin(name: str, *arguments: object) -> None:
     The twin's own rounding is the measure; nothing but ``out`` is written to.
     """
     twin = getattr(twins, name)
-    x = arguments[0]
     before = [a.clone() if isinstance(a, torch.Tensor) else a for a in arguments]
     exact = choice._result(twin, choice._converted(arguments, torch.float64))
-    rounding = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}[x.dtype]
+    dtypes = [a.dtype for a in arguments if isinstance(a, torch.Tensor)]
+    dtypes += [a for a in arguments if isinstance(a, torch.dtype)]
+    coarsest = max(dtypes, key=list(ROUNDING).index)
     ways = launch.ways_of(name, *arguments)
     assert ways
     for way in ways:
-        got = choice._result(way, arguments)
+        got = choice._result(twin, arguments, way)
         assert got.shape == exact.shape and got.isfinite().all()
         error = (got.double() - exact).abs().max() / exact.abs().max()
-        assert error <= rounding, (way, error)
+        assert error <= ROUNDING[coarsest], (way, error)
     assert all(
         torch.equal(a, b) for a, b in zip(arguments, before) if isinstance(a, torch.Tensor)
     ), "inputs were written to"
@@ -152,16 +163,89 @@ def test_feed_forward(dim: int, dtype: torch.dtype, case: tuple) -> None:
 @each
 @pytest.mark.every(4)
 def test_gate_sum(dim: int, dtype: torch.dtype, case: tuple) -> None:
-    x, _, above, below, *norm = band(dim, dtype, case)
+    x, _, *place = band(dim, dtype, case)
     kernel = random(dim, 1, 3, 3, dtype=dtype, scale=0.3)
-    assert_equal_to_twin("gate_sum", x, above, below, *norm, kernel)
+    for first in (True, False):
+        assert_equal_to_twin("gate_sum", x, torch.zeros(2, dim), first, *place, kernel)
 
 
 @each
 @pytest.mark.every(4)
 def test_gram(dim: int, dtype: torch.dtype, case: tuple) -> None:
     x, *_, weight, bias, eps = band(dim, dtype, case)
-    assert_equal_to_twin("gram", x, weight, bias, eps)
+    for parts in (1, 3):
+        sums, pilot = torch.zeros(parts, dim + 1, dim), torch.zeros(dim)
+        assert_equal_to_twin("gram", x, sums, pilot, parts == 1, weight, bias, eps)
+
+
+@pytest.mark.parametrize(("dim", "heads"), WIDTHS.items())
+@pytest.mark.every(3)
+def test_folding(dim: int, heads: int) -> None:
+    """Of tokens at an offset of 100 deviations: what is summed and folded is what they have."""
+    tokens = 100 + random(40, 50, dim, dtype=torch.float64)
+    n, pilot = tokens.flatten(0, 1), tokens[0, 0].float()
+    less = n - pilot.double()
+    sums = torch.cat([less.T @ less, less.sum(0, keepdim=True)])
+    parts = torch.stack([0.25 * sums, 0.75 * sums]).float()
+    q, k, v = random(3, dim, dim, dtype=torch.float32, scale=dim**-0.5)
+    q, k = q - q.mean(1, keepdim=True), k - k.mean(1, keepdim=True)  # the offset cancels out
+    temperature = 3 + random(heads, 1, 1, dtype=torch.float32)
+    outputs = random(dim + 1, dim, dtype=torch.float32, scale=dim**-0.5)
+    arguments = (parts, pilot, 2000, q, k, v, temperature, outputs, torch.float32)
+    logits = torch.stack(
+        [
+            F.normalize(n @ q.double().T, dim=0)[:, own].T
+            @ F.normalize(n @ k.double().T, dim=0)[:, own]
+            for own in torch.arange(dim).view(heads, -1)
+        ]
+    )
+    mixed = (logits * temperature).softmax(-1) @ v.double().view(heads, -1, dim)
+    expected = outputs.double() @ mixed.flatten(0, 1)
+    for way in (twins.fold_channel, *launch.ways_of("fold_channel", *arguments)):
+        assert (way(*arguments) - expected).abs().max() <= 2e-5 * expected.abs().max(), way
+
+    padded = -(-dim // heads // 16) * 16 * heads
+    assert_equal_to_twin(
+        "fold_gate",
+        random(19, dim, dtype=torch.float32, scale=30),
+        *(
+            50,
+            random(dim // 8, dim, dtype=torch.float32),
+            random(dim, dim // 8, dtype=torch.float32),
+        ),
+        *(random(dim, padded, dtype=torch.float32), random(dim, dtype=torch.float32)),
+        torch.float16 if heads == 4 else torch.float32,
+    )
+
+
+CONVOLUTIONS = [  # inputs, outputs, enlargement, slope, shuffle, bias, skip
+    (48, 48, 1, 1.0, 1, True, True),
+    (3, 40, 1, 1.0, 1, True, False),
+    (48, 12, 1, 0.01, 2, True, False),
+    (20, 27, 1, 1.0, 3, False, False),
+    (48, 48, 2, 0.2, 1, True, False),
+    (20, 24, 3, 1.0, 1, True, False),
+]
+
+
+@pytest.mark.parametrize("how", CONVOLUTIONS, ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "kind"), [(d, d) for d in DTYPES] + [(torch.bfloat16, torch.float32)]
+)
+@pytest.mark.every(3)
+def test_convolve(how: tuple, dtype: torch.dtype, kind: torch.dtype) -> None:
+    dim, outputs, enlarge, slope, shuffle, biased, added = how
+    for rows, width, above, below in BANDS[:4]:
+        x = random(rows + above + below, width, dim, dtype=dtype)
+        weight = random(outputs, dim, 3, 3, dtype=kind, scale=(9 * dim) ** -0.5)
+        factor = enlarge * shuffle
+        out = torch.zeros(rows * factor, width * factor, outputs // shuffle**2, dtype=dtype)
+        skip = random(*out.shape, dtype=dtype) if added else None
+        bias = random(outputs, dtype=kind) if biased else None
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        assert_equal_to_twin(
+            "convolve", x, out, above, below, weight, bias, skip, enlarge, slope, shuffle
+        )
 
 
 @each
@@ -195,7 +279,13 @@ def test_windows_of_other_sizes(window: int) -> None:
     ("config", "dtype", "least"),
     [
         (
-            replace(SMALL, num_groups=1, upsampler_type="transpose+conv", scale=2),
+            replace(
+                SMALL,
+                num_groups=1,
+                group_block_pattern=("spatial", "channel"),
+                upsampler_type="transpose+conv",
+                scale=2,
+            ),
             torch.float32,
             110,
         ),
@@ -223,7 +313,5 @@ def test_whole_engine(  # type: ignore[no-untyped-def]
     error = (got - expected).square().mean()
     assert 10 * torch.log10((expected.max() - expected.min()) ** 2 / error) >= least
     used = {key[0]: getattr(way, "func", way) for key, way in choice._chosen.items()}
-    assert set(used) == {
-        *("window_half", "channel_half", "feed_forward", "gate_sum", "gram", "corners")
-    }
+    assert set(used) == set(choice.FORMS)
     assert all(way is getattr(launch, name) for name, way in used.items()) and not caplog.records

@@ -175,7 +175,7 @@ class ExactEngine:
             if progress is not None:
                 progress(done, plan.steps)
 
-        weights = packed_weights(self.model, plan.dtype, plan.device)
+        weights = packed_weights(self.model, plan.dtype, plan.device, plan.fused)
         before, sampler, behind = split_at_sampler(weights.upsampler)
         maps = Maps(plan, cleanup)
         names = maps.journal.files if maps.journal else ["map-1"]

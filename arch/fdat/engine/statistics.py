@@ -12,9 +12,7 @@ bp. A block costs a Gram matrix and one C x C product per token; q, k and v are 
 
 S can't be summed in float32 directly: where the tokens share a large offset (mean / deviation =
 100), rounding loses the deviation. So a pilot p, the mean of the first band, is subtracted from the
-tokens before they are summed, and S is put together in float64:
-
-    n = d + p:   S = d^T d + p (1^T d) + (1^T d)^T p^T + N p p^T
+tokens before they are summed; folding.py makes the matrices of the sums.
 
 AIM's channel gate. It is a function of the mean of gelu(depthwise(n)) over all tokens. It scales
 the rows of the window attention's projection.
@@ -27,14 +25,12 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...kernels.products import AddedProduct, Product
+from .folding import channel_matrix, gated_projection
 from .rows import Seam, gelu_depthwise_band
 from .weights import ChannelWeights, SpatialWeights, residual_dtype
-
-NORMALIZE_EPS = 1e-12  # the default of F.normalize
 
 
 @dataclass(frozen=True)
@@ -54,6 +50,11 @@ class ChannelMap:
     attention: AddedProduct  # (C, C)
     gate_weight: Tensor  # (1, C)
     gate_bias: Tensor  # (1,)
+
+    @classmethod
+    def of(cls, matrix: Tensor, bias: Tensor) -> ChannelMap:
+        """From both maps (C + 1, C) and their biases (C + 1,), the gate's below."""
+        return cls(AddedProduct.of(matrix[:-1], bias[:-1]), matrix[-1:], bias[-1:])
 
 
 class Statistic(ABC):
@@ -88,9 +89,11 @@ class GateStatistic(Statistic):
 
     def result(self) -> SpatialMap:
         block, mean = self.block, self.total / self.count
-        gate = torch.sigmoid(block.gate_up @ F.gelu(block.gate_down @ mean))  # (C,)
-        weight, bias = gate[:, None] * block.projection, gate * block.projection_bias
-        return SpatialMap(Product.of(block.rounded(weight), block.rounded(bias)))
+        weight, bias = (
+            block.rounded(gated_projection(mean, block.gate_down, block.gate_up, t))
+            for t in (block.projection, block.projection_bias)
+        )
+        return SpatialMap(Product.of(weight, bias))
 
 
 class GramStatistic(Statistic):
@@ -100,8 +103,8 @@ class GramStatistic(Statistic):
         self.block = block
         self.count = 0
         self.pilot: Tensor | None = None  # (C,): p, the mean of the first rows
-        self.total = torch.zeros_like(block.projection_bias)  # (C,): 1^T d
-        self.gram = torch.zeros_like(block.projection)  # (C, C): d^T d
+        self.total = torch.zeros_like(block.query[0])  # (C,): 1^T d
+        self.gram = torch.zeros_like(block.query)  # (C, C): d^T d
 
     def feed(self, rows: Tensor, last: bool) -> None:
         norm = self.block.norm1
@@ -113,33 +116,15 @@ class GramStatistic(Statistic):
         self.count += tokens.shape[0]
 
     def result(self) -> ChannelMap:
-        block, heads = self.block, self.block.heads
+        block = self.block
         assert self.pilot is not None, "rows come before the result"
-        pilot = self.pilot.to(self.gram.device).to(self.gram.dtype)
-        cross = torch.outer(pilot, self.total)
-        gram = self.gram + cross + cross.T + self.count * torch.outer(pilot, pilot)  # (C, C): S
-        query, key, value = (
-            block.query @ gram,
-            block.key @ gram,
-            block.value.unflatten(0, (heads, -1)),
+        matrix = channel_matrix(
+            torch.cat([self.gram, self.total[None]]),
+            self.pilot.to(self.gram.dtype),
+            self.count,
+            *(block.query, block.key, block.value, block.temperature, block.outputs),
         )
-        query_norm, key_norm = (
-            (s * w).sum(1).clamp_min(0).sqrt() for s, w in ((query, block.query), (key, block.key))
-        )
-        query = (query / query_norm.clamp_min(NORMALIZE_EPS)[:, None]).unflatten(
-            0, (heads, -1)
-        )  # (heads, c, C)
-        key = (block.key / key_norm.clamp_min(NORMALIZE_EPS)[:, None]).unflatten(
-            0, (heads, -1)
-        )  # (heads, c, C)
-        attention = (query @ key.mT * block.temperature).softmax(-1)  # (heads, c, c)
-        weight = block.projection @ (attention @ value).flatten(0, 1)  # (C, C)
-        bias = block.projection_bias
-        weight, bias, gate_weight, gate_bias = (
-            block.rounded(t)
-            for t in (weight, bias, block.token_gate @ weight, block.token_gate @ bias)
-        )
-        return ChannelMap(AddedProduct.of(weight, bias), gate_weight, gate_bias)
+        return ChannelMap.of(block.rounded(matrix), block.outputs_bias)
 
 
 class NoStatistic(Statistic):

@@ -1,7 +1,12 @@
 """The weights of an FDAT, packed once for the precision and the device of a run.
 
 Weights of the operators that process every token are in the run's ``dtype``. LayerNorm stays in the
-residual's precision, and what the matrices of statistics.py are made of in float64.
+residual's precision. What the matrices of folding.py are made of is in float64 for the CPU's engine,
+and for fused sweeps in the residual's precision: other devices may not know float64.
+
+Fused sweeps in bfloat16 hold the maps in it, for its range; but within a block every value is a
+function of LayerNorm's output, which has a bound. Where that bound is far below float16's largest
+number, the block's weights and products are in float16, whose rounding is an eighth of bfloat16's.
 """
 
 from __future__ import annotations
@@ -39,13 +44,8 @@ def output_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype == torch.bfloat16 else dtype
 
 
-WITH_FLOAT64 = "cpu", "cuda", "meta"
-"""Types of devices that compute in float64 (ROCm's is "cuda"); others may refuse it."""
-
-
-def statistics_device(device: torch.device) -> torch.device:
-    """Where sums over bands and the C x C algebra are, in float64: on the device if it has that."""
-    return device if device.type in WITH_FLOAT64 else torch.device("cpu")
+SAFE_FLOAT16 = 1e-2, 3e4
+"""Values of a block are computed in float16 instead of bfloat16 where their bounds lie between."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,10 @@ class BlockWeights:
     expand: Product  # (hidden, C)
     mix: Tensor  # (hidden, 1, 3, 3)
     contract: AddedProduct  # (C, hidden)
-    projection: Tensor  # (C, C), spatial (C, P), in float64, see `statistics_device`, as all below
-    projection_bias: Tensor  # (C,)
 
     def rounded(self, matrix: Tensor) -> Tensor:
-        """A matrix made of the above in the run's precision, on the run's device."""
-        return matrix.to(self.dtype).to(self.norm1.weight.device)
+        """A matrix made of those that subclasses add, in the precision of the block's products."""
+        return matrix.to(self.dtype)
 
 
 @dataclass(frozen=True)
@@ -95,6 +93,8 @@ class SpatialWeights(BlockWeights):
     scale: float  # of the logits
     qkv: Product  # (3P, C); P: C with every head padded
     position_bias: Tensor  # (1, heads, window**2, window**2), in the run's dtype
+    projection: Tensor  # (C, P), as all below in the precision of folding.py
+    projection_bias: Tensor  # (C,)
     gate_down: Tensor  # (C // reduction, C)
     gate_up: Tensor  # (C, C // reduction)
 
@@ -116,11 +116,12 @@ class SpatialWeights(BlockWeights):
 class ChannelWeights(BlockWeights):
     """A block with channel attention, whose matrices are folded once its Gram matrix is known."""
 
-    query: Tensor  # (C, C)
+    query: Tensor  # (C, C), as all below in the precision of folding.py
     key: Tensor  # (C, C)
     value: Tensor  # (C, C)
     temperature: Tensor  # (heads, 1, 1)
-    token_gate: Tensor  # (1, C)
+    outputs: Tensor  # (C + 1, C): the projection, and below it AIM's gate, which is made of that
+    outputs_bias: Tensor  # (C + 1,), in the block's dtype
 
 
 @dataclass(frozen=True)
@@ -132,9 +133,12 @@ class Convolution:
     transformed: Tensor | None  # see kernels/winograd.py; None: computed directly
 
     @classmethod
-    def of(cls, weight: Tensor, bias: Tensor | None) -> Convolution:
-        """From weight (O, C, 3, 3) and bias (O,), transformed where Winograd is faster."""
-        suits = winograd.suits(weight.shape, weight.dtype, weight.device)
+    def of(cls, weight: Tensor, bias: Tensor | None, fused: bool = False) -> Convolution:
+        """From weight (O, C, 3, 3) and bias (O,), transformed where Winograd is faster.
+
+        ``fused``: for the operator of arch/fdat/gpu, which takes the weight as it is.
+        """
+        suits = not fused and winograd.suits(weight.shape, weight.dtype, weight.device)
         transformed = winograd.transform_weight(weight) if suits else None
         return cls(weight.contiguous(memory_format=torch.channels_last), bias, transformed)
 
@@ -159,7 +163,8 @@ class Weights:
         first: the convolution of the (unshuffled) image, in the residual's precision: that costs
             little, and rounding the image would change everything that follows.
         groups: the blocks and the closing convolution of each group.
-        after: the convolution after the groups.
+        after: the convolution after the groups; in fused runs the convolutions of maps in bfloat16
+            have weights in float32, because these maps have no bound (see above).
         upsampler: a copy of the upsampler's layers, from which the tail is built; the last one in
             `output_dtype`.
     """
@@ -181,14 +186,45 @@ def pad_heads(weight: Tensor, heads: int) -> Tensor:
     return F.pad(split, (0, 0, 0, -split.shape[-2] % HEAD_MULTIPLE)).flatten(-3, -2)
 
 
+def _largest(block: DualPathBlock) -> float:
+    """A bound of all values in a block but the maps and the sums over the image."""
+    attention, hidden = block.attn, block.ffn.fc1.weight
+
+    def of(norm: nn.LayerNorm) -> Tensor:  # of the length of LayerNorm's output
+        return norm.weight.abs().max() * norm.weight.numel() ** 0.5 + norm.bias.norm()
+
+    def gain(weight: Tensor) -> Tensor:  # of the largest value of a product, by that length
+        return weight.norm(dim=1).max()
+
+    values = of(block.n1) * gain(attention.qkv.weight)  # q, k, v, and v weighted by attention
+    mixed = of(block.n1) * gain(block.conv[0].get_parameter("weight").flatten(1)) * 3
+    made = of(block.n2) * gain(hidden)
+    after = made * block.ffn.smix.weight.abs().flatten(1).sum(1).max()
+    branch = values * attention.proj.weight.abs().sum(1).max() + attention.proj.bias.abs().max()
+    back = block.ffn.fc2.weight.abs().sum(1).max()
+    bounds = [values, mixed, made, after, branch + mixed, after * back]
+    bounds += [parameter.abs().max() for parameter in block.parameters()]
+    return float(torch.stack([bound.float() for bound in bounds]).max())
+
+
+def product_dtype(block: DualPathBlock, dtype: torch.dtype) -> torch.dtype:
+    """Precision of a block's weights and products in a fused run, see the top of this file."""
+    if dtype != torch.bfloat16:
+        return dtype
+    least, most = SAFE_FLOAT16
+    return torch.float16 if least <= _largest(block) <= most else dtype
+
+
 def _pack_block(
-    block: nn.Module, dtype: torch.dtype, device: torch.device
+    block: nn.Module, run: torch.dtype, device: torch.device, fused: bool
 ) -> SpatialWeights | ChannelWeights:
     assert isinstance(block, DualPathBlock)
-    residual = residual_dtype(dtype)
+    residual = residual_dtype(run)
+    folding = residual if fused else torch.float64
+    dtype = product_dtype(block, run) if fused else run
 
-    def exact(weight: Tensor) -> Tensor:  # in two steps: the device may not know float64
-        return weight.to(statistics_device(device)).to(torch.float64)
+    def exact(weight: Tensor) -> Tensor:
+        return weight.to(device, folding)
 
     def norm(module: nn.LayerNorm) -> Norm:
         return Norm(
@@ -207,11 +243,9 @@ def _pack_block(
         "expand": Product.of(block.ffn.fc1.weight.to(device, dtype)),
         "mix": block.ffn.smix.weight.to(device, dtype),
         "contract": AddedProduct.of(block.ffn.fc2.weight.to(device, dtype)),
-        "projection": exact(attention.proj.weight),
-        "projection_bias": exact(attention.proj.bias),
     }
+    projection, bias = exact(attention.proj.weight), exact(attention.proj.bias)
     if isinstance(attention, WindowAttention):
-        shared["projection"] = pad_heads(shared["projection"].T, attention.num_heads).T
         qkv = pad_heads(
             attention.qkv.weight.to(device, dtype).unflatten(0, (3, -1)), attention.num_heads
         )
@@ -221,39 +255,43 @@ def _pack_block(
             scale=(dim // attention.num_heads) ** -0.5,
             qkv=Product.of(qkv.flatten(0, 1)),
             position_bias=attention.bias.detach().to(device, dtype)[None],
+            projection=pad_heads(projection.T, attention.num_heads).T.contiguous(),
+            projection_bias=bias,
             gate_down=exact(block.inter.cg[1].get_parameter("weight")).flatten(1),
             gate_up=exact(block.inter.cg[3].get_parameter("weight")).flatten(1),
         )
     query, key, value = exact(attention.qkv.weight).view(3, dim, dim)
+    gate = exact(block.inter.sg[0].get_parameter("weight")).flatten(1)  # (1, C)
     return ChannelWeights(
         **shared,
         query=query,
         key=key,
         value=value,
         temperature=exact(attention.temp),
-        token_gate=exact(block.inter.sg[0].get_parameter("weight")).flatten(1),
+        outputs=torch.cat([projection, gate @ projection]),
+        outputs_bias=torch.cat([bias, gate @ bias]).to(dtype),
     )
 
 
-def _pack(model: FDAT, dtype: torch.dtype, device: torch.device) -> Weights:
+def _pack(model: FDAT, dtype: torch.dtype, device: torch.device, fused: bool) -> Weights:
     def convolution(module: nn.Module, dtype: torch.dtype = dtype) -> Convolution:
         assert isinstance(module, nn.Conv2d)
         bias = None if module.bias is None else module.bias.to(device, dtype)
-        return Convolution.of(module.weight.to(device, dtype), bias)
+        return Convolution.of(module.weight.to(device, dtype), bias, fused)
 
     def group(module: nn.Module) -> tuple[list[SpatialWeights | ChannelWeights], Convolution]:
         assert isinstance(module, ResidualGroup)
-        return [_pack_block(block, dtype, device) for block in module.blocks], convolution(
-            module.conv
-        )
+        blocks = [_pack_block(block, dtype, device, fused) for block in module.blocks]
+        return blocks, convolution(module.conv, dense)
 
+    dense = output_dtype(dtype) if fused else dtype
     first = model.conv_first[1] if isinstance(model.conv_first, nn.Sequential) else model.conv_first
     return Weights(
         dtype=dtype,
         device=device,
         first=convolution(first, residual_dtype(dtype)),
         groups=[group(module) for module in model.groups],
-        after=convolution(model.conv_after),
+        after=convolution(model.conv_after, dense),
         upsampler=_upsampler(model, dtype, device),
     )
 
@@ -269,19 +307,24 @@ def _upsampler(model: FDAT, dtype: torch.dtype, device: torch.device) -> list[nn
     return layers
 
 
-_packed: WeakKeyDictionary[FDAT, dict[tuple[torch.dtype, torch.device], tuple[object, Weights]]] = (
-    WeakKeyDictionary()
-)
+Target = tuple[torch.dtype, torch.device, bool]
+_packed: WeakKeyDictionary[FDAT, dict[Target, tuple[object, Weights]]] = WeakKeyDictionary()
 
 
-def packed_weights(model: FDAT, dtype: torch.dtype, device: torch.device) -> Weights:
-    """The model's weights for a run; packed again only if they were moved, replaced or changed."""
+def packed_weights(
+    model: FDAT, dtype: torch.dtype, device: torch.device, fused: bool = False
+) -> Weights:
+    """The model's weights for a run; packed again only if they were moved, replaced or changed.
+
+    ``fused``: for the sweeps of arch/fdat/gpu.
+    """
     state = fingerprint([*model.parameters(), *model.buffers()])
     by_target = _packed.setdefault(model, {})
-    known = by_target.get((dtype, device))
+    target = dtype, device, fused
+    known = by_target.get(target)
     if known is None or known[0] != state:
         by_target.clear()  # only one set of packed weights is kept, to save memory
-        by_target[dtype, device] = known = (state, _pack(model, dtype, device))
+        by_target[target] = known = (state, _pack(model, *target))
     return known[1]
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -35,6 +36,34 @@ FLOOR = {torch.float32: 3e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 twin's."""
 
 TIMED_RUNS = 3
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the arguments of an operator are.
+
+    Attributes:
+        output: whether the second one is written: rows of an image like the first one.
+        gathers: whether the second one gathers sums, of which a kernel has several parts.
+        halo: where the number of rows above stands, and behind it that of those below.
+        rows: whether the first one are rows of an image.
+    """
+
+    output: bool = False
+    gathers: bool = False
+    halo: int | None = None
+    rows: bool = True
+
+
+FORMS = {
+    **dict.fromkeys(("window_half", "channel_half", "feed_forward"), Form(output=True, halo=2)),
+    "convolve": Form(output=True, halo=2),
+    "gate_sum": Form(gathers=True, halo=3),
+    "gram": Form(gathers=True),
+    "fold_gate": Form(rows=False),
+    "fold_channel": Form(rows=False),
+    "corners": Form(halo=1),
+}
 
 Way = Callable[..., Any]
 _chosen: dict[tuple[object, ...], Way] = {}
@@ -71,11 +100,14 @@ def forget() -> None:
 
 
 def _key(twin: Way, arguments: tuple[Any, ...]) -> tuple[object, ...]:
-    """Device, precision, shapes of weights: what a kernel is compiled for."""
-    x, *rest = arguments
-    weights = rest[1:] if _writes(arguments) else rest
-    shapes = (tuple(a.shape) for a in weights if isinstance(a, Tensor))
-    return twin.__name__, x.device, x.dtype, x.shape[-1], *shapes
+    """Device, precisions, shapes of weights: what a kernel is compiled for."""
+    name, x = twin.__name__, arguments[0]
+    tensors = [a for a in arguments if isinstance(a, Tensor)]
+    dtypes = (tensor.dtype for tensor in tensors)
+    # of images only the width in channels matters, of weights the shape
+    shapes = (tensor.shape[-1:] if tensor.ndim == x.ndim else tensor.shape for tensor in tensors)
+    how = arguments[-3:] if name == "convolve" else ()
+    return name, x.device, *how, *dtypes, *map(tuple, shapes)
 
 
 def _choose(twin: Way, arguments: tuple[Any, ...]) -> Way:
@@ -84,10 +116,11 @@ def _choose(twin: Way, arguments: tuple[Any, ...]) -> Way:
     if not ways:
         return twin
     arguments = (x.contiguous(), *rest)
-    right = _right_ways(twin, ways, _few_rows(arguments))
+    right = _right_ways(twin, ways, _few_rows(twin, arguments))
     if not right or x.device.type != "cuda":  # elsewhere kernels run in Triton's interpreter
         return right[0] if right else twin
     # with few rows every way but the twin's many launches would look quick, so it is the whole band
+    arguments = _with_new_output(twin, arguments)
     times = {way: _milliseconds(way, arguments) for way in (*right, twin)}
     best = min(times, key=times.__getitem__)
     logger.debug(
@@ -109,11 +142,12 @@ def _right_ways(twin: Way, ways: Sequence[Way], few: tuple[Any, ...]) -> list[Wa
     higher = torch.float64 if x.dtype == torch.float32 else torch.float32
     exact = _result(twin, _converted(few, higher)).double()
     span = float((exact - exact.mean()).square().mean().sqrt())
-    allowed = max(WORSE * _error(_result(twin, few), exact), FLOOR[x.dtype] * span)
+    own = _result(twin, few)
+    allowed = max(WORSE * _error(own, exact), FLOOR[own.dtype] * span)
     right, reason = [], ""
     for way in ways:
         try:
-            error = _error(_result(way, few), exact)
+            error = _error(_result(twin, few, way), exact)
         except torch.OutOfMemoryError:
             raise
         except Exception as problem:
@@ -128,19 +162,25 @@ def _right_ways(twin: Way, ways: Sequence[Way], few: tuple[Any, ...]) -> list[Wa
     return right
 
 
-def _result(way: Way, arguments: tuple[Any, ...]) -> Tensor:
-    """What an operator gives; its output is new, so that nothing is written to the map."""
-    if not _writes(arguments):
-        return way(*arguments)
+def _with_new_output(twin: Way, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments with new memory to write to, so that nothing is written to maps and sums."""
+    form = FORMS[twin.__name__]
+    if not (form.output or form.gathers):
+        return arguments
     x, out, *rest = arguments
-    out = torch.full_like(out, float("nan"))  # what is not written shows
-    way(x, out, *rest)
-    return out
+    if form.output:
+        return x, torch.full_like(out, float("nan")), *rest  # what is not written shows
+    rest = [a.clone() if isinstance(a, Tensor) else a for a in rest]  # a pilot is written, too
+    return x, torch.zeros_like(out), *rest
 
 
-def _writes(arguments: tuple[Any, ...]) -> bool:
-    """Whether the second argument is the output; else it is a number of rows or a weight (C,)."""
-    return isinstance(arguments[1], Tensor) and arguments[1].ndim == arguments[0].ndim
+def _result(twin: Way, few: tuple[Any, ...], way: Way | None = None) -> Tensor:
+    """What an operator gives, by ``way`` or by its twin."""
+    form, few = FORMS[twin.__name__], _with_new_output(twin, few)
+    result = (way or twin)(*few)
+    if form.gathers:
+        return few[1].sum(0)
+    return few[1] if form.output else result
 
 
 def _error(result: Tensor, exact: Tensor) -> float:
@@ -149,30 +189,39 @@ def _error(result: Tensor, exact: Tensor) -> float:
     return error if error == error else float("inf")
 
 
-def _few_rows(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+def _few_rows(twin: Way, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """The arguments for the first rows only; the rows behind them become the halo below."""
-    x, *rest = arguments
-    tokens = max(1, CHECKED_TOKENS // x.shape[1] // launch.ROWS) * launch.ROWS
-    if x.shape[0] <= tokens + 2:
+    form, x = FORMS[twin.__name__], arguments[0]
+    if not form.rows:
         return arguments
-    if _writes(arguments):
-        out, above, _, *rest = rest
-        return x[: above + tokens + 1], out[:tokens], above, 1, *rest
-    if isinstance(rest[0], int):
-        above, _, *rest = rest
-        return x[: above + tokens + 1], above, 1, *rest
-    return x[:tokens], *rest
+    rows = max(1, CHECKED_TOKENS // x.shape[1] // launch.ROWS) * launch.ROWS
+    if x.shape[0] <= rows + 2:
+        return arguments
+    if form.halo is None:
+        return x[:rows], *arguments[1:]
+    above, below = arguments[form.halo : form.halo + 2]
+    few = list(arguments)
+    few[0], few[form.halo + 1] = x[: above + rows + 1], 1
+    if form.output:  # and what is added to it
+        out = arguments[1]
+        factor = out.shape[0] // (x.shape[0] - above - below)
+        few[1:] = [
+            a[: rows * factor] if isinstance(a, Tensor) and a.shape == out.shape else a
+            for a in few[1:]
+        ]
+    return tuple(few)
 
 
 def _converted(arguments: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
-    return tuple(a.to(dtype) if isinstance(a, Tensor) else a for a in arguments)
+    """The arguments with all tensors in another precision, and results, too."""
+    return tuple(
+        a.to(dtype) if isinstance(a, Tensor) else dtype if isinstance(a, torch.dtype) else a
+        for a in arguments
+    )
 
 
 def _milliseconds(way: Way, arguments: tuple[Any, ...]) -> float:
-    """The least time of some runs on the device; all kernels have run once before.
-
-    They write to the band's own output, which is computed again when the choice is made.
-    """
+    """The least time of some runs on the device; all kernels have run once before."""
     device, times = arguments[0].device, []
     for _ in range(TIMED_RUNS):
         start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))

@@ -15,14 +15,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .twins import PILOT_TOKENS
+
 TILE = 8
 """Side of the tiles of tokens, but those of the feed-forward half; also that of the windows."""
 
 ROWS = 8
 """Rows in a band are a multiple of this while kernels are checked: windows are not cut."""
 
-PARTS = 128
-"""Programs that sum over an image, each with a part of its own."""
+PARTS = {"gram": 128, "gate_sum": 512}
+"""Programs that sum over an image, each with a part of its own, at most."""
+
+SUMMED_TOKENS = {"gram": 32, "gate_sum": TILE**2}
+"""Tokens that such a program takes at a time."""
+
+FOLDED = 16
+"""Rows of a folded matrix that a program makes."""
 
 NARROW = 128
 """Up to this width the feed-forward half holds its normalised tile; wider ones find no room."""
@@ -54,15 +62,40 @@ def power_of_two(value: int, least: int = 16) -> int:
     return max(least, 1 << (value - 1).bit_length())
 
 
-def precisions(dtype: torch.dtype) -> list[str]:
+def pieces(dim: int) -> dict[str, int]:
+    """Places in which C channels are held, in one piece or two: 180 in 128 + 64 instead of 256."""
+    whole = power_of_two(dim)
+    half = whole // 2
+    if half >= 16 and dim <= half + half // 2:
+        return {"CA": half, "CB": power_of_two(dim - half)}
+    return {"CA": whole, "CB": 0}
+
+
+def places(dim: int) -> int:
+    """Places in which C channels are held."""
+    return sum(pieces(dim).values())
+
+
+def precisions(dtype: torch.dtype, inputs: torch.dtype = torch.float32) -> list[str]:
     """How products may be computed: for float32 in TF32 only where the host allows it.
+
+    Or where the ``inputs`` come from half precision, which TF32 holds as they are.
 
     "tf32x3" adds up three products of TF32, which is as precise as float32 and uses the tensor cores
     where there are such; half precision knows one way.
     """
     if dtype != torch.float32:
         return ["ieee"]
+    if inputs != torch.float32:
+        return ["tf32", "ieee"]
     return ["tf32"] if torch.backends.cuda.matmul.allow_tf32 else ["tf32x3", "ieee"]
+
+
+def parts_of(name: str, rows: Tensor) -> int:
+    """Parts in which an operator sums images in bands like ``rows`` (h, W, C)."""
+    if not is_possible(rows.device, rows.dtype):
+        return 1
+    return min(PARTS[name], -(-rows.shape[0] * rows.shape[1] // SUMMED_TOKENS[name]))
 
 
 def halo_places(side: int) -> int:
@@ -85,7 +118,8 @@ def _tiles(rows: int, width: int, high: int, wide: int) -> int:
 
 def _warps(dim: int) -> int:
     """Warps of a program that holds a tile of 64 tokens several times in its registers."""
-    return 4 if dim <= 64 else 8 if dim <= 128 else 16
+    held = places(dim)
+    return 4 if held <= 64 else 8 if held <= 192 else 16
 
 
 def window_half(columns: int, warps: int, precision: str, *arguments: Any) -> None:
@@ -105,7 +139,7 @@ def window_half(columns: int, warps: int, precision: str, *arguments: Any) -> No
         *norm,
         *(depthwise, qkv, bias, matrix, offset, eps, scale, *out.shape[:2], above, below),
         C=dim,
-        CP=power_of_two(dim),
+        **pieces(dim),
         HEADS=heads,
         D=wide,
         DP=power_of_two(wide),
@@ -131,7 +165,7 @@ def channel_half(columns: int, warps: int, precision: str, *arguments: Any) -> N
         *norm,
         *(depthwise, matrix, bias, gate, offset, eps, *out.shape[:2], above, below),
         C=x.shape[-1],
-        CP=power_of_two(x.shape[-1]),
+        **pieces(x.shape[-1]),
         TH=TILE,
         TW=TILE,
         HALO=halo_places(TILE),
@@ -157,7 +191,7 @@ def feed_forward(
         *norm,
         *(expand, mix, contract, eps, *out.shape[:2], above, below),
         C=x.shape[-1],
-        CP=power_of_two(x.shape[-1]),
+        **pieces(x.shape[-1]),
         HIDDEN=expand.shape[0],
         HC=columns,
         TH=high,
@@ -170,62 +204,156 @@ def feed_forward(
     )
 
 
-def gate_sum(warps: int, *arguments: Any) -> Tensor:
+def gate_sum(warps: int, *arguments: Any) -> None:
     """Launch the kernel; the arguments are those of the twin."""
     from .kernels.sums import gate_sum as kernel
 
-    x, above, below, *norm, eps, depthwise = arguments
+    x, parts, first, above, below, *norm, eps, depthwise = arguments
     rows, width, dim = x.shape[0] - above - below, *x.shape[1:]
-    programs = min(8 * PARTS, _tiles(rows, width, TILE, TILE))
-    parts = x.new_empty(programs, dim, dtype=torch.float32)
     _launch(
         kernel,
-        (programs,),
+        parts.shape[:1],
         x[above:],
         parts,
         *norm,
-        *(depthwise, eps, rows, width, above, below),
+        *(depthwise, eps, rows, width, above, below, int(first)),
         C=dim,
-        CP=power_of_two(dim),
+        **pieces(dim),
         TH=TILE,
         TW=TILE,
         HALO=halo_places(TILE),
         num_warps=warps,
         num_stages=1,
     )
-    return parts.sum(0)
 
 
 def gram_side(dim: int) -> int:
-    """Columns of the Gram matrix that a program holds."""
+    """Rows of the Gram matrix that a program holds."""
     return min(128, power_of_two(dim))
 
 
-def gram(tokens: int, warps: int, precision: str, *arguments: Any) -> Tensor:
-    """Launch the kernel; the arguments are those of the twin."""
+def gram(tokens: int, twice: bool, warps: int, precision: str, *arguments: Any) -> None:
+    """Launch the kernel; the arguments are those of the twin.
+
+    ``twice``: a program holds all columns, up to 256, in two pieces.
+    """
     from .kernels.sums import gram as kernel
 
-    x, *norm, eps = arguments
-    count, dim = x.shape[0] * x.shape[1], x.shape[-1]
-    side, programs = gram_side(dim), min(PARTS, -(-count // tokens))
-    parts = x.new_empty(programs, dim + 1, dim, dtype=torch.float32)
-    blocks = -(-dim // side)
+    x, parts, pilot, first, *norm, eps = arguments
+    dim = x.shape[-1]
+    side = gram_side(dim)
+    columns = {"CA": side, "CB": power_of_two(dim - side) if twice else 0}
     _launch(
         kernel,
-        (blocks, blocks, programs),
+        (-(-dim // side), -(-dim // sum(columns.values())), parts.shape[0]),
         x,
         parts,
+        pilot,
         *norm,
-        *(eps, count),
+        *(eps, x.shape[0] * x.shape[1], int(first)),
         C=dim,
-        CP=power_of_two(dim),
         SIDE=side,
+        **columns,
         TOKENS=tokens,
+        PILOT=PILOT_TOKENS,
         PRECISION=precision,
         num_warps=warps,
         num_stages=1,
     )
-    return parts.sum(0)
+
+
+def fold_gate(*arguments: Any) -> Tensor:
+    """Launch the kernel; the arguments are those of the twin."""
+    from .kernels.folding import fold_gate as kernel
+
+    parts, tokens, down, up, projection, bias, dtype = arguments
+    dim, padded = projection.shape
+    out = parts.new_empty(projection.numel() + dim, dtype=dtype)
+    _launch(
+        kernel,
+        (-(-dim // FOLDED),),
+        parts,
+        out,
+        *(down, up, projection, bias, parts.shape[0], 1 / tokens),
+        C=dim,
+        CP=power_of_two(dim),
+        PADDED=padded,
+        REDUCED=down.shape[0],
+        RP=power_of_two(down.shape[0]),
+        ROWS=FOLDED,
+        num_warps=8,
+        num_stages=1,
+    )
+    return out
+
+
+def fold_channel(*arguments: Any) -> Tensor:
+    """Launch the kernels; the arguments are those of the twin."""
+    from .kernels.folding import attended as first
+    from .kernels.folding import mapped as second
+
+    parts, pilot, tokens, query, key, value, temperature, outputs, dtype = arguments
+    heads, dim = temperature.shape[0], query.shape[0]
+    attended = parts.new_empty(dim, dim)
+    _launch(
+        first,
+        (heads,),
+        parts.sum(0),
+        attended,
+        *(pilot, query, key, value, temperature, float(tokens)),
+        C=dim,
+        D=dim // heads,
+        DP=power_of_two(dim // heads),
+        num_warps=4,
+        num_stages=1,
+    )
+    out = parts.new_empty(dim + 1, dim, dtype=dtype)
+    _launch(
+        second,
+        (-(-(dim + 1) // FOLDED), -(-dim // 64)),
+        attended,
+        out,
+        outputs,
+        C=dim,
+        ROWS=FOLDED,
+        num_warps=4,
+        num_stages=1,
+    )
+    return out
+
+
+def convolve(
+    high: int, wide: int, columns: int, most: int, warps: int, precision: str, *arguments: Any
+) -> None:
+    """Launch the kernel; the arguments are those of the twin."""
+    from .kernels.tail import convolve as kernel
+
+    x, out, above, below, weight, bias, skip, enlarge, slope, shuffle = arguments
+    rows, width = enlarge * (x.shape[0] - above - below), enlarge * x.shape[1]
+    outputs, dim = weight.shape[:2]
+    block = min(most, power_of_two(outputs))
+    _launch(
+        kernel,
+        (_tiles(rows, width, high, wide), -(-outputs // block)),
+        x[above:],
+        out,
+        *(weight, weight if bias is None else bias, out if skip is None else skip),
+        *(float(slope), rows, width, above, below),
+        C=dim,
+        KC=min(columns, power_of_two(dim)),
+        OUTPUTS=outputs,
+        NC=block,
+        TH=high,
+        TW=wide,
+        ENLARGE=enlarge,
+        LEAKY=slope != 1,
+        SHUFFLE=shuffle,
+        BIAS=bias is not None,
+        SKIP=skip is not None,
+        PRECISION=precision,
+        num_warps=warps,
+        num_stages=1,
+    )
 
 
 def corners(
@@ -257,14 +385,25 @@ def corners(
     return out
 
 
+PRODUCTS = {"window_half": 8, "channel_half": 8, "feed_forward": 7, "convolve": 4, "corners": 3}
+"""Where the weight stands whose precision is that of an operator's products; else it is the map's."""
+
+
 def ways_of(name: str, *arguments: Any) -> list[Way]:
     """The ways to launch an operator for such arguments; none where its kernel can't do them."""
     x = arguments[0]
-    warps, single = _warps(x.shape[-1]), x.dtype == torch.float32
-    columns = 16 if single else 32
+    products = arguments[PRODUCTS.get(name, 0)].dtype
+    warps, single = _warps(x.shape[-1]), products == torch.float32
+    # channels that products take at a time: wide networks have no registers for more
+    columns = 16 if single or places(x.shape[-1]) > NARROW else 32
     kernel: Way
     if name == "gate_sum":
         return [partial(gate_sum, warps)]
+    if name == "fold_gate":
+        return [fold_gate]
+    if name == "fold_channel":
+        # wider heads find no room for their logits
+        return [fold_channel] if x.shape[-1] <= 128 * arguments[6].shape[0] else []
     if name == "window_half":
         shapes, kernel = [(columns, min(warps, 8))], window_half
         if arguments[-2] not in (4, 8):  # other windows are no power of two, or do not fit
@@ -278,8 +417,13 @@ def ways_of(name: str, *arguments: Any) -> list[Way]:
         shapes = [(*side, columns, held, 8) for side in sides]
         kernel = feed_forward
     elif name == "gram":
-        shapes, kernel = [(columns, 8)], gram
+        tokens, wide = 16 if single else 32, 128 < x.shape[-1] <= 256
+        shapes, kernel = [(tokens, True, 8)] * wide + [(tokens, False, 8)], gram
+    elif name == "convolve":
+        shapes, kernel = [(8, 8, columns, 64 if single else 128, 4)], convolve
     else:
-        assert name == "corners", "there are six operators"
+        assert name == "corners", "there are nine operators"
         shapes, kernel = [(8, 8, columns, 64 if single else 128, 4)], corners
-    return [partial(kernel, *shape, way) for way in precisions(x.dtype) for shape in shapes]
+    return [
+        partial(kernel, *shape, way) for way in precisions(products, x.dtype) for shape in shapes
+    ]

@@ -76,24 +76,84 @@ def feed_forward(
     compute(twins.feed_forward, (x, out, above, below, norm_weight, norm_bias, eps, *weights))
 
 
-@torch.library.custom_op(f"{NAMESPACE}::gate_sum", mutates_args=())
+@torch.library.custom_op(f"{NAMESPACE}::gate_sum", mutates_args=("parts",))
 def gate_sum(
     x: Tensor,
+    parts: Tensor,
+    first: bool,
     above: int,
     below: int,
     norm_weight: Tensor,
     norm_bias: Tensor,
     eps: float,
     depthwise: Tensor,
-) -> Tensor:
+) -> None:
     """See `twins.gate_sum`."""
-    return compute(twins.gate_sum, (x, above, below, norm_weight, norm_bias, eps, depthwise))
+    norm = norm_weight, norm_bias, eps
+    compute(twins.gate_sum, (x, parts, first, above, below, *norm, depthwise))
 
 
-@torch.library.custom_op(f"{NAMESPACE}::gram", mutates_args=())
-def gram(x: Tensor, norm_weight: Tensor, norm_bias: Tensor, eps: float) -> Tensor:
+@torch.library.custom_op(f"{NAMESPACE}::gram", mutates_args=("parts", "pilot"))
+def gram(
+    x: Tensor,
+    parts: Tensor,
+    pilot: Tensor,
+    first: bool,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    eps: float,
+) -> None:
     """See `twins.gram`."""
-    return compute(twins.gram, (x, norm_weight, norm_bias, eps))
+    compute(twins.gram, (x, parts, pilot, first, norm_weight, norm_bias, eps))
+
+
+@torch.library.custom_op(f"{NAMESPACE}::fold_gate", mutates_args=())
+def fold_gate(
+    parts: Tensor,
+    tokens: int,
+    down: Tensor,
+    up: Tensor,
+    projection: Tensor,
+    bias: Tensor,
+    dtype: torch.dtype,
+) -> Tensor:
+    """See `twins.fold_gate`."""
+    return compute(twins.fold_gate, (parts, tokens, down, up, projection, bias, dtype))
+
+
+@torch.library.custom_op(f"{NAMESPACE}::fold_channel", mutates_args=())
+def fold_channel(
+    parts: Tensor,
+    pilot: Tensor,
+    tokens: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    temperature: Tensor,
+    outputs: Tensor,
+    dtype: torch.dtype,
+) -> Tensor:
+    """See `twins.fold_channel`."""
+    weights = query, key, value, temperature, outputs
+    return compute(twins.fold_channel, (parts, pilot, tokens, *weights, dtype))
+
+
+@torch.library.custom_op(f"{NAMESPACE}::convolve", mutates_args=("out",))
+def convolve(
+    x: Tensor,
+    out: Tensor,
+    above: int,
+    below: int,
+    weight: Tensor,
+    bias: Tensor | None,
+    skip: Tensor | None,
+    enlarge: int,
+    slope: float,
+    shuffle: int,
+) -> None:
+    """See `twins.convolve`."""
+    how = enlarge, slope, shuffle
+    compute(twins.convolve, (x, out, above, below, weight, bias, skip, *how))
 
 
 @torch.library.custom_op(f"{NAMESPACE}::corners", mutates_args=())
@@ -107,19 +167,21 @@ def corners(
 @window_half.register_fake
 @channel_half.register_fake
 @feed_forward.register_fake
-def _nothing(*arguments) -> None:
-    """They write to ``out``, whose shape is known."""
-
-
 @gate_sum.register_fake
-def _gate_sum(x, above, below, norm_weight, norm_bias, eps, depthwise):
-    return torch.empty_like(norm_weight)
-
-
 @gram.register_fake
-def _gram(x, norm_weight, norm_bias, eps):
-    dim = norm_weight.shape[0]
-    return norm_weight.new_empty(dim + 1, dim)
+@convolve.register_fake
+def _nothing(*arguments) -> None:
+    """They write to an argument, whose shape is known."""
+
+
+@fold_gate.register_fake
+def _fold_gate(parts, tokens, down, up, projection, bias, dtype):
+    return parts.new_empty(projection.numel() + bias.numel(), dtype=dtype)
+
+
+@fold_channel.register_fake
+def _fold_channel(parts, pilot, tokens, query, key, value, temperature, outputs, dtype):
+    return parts.new_empty(outputs.shape, dtype=dtype)
 
 
 @corners.register_fake

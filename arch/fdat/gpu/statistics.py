@@ -1,6 +1,7 @@
-"""The whole-image statistics of engine/statistics.py, summed by the fused operators.
+"""The whole-image statistics of engine/statistics.py, summed and folded by the fused operators.
 
-Here rows come with those before them, because they lie in a map: nothing is kept in between.
+Here rows come with those before them, because they lie in a map: nothing is kept in between. Sums
+of all bands gather in parts, one per program of a kernel, which are added up when they are folded.
 """
 
 from __future__ import annotations
@@ -8,16 +9,19 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...kernels.products import Product
-from ..engine.statistics import GateStatistic, GramStatistic, NoStatistic, SpatialMap
+from ..engine.statistics import ChannelMap, NoStatistic, SpatialMap
 from ..engine.weights import ChannelWeights, SpatialWeights
 from . import operators
-
-PILOT_STRIDE = 16
-"""The pilot is the mean of every so manieth token of the first rows; it only has to be near."""
+from .launch import parts_of
 
 
-class GateSum(GateStatistic):
+class GateSum:
     """Sums gelu(depthwise(n)) over the image; gives a spatial block's `SpatialMap`."""
+
+    def __init__(self, block: SpatialWeights) -> None:
+        self.block = block
+        self.count = 0
+        self.parts: Tensor | None = None
 
     def take(self, rows: Tensor, first: int, start: int, stop: int, last: bool) -> None:
         """Take rows [start, stop) of the map; ``rows`` are [first, stop).
@@ -27,37 +31,57 @@ class GateSum(GateStatistic):
         start, end = max(0, start - 1), stop if last else stop - 1
         if start == end:
             return
-        above, norm = int(start > 0), self.block.norm1
-        summed = operators.gate_sum(
+        above, norm, parts = int(start > 0), self.block.norm1, self.parts
+        if parts is None:
+            self.parts = norm.weight.new_empty(parts_of("gate_sum", rows), rows.shape[-1])
+        operators.gate_sum(
             rows[start - above - first :],
-            above,
-            stop - end,
+            *(self.parts, parts is None, above, stop - end),
             *(norm.weight, norm.bias, norm.eps, self.block.depthwise),
         )
         self.count += (end - start) * rows.shape[1]
-        self.total += summed.to(self.total.device)
 
     def result(self) -> SpatialMap:
-        """As `GateStatistic.result`, with a weight whose rows lie one after the other."""
-        folded = super().result().projection
-        return SpatialMap(Product.of(folded.weight.contiguous(), folded.bias))
+        """The block's matrices, once all rows have been taken."""
+        block, projection = self.block, self.block.projection
+        assert self.parts is not None, "rows come before the result"
+        folded = operators.fold_gate(
+            *(self.parts, self.count, block.gate_down, block.gate_up),
+            *(projection, block.projection_bias, block.dtype),
+        )
+        weight, bias = folded.split([projection.numel(), projection.shape[0]])
+        return SpatialMap(Product.of(weight.view_as(projection), bias))
 
 
-class GramSum(GramStatistic):
+class GramSum:
     """Sums n^T n over the image, less a pilot; gives a channel block's `ChannelMap`."""
+
+    def __init__(self, block: ChannelWeights) -> None:
+        self.block = block
+        self.count = 0
+        self.parts: Tensor | None = None
+        self.pilot: Tensor | None = None
 
     def take(self, rows: Tensor, first: int, start: int, stop: int, last: bool) -> None:
         """Take rows [start, stop) of the map; ``rows`` are [first, stop)."""
-        norm, rows = self.block.norm1, rows[start - first :]
-        if self.pilot is None:
-            few = rows.flatten(0, 1)[::PILOT_STRIDE].to(norm.weight.dtype)
-            self.pilot = norm.less(None)(few).mean(0)
-            self.shifted = norm.less(self.pilot)
-        summed = operators.gram(rows, self.shifted.weight, self.shifted.bias, norm.eps)
-        summed = summed.to(self.gram.device)
-        self.gram += summed[:-1]
-        self.total += summed[-1]
+        norm, parts, rows = self.block.norm1, self.parts, rows[start - first :]
+        if parts is None:
+            dim = rows.shape[-1]
+            self.parts = norm.weight.new_empty(parts_of("gram", rows), dim + 1, dim)
+            self.pilot = norm.weight.new_empty(dim)
+        begins = parts is None
+        operators.gram(rows, self.parts, self.pilot, begins, norm.weight, norm.bias, norm.eps)
         self.count += rows.shape[0] * rows.shape[1]
+
+    def result(self) -> ChannelMap:
+        """The block's matrices, once all rows have been taken."""
+        block = self.block
+        assert self.parts is not None and self.pilot is not None, "rows come before the result"
+        matrix = operators.fold_channel(
+            *(self.parts, self.pilot, self.count),
+            *(block.query, block.key, block.value, block.temperature, block.outputs, block.dtype),
+        )
+        return ChannelMap.of(matrix, block.outputs_bias)
 
 
 class NoSum(NoStatistic):

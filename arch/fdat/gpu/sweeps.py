@@ -2,8 +2,8 @@
 
 As in engine/sweeps.py a sweep reads and writes each row of the map once and takes the next block's
 statistic from the rows it writes. What differs is what a band is made of. Its attention half turns
-rows of the source into y, in memory of the band's own; the feed-forward half, one row behind,
-writes the map:
+rows of the source into y, in memory of the band's own (in float32 in bfloat16 runs: there rounding
+costs most, and only a band is held); the feed-forward half, one row behind, writes the map:
 
     band [a, b):   y[a, b) <- attention half of x[a - 1, b + 1)
                    x[a - 1, b - 1) <- feed-forward half of y[a - 2, b)
@@ -24,7 +24,13 @@ from ..engine.image import ImageRows
 from ..engine.maps import AnyMap, FeatureMap
 from ..engine.passes import Passes
 from ..engine.statistics import ChannelMap, SpatialMap
-from ..engine.weights import ChannelWeights, Convolution, SpatialWeights, Weights
+from ..engine.weights import (
+    ChannelWeights,
+    Convolution,
+    SpatialWeights,
+    Weights,
+    output_dtype,
+)
 from . import operators
 from .statistics import GateSum, GramSum, NoSum, sum_for
 
@@ -32,9 +38,11 @@ from .statistics import GateSum, GramSum, NoSum, sum_for
 class Rows:
     """Memory for the rows of a band, and the two rows above it as the band before left them."""
 
-    def __init__(self, band: int, width: int, dim: int, weights: Weights) -> None:
+    def __init__(
+        self, band: int, width: int, dim: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
         size = band + 3, width, dim  # the first band may have one row more below
-        self.memory = torch.empty(size, dtype=weights.dtype, device=weights.device)
+        self.memory = torch.empty(size, dtype=dtype, device=device)
         self.first = self.stop = 0
 
     def room(self, stop: int) -> Tensor:
@@ -52,7 +60,7 @@ class MapRows:
     def __init__(self, target: AnyMap, band: int, weights: Weights) -> None:
         self.target, self.rows = target, None
         if not isinstance(target, FeatureMap) or target.tensor.dtype != weights.dtype:
-            self.rows = Rows(band, *target.shape[1:], weights)
+            self.rows = Rows(band, *target.shape[1:], weights.dtype, weights.device)
         self.start = self.first = 0
 
     def room(self, start: int, stop: int) -> Tensor:
@@ -77,18 +85,23 @@ class FusedSweeps(Passes):
 
     collector = staticmethod(sum_for)
 
-    def first_rows(self, image: ImageRows, start: int, stop: int) -> Tensor:
-        """Rows [start, stop) of conv_first(image), in the residual's precision."""
-        above, below = max(0, start - 1), min(self.height, stop + 1)
-        rows = image.rows(above, below).permute(1, 2, 0).contiguous()
-        return self.weights.first(rows, start == 0, stop == self.height)
+    @staticmethod
+    def convolve(
+        convolution: Convolution, rows: Tensor, out: Tensor, above: int, skip: Tensor | None = None
+    ) -> None:
+        """out <- skip + convolution(rows), where ``rows`` have a halo."""
+        below = rows.shape[0] - out.shape[0] - above
+        weight, bias = convolution.weight, convolution.bias
+        operators.convolve(rows, out, above, below, weight, bias, skip, 1, 1.0, 1)
 
     def shallow(self, image: ImageRows, statistic: GateSum | GramSum | NoSum) -> None:
         """trunk <- first(image)"""
         trunk = MapRows(self.trunk, self.band, self.weights)
-        for start, stop in self.bands:
+        for (start, stop), (above, below) in zip(self.bands, self.with_halo):
             room = trunk.room(start, stop)
-            room[start - trunk.first :] = self.first_rows(image, start, stop)
+            target = room[start - trunk.first :]
+            rows = image.channels_last(above, below)
+            self.convolve(self.weights.first, rows, target, start - above)
             self._finish(trunk, room, start, stop, statistic)
 
     def block(
@@ -100,9 +113,9 @@ class FusedSweeps(Passes):
     ) -> None:
         """branch <- block(source)"""
         branch = MapRows(self.branch, self.band, self.weights)
-        halfway = Rows(self.band, *self.branch.shape[1:], self.weights)
+        dtype, device = self.weights.dtype, self.weights.device
+        halfway = Rows(self.band, *self.branch.shape[1:], output_dtype(dtype), device)
         norm = block.norm2
-        dtype = self.weights.dtype
         for (start, stop), rows in zip(self.bands, source.read(self.with_halo, dtype)):
             y = halfway.room(stop)
             self.attend(block, folded, rows, y[start - halfway.first :], start > 0)
@@ -153,9 +166,8 @@ class FusedSweeps(Passes):
         trunk = MapRows(self.trunk, self.band, self.weights)
         for (start, stop), rows, skip in zip(self.bands, branch, skips):
             room = trunk.room(start, stop)
-            deep = convolution(rows, start == 0, stop == self.height)
-            torch.add(skip, deep, out=room[start - trunk.first :])
-            del rows, skip, deep
+            self.convolve(convolution, rows, room[start - trunk.first :], int(start > 0), skip)
+            del rows, skip
             self._finish(trunk, room, start, stop, statistic)
 
     def _finish(
@@ -173,9 +185,13 @@ class FusedSweeps(Passes):
 
     def deep_features(self, image: ImageRows) -> Iterator[tuple[int, Tensor]]:
         """after(trunk) + first(image)"""
-        for (start, stop), rows in zip(
-            self.bands, self.trunk.read(self.with_halo, self.weights.dtype)
+        dtype = self.weights.dtype
+        for (start, stop), (above, below), rows in zip(
+            self.bands, self.with_halo, self.trunk.read(self.with_halo, dtype)
         ):
-            features = self.weights.after(rows, start == 0, stop == self.height)
-            yield start, features.add_(self.first_rows(image, start, stop))
+            features = rows.new_empty(stop - start, *rows.shape[1:], dtype=output_dtype(dtype))
+            first = image.channels_last(above, below)
+            self.convolve(self.weights.first, first, features, start - above)
+            self.convolve(self.weights.after, rows, features, start - above, features)
+            yield start, features
             self.tick()

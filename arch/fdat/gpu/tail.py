@@ -2,25 +2,26 @@
 
 In engine/tail.py a stage keeps the rows that it lacks, which joins every band to the rows before
 it: a copy of the widest maps of all. Here a band is read with as many rows around it as its last
-layer sees, and they are computed again: a few rows of a hundred, and no copies. Transposed
-convolutions, with the GELU behind them, are one fused operator; the other convolutions are the
-device's library's, which no kernel of ours is quicker than.
+layer sees, and they are computed again: a few rows of a hundred, and no copies. A convolution is one
+fused operator with the enlargement before it and the LeakyReLU and pixel shuffle behind it, and so
+is a transposed one with its GELU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..engine.maps import AnyMap
-from ..engine.rows import convolve_band
 from ..engine.tail import layer_stage
 from . import operators
 from .twins import pack_corners
 
+Kind = TypeVar("Kind", bound=nn.Module)
 Apply = Callable[[Tensor, bool, bool], Tensor]
 """Rows, and whether the image ends above and below them -> rows, where it does not without halo."""
 
@@ -34,13 +35,19 @@ class Layer:
     halo: int = 0
 
 
-def _convolution(layer: nn.Conv2d) -> Layer:
+def _convolution(layer: nn.Conv2d, enlarge: int = 1, slope: float = 1, shuffle: int = 1) -> Layer:
     weight = layer.weight.contiguous(memory_format=torch.channels_last)
+    scale, outputs = enlarge * shuffle, layer.out_channels // shuffle**2
+    how = enlarge, slope, shuffle
 
     def apply(rows: Tensor, top: bool, bottom: bool) -> Tensor:
-        return convolve_band(rows.to(weight.dtype), top, bottom, weight, layer.bias)
+        above, below = int(not top), int(not bottom)
+        height, width = rows.shape[0] - above - below, rows.shape[1]
+        out = rows.new_empty(height * scale, width * scale, outputs, dtype=weight.dtype)
+        operators.convolve(rows, out, above, below, weight, layer.bias, None, *how)
+        return out
 
-    return Layer(apply, halo=1)
+    return Layer(apply, scale, halo=1)
 
 
 def _transposed(layer: nn.ConvTranspose2d, gelu: bool) -> Layer:
@@ -55,24 +62,35 @@ def _transposed(layer: nn.ConvTranspose2d, gelu: bool) -> Layer:
 
 def tail_layers(layers: Sequence[nn.Module]) -> list[Layer]:
     """The layers of an upsampler, those merged that are computed together."""
-    ordered = [layer for layer in layers if not isinstance(layer, nn.Identity)]
-    made, index = [], 0
-    while index < len(ordered):
-        layer, behind = ordered[index], ordered[index + 1 : index + 2]
+    rest = [layer for layer in layers if not isinstance(layer, nn.Identity)]
+    for index in range(len(rest) - 1):
+        # LeakyReLU may as well come before the values are copied
+        if isinstance(rest[index], nn.Upsample) and isinstance(rest[index + 1], nn.LeakyReLU):
+            rest[index : index + 2] = rest[index + 1], rest[index]
+    made = []
+    while rest:
+        layer = rest.pop(0)
+        enlarge = 1
+        if isinstance(layer, nn.Upsample) and rest and isinstance(rest[0], nn.Conv2d):
+            enlarge, layer = _factor(layer), rest.pop(0)
         if isinstance(layer, nn.Conv2d):
-            made.append(_convolution(layer))
+            leaky, shuffle = _next(rest, nn.LeakyReLU), _next(rest, nn.PixelShuffle)
+            slope = 1.0 if leaky is None else leaky.negative_slope
+            made.append(
+                _convolution(layer, enlarge, slope, 1 if shuffle is None else _factor(shuffle))
+            )
         elif isinstance(layer, nn.ConvTranspose2d) and layer.stride == (2, 2):
-            gelu = bool(behind) and isinstance(behind[0], nn.GELU)
-            made.append(_transposed(layer, gelu))
-            index += int(gelu)
-        elif isinstance(layer, nn.Upsample) and behind and isinstance(behind[0], nn.LeakyReLU):
-            # before the enlargement there are fewer values
-            made += [_pointwise(behind[0], 1), _pointwise(layer, _factor(layer))]
-            index += 1
+            made.append(_transposed(layer, _next(rest, nn.GELU) is not None))
         else:
             made.append(_pointwise(layer, _factor(layer)))
-        index += 1
     return made
+
+
+def _next(rest: list[nn.Module], kind: type[Kind]) -> Kind | None:
+    """Take the next layer away, if it is of this kind."""
+    if rest and isinstance(rest[0], kind):
+        return rest.pop(0)  # type: ignore[return-value]
+    return None
 
 
 def _factor(layer: nn.Module) -> int:

@@ -23,11 +23,26 @@ def channels_at(row, column, width, C: tl.constexpr):
 
 
 @triton.jit
-def moments(values, valid, c, eps, C: tl.constexpr):
-    """Mean and reciprocal deviation over the channels of (T, CP); 0 where not ``valid``."""
-    mean = tl.sum(values, 1) / C
-    centred = tl.where(valid[:, None] & (c < C)[None, :], values - mean[:, None], 0.0)
-    return mean, tl.rsqrt(tl.sum(centred * centred, 1) / C + eps)
+def moments(begin, valid, eps, T: tl.constexpr, C: tl.constexpr):
+    """Mean and reciprocal deviation of the tokens that begin at pointers ``begin`` (T,).
+
+    A few channels at a time, which the second pass finds in the nearest cache.
+    """
+    KM: tl.constexpr = 64
+    mean = tl.zeros((T,), tl.float32)
+    for first in range(0, C, KM):
+        k = first + tl.arange(0, KM)
+        mask = valid[:, None] & (k < C)[None, :]
+        mean += tl.sum(tl.load(begin[:, None] + k[None, :], mask=mask, other=0.0).to(tl.float32), 1)
+    mean = mean / C
+    variance = tl.zeros((T,), tl.float32)
+    for first in range(0, C, KM):
+        k = first + tl.arange(0, KM)
+        mask = valid[:, None] & (k < C)[None, :]
+        values = tl.load(begin[:, None] + k[None, :], mask=mask, other=0.0).to(tl.float32)
+        centred = tl.where(mask, values - mean[:, None], 0.0)
+        variance += tl.sum(centred * centred, 1)
+    return mean, tl.rsqrt(variance / C + eps)
 
 
 @triton.jit
@@ -59,11 +74,8 @@ def normed_tile(
 
 
 @triton.jit
-def depthwise_tile(
+def halo_moments(
     x,
-    norm_weight,
-    norm_bias,
-    kernel,
     eps,
     top,
     left,
@@ -72,42 +84,54 @@ def depthwise_tile(
     above,
     below,
     C: tl.constexpr,
-    CP: tl.constexpr,
     TH: tl.constexpr,
     TW: tl.constexpr,
     HALO: tl.constexpr,
 ):
-    """Depthwise 3x3 of LayerNorm(x) on a tile of TH x TW tokens (T, CP), and their moments (T,).
-
-    The moments of the tile and its halo are taken once, in ``HALO`` places, and picked for each of
-    the nine taps; x is loaded again for each, from the nearest cache. Holding the normalised halo
-    and picking rows of it would need shared memory that wide networks in float32 do not find. The
-    taps are a loop, not written out: that would load all nine at once, into registers that are not
-    there.
-    """
-    c = tl.arange(0, CP)
-    KM: tl.constexpr = CP if CP < 64 else 64  # a few channels of the halo at a time
+    """`moments` of a tile of TH x TW tokens and its halo, in ``HALO`` places: row after row."""
     slot = tl.arange(0, HALO)
     row, column = top - 1 + slot // (TW + 2), left - 1 + slot % (TW + 2)
     valid = is_inside(row, column, rows, width, above, below) & (slot < (TH + 2) * (TW + 2))
-    begin = x + channels_at(row, column, width, C)
-    mean = tl.zeros((HALO,), tl.float32)
-    for first in range(0, C, KM):
-        k = first + tl.arange(0, KM)
-        mask = valid[:, None] & (k < C)[None, :]
-        mean += tl.sum(tl.load(begin[:, None] + k[None, :], mask=mask, other=0.0).to(tl.float32), 1)
-    mean = mean / C
-    variance = tl.zeros((HALO,), tl.float32)
-    for first in range(0, C, KM):
-        k = first + tl.arange(0, KM)
-        mask = valid[:, None] & (k < C)[None, :]
-        values = tl.load(begin[:, None] + k[None, :], mask=mask, other=0.0).to(tl.float32)
-        centred = tl.where(mask, values - mean[:, None], 0.0)
-        variance += tl.sum(centred * centred, 1)
-    deviation = tl.rsqrt(variance / C + eps)
+    return moments(x + channels_at(row, column, width, C), valid, eps, HALO, C)
 
+
+@triton.jit
+def own_of(values, TH: tl.constexpr, TW: tl.constexpr):
+    """Those of a tile's own tokens among the values of its tokens and halo: (TH * TW,)."""
     token = tl.arange(0, TH * TW)
-    mixed = tl.zeros((TH * TW, CP), tl.float32)
+    return tl.gather(values, (token // TW + 1) * (TW + 2) + token % TW + 1, 0)
+
+
+@triton.jit
+def depthwise_tile(
+    x,
+    norm_weight,
+    norm_bias,
+    kernel,
+    mean,
+    deviation,
+    top,
+    left,
+    rows,
+    width,
+    above,
+    below,
+    first,
+    C: tl.constexpr,
+    KC: tl.constexpr,
+    TH: tl.constexpr,
+    TW: tl.constexpr,
+):
+    """Depthwise 3x3 of LayerNorm(x) on a tile, channels [first, first + KC): (TH * TW, KC).
+
+    The moments come from `halo_moments` and are picked for each of the nine taps; x is loaded again
+    for each, from the nearest cache. Holding the normalised halo and picking rows of it would need
+    shared memory that wide networks in float32 do not find. The taps are a loop, not written out:
+    that would load all nine at once, into registers that are not there.
+    """
+    c = first + tl.arange(0, KC)
+    token = tl.arange(0, TH * TW)
+    mixed = tl.zeros((TH * TW, KC), tl.float32)
     for tap in range(9):
         down, right = tap // 3, tap % 3
         near_row, near_column = top + token // TW + down - 1, left + token % TW + right - 1
@@ -118,12 +142,11 @@ def depthwise_tile(
             norm_bias,
             channels_at(near_row, near_column, width, C),
             is_inside(near_row, near_column, rows, width, above, below),
-            0,
+            first,
             tl.gather(mean, near, 0),
             tl.gather(deviation, near, 0),
             C,
-            CP,
+            KC,
         )
         mixed += n * tl.load(kernel + c * 9 + tap, mask=c < C, other=0.0).to(tl.float32)[None, :]
-    own = (token // TW + 1) * (TW + 2) + token % TW + 1
-    return mixed, tl.gather(mean, own, 0), tl.gather(deviation, own, 0)
+    return mixed

@@ -1,4 +1,4 @@
-"""The upsampler's transposed convolutions of stride 2, written where the picture has the pixels."""
+"""Convolutions and what stands around them, written where the picture has the pixels."""
 
 import triton
 import triton.language as tl
@@ -62,3 +62,66 @@ def corners(
         valid = (down >= 0) & (down < 2 * rows) & (right >= 0) & (right < 2 * width)
         place = out + channels_at(down, right, 2 * width, OUTPUTS) + n[None, :] % OUTPUTS
         tl.store(place, total.to(kind), mask=valid & (n < 4 * OUTPUTS)[None, :])
+
+
+@triton.jit
+def convolve(
+    x,
+    out,
+    weight,
+    bias,
+    skip,
+    slope,
+    rows,
+    width,
+    above,
+    below,
+    C: tl.constexpr,
+    KC: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    NC: tl.constexpr,
+    TH: tl.constexpr,
+    TW: tl.constexpr,
+    ENLARGE: tl.constexpr,
+    LEAKY: tl.constexpr,
+    SHUFFLE: tl.constexpr,
+    BIAS: tl.constexpr,
+    SKIP: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """``NC`` outputs of a dense 3x3 convolution for TH x TW places, as nine products.
+
+    ``rows`` and ``width`` are those of the enlarged image, whose halo is at most one row. What a place
+    of the enlarged image holds is looked up, what is shuffled is written where it belongs.
+    """
+    across = tl.cdiv(width, TW)
+    top = tl.program_id(0) // across * TH
+    left = tl.program_id(0) % across * TW
+    t = tl.arange(0, TH * TW)
+    row, column = top + t // TW, left + t % TW
+    n = tl.program_id(1) * NC + tl.arange(0, NC)
+    kind = weight.dtype.element_ty
+    total = tl.zeros((TH * TW, NC), tl.float32)
+    for tap in range(9):
+        down, right = row + tap // 3 - 1, column + tap % 3 - 1
+        valid = is_inside(down, right, rows, width, above, below)
+        source = (down + ENLARGE) // ENLARGE - 1  # rounds down, also above the first row
+        begin = x + channels_at(source, right // ENLARGE, width // ENLARGE, C)[:, None]
+        for first in range(0, C, KC):
+            k = first + tl.arange(0, KC)
+            values = tl.load(begin + k[None, :], mask=valid[:, None] & (k < C)[None, :], other=0.0)
+            place = weight + (n[None, :] * 9 + tap) * C + k[:, None]  # (KC, NC)
+            part = tl.load(place, mask=(n < OUTPUTS)[None, :] & (k < C)[:, None], other=0.0)
+            total += tl.dot(values.to(kind), part, input_precision=PRECISION)
+    if BIAS:
+        total += tl.load(bias + n, mask=n < OUTPUTS, other=0.0).to(tl.float32)[None, :]
+    if LEAKY:
+        total = tl.where(total < 0, total * slope, total)
+    WRITTEN: tl.constexpr = OUTPUTS // (SHUFFLE * SHUFFLE)
+    down = row[:, None] * SHUFFLE + n[None, :] // SHUFFLE % SHUFFLE
+    right = column[:, None] * SHUFFLE + n[None, :] % SHUFFLE
+    place = channels_at(down, right, width * SHUFFLE, WRITTEN) + n[None, :] // (SHUFFLE * SHUFFLE)
+    mask = ((row < rows) & (column < width))[:, None] & (n < OUTPUTS)[None, :]
+    if SKIP:
+        total += tl.load(skip + place, mask=mask, other=0.0).to(tl.float32)
+    tl.store(out + place, total.to(out.dtype.element_ty), mask=mask)

@@ -290,7 +290,7 @@ def test_gram_matrix_of_tokens_with_an_offset() -> None:
             weight[own] = (logits[own, own] * exact_block.temperature[head]).softmax(
                 -1
             ) @ exact_block.value[own]
-        return exact_block.projection @ weight
+        return exact_block.outputs[:-1] @ weight
 
     expected = fold(tokens.T @ tokens)
     statistic = GramStatistic(block)

@@ -7,7 +7,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fdat_dense_iso.arch.fdat.engine import weights
 from tests.helpers.fdat_cases import random_fdat, small
 
 
@@ -37,11 +36,8 @@ class WithoutFloat64(TorchDispatchMode):
 @pytest.mark.parametrize("upsampler", ["transpose+conv", "dysample", "lda"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.every(4)
-def test_devices_without_float64(
-    upsampler: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As Intel's Arc, DirectML and MPS: the small matrices are made on the CPU."""
-    monkeypatch.setattr(weights, "WITH_FLOAT64", ("cpu", "cuda"))
+def test_devices_without_float64(upsampler: str, dtype: torch.dtype) -> None:
+    """As Intel's Arc, DirectML and MPS: nothing there is in float64."""
     engine = random_fdat(small(upsampler, 2)).exact_engine
     plan = engine.plan(1, 17, 9, dtype=dtype, device="meta", band=8)
     rows: list[int] = []

@@ -119,7 +119,7 @@ def test_the_check_takes_a_few_rows_and_leaves_the_map(monkeypatch: pytest.Monke
     monkeypatch.setattr(choice, "CHECKED_TOKENS", 64)
     x, out = torch.randn(42, 7, 16), torch.zeros(40, 7, 16)
     arguments = (x, out, 1, 1, *norm(), *weights())
-    few = choice._few_rows(arguments)
+    few = choice._few_rows(twins.feed_forward, arguments)
     assert few[0].shape == (10, 7, 16) and few[1].shape == (8, 7, 16) and few[2:4] == (1, 1)
     assert torch.equal(choice._result(twins.feed_forward, few), _result_of(arguments)[:8])
     assert not out.any()

@@ -42,11 +42,15 @@ def test_kernels_equal_their_twins_in_the_interpreter(chosen: str) -> None:
         ("gate_sum", "tiny", torch.float16, "90", 0),
         ("gram", "large", torch.float16, "120", 0),
         ("corners", "tiny", torch.float16, "89", 0),
+        ("fold_gate", "tiny", torch.bfloat16, "75", 0),
+        ("convolve", "medium", torch.bfloat16, "80", 0),
+        ("fold_channel", "large", torch.float16, "86", 0),
+        ("feed_forward", "large", torch.bfloat16, "89", 0),
         ("feed_forward", "large", torch.float32, "86", 0),
         ("window_half", "tiny", torch.float32, "gfx90a", 0),
     ],
 )
-@pytest.mark.every(2)
+@pytest.mark.every(3)
 def test_kernels_compile_ahead_of_time(
     name: str, preset: str, dtype: torch.dtype, chip: str, stack: int
 ) -> None:

@@ -56,6 +56,13 @@ def assert_exact(config: FDATConfig, *size: int, **options: object) -> None:
     assert error.abs().max() <= 1e-10
 
 
+def decibels(model: FDAT, image: torch.Tensor, dtype: torch.dtype) -> float:
+    """PSNR over the span of the plain network's result in float64."""
+    expected, got = whole(model, image), run(model, image, dtype).double()
+    span = expected.max() - expected.min()
+    return float(10 * torch.log10(span**2 / (got - expected).square().mean()))
+
+
 @pytest.mark.parametrize(
     ("upsampler", "scale"), sampled(UPSAMPLER_SCALES, lambda case: case[1] <= 4)
 )
@@ -111,13 +118,16 @@ def test_maps_in_another_precision() -> None:
 def test_half_precision_with_maps_in_it(
     config: FDATConfig, size: tuple[int, int, int], dtype: torch.dtype, least: float
 ) -> None:
-    model, image = random_fdat(config), picture(*size)
-    expected, got = whole(model, image), run(model, image, dtype).double()
-    span = expected.max() - expected.min()
-    assert 10 * torch.log10(span**2 / (got - expected).square().mean()) >= least
+    assert decibels(random_fdat(config), picture(*size), dtype) >= least
 
 
-@pytest.mark.xfail(strict=True, reason="49.4 dB: half-precision maps cost this case 1 dB; to mend")
-def test_half_precision_of_large_with_dysample_on_one_row() -> None:
-    config = replace(PRESETS["large"], upsampler_type="dysample")
-    test_half_precision_with_maps_in_it(config, (1, 1, 40), torch.bfloat16, 50)
+@pytest.mark.parametrize(("dtype", "least"), [(torch.bfloat16, 50), (torch.float16, 60)])
+@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.every(2)
+def test_half_precision_of_large_with_dysample_on_one_row(
+    seed: int, dtype: torch.dtype, least: float
+) -> None:
+    """A hard case: in the plain network in float32, rounding the depthwise weights to bfloat16 alone
+    leaves 46 dB."""
+    model = random_fdat(replace(PRESETS["large"], upsampler_type="dysample"), seed)
+    assert decibels(model, picture(1, 1, 40), dtype) >= least
