@@ -19,18 +19,22 @@ import torch
 from comfy.cli_args import LatentPreviewMethod, args
 from PIL import Image
 from server import PromptServer
+from server import nodes as host_nodes  # not this pack's
 from spandrel import ImageModelDescriptor
 from torch import Tensor
 
 from .upscale.image import check_model
 from .upscale.memory import is_out_of_memory
+from .upscale.placement import move
 from .upscale.precision import in_precision
+from .upscale.preview import thumbnail
 from .upscale.throttle import Throttle
 
 logger = logging.getLogger(__name__)
 
 MODEL_FOLDER = "upscale_models"
 SHARE_OF_FREE_MEMORY = 0.9
+MESSAGE_EVENT = "fdat-dense-iso.message"
 
 # hosts before 0.29 have ModelPatcher alone
 _Patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
@@ -39,6 +43,11 @@ _Patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.
 def add_bundled_models(folder: Path) -> None:
     """Offer the checkpoints of ``folder`` beside the user's own."""
     folder_paths.add_model_folder_path(MODEL_FOLDER, str(folder))
+
+
+def category(sibling: str, otherwise: str) -> str:
+    """The menu in which the host has its node ``sibling``, which differs between versions."""
+    return getattr(host_nodes.NODE_CLASS_MAPPINGS.get(sibling), "CATEGORY", otherwise)
 
 
 def model_names() -> list[str]:
@@ -106,11 +115,8 @@ class HostPlacement:
         management.load_models_gpu(
             [attach_patcher(ready)], memory_required=memory_required, force_full_load=True
         )
-        if ready.device != self.device:  # another node moved it by hand, behind the host's back
-            logger.debug(
-                "moving %s from %s back to %s", ready.architecture.name, ready.device, self.device
-            )
-            ready.model.to(self.device)
+        # dynamic loading may leave parameters behind, and another node may have moved the model
+        move(ready.model, self.device)
         return ready.eval()
 
     def available(self) -> int:
@@ -157,6 +163,24 @@ class HostPreview:
         self._throttle.done()
 
 
+class FramePreview:
+    """Shows finished frames of a video in the node, where previews are on."""
+
+    def __init__(self, progress: Callable[[int, int], None], preview: HostPreview | None) -> None:
+        self._progress, self._preview = progress, preview
+        self._reached = 0, 1
+
+    def progress(self, done: int, total: int) -> None:
+        """Pass on how far the work is."""
+        self._reached = done, total
+        self._progress(done, total)
+
+    def show(self, frame: Tensor) -> None:
+        """Show (H, W, 3) floating point in [0, 1] as a thumbnail, if one is due."""
+        if self._preview and self._preview.due():
+            self._preview.show(thumbnail(frame), *self._reached)
+
+
 def preview() -> HostPreview | None:
     """Shows pictures while they grow, where the user has live previews on (setting or
     ``--preview-method``)."""
@@ -200,6 +224,15 @@ def tell(node: str | None, text: str) -> None:
     logger.warning("%s", text)
     if node is not None:
         PromptServer.instance.send_progress_text(text, node)
+
+
+def tell_for_good(node: str | None, text: str) -> None:
+    """Say something that is still to be read when the job has ended, which clears texts on nodes.
+
+    web/js/messages.js shows it until the user closes it.
+    """
+    tell(node, text)
+    PromptServer.instance.send_sync(MESSAGE_EVENT, {"node": node, "text": text})
 
 
 @contextmanager

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from comfy_api.latest import io
 
 from .common.option import Option, Place, offered_in
+
+FOLDED: dict[str, Any] = (
+    {"advanced": True}
+    if "advanced" in inspect.signature(io.String.Input.__init__).parameters
+    else {}
+)
+"""Of an input that a node hides until one asks for all; older hosts show every input."""
 
 
 def schema(**fields: Any) -> io.Schema:
@@ -26,12 +34,15 @@ def model_input() -> io.Input:
 
 def option_inputs(options: Iterable[Option], place: Place) -> list[io.Input]:
     """Inputs for the options that the node of this place offers."""
-    return [option_input(option) for option in offered_in(place, options)]
+    offered = sorted(offered_in(place, options), key=lambda option: option.appended)
+    return [option_input(option) for option in offered]
 
 
 def option_input(option: Option) -> io.Input:
     """The input for one option; none has to be given."""
     fields: dict[str, Any] = {"optional": True, "tooltip": option.sentence("picture")}
+    if option.advanced:
+        fields |= FOLDED
     if option.kind == "mask":  # a socket, which has no value of its own
         return io.Mask.Input(option.name, **fields)
     fields["default"] = option.shown

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
-from fractions import Fraction
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import ComfyExtension, InputImpl, io, ui
+from torch import Tensor
 
 from . import host
 from .arch import adopt, describe, install, load_model, parse_options
+from .common.bundled import CHOICES, candidates
 from .common.encoding import ENCODING
 from .common.upscaling import UPSCALING
-from .node_inputs import model_input, option_inputs, option_values, schema
+from .common.wear import wear_of
+from .node_inputs import FOLDED, model_input, option_inputs, option_values, schema
 from .upscale import parse_target, upscale_frames, upscale_image
 
 logger = logging.getLogger(__name__)
 
 try:
     from . import video as videos
+    from .node_video import source_of
 except (ImportError, AttributeError) as error:  # no PyAV, or one that is too old
     logger.warning("no node for videos: %s", error)
     videos = None
@@ -45,7 +47,7 @@ class LoadUpscaleModel(io.ComfyNode):
         return schema(
             node_id="FDATDenseIsoLoader",
             display_name="Load Upscale Model (FDAT, Dense-Iso-ViT)",
-            category="loaders",
+            category=host.category("UpscaleModelLoader", "loaders"),
             description="Loads FDAT, Dense-Iso-ViT and every model that spandrel knows, for any upscale node.",
             search_aliases=[
                 "fdat",
@@ -58,8 +60,9 @@ class LoadUpscaleModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model_name",
-                    options=host.model_names(),
-                    tooltip="A .safetensors, .pth, .pt or .ckpt file in models/upscale_models.",
+                    options=[*CHOICES, *host.model_names()],
+                    tooltip="A .safetensors, .pth, .pt or .ckpt file in models/upscale_models. auto and auto-x4: the "
+                    "bundled model of x2 or x4 that suits the picture, clean or compressed.",
                 ),
                 io.String.Input(
                     "options",
@@ -67,6 +70,12 @@ class LoadUpscaleModel(io.ComfyNode):
                     default="",
                     tooltip="What the tensors of a Dense-Iso-ViT do not tell, for example: heads=6,8,6,8; "
                     "gated_half=first. Empty: from a .json file beside the checkpoint, its metadata, or as published.",
+                    **FOLDED,
+                ),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="For auto alone: the picture that is looked at. Without one, it is taken to be compressed.",
                 ),
             ],
             outputs=[
@@ -78,7 +87,9 @@ class LoadUpscaleModel(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, model_name: str, options: str = "") -> tuple[float, int]:
+    def fingerprint_inputs(
+        cls, model_name: str, options: str = "", image: Any = None
+    ) -> tuple[float, int]:
         return host.file_version(model_name)
 
     @classmethod
@@ -86,13 +97,27 @@ class LoadUpscaleModel(io.ComfyNode):
         return _problem(parse_options, options)
 
     @classmethod
-    def execute(cls, model_name: str, options: str = "") -> io.NodeOutput:
-        model = load_model(host.model_path(model_name), **parse_options(options))
+    def execute(cls, model_name: str, options: str = "", image: Any = None) -> io.NodeOutput:
+        if model_name in CHOICES:
+            path, reason = suited(model_name, image)
+            host.tell(number_of(cls), f"{path.stem}, because {reason}")
+        else:
+            path = host.model_path(model_name)
+        model = load_model(path, **parse_options(options))
         host.attach_patcher(model)
         doubts = doubts_about(getattr(model.model, "assumptions", ()))
         if doubts:
             host.tell(number_of(cls), doubts)
         return io.NodeOutput(model)
+
+
+def suited(choice: str, image: Any) -> tuple[Path, str]:
+    """Which checkpoint of one of `CHOICES` suits the first picture of a batch, and why."""
+    clean, real = candidates(choice)
+    if image is None:
+        return real, "most pictures are compressed, and none is connected to look at"
+    wear = wear_of(image[0].float().cpu().numpy())
+    return (real if wear.signs else clean), str(wear)
 
 
 def number_of(node: type[io.ComfyNode]) -> str | None:
@@ -123,7 +148,7 @@ class UpscaleImage(io.ComfyNode):
         return schema(
             node_id="FDATDenseIsoUpscale",
             display_name="Upscale Image (Tiled)",
-            category="image/upscaling",
+            category=host.category("ImageUpscaleWithModel", "image/upscaling"),
             description="Upscales pictures with any upscale model in the memory there is; the defaults are good.",
             search_aliases=[
                 "upscale",
@@ -176,7 +201,7 @@ class UpscaleModelInfo(io.ComfyNode):
         return schema(
             node_id="FDATDenseIsoModelInfo",
             display_name="Upscale Model Info",
-            category="loaders",
+            category=host.category("UpscaleModelLoader", "loaders"),
             description="Says what an upscale model is: architecture, scale, parameters, precisions, training data.",
             search_aliases=[
                 "upscale model info",
@@ -196,7 +221,7 @@ class UpscaleModelInfo(io.ComfyNode):
 
     @classmethod
     def execute(cls, upscale_model: Any) -> io.NodeOutput:
-        text = describe(upscale_model)
+        text = describe(adopt(upscale_model))  # as this pack's other nodes run it
         return io.NodeOutput(text, ui=ui.PreviewText(text))
 
 
@@ -208,7 +233,7 @@ class UpscaleVideo(io.ComfyNode):
         return schema(
             node_id="FDATDenseIsoUpscaleVideo",
             display_name="Upscale Video (Tiled)",
-            category="image/video",
+            category=host.category("LoadVideo", "image/video"),
             description="Upscales videos of any length frame by frame, in memory that does not grow; keeps the sound.",
             search_aliases=[
                 "upscale video",
@@ -223,8 +248,7 @@ class UpscaleVideo(io.ComfyNode):
                 io.Video.Input(
                     "video", tooltip="Sound, timestamps, colours and rotation are kept."
                 ),
-                *option_inputs(UPSCALING, "video"),
-                *option_inputs(ENCODING, "video"),
+                *option_inputs((*UPSCALING, *ENCODING), "video"),
             ],
             outputs=[
                 io.Video.Output(
@@ -256,19 +280,31 @@ class UpscaleVideo(io.ComfyNode):
         model = adopt(host.image_model(upscale_model))
         options = option_values(UPSCALING, "video", inputs)
         target = parse_target(options["target"] or "")
-        with source_of(video) as source:
+        with host.telling(number_of(cls)), source_of(video) as source:
             size, options["target"] = videos.result_size(source, target, model.scale)
             job = new_job(source, size=size, encoding=encoding(inputs))
+            shown = host.FramePreview(host.progress(), host.preview())
+
+            def run(
+                frames: Iterable[Tensor | None], deliver: Callable[[Tensor], None], **given: Any
+            ) -> None:
+                def deliver_and_show(picture: Tensor) -> None:
+                    deliver(picture)
+                    shown.show(picture)
+
+                placement = host.HostPlacement(model)
+                upscale_frames(
+                    model, frames, deliver_and_show, placement=placement, **options, **given
+                )
+
             try:
-                run = partial(upscale_frames, model, placement=host.HostPlacement(model), **options)
-                with host.telling(number_of(cls)):
-                    job.run(run, host.progress())
+                job.run(run, shown.progress)
             except BaseException as error:  # the newer hosts' interrupt is no Exception
                 if not job.frames:
                     raise
                 kept = host.keep_file(job.partial, "video/unfinished")
                 text = f"{kept} holds the first {job.frames} frames"
-                host.tell(cls.hidden.unique_id, text)
+                host.tell_for_good(number_of(cls), text)
                 if host.is_interrupt(error) or not isinstance(error, Exception):
                     raise
                 raise videos.VideoError(f"{error}; {text}") from error
@@ -278,16 +314,6 @@ class UpscaleVideo(io.ComfyNode):
 def encoding(inputs: dict[str, Any]) -> videos.Encoding:
     """How the node's inputs say that the result is encoded."""
     return videos.Encoding(**option_values(ENCODING, "video", inputs))
-
-
-def source_of(video: Any) -> videos.VideoFile | videos.PictureVideo:
-    """What a graph connected as VIDEO; pictures in memory are taken as they are, without a copy."""
-    if isinstance(video, InputImpl.VideoFromComponents):
-        parts = video.get_components()
-        audio = parts.audio and (parts.audio["waveform"][0], int(parts.audio["sample_rate"]))
-        return videos.PictureVideo(parts.images, Fraction(parts.frame_rate), audio)
-    start, duration = getattr(video, "get_active_trim_window", lambda: (0, 0))()
-    return videos.VideoFile(video.get_stream_source(), start=start, duration=duration)
 
 
 def new_job(source: videos.VideoFile | videos.PictureVideo, **options: Any) -> videos.VideoJob:

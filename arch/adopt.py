@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from spandrel import ImageModelDescriptor
-from torch import nn
+from torch import Tensor, nn
 
 from ..common.fingerprint import Fingerprint, fingerprint
 from .errors import ModelLoadError
@@ -21,19 +23,21 @@ _adopted: WeakKeyDictionary[nn.Module, tuple[Fingerprint, ImageModelDescriptor[F
 )
 
 
-def adopt(descriptor: ImageModelDescriptor) -> ImageModelDescriptor:
-    """Rebuild a foreign FDAT from its state dict; return every other descriptor as it is.
+def adopt(descriptor: Any) -> Any:
+    """Rebuild a foreign FDAT from its state dict; return everything else as it is.
 
-    The result has the tensors' values, precision and device. It is kept as long as the foreign
-    model lives, and built again only after weights of that model were written to, replaced, cast
-    or moved.
+    The result has the tensors' values and precision, and uses their memory as long as nobody moves
+    it elsewhere. It is kept as long as the foreign model lives, and built again only after weights
+    of that model were written to, replaced, cast or moved.
 
     Also returned as they are: an FDAT whose tensors are not those of any FDAT known here, and a
     model whose tensors don't determine its result, because it has hooks or an ``img_range`` other
     than 1.
     """
+    if not isinstance(descriptor, ImageModelDescriptor) or descriptor.architecture.id != "FDAT":
+        return descriptor
     model = descriptor.model
-    if descriptor.architecture.id != "FDAT" or isinstance(model, FDAT):
+    if isinstance(model, FDAT):
         return descriptor
     if getattr(model, "img_range", 1) != 1 or any(map(is_hooked, model.modules())):
         return descriptor
@@ -50,8 +54,21 @@ def adopt(descriptor: ImageModelDescriptor) -> ImageModelDescriptor:
         except (ModelLoadError, RuntimeError, KeyError, ValueError) as error:
             logger.info("running %s by its own code: %s", type(model).__name__, error)
             return descriptor
-        adopted.model.train(model.training)
+        adopted.model.train(model.training).requires_grad_(False)
         _adopted[model] = state, adopted
-    if adopted.device != descriptor.device or adopted.dtype != descriptor.dtype:
-        adopted.to(descriptor.device, descriptor.dtype)
+    _share(adopted.model, model.state_dict())
     return adopted
+
+
+def _share(ours: nn.Module, theirs: Mapping[str, Tensor]) -> None:
+    """Let our network use the memory of the foreign one's tensors, where that is on our device.
+
+    The parameters themselves stay two, so that a host may move either network without the other.
+    """
+    for name, tensor in (*ours.named_parameters(), *ours.named_buffers()):
+        shared = theirs.get(name)
+        alike = shared is not None and (shared.device, shared.dtype, shared.shape) == (
+            *(tensor.device, tensor.dtype, tensor.shape),
+        )
+        if alike and shared.data_ptr() != tensor.data_ptr():
+            tensor.data = shared.detach()

@@ -1,9 +1,10 @@
-"""What a network of this package tells a tiling engine about how to tile it."""
+"""What a network of this package tells an engine about itself."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -27,3 +28,35 @@ class TileContract:
     alignment: int
     network: Callable[[Tensor], Tensor]
     mirror_borders: bool = False
+
+
+Recall = Callable[[str, int, int, Callable[[], Tensor]], Tensor]
+"""``recall(name, first, last, compute)``: what ``compute()`` gives, which depends on the frames from
+``first`` to ``last`` of the clip alone; from memory where an earlier clip held the same ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipContract:
+    """Offered as ``model.clip_contract`` by a network that takes successive frames and gives one.
+
+    Its input has the channels of all frames one after the other: (B, frames * C, h, w).
+
+    Attributes:
+        before, after: frames of the clip before and after the one that comes out.
+        recalling: the network on one tile (1, frames * C, h, w), with a `Recall`; None where no
+            part of it can be used again for another clip.
+    """
+
+    before: int
+    after: int
+    recalling: Callable[[Tensor, Recall], Tensor] | None = None
+
+    @property
+    def frames(self) -> int:
+        """How many the network takes."""
+        return self.before + 1 + self.after
+
+
+def compute_anew(name: str, first: int, last: int, compute: Callable[[], Any]) -> Any:
+    """A `Recall` that remembers nothing."""
+    return compute()

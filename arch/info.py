@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,9 @@ PURPOSES = {
     "Inpainting": "inpainting",
 }
 COLOURS = {1: "grey", 3: "RGB", 4: "RGBA"}
-LONGEST_VALUE = 500  # characters of a metadata entry
+LONGEST_VALUE = 160  # characters of a metadata entry
 MOST_ENTRIES = 50
+_SAID_ABOVE = ("architecture", "scale")  # by other lines
 
 
 @dataclass(frozen=True)
@@ -87,11 +89,18 @@ def describe(descriptor: ModelBase) -> str:
     lines += _listed("Assumed", [printable(assumption) for assumption in assumptions])
     if file is None:
         return "\n".join([*lines, "Training metadata: not known without the file"])
-    entries = [
-        f"{printable(name)}: {_shortened(value)}" for name, value in sorted(file.metadata.items())
-    ]
+    entries, rest = [], []
+    for name, value in sorted(file.metadata.items()):
+        text = _readable(value)
+        name = printable(name.replace("_", " "))
+        if text is None:
+            rest.append(name)
+        elif name.lower() not in _SAID_ABOVE:
+            entries.append(f"{name}: {_shortened(text)}")
     if left_out := len(entries[MOST_ENTRIES:]):
         entries = [*entries[:MOST_ENTRIES], f"… {left_out} more"]
+    if rest:
+        entries.append(f"for programs: {_shortened(', '.join(rest))}")
     return "\n".join(
         lines + (_listed("Training metadata", entries) or ["Training metadata: none in the file"])
     )
@@ -128,6 +137,12 @@ def _precisions(descriptor: ModelBase) -> str:
 
 
 def _input(descriptor: ModelBase) -> str:
+    clip = getattr(descriptor.model, "clip_contract", None)
+    size = _size_of_input(descriptor)
+    return f"{clip.before + 1 + clip.after} successive frames, {size}" if clip else size
+
+
+def _size_of_input(descriptor: ModelBase) -> str:
     contract = getattr(descriptor.model, "tile_contract", None)
     if contract is not None and contract.window is not None:
         return f"any size, in windows of {contract.window}x{contract.window}"
@@ -140,6 +155,21 @@ def _input(descriptor: ModelBase) -> str:
 
 def _mebibytes(size: int) -> str:
     return f"{size / 2**20:.2f} MiB"
+
+
+def _readable(value: str) -> str | None:
+    """A value of the metadata in words; None for data that only programs read."""
+    try:
+        data = json.loads(value) if value[:1] in "[{" else None
+    except (ValueError, RecursionError):  # no JSON after all
+        return value
+    if data is None:
+        return value
+    plain = str | int | float
+    if not isinstance(data, dict) or not all(isinstance(one, plain) for one in data.values()):
+        return None
+    text = ", ".join(f"{name} {one}" for name, one in data.items())
+    return text if len(text) <= LONGEST_VALUE else None
 
 
 def _shortened(value: str) -> str:

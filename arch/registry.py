@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from spandrel import MAIN_REGISTRY, Architecture, ArchRegistry, ArchSupport
+from spandrel import MAIN_REGISTRY, ArchId, Architecture, ArchRegistry, ArchSupport
 
 from .dense_iso.architecture import DenseIsoViTArch
 from .fdat.architecture import FDATArch
@@ -24,7 +24,12 @@ def install(registry: ArchRegistry = MAIN_REGISTRY) -> None:
     Idempotent: an architecture whose id is registered already (by spandrel, by another pack, by an
     earlier call) is left as it is. Atomic: after an error the registry is what it was.
     """
-    own = [ArchSupport.from_architecture(architecture()) for architecture in ARCHITECTURES]
+    own = [
+        ArchSupport.from_architecture(
+            architecture(), tuple(ArchId(name) for name in getattr(architecture, "before", ()))
+        )
+        for architecture in ARCHITECTURES
+    ]
     registry.add(*own, ignore_duplicates=True)
 
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import signal
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 
+import typer
 from rich.console import Console
 
 from ..common.printable import printable
+
+_CLOSED = 141  # the exit code: 128 + SIGPIPE
 
 
 def error_console() -> Console:
@@ -26,6 +31,34 @@ def escape_unprintable() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def say(text: str) -> None:
+    """A line of the output. Where nobody reads it any more, as behind ``| head``, the program ends
+    without a word and with the code of a shell for SIGPIPE, as other programs do."""
+    try:
+        typer.echo(text)
+    except BrokenPipeError:
+        # what is still buffered goes nowhere, or Python complains when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_CLOSED)
+
+
+def folded(text: str, columns: int) -> str:
+    """Text whose lines end at this column where a space allows it, and go on further in."""
+    lines = []
+    for line in text.splitlines():
+        indent = " " * (len(line) - len(line.lstrip()) + 4)
+        lines.append(
+            textwrap.fill(
+                line,
+                columns,
+                subsequent_indent=indent,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        )
+    return "\n".join(lines)
 
 
 def show(console: Console, kind: str, text: str) -> None:
@@ -46,14 +79,18 @@ def reason(error: Exception) -> str:
 
 
 class ConsoleHandler(logging.Handler):
-    """Shows log messages as the command line's own: `warning: ...`."""
+    """Shows log messages as the command line's own: `warning: ...`; the same one only once."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
         self.console = console
+        self._shown: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        show(self.console, record.levelname.lower(), " ".join(record.getMessage().split()))
+        text = " ".join(record.getMessage().split())
+        if text not in self._shown:
+            self._shown.add(text)
+            show(self.console, record.levelname.lower(), text)
 
 
 @contextlib.contextmanager

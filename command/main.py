@@ -7,9 +7,9 @@ import contextlib
 import importlib.util
 import os
 import re
+import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -21,28 +21,31 @@ INSTALL = (
     if PROJECT.is_file()
     else 'python -m pip install "fdat_dense_iso-VERSION-py3-none-any.whl[cli]"'
 )
-DONE, FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130  # exit codes
+DONE, FAILED, UNUSABLE, DAMAGED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
 
 try:
     import typer
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ..common.encoding import ENCODING
     from ..common.option import offered_in
     from ..common.upscaling import UPSCALING
+    from .automatic import bundled, choosing
     from .console import (
         error_console,
         escape_unprintable,
+        folded,
         interruptible,
         messages_on,
-        printable,
         reason,
+        say,
         show,
     )
     from .flags import with_flags
     from .model import Upscaler, UsageError, describe_model, load_upscaler, read_mask
-    from .video import VideoOptions, upscale_video_file
+    from .run import Bar, Outcome, one_after_the_other, report
+    from .video import VideoOptions
+    from .work import FileOptions
 except ModuleNotFoundError as error:
     sys.stderr.write(
         f"error: the command line needs the package {error.name}; install it with: {INSTALL}\n"
@@ -67,7 +70,8 @@ and keeps its place below the input folder. Existing files are skipped without -
 never replaced.
 
 Exit codes: 0 all done or skipped; 1 a file failed, or the one OUTPUT exists; 2 wrong usage, or the \
-model cannot be loaded; 130 interrupted with Ctrl-C.
+model cannot be loaded; 3 all done, but a video was damaged and its result lacks what \
+was missing; 130 interrupted with Ctrl-C.
 """
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -94,7 +98,7 @@ def show_version(asked: bool) -> None:
     for package in ("torch", "spandrel", "pyvips", "av"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             parts.append(f"{package} {metadata.version(package)}")
-    typer.echo(", ".join(parts))
+    say(", ".join(parts))
     raise typer.Exit
 
 
@@ -106,11 +110,11 @@ def show_info(model: Path | None) -> None:
     console = error_console()
     with messages_on(console, debug=False):
         try:
-            text = describe_model(model)
+            text = folded(describe_model(model), shutil.get_terminal_size().columns)
         except UsageError as error:
             show(console, "error", str(error))
             raise typer.Exit(UNUSABLE) from error
-    typer.echo(text)
+    say(text)
     raise typer.Exit
 
 
@@ -123,8 +127,14 @@ def main(
     ],
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="A file or a folder.")],
     model: Annotated[
-        Path, typer.Option("--model", "-m", help="Checkpoint: .safetensors, .pth, .pt, .ckpt.")
-    ],
+        Path,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Checkpoint: .safetensors, .pth, .pt, .ckpt. auto, auto-x4: the bundled model of x2 "
+            "or x4 that suits each file, clean or compressed.",
+        ),
+    ] = Path("auto"),
     recursive: Annotated[
         bool, FileOption("--recursive", "-r", help="Folders with all that is below them.")
     ] = False,
@@ -132,9 +142,12 @@ def main(
         bool, FileOption("--overwrite", help="Replace results that exist.")
     ] = False,
     file_format: Annotated[
-        Literal["same", "png", "jpg", "webp", "tif"],
+        Literal["same", "png", "jpg", "webp", "tif", "pyramid", "dzi"],
         FileOption(
-            "--format", "-f", help="Format of the results in a folder; same: that of the input."
+            "--format",
+            "-f",
+            help="Format of the results in a folder; same: that of the input; pyramid: a tiled "
+            "TIFF with smaller copies behind it; dzi: DeepZoom.",
         ),
     ] = "same",
     quality: Annotated[
@@ -153,6 +166,19 @@ def main(
     device: Annotated[
         str, RunOption(help="cpu, cuda, cuda:1, mps; auto: a GPU where there is one.")
     ] = "auto",
+    devices: Annotated[
+        str | None,
+        RunOption(
+            metavar="DEVICES",
+            help="Several at once, by Ray: all, cuda:0,cuda:1 or cpu:4 for four CPU workers.",
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        RunOption(
+            metavar="ADDRESS", help="The GPUs of a running Ray cluster: 10.0.0.1:6379 or auto."
+        ),
+    ] = None,
     model_option: Annotated[
         list[str] | None,
         RunOption(
@@ -170,7 +196,10 @@ def main(
     ] = "same",
     resume: Annotated[
         bool,
-        VideoOption("--resume", help="Go on with what an interrupted run left (.partial.mp4)."),
+        FileOption(
+            "--resume",
+            help="Go on with what an interrupted run left of a video (.partial.mp4) or a large picture (.partial).",
+        ),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Warnings and errors only.")] = False,
     debug: Annotated[
@@ -200,7 +229,12 @@ def main(
     video = VideoOptions(encoding=encoding, resume=resume)
     tile, overlap = options["tile"], options["overlap"]
     files = FileOptions(
-        quality=quality, overwrite=overwrite, max_pixels=round(max_megapixels * 1e6), video=video
+        quality=quality,
+        overwrite=overwrite,
+        max_pixels=round(max_megapixels * 1e6),
+        video=video,
+        pyramid=file_format == "pyramid",
+        quiet=quiet,
     )
     with messages_on(console, debug), interruptible() as check_interrupt:
         try:
@@ -215,17 +249,45 @@ def main(
                 raise OutputExistsError(f"{jobs[0].done} exists; --overwrite replaces it")
             for job in sorted(skipped) if not quiet else ():
                 show(console, "skipped", f"{job.done} exists; --overwrite replaces it")
-            failed = 0
+            failed = damaged = 0
             if waiting:
                 options["mask"] = read_mask(options["mask"], files.max_pixels)
-                upscaler = load_upscaler(model, model_option or [], device, threads, options)
-                failed = upscale_files(
-                    waiting, upscaler, files, console, check_interrupt, quiet=quiet, debug=debug
+                pair = bundled(model)
+                many = None
+                if devices is not None or cluster is not None:
+                    if device != "auto":
+                        raise UsageError("--device is for one; give --devices or --cluster alone")
+                    if pair:
+                        raise UsageError(
+                            f"--model {model} chooses in one process; with --devices and --cluster name "
+                            "one model for all files"
+                        )
+                    device = "cpu"  # in this process
+                    many = {
+                        "devices": devices or "all",
+                        "address": cluster,
+                        "threads": threads,
+                        "model_options": model_option or [],
+                        "options": options,
+                        "on_wait": check_interrupt,
+                    }
+                load = partial(
+                    load_upscaler,
+                    model_options=model_option or [],
+                    device=device,
+                    threads=threads,
+                    options=options,
                 )
+                upscaler = choosing(load, *pair) if pair else load(model)
+                with Bar(console, len(waiting), check_interrupt, shown=not quiet) as bar:
+                    outcomes = upscale_files(waiting, upscaler, files, bar, console, many)
+                    failed, damaged = report(outcomes, console, quiet=quiet, debug=debug)
             if len(jobs) > 1 and not quiet:
                 done = len(waiting) - failed
-                show(console, "finished", f"{done} done, {len(skipped)} skipped, {failed} failed")
-            code = FAILED if failed else DONE
+                lacking = f" ({damaged} of damaged videos)" if damaged else ""
+                counts = f"{done} done{lacking}, {len(skipped)} skipped, {failed} failed"
+                show(console, "finished", counts)
+            code = FAILED if failed else DAMAGED if damaged else DONE
         except KeyboardInterrupt:
             show(console, "interrupted", "the results written so far are complete")
             code = INTERRUPTED
@@ -252,94 +314,22 @@ def plan(inputs: list[str], output: str, **options: Any) -> list[Job]:
     return jobs
 
 
-@dataclass(frozen=True, kw_only=True)
-class FileOptions:
-    """How files are read and written, for every one alike."""
-
-    quality: int | None
-    overwrite: bool
-    max_pixels: int
-    video: VideoOptions
-
-
 def upscale_files(
     jobs: list[Job],
     upscaler: Upscaler,
     files: FileOptions,
+    bar: Bar,
     console: Console,
-    check_interrupt: Callable[[], None],
-    *,
-    quiet: bool,
-    debug: bool,
-) -> int:
-    """Upscale one picture after the other, reporting each; how many failed."""
-    failed = 0
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        redirect_stdout=sys.stdout.isatty(),
-    )
-    with contextlib.nullcontext() if quiet or not console.is_terminal else bar:
-        task = bar.add_task("", total=len(jobs))
-        for index, job in enumerate(jobs):
-            check_interrupt()
-            bar.update(task, description=printable(job.source.name), completed=index)
+    many: dict[str, Any] | None,
+) -> Iterator[Outcome]:
+    """Upscale files in this process, or by the workers that ``many`` describes."""
+    if many is None:
+        yield from one_after_the_other(jobs, upscaler, files, bar, console)
+        return
+    from .many import crew_for, together
 
-            def progress(done: int, total: int, index: int = index) -> None:
-                check_interrupt()
-                bar.update(task, completed=index + done / total)
-
-            try:
-                line = upscale_file(job, upscaler, files, progress, console)
-            except Exception as error:
-                failed += 1
-                show(console, "error", f"{job.source}: {reason(error)}")
-                if debug:
-                    console.print_exception()
-                continue
-            if not quiet:
-                typer.echo(line)
-    return failed
-
-
-def upscale_file(
-    job: Job,
-    upscaler: Upscaler,
-    files: FileOptions,
-    progress: Callable[[int, int], None],
-    console: Console,
-) -> str:
-    """Upscale one picture or video; the line that says what was done."""
-    from ..picture.files import is_video
-
-    if is_video(job.target):
-        limits = {"overwrite": files.overwrite, "max_pixels": files.max_pixels}
-        return upscale_video_file(job, upscaler, files.video, progress, console, **limits)
-    from ..picture.animation import is_animation, read_animation, upscaled, write_animation
-    from ..picture.read import read_picture
-    from ..picture.write import check_writable, write_picture
-
-    if is_animation(job.source, job.target):
-        animation = read_animation(job.source, max_pixels=files.max_pixels)
-        count, height, width, _ = animation.frames.shape
-        new_height, new_width = upscaler.size(height, width)
-        check_writable(job.target, width=new_width, height=new_height)
-        result = upscaled(animation, upscaler, progress)
-        write_animation(result, job.target, quality=files.quality, overwrite=files.overwrite)
-        sides = f"{width}x{height} -> {new_width}x{new_height}"
-        return printable(f"{job.source} -> {job.target} ({sides}, {count} frames)")
-    picture = read_picture(job.source, max_pixels=files.max_pixels)
-    height, width, _ = picture.pixels.shape
-    new_height, new_width = upscaler.size(height, width)
-    check_writable(job.target, width=new_width, height=new_height)
-    write_picture(
-        upscaler(picture, progress), job.target, quality=files.quality, overwrite=files.overwrite
-    )
-    return printable(f"{job.source} -> {job.target} ({width}x{height} -> {new_width}x{new_height})")
+    with crew_for(upscaler, files, **many) as crew:
+        yield from together(jobs, crew, upscaler, files, bar, console)
 
 
 if __name__ == "__main__":

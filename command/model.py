@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .console import reason
 
 if TYPE_CHECKING:
+    import numpy as np
     from spandrel import ImageModelDescriptor
     from torch import Tensor
 
@@ -57,10 +58,26 @@ class Upscaler:
             return height * self.descriptor.scale, width * self.descriptor.scale
         return self.target.size(height, width)
 
+    def suited(self, source: Path, pixels: np.ndarray | None) -> tuple[Upscaler, str]:
+        """The upscaler for a picture (H, W, C) in [0, 1] of this file, None where it is not in
+        memory, and why; "" if it was asked for."""
+        return self, ""
+
+    def suited_to_videos(self, source: Path) -> tuple[Upscaler, str]:
+        """As `suited`."""
+        return self, ""
+
     @property
     def frame_options(self) -> dict[str, Any]:
         """What the pixels depend on, beside the model."""
         return {name: value for name, value in self.options.items() if name != "device"}
+
+    @property
+    def context(self) -> int:
+        """How many frames before a frame the model looks at."""
+        from ..upscale import neighbours
+
+        return neighbours(self.descriptor, self.options["cuts"])[0]
 
     def frames(
         self,
@@ -69,11 +86,12 @@ class Upscaler:
         *,
         target: Target | None,
         progress: Callable[[int, int], None],
+        lead: int = 0,
     ) -> None:
         """Upscale the frames of a video to ``target``, as `video.Upscale`."""
         from ..upscale import upscale_frames
 
-        options = self.options | {"target": target, "progress": progress}
+        options = self.options | {"target": target, "progress": progress, "lead": lead}
         upscale_frames(self.descriptor, frames, deliver, **options)
 
     def __call__(self, picture: Picture, progress: Callable[[int, int], None]) -> Picture:

@@ -16,6 +16,9 @@ from .console import printable, show
 
 if TYPE_CHECKING:
     from ..picture.files import Job
+    from ..upscale import Target
+    from ..video import VideoJob
+    from ..video.job import Elsewhere
     from .model import Upscaler
 
 
@@ -37,9 +40,11 @@ def upscale_video_file(
     *,
     overwrite: bool,
     max_pixels: int,
-) -> str:
-    """Upscale one video; the line that says what was done.
+    elsewhere: Callable[[VideoJob, Target | None], Elsewhere] | None = None,
+) -> tuple[str, bool]:
+    """Upscale one video; the line that says what was done, and whether all of it was there.
 
+    ``elsewhere`` gives its segments where this process does not make them.
     After an exception what there is of the result is shown and kept.
     """
     from ..video import Encoding, UnsupportedStreamError, VideoFile, VideoJob, result_size
@@ -53,6 +58,7 @@ def upscale_video_file(
             size=size,
             encoding=Encoding(**options.encoding),
             settings=settings,
+            context=upscaler.context,
             resume=options.resume,
             overwrite=overwrite,
         )
@@ -63,7 +69,10 @@ def upscale_video_file(
                 raise
             work = new_job(job.instead)
         try:
-            work.run(partial(upscaler.frames, target=target), progress)
+            if elsewhere:
+                work.run_elsewhere(elsewhere(work, target), progress)
+            else:
+                work.run(partial(upscaler.frames, target=target), progress)
         except BaseException:
             if work.frames:
                 kept = f"{work.partial} holds the first {work.frames} frames; --resume goes on from there"
@@ -71,9 +80,9 @@ def upscale_video_file(
             raise
     (height, width), (new_height, new_width) = source.size, work.size
     how = f"{work.frames} frames, {work.encoding.codec} {work.encoding.pixel_format}"
-    return printable(
-        f"{job.source} -> {work.target} ({width}x{height} -> {new_width}x{new_height}, {how})"
-    )
+    how += ", of a damaged video" if work.damage else ""
+    line = f"{job.source} -> {work.target} ({width}x{height} -> {new_width}x{new_height}, {how})"
+    return printable(line), not work.damage
 
 
 def settings_of(model: Path, options: dict[str, Any]) -> dict[str, Any]:

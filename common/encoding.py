@@ -26,6 +26,7 @@ ENCODING: tuple[Option, ...] = (
     ),
     Option(
         name="pixel_format",
+        advanced=True,
         choices=(
             "auto",
             "yuv420p",

@@ -37,6 +37,8 @@ class Option:
         more: what the pages of the documentation add to the text.
         flags: on the command line; none given: the name with dashes.
         where: the places that offer it.
+        advanced: a node hides it until one asks for all of its inputs.
+        appended: its widget comes last, because saved workflows know widgets by their order.
 
     >>> tile = Option(name="tile", kind="int", text="Side of a tile; {unset}: automatic.", unset=0)
     >>> tile.sentence("picture"), tile.sentence("command")
@@ -58,6 +60,8 @@ class Option:
     more: str = ""
     flags: tuple[str, ...] = ()
     where: tuple[Place, ...] = PLACES
+    advanced: bool = False
+    appended: bool = False
 
     def __post_init__(self) -> None:
         if (self.kind == "choice") != bool(self.choices):

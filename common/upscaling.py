@@ -28,6 +28,7 @@ UPSCALING: tuple[Option, ...] = (
     ),
     Option(
         name="tile",
+        advanced=True,
         kind="int",
         least=8,
         offered=16384,
@@ -38,6 +39,7 @@ UPSCALING: tuple[Option, ...] = (
     ),
     Option(
         name="overlap",
+        advanced=True,
         kind="int",
         least=0,
         offered=1024,
@@ -48,6 +50,7 @@ UPSCALING: tuple[Option, ...] = (
     ),
     Option(
         name="batch",
+        advanced=True,
         kind="int",
         least=1,
         offered=64,
@@ -57,6 +60,7 @@ UPSCALING: tuple[Option, ...] = (
     ),
     Option(
         name="precision",
+        advanced=True,
         choices=("auto", "fp32", "fp16", "bf16"),
         default="auto",
         text="auto: half precision where the GPU is fast in it and the model supports it. What "
@@ -65,6 +69,7 @@ UPSCALING: tuple[Option, ...] = (
     ),
     Option(
         name="alpha",
+        advanced=True,
         choices=("model", "resize"),
         default="model",
         where=("picture", "command"),
@@ -80,6 +85,7 @@ UPSCALING: tuple[Option, ...] = (
     ),
     Option(
         name="ensemble",
+        advanced=True,
         choices=(1, 2, 4, 8),
         default=1,
         text="Mean of the results for 2, 4 or 8 flips and turns: a little better, as many times "
@@ -88,6 +94,7 @@ UPSCALING: tuple[Option, ...] = (
     ),
     Option(
         name="colour_fix",
+        advanced=True,
         choices=("none", "average", "wavelet"),
         default="none",
         text="For models that shift colours: average or wavelet takes broad colour from the input.",
@@ -96,6 +103,7 @@ UPSCALING: tuple[Option, ...] = (
     ),
     Option(  # of the node alone: how the host gets the pictures
         name="output_dtype",
+        advanced=True,
         choices=("auto", "fp32", "fp16"),
         default="auto",
         where=("picture",),
@@ -104,12 +112,24 @@ UPSCALING: tuple[Option, ...] = (
     ),
     Option(
         name="border",
+        advanced=True,
         choices=("auto", "mirror", "model"),
         default="auto",
         text="mirror: the model sees mirrored pixels beyond the border, cut off again. model: its own "
         "padding. auto: mirror where that helps (FDAT).",
         more="FDAT's zero padding darkens the border of a flat white picture by up to 9 levels of "
         "255; mirrored by 2. Modes exact and whole keep the model's own padding with auto.",
+    ),
+    Option(
+        name="cuts",
+        choices=("auto", "none"),
+        default="auto",
+        appended=True,
+        advanced=True,
+        text="For models that take several frames: auto finds where scenes change, and shows the "
+        "model no frame of another scene. none: it sees all.",
+        more="A scene begins where a frame differs from the one before by 6 % on average, and 2.5 "
+        "times as much as frames around do. Other models see one frame at a time.",
     ),
     Option(
         name="mask",

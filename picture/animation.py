@@ -34,6 +34,7 @@ from .write import GIF_HOLDS, check_writable, webp_options, write_whole
 logger = logging.getLogger(__name__)
 
 FORMATS = (PNG, WEBP, GIF)
+_COUNTED = 1000  # milliseconds by which frames are counted
 _STEPS = {GIF: 10, WEBP: 1}  # milliseconds in which a format counts
 
 
@@ -123,6 +124,8 @@ def _frames_of_png(data: bytes, path: Path) -> tuple[np.ndarray, list[Fraction],
         with Image.open(io.BytesIO(data)) as image:
             # a picture for programs without animations, which is none of the frames
             start = 1 if getattr(image, "default_image", False) else 0
+            if start:
+                logger.warning("%s: left out: its picture for programs without animations", path)
             frames, durations = [], []
             for index in range(start, getattr(image, "n_frames", 1)):
                 image.seek(index)
@@ -218,12 +221,30 @@ def _encoded_by_vips(
     image = pyvips.Image.new_from_memory(frames.data, width, tall, channels, "uchar")
     image = image.copy(interpretation="srgb")
     delays = list(_rounded(animation.durations, _STEPS[WEBP if webp else GIF]))
+    given = [_COUNTED] * len(delays) if webp else delays
     image.set_type(pyvips.GValue.gint_type, "page-height", height)
-    image.set_type(pyvips.GValue.array_int_type, "delay", delays)
+    image.set_type(pyvips.GValue.array_int_type, "delay", given)
     image.set_type(pyvips.GValue.gint_type, "loop", animation.loops)
     if webp:
-        return image.webpsave_buffer(**webp_options(quality), keep=ForeignKeep.NONE)
+        encoded = image.webpsave_buffer(**webp_options(quality), keep=ForeignKeep.NONE)
+        return _with_durations(encoded, delays)
     return image.gifsave_buffer(keep=ForeignKeep.NONE)
+
+
+def _with_durations(webp: bytes, durations: list[int]) -> bytes:
+    """An animation that was written with `_COUNTED` for every frame, with these durations:
+    libvips makes 100 ms of 10 and less. Frames that are equal have become one, which is as long."""
+    data = bytearray(webp)
+    at, first = 12, 0
+    while at + 8 <= len(data):
+        length = int.from_bytes(data[at + 4 : at + 8], "little")
+        if data[at : at + 4] == b"ANMF":
+            frames = int.from_bytes(data[at + 20 : at + 23], "little") // _COUNTED
+            duration = min(sum(durations[first : first + frames]), 2**24 - 1)
+            data[at + 20 : at + 23] = duration.to_bytes(3, "little")
+            first += frames
+        at += 8 + length + length % 2
+    return bytes(data)
 
 
 def _rounded(durations: list[Fraction], step: int) -> Iterator[int]:

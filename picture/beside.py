@@ -29,6 +29,7 @@ from .text import text_chunks
 from .tiff import Directory, ExifError, Value
 
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
+_GAIN_MAP = b"urn:iso:std:iso:ts:21496:"
 _PHOTOSHOP, _IPTC = b"Photoshop 3.0\0", 0x0404
 # Chunks that say how the old pixels were stored, or are handled on their own.
 _PNG_KNOWN = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"iCCP", b"eXIf", b"pHYs", b"sBIT"}
@@ -187,7 +188,8 @@ def _unknown_segments(segments: list[tuple[int, bytes]], data: bytes) -> list[st
             found.append("content credentials (C2PA), which are about the old file")
         elif marker == APP2 and not body.startswith((ICC_START, b"MPF\0")):
             name = re.match(rb"[\w:./-]{1,40}", body)
-            found.append(f"APP2 {name.group().decode() if name else ''}".strip())
+            named = f"APP2 {name.group().decode() if name else ''}".strip()
+            found.append("a gain map" if body.startswith(_GAIN_MAP) else named)
     behind = data[_end_of_scan(data) :]
     if b"ftyp" in behind[:64]:
         found.append("a video behind the picture")

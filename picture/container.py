@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 APP0, APP1, APP2, APP11, APP13, COMMENT = 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0xFE
+TABLES = 0xDB
 _SCAN = 0xDA
 SEGMENT = 65_533
 """Bytes that a JPEG segment can hold."""

@@ -9,7 +9,7 @@ import numpy as np
 import pyvips
 
 from .colour import StatedColour
-from .formats import GIF, PNG, Format, Picture, reason_of
+from .formats import PNG, Format, Picture, reason_of
 
 _GREY, _RGB = b"GRAY", b"RGB "
 
@@ -34,7 +34,7 @@ def coloured_for(
     if profile is None:
         return picture, None
     described = profile[16:20]
-    if described == (_GREY if grey else _RGB) and file_format is not GIF:
+    if described == (_GREY if grey else _RGB) and file_format.profiled:
         return picture, profile
     if described == _RGB or (described == _GREY and (channels == 1 or picture.grey)):
         try:

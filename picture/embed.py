@@ -143,13 +143,17 @@ def embedded(
         found = {name: part for name, part in parts.items() if part is not None}
         return webp_with(encoded, found, width=width, height=height, alpha=alpha)
     if file_format is TIFF:
-        tags: dict[int, Value | None] = resolution_tags(beside.metadata.resolution)
-        parts = {34675: beside.profile, 700: beside.xmp, 33723: beside.metadata.iptc}
-        tags |= {
-            tag: Value(1 if tag == 700 else UNDEFINED, part) for tag, part in parts.items() if part
-        }
-        return tiff_with_exif(encoded, beside.exif, tags)
+        return tiff_with_exif(encoded, beside.exif, tiff_tags(beside))
     return encoded
+
+
+def tiff_tags(beside: Beside) -> dict[int, Value | None]:
+    """What a TIFF file has beside EXIF; None is no entry."""
+    tags: dict[int, Value | None] = resolution_tags(beside.metadata.resolution)
+    parts = {34675: beside.profile, 700: beside.xmp, 33723: beside.metadata.iptc}
+    return tags | {
+        tag: Value(1 if tag == 700 else UNDEFINED, part) for tag, part in parts.items() if part
+    }
 
 
 def _png_chunks(beside: Beside) -> list[tuple[bytes, bytes]]:

@@ -23,6 +23,7 @@ from .tiff import (
     Layout,
     Value,
     long,
+    next_directory,
     rational,
     read_directory,
     read_header,
@@ -228,6 +229,18 @@ def tiff_with_exif(
     ``tags`` win over them; None is no entry. Raises ExifError where either cannot be read, or where
     the result passes the 4 GiB of a plain TIFF.
     """
+    layout, at, directory = directory_with_exif(tiff, exif, tags)
+    result = bytearray(tiff)
+    struct.pack_into(layout.offset, result, layout.first_at, at)
+    result += b"\0" * (at - len(tiff))
+    result += directory
+    return result
+
+
+def directory_with_exif(
+    tiff: bytes, exif: bytes | None, tags: Mapping[int, Value | None] | None = None
+) -> tuple[Layout, int, bytes]:
+    """The file's layout, where the new first directory of `tiff_with_exif` goes, and its bytes."""
     added = {} if exif is None else first_directory(exif)
     added = {tag: value for tag, value in added.items() if tag in _DESCRIPTIVE}
     layout, first = read_header(tiff)
@@ -237,14 +250,11 @@ def tiff_with_exif(
     at = len(tiff) + len(tiff) % 2
     entries = added | read_directory(tiff, first, layout) | dict(tags or {})
     entries = {tag: value for tag, value in entries.items() if value is not None}
-    directory = written_directory(entries, layout, at=at)
+    following = next_directory(tiff, first, layout)
+    directory = written_directory(entries, layout, at=at, following=following)
     if not layout.big and at + len(directory) >= 2**32:
         raise ExifError("the TIFF file leaves no room for it within 4 GiB")
-    result = bytearray(tiff)
-    struct.pack_into(layout.offset, result, struct.calcsize(layout.header) - layout.inline, at)
-    result += b"\0" * (at - len(tiff))
-    result += directory
-    return result
+    return layout, at, directory
 
 
 def _reordered_comment(photo: Directory) -> Directory:

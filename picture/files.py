@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .formats import GIF, format_of_name
+from .formats import GIF, format_of_name, format_to_write
 from .others import OTHER_SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -81,9 +81,9 @@ def plan_jobs(
     any depth). `output` is a folder where it exists as one, ends in a slash or has no suffix, and
     where the inputs are not one single file; else a file. Below a folder the structure under the
     input folder, or under the fixed part of the pattern, is kept, and the result is called `name` +
-    `suffix`, with {stem} and {ext} of the picture and {model}. `file_format` is png, jpg, webp, tif
-    or same; `video_format` is mp4, mkv, mov, webm or same, which is mp4 for the kinds of videos
-    that are only read, or mkv where mp4 cannot hold their sound.
+    `suffix`, with {stem} and {ext} of the picture and {model}. `file_format` is png, jpg, webp, tif,
+    pyramid (which is a tif), dzi or same; `video_format` is mp4, mkv, mov, webm or same, which is
+    mp4 for the kinds of videos that are only read, or mkv where mp4 cannot hold their sound.
 
     Hidden files are passed over, and so are results of earlier runs: files in an output folder that
     lies in the input folder, and, if both are the same folder, files whose names end as `name` and
@@ -100,10 +100,11 @@ def plan_jobs(
         or not Path(output).suffix
     )
     if to_folder:
-        if os.path.isfile(output):
+        if os.path.isfile(output) and not single_file:
             raise PlanError(
                 f"{output}: OUTPUT is a file, and INPUT is more than one file; give a folder"
             )
+        _check_folder(Path(output))
         ending = _ending(name, suffix)
         found = [
             pair for text in inputs for pair in _pictures(text, Path(output), recursive, ending)
@@ -117,6 +118,7 @@ def plan_jobs(
         jobs = _without_rivals(jobs)
     else:
         _check_single(Path(inputs[0]), Path(output), file_format, video_format, name, suffix)
+        _check_folder(Path(output).parent)
         jobs = [Job(Path(inputs[0]), Path(output))]
     _check_distinct(jobs)
     return jobs
@@ -202,16 +204,27 @@ def _files_below(folder: Path, recursive: bool) -> Iterator[Path]:
         yield from (Path(root, name) for name in sorted(files) if not name.startswith("."))
 
 
+def _check_folder(path: Path) -> None:
+    """Raise PlanError for what is no folder, and cannot become one."""
+    existing = next((one for one in (path, *path.parents) if os.path.lexists(one)), None)
+    if existing and not existing.is_dir():
+        kind = "a file" if existing.is_file() else "neither a folder nor a file"
+        raise PlanError(
+            f"{existing} is {kind}, and results go into a folder; give another OUTPUT (one that ends "
+            "in .png, .mp4 and so on names a file)"
+        )
+
+
 def _check_single(
     source: Path, output: Path, file_format: str, video_format: str, name: str, suffix: str
 ) -> None:
     if name != "{stem}" or suffix:
         raise PlanError("--name and --suffix make names in an output folder; OUTPUT is a file here")
     video = output.suffix.lower() in VIDEO_SUFFIXES
-    if not video and format_of_name(output) is None:
+    if not video and format_to_write(output) is None:
         raise PlanError(
-            f"{output}: cannot write '{output.suffix}' files; give a name in .png, .jpg, .webp, .tif or .gif, for "
-            f"videos in {', '.join(VIDEO_SUFFIXES)} (a folder of this name ends in a slash)"
+            f"{output}: cannot write '{output.suffix}' files; give a name in .png, .jpg, .webp, .tif, .gif or .dzi, "
+            f"for videos in {', '.join(VIDEO_SUFFIXES)} (a folder of this name ends in a slash)"
         )
     animated = format_of_name(source) is GIF  # which FFmpeg reads as a video
     if (video and format_of_name(source) and not animated) or (is_video(source) and not video):
@@ -226,7 +239,7 @@ def _check_single(
         flag, wanted, fits = (
             "--format",
             file_format,
-            format_of_name(output) == format_of_name(Path(f"x.{file_format}")),
+            format_to_write(output) == format_to_write(Path(f"x{suffix_of(file_format)}")),
         )
     if wanted != "same" and not fits:
         raise PlanError(f"{output}: the name's suffix and {flag} {wanted} contradict each other")
@@ -251,13 +264,18 @@ def _ending(name: str, suffix: str) -> str:
     return suffix if field is not None else literal + suffix
 
 
+def suffix_of(file_format: str) -> str:
+    """The suffix of files in a format of the option of this name."""
+    return ".tif" if file_format == "pyramid" else f".{file_format}"
+
+
 def _extension(source: Path, file_format: str, video_format: str) -> str:
     if is_video(source):
         if video_format != "same":
             return f".{video_format}"
         return source.suffix if source.suffix.lower() in VIDEO_SUFFIXES else ".mp4"
     if file_format != "same":
-        return f".{file_format}"
+        return suffix_of(file_format)
     if _only_read(source):
         return ".png"
     if format_of_name(source) is None:

@@ -37,6 +37,7 @@ class Format:
     bits: int = 8
     alpha: bool = True
     grey: bool = True
+    profiled: bool = True  # whether it holds an ICC profile
     longest_side: int = 2**31 - 1
 
 
@@ -81,9 +82,21 @@ GIF = Format(
     pattern=rb"GIF8[79]a",
     loader="gifload_buffer",
     grey=False,
+    profiled=False,
     longest_side=65_535,
 )
 FORMATS = (PNG, JPEG, WEBP, TIFF, GIF)
+"""Those that are read and written."""
+
+DEEPZOOM = Format(
+    name="DeepZoom",
+    mime="image/png",
+    suffixes=(".dzi",),
+    pattern=rb"(?!)",
+    loader="",
+    profiled=False,
+)
+"""Only written: a pyramid of small PNG files (JPEG where a quality is given) in a folder."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +155,11 @@ def format_of_name(path: Path) -> Format | None:
     """The format that a file's name stands for; None if the name is of no format known here."""
     suffix = path.suffix.lower()
     return next((entry for entry in FORMATS if suffix in entry.suffixes), None)
+
+
+def format_to_write(path: Path) -> Format | None:
+    """As `format_of_name`, for a result."""
+    return DEEPZOOM if path.suffix.lower() in DEEPZOOM.suffixes else format_of_name(path)
 
 
 def reason_of(error: pyvips.Error) -> str:

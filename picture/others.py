@@ -8,16 +8,26 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 
 import numpy as np
 import pyvips
 
+from .container import png_with
 from .formats import PictureError, reason_of
 
 OTHER_SUFFIXES = (".avif", ".heic", ".heif", ".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi")
 """Their names; the content tells which one it is."""
 
 _HEIF = re.compile(rb".{4}ftyp(avif|avis|mif1|msf1|heic|heix|heim|heis)", re.DOTALL)
+_DEPTHS = ("bits-per-sample", "heif-bitdepth")  # of libvips 8.17, and before
+_SEQUENCES = (b"avis", b"msf1", b"hevc", b"hevx")  # brands
+_BESIDE = {
+    b"hdrgainmap": "a gain map",
+    b"tmap": "a gain map",
+    b"auxid:2": "a depth map",
+    b"portraiteffectsmatte": "a portrait matte",
+}
 _THROUGH_FFMPEG = re.compile(rb"BM.{12}|P[1-6]\s|qoif", re.DOTALL)
 
 
@@ -37,11 +47,50 @@ def _through_libvips(data: bytes, max_pixels: int) -> bytes:
     try:
         image = pyvips.Image.heifload_buffer(data, access="sequential", fail_on="error")
         _check(image.width, image.height, max_pixels)
-        return image.pngsave_buffer(compression=1)
+        image = _stretched(image)
+        profiled = bool(image.get_typeof("icc-profile-data"))
+        png = image.pngsave_buffer(compression=1)
+        return png if profiled else png_with(png, _stated_colour(data))
     except pyvips.Error as error:
         raise PictureError(
             f"this AVIF or HEIC picture cannot be decoded{reason_of(error)}; convert it to PNG"
         ) from error
+
+
+def _stretched(image: pyvips.Image) -> pyvips.Image:
+    """Codes of 10 and 12 bits in the whole range of 16: libvips puts them in the upper bits, where
+    white is not the highest code."""
+    bits = next((image.get(name) for name in _DEPTHS if image.get_typeof(name)), 16)
+    if image.format != "ushort" or not 8 < bits < 16:
+        return image
+    factor = (2**16 - 1) / (2**bits - 1) / 2 ** (16 - bits)
+    wide = image.linear(factor, 0).rint().cast("ushort")
+    return wide.copy(interpretation=image.interpretation)
+
+
+def _stated_colour(heif: bytes) -> list[tuple[bytes, bytes]]:
+    """The chunk `cICP` of a picture in other colours than sRGB or those of HD video, which programs
+    show as sRGB, too. libheif has made it RGB of full range. (ISO/IEC 14496-12, box `colr`.)"""
+    at = heif.find(b"colrnclx")
+    numbers = heif[at + 8 : at + 12]
+    if at < 0 or len(numbers) < 4:
+        return []
+    primaries, transfer = struct.unpack(">2H", numbers)
+    if (primaries in (1, 2) and transfer in (1, 2, 6, 13, 14, 15)) or max(
+        primaries, transfer
+    ) > 255:
+        return []
+    return [(b"cICP", bytes([primaries, transfer, 0, 1]))]
+
+
+def left_out(data: bytes) -> list[str]:
+    """What a HEIF file holds beside the one picture that is read, in words."""
+    if not _HEIF.match(data):
+        return []
+    brands = data[8 : int.from_bytes(data[:4], "big")]
+    names = ["its animation but for one picture"] * any(one in brands for one in _SEQUENCES)
+    header = data[: data.find(b"mdat")]  # where the file's own words are
+    return names + [name for mark, name in _BESIDE.items() if mark in header]
 
 
 def _through_ffmpeg(data: bytes, max_pixels: int) -> bytes:

@@ -15,8 +15,9 @@ import pyvips
 
 from .beside import field_of, metadata_of
 from .container import gif_blocks, png_chunks
-from .formats import FORMATS, GIF, PNG, Format, Picture, PictureError, reason_of
-from .others import as_png
+from .formats import FORMATS, GIF, PNG, TIFF, Format, Picture, PictureError, reason_of
+from .others import as_png, left_out
+from .samples import check_samples
 
 logger = logging.getLogger(__name__)
 
@@ -36,17 +37,19 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     data = path.read_bytes()
     if not data:
         raise PictureError("the file is empty")
+    others = left_out(data)
     data = as_png(data, max_pixels) or data
     file_format = format_of_content(data)
     try:
         image = getattr(pyvips.Image, file_format.loader)(
             data, access="sequential", fail_on="error"
         )
-        _check_size(image, max_pixels)
+        source = checked(image, path, max_pixels)
         if file_format is GIF:
             check_whole(data)
-        source = _grey_or_rgb(image, path)
-        _tell_of_frames(source, data, file_format, path)
+        if file_format is TIFF:
+            check_samples(data)
+        tell_of_frames(source, data, file_format, path)
         upright = source.copy_memory().autorot()
         pixels = upright.numpy()
         size = upright.width, upright.height
@@ -56,15 +59,29 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
             f"the {file_format.name} data is broken or cut off{reason_of(error)}"
         ) from error
 
-    if lost:
-        logger.warning("%s: left out: %s", path, ", ".join(lost))
+    tell_of_lost(others + lost, path)
     pixels = pixels.reshape(upright.height, upright.width, upright.bands)
-    bits = _depth(upright)
+    bits = depth_of(upright)
     grey = upright.bands <= 2
     if upright.bands == 2:
         pixels = pixels[:, :, [0, 0, 0, 1]]
     scaled = np.divide(pixels, np.float32(2**bits - 1), dtype=np.float32)
     return Picture(pixels=scaled, bits=bits, grey=grey, metadata=metadata)
+
+
+def checked(image: pyvips.Image, path: Path, max_pixels: int) -> pyvips.Image:
+    """The image as 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha) bands of 8 or 16 bit.
+
+    Raises PictureError for one that is larger than allowed, or holds what is not supported.
+    """
+    _check_size(image, max_pixels)
+    return _grey_or_rgb(image, path)
+
+
+def tell_of_lost(lost: list[str], path: Path) -> None:
+    """Say what is in a file and goes into no result."""
+    if lost:
+        logger.warning("%s: left out: %s", path, ", ".join(lost))
 
 
 def format_of_content(data: bytes) -> Format:
@@ -103,7 +120,7 @@ def _grey_or_rgb(image: pyvips.Image, path: Path) -> pyvips.Image:
             "srgb",
             embedded=True,
             input_profile="cmyk",
-            depth=_depth(image),
+            depth=depth_of(image),
             intent="relative",
             black_point_compensation=True,
         )
@@ -119,7 +136,8 @@ def _grey_or_rgb(image: pyvips.Image, path: Path) -> pyvips.Image:
     return image
 
 
-def _tell_of_frames(image: pyvips.Image, data: bytes, file_format: Format, path: Path) -> None:
+def tell_of_frames(image: pyvips.Image, data: bytes, file_format: Format, path: Path) -> None:
+    """Say it where a file has more than the one picture that is read."""
     pages = frame_count(image, data, file_format)
     if pages > 1:
         logger.warning("%s: the first of its %d pages is upscaled", path, pages)
@@ -133,5 +151,6 @@ def frame_count(image: pyvips.Image, data: bytes, file_format: Format) -> int:
     return field_of(image, "n-pages") or 1
 
 
-def _depth(image: pyvips.Image) -> int:
+def depth_of(image: pyvips.Image) -> int:
+    """Bits per channel."""
     return 8 if image.format == "uchar" else 16

@@ -103,6 +103,11 @@ class Layout:
         return f"{self.order}2sHHHQ" if self.big else f"{self.order}2sHL"
 
     @property
+    def first_at(self) -> int:
+        """Where in the header the offset of the first directory is."""
+        return struct.calcsize(self.header) - self.inline
+
+    @property
     def entries(self) -> str:
         return f"{self.order}{'Q' if self.big else 'H'}"
 
@@ -176,8 +181,19 @@ def read_directory(data: bytes, at: int, layout: Layout, within: int | None = No
     return directory
 
 
-def written_directory(directory: Directory, layout: Layout, *, at: int) -> bytes:
-    """The bytes at offset `at`: the directory, its longer values, the directories below it."""
+def next_directory(data: bytes, at: int, layout: Layout) -> int:
+    """Where the directory after the one at an offset is; 0 for none."""
+    (entries,) = struct.unpack_from(layout.entries, data, at)
+    at += struct.calcsize(layout.entries) + entries * struct.calcsize(layout.entry)
+    return struct.unpack_from(layout.offset, data, at)[0]
+
+
+def written_directory(
+    directory: Directory, layout: Layout, *, at: int, following: int = 0
+) -> bytes:
+    """The bytes at offset `at`: the directory, its longer values, the directories below it.
+
+    `following` is the offset of the next directory."""
     fields = [
         (tag, value)
         for tag, value in sorted(directory.items())
@@ -202,7 +218,7 @@ def written_directory(directory: Directory, layout: Layout, *, at: int) -> bytes
                 inline, behind = struct.pack(layout.offset, here), inline
         rows += struct.pack(layout.entry, tag, kind, count, inline.ljust(layout.inline, b"\0"))
         tail += behind + b"\0" * (len(behind) % 2)
-    return rows + struct.pack(layout.offset, 0) + tail
+    return rows + struct.pack(layout.offset, following) + tail
 
 
 def _reordered(kind: int, data: bytes, layout: Layout) -> bytes:

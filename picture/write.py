@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from .formats import (
     Picture,
     PictureError,
     format_of_name,
+    format_to_write,
     reason_of,
 )
 from .tiff import ExifError
@@ -42,10 +44,10 @@ _BAND_SAMPLES = 2**22
 
 def check_writable(path: Path, *, width: int, height: int) -> None:
     """Raise PictureError if the format of that name cannot hold a picture of this size."""
-    file_format = format_of_name(path)
+    file_format = format_to_write(path)
     if file_format is None:
         raise PictureError(
-            f"cannot write '{path.suffix}' files; give a name in .png, .jpg, .webp, .tif or .gif"
+            f"cannot write '{path.suffix}' files; give a name in .png, .jpg, .webp, .tif, .gif or .dzi"
         )
     if max(width, height) > file_format.longest_side:
         raise PictureError(
@@ -67,31 +69,34 @@ def write_picture(
     check_writable(path, width=width, height=height)
     file_format = format_of_name(path)
     assert file_format is not None
+    tell = teller(path)
+    tell_of_losses(picture, file_format, tell)
     bits = min(picture.bits, file_format.bits)
-    if bits < picture.bits:
-        logger.warning(
-            "%s: %s holds 8 bits per channel; 16 bits were rounded to 8", path, file_format.name
-        )
-    if picture.pixels.shape[2] == 4 and not file_format.alpha:
-        logger.warning(
-            "%s: %s holds no transparency; the picture is laid on white", path, file_format.name
-        )
-    if file_format is GIF:
-        logger.warning("%s: %s", path, GIF_HOLDS)
-
-    def tell(text: str) -> None:
-        logger.warning("%s: %s", path, text)
-
     picture, profile = coloured_for(picture, file_format, tell)
     beside = prepared(
         picture.metadata, file_format, width=width, height=height, profile=profile, tell=tell
     )
-    samples = _samples(picture, file_format, bits)
+    samples = samples_of(picture, file_format, bits)
     encoded = _encoded(samples, file_format, quality)
     write_whole(path, _with_beside(encoded, samples, beside, file_format), overwrite)
 
 
-def _samples(picture: Picture, file_format: Format, bits: int) -> np.ndarray:
+def teller(path: Path) -> Callable[[str], None]:
+    """What says something of a file in the log."""
+    return lambda text: logger.warning("%s: %s", path, text)
+
+
+def tell_of_losses(picture: Picture, file_format: Format, tell: Callable[[str], None]) -> None:
+    """Say what of a picture's pixels its format cannot hold."""
+    if file_format.bits < picture.bits:
+        tell(f"{file_format.name} holds 8 bits per channel; 16 bits were rounded to 8")
+    if picture.pixels.shape[2] == 4 and not file_format.alpha:
+        tell(f"{file_format.name} holds no transparency; the picture is laid on white")
+    if file_format is GIF:
+        tell(GIF_HOLDS)
+
+
+def samples_of(picture: Picture, file_format: Format, bits: int) -> np.ndarray:
     """(H, W, C) integers with the channels that the file will have; halves are rounded up."""
     height, width, channels = picture.pixels.shape
     grey_alpha = picture.grey and channels == 4
@@ -122,23 +127,35 @@ def _encoded(pixels: np.ndarray, file_format: Format, quality: int | None) -> by
     image = image.copy(interpretation=colours)
     try:
         if file_format is PNG:
-            return image.pngsave_buffer(filter=ForeignPngFilter.ALL, keep=ForeignKeep.NONE)
+            return image.pngsave_buffer(**PNG_OPTIONS)
         if file_format is JPEG:
-            return image.jpegsave_buffer(
-                Q=quality or 95, optimize_coding=True, keep=ForeignKeep.NONE
-            )
+            return image.jpegsave_buffer(**jpeg_options(quality))
         if file_format is WEBP:
             return image.webpsave_buffer(**webp_options(quality), keep=ForeignKeep.NONE)
         if file_format is GIF:
             return image.gifsave_buffer(keep=ForeignKeep.NONE)
-        return image.tiffsave_buffer(
-            compression="deflate",
-            predictor="horizontal",
-            bigtiff=pixels.nbytes > _BIG_TIFF_BYTES,
-            keep=ForeignKeep.NONE,
-        )
+        return image.tiffsave_buffer(**tiff_options(pixels.nbytes))
     except pyvips.Error as error:
         raise PictureError(f"cannot be encoded as {file_format.name}{reason_of(error)}") from error
+
+
+PNG_OPTIONS = {"filter": ForeignPngFilter.ALL, "keep": ForeignKeep.NONE}
+"""Of libvips."""
+
+
+def jpeg_options(quality: int | None) -> dict[str, Any]:
+    """Of libvips."""
+    return {"Q": quality or 95, "optimize_coding": True, "keep": ForeignKeep.NONE}
+
+
+def tiff_options(samples: int) -> dict[str, Any]:
+    """Of libvips, for so many bytes of pixels."""
+    return {
+        "compression": "deflate",
+        "predictor": "horizontal",
+        "bigtiff": samples > _BIG_TIFF_BYTES,
+        "keep": ForeignKeep.NONE,
+    }
 
 
 def webp_options(quality: int | None) -> dict[str, Any]:

@@ -32,9 +32,8 @@ def test_nodes_are_those_of_now(name: str) -> None:
         assert len(node["outputs"]) == len(SCHEMAS[node["type"]].outputs)
         for widget, value in node["widgets_values_named"].items():
             options = getattr(inputs[widget], "options", [])
-            from_host = (
-                not isinstance(options, list) or not options
-            )  # what a stand-in does not know
+            # What a stand-in does not know: the host's lists, and which files a model may be.
+            from_host = not isinstance(options, list) or not options or widget == "model_name"
             assert from_host or value in options, f"{node['type']} {widget}: {value!r}"
 
 
@@ -62,3 +61,34 @@ def test_what_runs_needs_nothing_that_is_muted(name: str) -> None:
         if str(node["id"]) in graph:
             wired = {entry["name"] for entry in node.get("inputs", []) if entry["link"] is not None}
             assert wired <= set(graph[str(node["id"])]["inputs"])
+
+
+# in pixels, title and all inputs included, as Nodes 2.0 of ComfyUI's interface 1.58 draws them
+DRAWN = {"FDATDenseIsoLoader": 176, "FDATDenseIsoUpscale": 496, "FDATDenseIsoUpscaleVideo": 548}
+TITLE = 30
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_nodes_have_room(name: str) -> None:
+    """Nodes 2.0 makes a node as high as its contents; none may cover another or leave its group."""
+    workflow = read_workflow(name)
+    boxes = {}
+    for node in workflow["nodes"]:
+        (left, top), (width, height) = node["pos"], node["size"]
+        height = max(height + TITLE, DRAWN.get(node["type"], 0))
+        boxes[node["id"]] = (left, top - TITLE, left + width, top - TITLE + height)
+    groups = [(x, y, x + w, y + h) for x, y, w, h in (g["bounding"] for g in workflow["groups"])]
+    for number, box in boxes.items():
+        others = [other for key, other in boxes.items() if key != number]
+        assert not any(meet(box, other) for other in others), number
+        assert all(holds(group, box) for group in groups if meet(box, group)), number
+
+
+def meet(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    left, top, right, bottom = one
+    return left < other[2] and other[0] < right and top < other[3] and other[1] < bottom
+
+
+def holds(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    left, top, right, bottom = other
+    return one[0] <= left and one[1] <= top and right <= one[2] and bottom <= one[3]

@@ -32,11 +32,14 @@ def host(monkeypatch: pytest.MonkeyPatch, shown: list[tuple[str, str]]) -> Itera
         "comfy.model_patcher": {"ModelPatcher": object},
         "comfy.cli_args": {"LatentPreviewMethod": None, "args": None},
         "server": {
+            "nodes": SimpleNamespace(
+                NODE_CLASS_MAPPINGS={"LoadVideo": SimpleNamespace(CATEGORY="video")}
+            ),
             "PromptServer": SimpleNamespace(
                 instance=SimpleNamespace(
                     send_progress_text=lambda text, node: shown.append((node, text))
                 )
-            )
+            ),
         },
     }.items():
         for key, value in values.items():
@@ -60,3 +63,8 @@ def test_warnings_are_shown_on_the_node(host: ModuleType, shown: list[tuple[str,
     with host.telling(None):  # an old host
         ours.warning("said")
     assert len(shown) == 2
+
+
+def test_menus_are_those_of_the_host(host: ModuleType) -> None:
+    assert host.category("LoadVideo", "image/video") == "video"
+    assert host.category("UpscaleModelLoader", "loaders") == "loaders"  # a host without it

@@ -7,6 +7,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from fdat_dense_iso.common.encoding import ENCODING
 from fdat_dense_iso.common.option import offered_in
@@ -19,6 +20,7 @@ def nodes() -> ModuleType:
     with imported_nodes() as nodes:
         nodes.host = SimpleNamespace(
             attach_patcher=lambda model: None,
+            category=lambda sibling, otherwise: otherwise,
             image_model=lambda model: model,
             model_path=lambda name: name,
             output=lambda dtype: {"dtype": dtype},
@@ -80,7 +82,8 @@ def test_videos_are_checked_before_any_work(
 
 def test_videos_have_the_options_of_pictures(nodes: ModuleType) -> None:
     found = [one.id for one in nodes.UpscaleVideo.define_schema().inputs]
-    options = offered_in("video", (*UPSCALING, *ENCODING))
+    options = sorted(offered_in("video", (*UPSCALING, *ENCODING)), key=lambda one: one.appended)
+    assert found[-1] == "cuts"  # later than the others, whose places workflows know
     assert found == ["upscale_model", "video", *(option.name for option in options)]
 
 
@@ -113,3 +116,17 @@ def test_the_loader_says_what_was_guessed(
     nodes.LoadUpscaleModel.execute("net.pth")
     advice = " Upscale Model Info lists everything that was assumed."
     assert told == ([] if said is None else [("7" if hidden else None, said + advice)])
+
+
+def test_the_loader_chooses_the_bundled_model_that_suits_the_picture(nodes: ModuleType) -> None:
+    loaded, told = [], []
+    nodes.load_model = lambda path: loaded.append(path.stem) or SimpleNamespace(model=None)
+    nodes.host.tell = lambda node, text: told.append(text)
+    smooth = torch.linspace(0, 1, 96)[:, None].expand(1, 96, 96).unsqueeze(-1).expand(-1, -1, -1, 3)
+    blocks = torch.rand(1, 12, 12, 3, generator=torch.manual_seed(0)) * 0.1
+    blocks = blocks.repeat_interleave(8, 1).repeat_interleave(8, 2) + smooth * 0.8
+    for name, image in (("auto", smooth), ("auto", blocks), ("auto-x4", smooth), ("auto-x4", None)):
+        nodes.LoadUpscaleModel.execute(name, image=image)
+    assert loaded == ["fdat_demo_x2", "fdat_real_x2", "fdat_demo_x4", "fdat_real_x4"]
+    assert [text.partition(", because ")[0] for text in told] == loaded
+    assert "blocks of compression" in told[1] and "none is connected" in told[3]

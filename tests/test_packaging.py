@@ -20,7 +20,7 @@ from PIL import Image
 from tests.helpers.paths import MODELS, ROOT
 
 DEVELOPMENT = {"tests", "benchmarks", "tools", "samples", "assets", "runs", "demo"}
-PACKAGES = {"arch", "common", "upscale", "video", "picture", "command"}
+PACKAGES = {"arch", "common", "upscale", "video", "picture", "cluster", "command"}
 
 # the root loaded under a name that no import could spell, as ComfyUI does with every pack
 AS_COMFYUI_DOES = """
@@ -216,7 +216,7 @@ def test_the_wheel_says_what_it_needs(wheel: zipfile.ZipFile, project: dict[str,
     extras = project["project"]["optional-dependencies"]
     assert len(needed) == len(always) + sum(map(len, extras.values()))
     assert {line for line in lines if line.startswith("Provides-Extra")} == {
-        *("Provides-Extra: cli", "Provides-Extra: gpu")
+        *("Provides-Extra: cli", "Provides-Extra: cluster", "Provides-Extra: gpu")
     }
 
 

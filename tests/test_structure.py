@@ -13,7 +13,7 @@ from tests.helpers.paths import ROOT
 from tools.structure import FOLDERS, circles, read_house
 
 HOUSE = read_house()
-SHIPPED_FOLDERS = {"common", "arch", "upscale", "video", "picture", "command"}
+SHIPPED_FOLDERS = {"common", "arch", "upscale", "video", "picture", "cluster", "command"}
 LIBRARY = SHIPPED_FOLDERS | {"cpu_torchvision"}
 NODES = {path.stem for path in HOUSE if len(path.parts) == 1 and path.stem.startswith("node")}
 
@@ -24,6 +24,7 @@ ALLOWED = {
     "upscale": {"common"},
     "video": {"common"},
     "picture": {"common"},
+    "cluster": {"common"},
     "command": LIBRARY - {"command"},
     "cpu_torchvision": set(),
     "host": {"upscale"},

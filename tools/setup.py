@@ -31,10 +31,12 @@ def pip(*arguments: str) -> str:
 
 
 def install(*arguments: str) -> None:
+    """Install packages into the environment; pip says what it can't."""
     pip("install", "--quiet", "--disable-pip-version-check", *arguments)
 
 
 def main() -> None:
+    """Make the environment, or bring it up to the requirement files of today."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tests", action="store_true", help="also what the tests need")
     options = parser.parse_args()

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 ROOT = Path(__file__).resolve().parent.parent
 PACK = "fdat_dense_iso"  # the name that the root has where it is not loaded by ComfyUI
 FOLDERS = (
-    *("common", "arch", "upscale", "video", "picture", "command"),
+    *("common", "arch", "upscale", "video", "picture", "cluster", "command"),
     *("tools", "benchmarks", "tests"),
 )
 SHOWN = {".": "the root", "tests": "tests and below"}

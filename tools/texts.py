@@ -115,14 +115,21 @@ def architecture_table(members: Iterable[Any]) -> str:
     """One row for each class of `arch.more`; scales and channels are those that are tested."""
     rows = []
     for member in members:
-        scales = ", ".join(f"x{scale}" for scale in sorted({e.scale for e in member.examples}))
-        channels = ", ".join(map(str, sorted({e.in_channels for e in member.examples})))
-        taken = {member().statistics(example) for example in member.examples} - {""}
-        half = "yes" if member.half else "no"
-        row = (member.title, member.source, scales, channels, "; ".join(sorted(taken)), half)
+        one, examples = member(), member.examples
+        scales = ", ".join(f"x{scale}" for scale in sorted({e.scale for e in examples}))
+        channels = ", ".join(map(str, sorted({e.in_channels for e in examples})))
+        taken = {one.statistics(example) for example in examples}
+        tiles = (
+            "change the result: " + "; or ".join(sorted(taken - {""})) if taken != {""} else "any"
+        )
+        tiles += ", in some variants" * ("" in taken and len(taken) > 1)
+        precision = "fp32, bf16" + ", fp16" * member.half
+        assumed = dict.fromkeys(what for e in examples for what in one.assumed(e, {}))
+        told = "; ".join(what.removeprefix("assumed ") for what in assumed) or "nothing"
+        row = (member.title, member.source, scales, channels, tiles, precision, told)
         rows.append((*row, code(member.options)))
-    heads = ("architecture", "files of", "scales", "channels", "tiles", "fp16", "options")
-    return markdown_table(heads, rows)
+    heads = ("architecture", "files of", "scales", "channels", "tiles", "precision", "assumed")
+    return markdown_table((*heads, "options"), rows)
 
 
 def code(words: Iterable[Any]) -> str:

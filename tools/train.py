@@ -19,20 +19,27 @@ import math
 import shlex
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import typer
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from tools.degrade import STRENGTHS, Degradation
+from tools.flat import FlatPatches
 from tools.metadata import LOSS_CURVE
 from tools.networks import NETWORKS, Built
-from tools.patches import PatchSampler
+from tools.patches import Mixture, PatchSampler, Source
+from tools.progress import Progress
+from tools.spoilt import SpoiltPatches
+
+CLEAN = "MATLAB-style bicubic, 8 bit"
+SPOILT = f"{CLEAN}; and blur, resizing, noise, JPEG and WebP in two stages (tools.degrade)"
 
 REPORT_EVERY = 500
 """Steps over which the loss is averaged for one point of the curve."""
@@ -71,15 +78,38 @@ def continue_from(
 ) -> tuple[str, int, list[tuple[int, float]]]:
     """Load the weights of ``start`` into ``model``, to continue its training.
 
+    A network that does not enlarge takes the last convolution of one that does by the mean over
+    the pixels that a pixel becomes.
+
     Returns:
         The commands of both trainings as one text, and the steps and the loss curve of the first.
     """
     with safe_open(start, "pt") as file:
         before = file.metadata()
-        model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if before["scale"] != "1" and getattr(model.config, "scale", None) == 1:
+        weights |= phases_averaged(weights, model.state_dict())
+    model.load_state_dict(weights)
     steps = int(before["training_steps"])
     curve = [(step, loss) for step, loss in json.loads(before.get(LOSS_CURVE, "[]"))]
     return f"{before['training_command']}  (its save of step {steps}), then {command}", steps, curve
+
+
+def phases_averaged(
+    weights: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The upsampler's tensors of an FDAT with ``pixelshuffledirect`` for the network of x1."""
+    names = ("upsampler.0.weight", "upsampler.0.bias")
+    averaged = {name: weights[name].unflatten(0, (3, -1)).mean(1) for name in names}
+    return {**averaged, "upsampler.MetaUpsample": wanted["upsampler.MetaUpsample"]}
+
+
+def border_weights(side: int, scale: int, weight: float) -> torch.Tensor:
+    """(side * scale, side * scale), ``weight`` for what the outermost two low pixels become, else 1;
+    divided by their mean."""
+    weights = torch.full((side * scale, side * scale), weight)
+    weights[2 * scale : -2 * scale, 2 * scale : -2 * scale] = 1
+    return weights / weights.mean()
 
 
 def train(
@@ -114,6 +144,7 @@ def train(
         int, typer.Option(help="Side of a low-resolution patch (Dense-Iso-ViT: the window).")
     ] = 48,
     peak_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-3,
+    warmup: Annotated[int, typer.Option(help="Steps until the peak is reached.")] = 200,
     ema_decay: Annotated[
         float, typer.Option(help="Decay of the averaged weights, which are what is saved.")
     ] = 0.999,
@@ -123,6 +154,28 @@ def train(
             help="Begin with the weights of this checkpoint of the same network, made here."
         ),
     ] = None,
+    spoilt: Annotated[
+        float,
+        typer.Option(help="Share of patches that are spoilt as real pictures are (tools.degrade)."),
+    ] = 0.0,
+    flat: Annotated[
+        float, typer.Option(help="Share of flat and framed patches (tools.flat).")
+    ] = 0.0,
+    border_weight: Annotated[
+        float, typer.Option(help="Weight of the outermost two low-resolution pixels in the loss.")
+    ] = 1.0,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Keeps the spoilt patches [the output's name with .patches.npz]."),
+    ] = None,
+    spoilt_patches: Annotated[int, typer.Option(help="How many are prepared.")] = 6000,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            help="Everything is kept here with every save; the same command goes on from there."
+        ),
+    ] = None,
+    purpose: Annotated[str, typer.Option(help="What the model is for, for its metadata.")] = "",
     seed: Annotated[int, typer.Option(help="Seed of weights and patches.")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     bf16: Annotated[
@@ -150,21 +203,34 @@ def train(
     command, steps_before, curve = shlex.join(["python", "-m", "tools.train", *sys.argv[1:]]), 0, []
     if start is not None:
         command, steps_before, curve = continue_from(start, model, command)
-    sampler = PatchSampler(pictures, scale, patch, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    clean = PatchSampler(pictures, scale, patch, rng)
+    sources: list[tuple[float, Source]] = [(1 - spoilt - flat, clean)]
+    if spoilt:
+        kept = cache or output.with_suffix(".patches.npz")
+        sources.append((spoilt, SpoiltPatches(clean, spoilt_patches, rng, seed, kept)))
+    if flat:
+        spoils = Degradation(scale, rng) if spoilt else None
+        sources.append((flat, FlatPatches(scale, patch, rng, spoils)))
+    sampler = Mixture(sources, rng) if len(sources) > 1 else clean
+    weights = border_weights(patch, scale, border_weight)
     model.train()
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
     average = copy.deepcopy(model).eval()
     optimizer = torch.optim.AdamW(
         model.parameters(), peak_rate, betas=(0.9, 0.99), weight_decay=0.0
     )
-    started, losses = time.monotonic(), []
-    for step in range(steps):
+    losses: list[float] = []
+    progress = Progress(state, command, model, average, optimizer, rng)
+    first = progress.load(curve, losses)
+    started = time.monotonic()
+    for step in range(first, steps):
         low, high = sampler.batch(batch)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, peak_rate)
+            group["lr"] = learning_rate(step, steps, peak_rate, warmup)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             restored = model(low)
-        loss = F.l1_loss(restored.float(), high)
+        loss = ((restored.float() - high).abs() * weights).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
@@ -185,13 +251,16 @@ def train(
                 "scale": str(scale),
                 "training_command": command,
                 "training_steps": str(steps_before + step + 1),
-                "training_data": ", ".join(sampler.names),
+                "training_data": ", ".join(clean.names),
                 "training_data_licence": data_licence,
                 LOSS_CURVE: json.dumps(curve),
-                "degradation": "MATLAB-style bicubic, 8 bit",
+                "degradation": SPOILT if spoilt else CLEAN,
                 "licence": "MIT",
+                **({"degradation_strengths": json.dumps(asdict(STRENGTHS))} if spoilt else {}),
+                **({"purpose": purpose} if purpose else {}),
             }
             save_file(average.state_dict(), output, metadata)
+            progress.save(step + 1, curve, losses)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,22 @@
 Pure tensor code.
 """
 
+from .accelerator import free_memory as free_memory_of
+from .clip import neighbours
 from .image import upscale_frames, upscale_image
 from .memory import OutOfMemoryError
+from .rows.run import RowsPlan, plan_rows, upscale_rows
 from .target import Target, parse_target
 
-__all__ = ["OutOfMemoryError", "Target", "parse_target", "upscale_frames", "upscale_image"]
+__all__ = [
+    "OutOfMemoryError",
+    "RowsPlan",
+    "Target",
+    "free_memory_of",
+    "neighbours",
+    "parse_target",
+    "plan_rows",
+    "upscale_frames",
+    "upscale_image",
+    "upscale_rows",
+]

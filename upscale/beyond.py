@@ -8,6 +8,7 @@ picture, beside a soft edge around the highlights.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -44,6 +45,32 @@ def within(frame: Tensor) -> Tensor:
     """The frame (H, W, C) as the model gets it; the same tensor where nothing is clipped."""
     low, high = frame.aminmax()
     return frame if low >= 0 and high <= 1 else frame.clamp(0, 1)
+
+
+class Highlights:
+    """What lies outside of [0, 1] in frames that come one after the other; the log says so once.
+
+    ``wrap``: as for `add_beyond_`.
+    """
+
+    def __init__(self, wrap: tuple[bool, bool]) -> None:
+        self._wrap = wrap
+        self._told = False
+
+    def added(self, frame: Tensor, deliver: Callable[[Tensor], None]) -> Callable[[Tensor], None]:
+        """``deliver``, to be called with the result of this frame (H, W, C), which gets what lies
+        beyond before."""
+        if not _is_beyond(frame[..., :3]):
+            return deliver
+        if not self._told:
+            frames_beyond(frame[None])
+        self._told = True
+
+        def add(picture: Tensor) -> None:
+            add_beyond_(picture, frame, self._wrap)
+            deliver(picture)
+
+        return add
 
 
 @torch.no_grad()

@@ -71,6 +71,8 @@ class Canvas:
 
     def __init__(self, into: Tensor, grid: TileGrid, scale: int, *, complete: bool) -> None:
         self.into, self.grid, self.scale = into, grid, scale
+        self.top = 0
+        """The row of the picture with which ``into`` begins, where it is only a part of it."""
         self.row_weights = axis_weights(grid.rows, scale)
         self.column_weights = axis_weights(grid.columns, scale)
         rows, columns = axis_parts(grid.rows, scale), axis_parts(grid.columns, scale)
@@ -93,7 +95,7 @@ class Canvas:
         """
         row, column = self.grid.index(number)
         place = self.grid.window(number, self.scale)
-        target = self.into[place]
+        target = self.into[place[0].start - self.top : place[0].stop - self.top, place[1]]
         alone, shared = [], []
         for rows, above in self.rows[row]:
             for columns, left in self.columns[column]:

@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from .recall import Shown
+
 OPAQUE = -1
 """Stands for a source of ones, for a model's alpha channel where the image has none."""
 
@@ -94,8 +96,12 @@ class PlaneUpscaler(Protocol):
         tick: Tick,
         touched: Tensor | None = None,
         mark: Mark | None = None,
+        shown: Shown | None = None,
     ) -> None:
         """Upscale ``planes`` (B, Cin, H, W), frames in main memory, into as many pictures.
+
+        For networks of several frames (`protocol.ClipContract`) they are clips, which ``shown``
+        tells from each other.
 
         Those are (H * scale, W * scale, channels of the pass). When this returns, the last of the
         work may still wait in the `pipeline.Pipeline`. Where ``touched`` (H, W) bool is False, they

@@ -13,13 +13,14 @@ from .channels import ChannelPass, Mark, Tick, is_planar
 from .memory import OutOfMemoryError, first_line
 from .pipeline import AHEAD, Pipeline
 from .protocol import ExactEngine, ExactPlan
+from .recall import Shown
 from .runner import Runner, all_finite, not_finite, usual_batch
 from .transfer import Arrival
 
 logger = logging.getLogger(__name__)
 
 
-class _Told:
+class Told:
     """Reports progress in steps of the first plan, so that what users see only grows.
 
     Later plans have other numbers of steps. It is reported after every band even if nothing is new,
@@ -105,6 +106,10 @@ class ExactUpscaler:
         pixels = frames * getattr(plan, "result_rows", height) * width * model.scale**2
         return AHEAD * pixels * model.output_channels * 4
 
+    def plan_of(self, height: int, width: int) -> ExactPlan:
+        """The plan for an image of this size, after `prepare`."""
+        return self._plans[1, height, width]
+
     def together(self, height: int, width: int) -> int:
         """As many frames as are sensible at a time."""
         return min(usual_batch(self.runner.placement.device, height * width), self.frames)
@@ -132,6 +137,7 @@ class ExactUpscaler:
         tick: Tick,
         touched: Tensor | None = None,
         mark: Mark | None = None,
+        shown: Shown | None = None,
     ) -> None:
         """Upscale ``planes`` (B, Cin, H, W), as `channels.PlaneUpscaler` says.
 
@@ -140,7 +146,7 @@ class ExactUpscaler:
         shape = len(planes), planes.shape[-2], planes.shape[-1]
         if shape not in self._plans:  # the last frames of many need less than the others
             self._plans[shape] = self._fitting(shape, self._new_plan(shape, None))
-        told = _Told(len(planes) * self._steps[shape[1:]], tick)
+        told = Told(len(planes) * self._steps[shape[1:]], tick)
         while True:
             plan = self._plans[shape]
             try:
@@ -165,7 +171,7 @@ class ExactUpscaler:
         plan: ExactPlan,
         into: Sequence[Tensor],
         one: ChannelPass,
-        told: _Told,
+        told: Told,
         touched: Tensor | None,
         mark: Mark | None,
     ) -> bool:
@@ -175,11 +181,14 @@ class ExactUpscaler:
         """
         finite: list[Tensor] = []
         copies, planar = self.runner.copies, is_planar(into[0])
+        half = self.runner.dtype == torch.float16 and copies.device.type != "cpu"
 
         def write(top: int, rows: Tensor) -> None:
             finite.append(all_finite(rows))
             place = slice(top, top + rows.shape[2]), slice(0, rows.shape[3])
             collected = one.collect(rows, planar=planar)
+            if half:  # which a network of that precision gives anyway; sums of windows are float32
+                collected = collected.half()
             arrival = copies.download(collected, fresh=True)
             marked = (lambda _: mark(*place)) if mark else None
             bring = partial(write_rows, arrival, into, top)

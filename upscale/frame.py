@@ -17,6 +17,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from .beyond import within
 from .channels import (
     ChannelPass,
     PlaneUpscaler,
@@ -25,12 +26,14 @@ from .channels import (
     premultiply,
     unpremultiply_,
 )
+from .clip import Clip, Seen
 from .colour import fix_colour_
 from .ensemble import members
 from .mask import Region, blend_
 from .options import Options
 from .pipeline import Pipeline
 from .preview import Growth, Monitor
+from .recall import Shown
 from .resize import enlarged_bands, resize
 from .seamless import Margins
 
@@ -38,6 +41,11 @@ from .seamless import Margins
 def is_opaque(frame: Tensor) -> bool:
     """Whether no pixel of (H, W, C) is transparent."""
     return frame.shape[-1] != 4 or bool((frame[..., 3] == 1).all())
+
+
+def _side_by_side(planes: list[Tensor]) -> Tensor:
+    """The planes (C, H, W) of several frames, one after the other."""
+    return planes[0] if len(planes) == 1 else torch.cat(planes)
 
 
 @dataclass(frozen=True)
@@ -48,9 +56,11 @@ class PreparedFrame:
         frame: (H, W, C) float32 in main memory.
         source: the same with margins and, if ``premultiplied``, colours times alpha.
         passes: what the model has to run.
-        planes: for each pass the input (Cin, H, W), for the first member of the ensemble. It is
-            taken from here when it is used.
+        planes: for each pass the input (frames * Cin, H, W), for the first member of the ensemble.
+            It is taken from here when it is used.
         premultiplied: the model computes alpha, too.
+        around: ``source`` of every frame that the model sees, in their order.
+        numbers: of those frames.
     """
 
     frame: Tensor
@@ -58,6 +68,8 @@ class PreparedFrame:
     passes: list[ChannelPass]
     planes: list[Tensor]
     premultiplied: bool
+    around: list[Tensor]
+    numbers: tuple[int, ...]
 
     @property
     def modelled(self) -> slice:
@@ -96,6 +108,7 @@ class FrameUpscaler:
         self.size = options.target.size(height, width) if options.target else self.scaled
         self.members = members(options.ensemble)
         self._buffers: dict[str, Tensor] = {}
+        self._known: dict[tuple[int, bool], tuple[Tensor, list[Tensor]]] = {}
 
     def in_place(self, dtype: torch.dtype, device: torch.device) -> bool:
         """Whether such a result is computed in place, so that no buffer is needed."""
@@ -133,16 +146,41 @@ class FrameUpscaler:
             steps += engine.steps(height, width, member.apply(region.touched) if region else None)
         return steps * len(self._passes(channels, transparent))
 
-    def prepared(self, frame: Tensor) -> PreparedFrame:
-        """What the model gets of a frame (H, W, C), floating point on any device."""
-        frame = frame.to("cpu", torch.float32)
+    def prepared(self, clip: Clip) -> PreparedFrame:
+        """What the model gets of a frame and of those around it. Each of them is prepared once."""
+        frame = within(clip.middle.frame).to("cpu", torch.float32)
         transparent = not is_opaque(frame)
         premultiplied = transparent and self.options.alpha == "model"
-        source = self.margins.add(premultiply(frame) if premultiplied else frame)
         passes = self._passes(frame.shape[-1], transparent)
+        known, self._known = self._known, {}
+        for seen in clip.frames:
+            key = seen.number, premultiplied
+            if key not in self._known:
+                given = frame if seen is clip.middle else None
+                new = partial(self._source, seen, given, passes, premultiplied)
+                self._known[key] = known.get(key) or new()
+        found = [self._known[seen.number, premultiplied] for seen in clip.frames]
+        if len(clip.frames) == 1:  # nobody will ask for it again
+            self._known = {}
+        planes = [_side_by_side([planes[n] for _, planes in found]) for n in range(len(passes))]
+        sources = [source for source, _ in found]
+        numbers = tuple(seen.number for seen in clip.frames)
+        return PreparedFrame(
+            frame, sources[clip.before], passes, planes, premultiplied, sources, numbers
+        )
+
+    def _source(
+        self, seen: Seen, frame: Tensor | None, passes: list[ChannelPass], premultiplied: bool
+    ) -> tuple[Tensor, list[Tensor]]:
+        """A frame as ``PreparedFrame.source``, and its part of the ``planes``.
+
+        ``frame``: the same within [0, 1] in main memory, where that is at hand.
+        """
+        if frame is None:
+            frame = within(seen.frame).to("cpu", torch.float32)
+        source = self.margins.add(premultiply(frame) if premultiplied else frame)
         turned = self.members[0].apply(source)
-        planes = [one.select(turned) for one in passes]
-        return PreparedFrame(frame, source, passes, planes, premultiplied)
+        return source, [one.select(turned) for one in passes]
 
     def resample(self, frame: PreparedFrame, into: Tensor, monitor: Monitor) -> None:
         """Only enlarge a frame into ``into``, without the model."""
@@ -199,17 +237,18 @@ class FrameUpscaler:
         touched = member.apply(region.touched) if region else None
         turned, results = [], canvases
         if number > 0:
-            turned = [member.apply(frame.source) for frame in frames]
-            results = [self._buffer(f"member {n}", *t.shape) for n, t in enumerate(turned)]
+            turned = [[member.apply(source) for source in frame.around] for frame in frames]
+            results = [self._buffer(f"member {n}", *t[0].shape) for n, t in enumerate(turned)]
+        shown = Shown(number, [frame.numbers for frame in frames])
         for one in frames[0].passes:
             if number > 0:
-                planes = [one.select(frame) for frame in turned]
+                planes = [_side_by_side([one.select(s) for s in sources]) for sources in turned]
             else:  # from here on nobody else needs them
                 planes = [frame.planes.pop(0) for frame in frames]
             planes = planes[0][None] if len(planes) == 1 else torch.stack(planes)
             into = [result[..., one.written] for result in results]
             mark = partial(growth.mark, channels=one.written) if growth and number == 0 else None
-            engine.run(planes, into, one, tick, touched, mark)
+            engine.run(planes, into, one, tick, touched, mark, shown)
             del planes
             for canvas, result in zip(canvases, into) if number > 0 else ():
                 self.work.do(partial(member.add_to, canvas[..., one.written], result))

@@ -12,9 +12,9 @@ import torch
 from spandrel import ImageModelDescriptor
 from torch import Tensor
 
-from .beyond import add_beyond_, frames_beyond, within
+from .beyond import Highlights, add_beyond_, frames_beyond, within
+from .clip import Clip, clips
 from .frame import FrameUpscaler
-from .mask import Masks
 from .memory import OutOfMemoryError
 from .options import Options
 from .placement import checked_device
@@ -45,13 +45,15 @@ def upscale_image(
     mask: Tensor | None = None,
     ensemble: int = 1,
     colour_fix: str = "none",
+    cuts: str = "auto",
     dtype: torch.dtype = torch.float32,
     output_device: torch.device | str = "cpu",
     preview: Preview | None = None,
 ) -> Tensor:
     """Upscale (or restore, with a x1 model) a batch of pictures, frame by frame.
 
-    A frame that equals the one before it (and has the same mask) is not computed again.
+    A frame that equals the one before it (and has the same mask) is not computed again. For a model
+    that takes several successive frames the batch is a video.
 
     Args:
         model: a spandrel descriptor of 1, 3 or 4 channels, of any architecture. It comes back as it
@@ -95,6 +97,8 @@ def upscale_image(
             frame, each as expensive as the plain result; 1: only the plain result.
         colour_fix: "average" or "wavelet": give the result the low-frequency colour of the input;
             "none".
+        cuts: for models that take several frames: "auto" finds where scenes change (`clip.is_cut`),
+            and shows the model no frame of another scene; "none": it sees all.
         dtype: type of the result: float32, float16 or bfloat16.
         output_device: device of the result.
         preview: gets thumbnails of the frame in progress.
@@ -122,6 +126,7 @@ def upscale_image(
         border=border,
         ensemble=ensemble,
         colour_fix=colour_fix,
+        cuts=cuts,
         dtype=dtype,
     )
     frames, height, width, channels = image.shape
@@ -130,20 +135,17 @@ def upscale_image(
     # allocated outside inference mode, so that callers get an ordinary tensor
     result = _allocate(session.upscaler, frames, channels, dtype, checked_device(output_device))
     _check_finite(image)
-    repeated = _repeated_frames(image, session.masks)
     beyond = frames_beyond(image)
     with session.opened(device, placement):
-        computed = [index for index in range(frames) if not repeated[index]]
+        shown = _clips(image, session)
         monitor.total = sum(
-            session.steps(within(image[index]), session.region(index)) for index in computed
+            session.steps(within(clip.middle.frame), session.region(index))
+            for index, clip in enumerate(shown)
+            if clip
         )
         jobs = (
-            Job(
-                None if repeated[index] else within(image[index]),
-                session.region(index),
-                partial(result.select, 0, index),
-            )
-            for index in range(frames)
+            Job(clip, session.region(index), partial(result.select, 0, index))
+            for index, clip in enumerate(shown)
         )
         session.run(jobs)
     for index in beyond:
@@ -171,7 +173,10 @@ def upscale_frames(
     mask: Tensor | None = None,
     ensemble: int = 1,
     colour_fix: str = "none",
+    cuts: str = "auto",
     dtype: torch.dtype = torch.float32,
+    lead: int = 0,
+    trail: int = 0,
 ) -> None:
     """Upscale frames as they come, as `upscale_image` does, but keep none of them.
 
@@ -189,6 +194,9 @@ def upscale_frames(
         progress: called as ``progress(done, total)`` after every batch of tiles; ``total`` are the
             steps of one frame, ``done`` those of all frames until now. An opaque frame with alpha
             counts as much as a transparent one.
+        lead, trail: so many of the first and of the last frames are only there for models that
+            look at neighbouring frames, and are not delivered: `clip.neighbours` says how many
+            such a model needs around a segment of a video.
 
     The other arguments, and what is raised, are those of `upscale_image`.
     """
@@ -205,6 +213,7 @@ def upscale_frames(
         border=border,
         ensemble=ensemble,
         colour_fix=colour_fix,
+        cuts=cuts,
         dtype=dtype,
     )
     frames = iter(frames)
@@ -226,6 +235,7 @@ def upscale_frames(
         _check_finite(frame[None])
         return frame
 
+    highlights = Highlights(session.upscaler.margins.wrap)
     memory: list[Tensor] = []
 
     def new_picture() -> Tensor:
@@ -244,11 +254,13 @@ def upscale_frames(
     with session.opened(device, placement):
         region = session.region(0)
         monitor.total = session.most_steps(channels, region)
+        drawn = (frame if frame is None else checked(frame) for frame in chain([first], frames))
+        shown = clips(drawn, session.clip, cuts=cuts, lead=lead, trail=trail)
         jobs = (
             Job(None, region, None, deliver)
-            if frame is None
-            else Job(checked(frame), region, new_picture, deliver)
-            for frame in chain([first], frames)
+            if clip.repeats
+            else Job(clip, region, new_picture, highlights.added(clip.middle.frame, deliver))
+            for clip in shown
         )
         try:
             session.run(jobs)
@@ -303,15 +315,17 @@ def _allocate(
     return torch.empty(frames, *upscaler.size, channels, dtype=dtype, device=device)
 
 
-def _repeated_frames(image: Tensor, masks: Masks | None) -> list[bool]:
-    """Which frames of (B, H, W, C) equal the one before them, with equal masks."""
-    pairs = range(1, len(image))
+def _clips(image: Tensor, session: Session) -> list[Clip | None]:
+    """What the model sees for each frame of (B, H, W, C); None: as for the one before it, with an
+    equal mask."""
+    frames = (
+        None if index and torch.equal(frame, image[index - 1]) else frame
+        for index, frame in enumerate(image)
+    )
+    masks = session.masks
     return [
-        False,
-        *(
-            torch.equal(image[i], image[i - 1]) and (not masks or masks.same(i, i - 1))
-            for i in pairs
-        ),
+        None if shown.repeats and (not masks or masks.same(index, index - 1)) else shown
+        for index, shown in enumerate(clips(frames, session.clip, cuts=session.options.cuts))
     ]
 
 

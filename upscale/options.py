@@ -31,6 +31,7 @@ class Options:
     border: str
     ensemble: int
     colour_fix: str
+    cuts: str
     dtype: torch.dtype
 
     def __post_init__(self) -> None:

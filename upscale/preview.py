@@ -66,15 +66,11 @@ class Growth:
                 into = shown[top:bottom, left:right, channels]
                 into.copy_(torch.where(self._computed[top:bottom, left:right, None], sampled, into))
         self._new.clear()
-        picture = shown[..., :3].nan_to_num().clamp(0, 1).mul(255).round().to(torch.uint8)
-        return picture.expand(-1, -1, 3)
+        return _levels(shown)
 
     def _start(self, canvas: Tensor) -> None:
         height, width, _ = canvas.shape
-        longest = max(height, width)
-        self._step = (
-            1 if longest <= LONGEST_SIDE else SAMPLES * -(-longest // (SAMPLES * LONGEST_SIDE))
-        )
+        self._step = _step(height, width)
         source = self.margins.crop(self.frame)
         rows, columns = (
             torch.arange(0, side, self._step) // self.scale for side in (height, width)
@@ -85,6 +81,22 @@ class Growth:
         else:
             self._computed = self.margins.crop(self.touched)[rows[:, None], columns]
         self._shown[self._computed] *= DARKENED
+
+
+def thumbnail(picture: Tensor) -> Tensor:
+    """(h, w, 3) uint8 of a finished picture (H, W, C) in [0, 1], longest side up to 512."""
+    return _levels(_sample(picture, _step(*picture.shape[:2])))
+
+
+def _levels(shown: Tensor) -> Tensor:
+    levels = shown[..., :3].nan_to_num().clamp(0, 1).mul(255).round().to(torch.uint8)
+    return levels.expand(-1, -1, 3)
+
+
+def _step(height: int, width: int) -> int:
+    """How many pixels along each axis become one of the thumbnail."""
+    longest = max(height, width)
+    return 1 if longest <= LONGEST_SIDE else SAMPLES * -(-longest // (SAMPLES * LONGEST_SIDE))
 
 
 def _sample(part: Tensor, step: int) -> Tensor:

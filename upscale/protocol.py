@@ -4,17 +4,21 @@ A spandrel descriptor is enough as a model. A network may offer more through att
 ``descriptor.model``; it need not import anything from here for that:
 
 - ``tile_contract`` (`TileContract`): it prefers, or needs, tiles of a certain kind;
-- ``exact_engine`` (`ExactEngine`): it can compute the whole-image result in bounded memory.
+- ``exact_engine`` (`ExactEngine`): it can compute the whole-image result in bounded memory;
+- ``clip_contract`` (`ClipContract`): it takes several successive frames, and gives one of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from spandrel import ImageModelDescriptor
 from torch import Tensor
+
+from ..common.rows import Rows
 
 Progress = Callable[[int, int], None]
 """``progress(done, total)``, after every batch of tiles (or band); an exception that it raises ends
@@ -61,18 +65,41 @@ class TileContract(Protocol):
     network: Callable[[Tensor], Tensor]
 
 
+Recall = Callable[[str, int, int, Callable[[], Tensor]], Tensor]
+"""``recall(name, first, last, compute)``, called by a network with what it computes from the frames
+``first`` to ``last`` of its clip alone: gives that, computed now or for an earlier clip."""
+
+
+class ClipContract(Protocol):
+    """Attributes of ``model.clip_contract``.
+
+    Wherever a network is given planes (B, C, h, w), this one gets those of all frames of a clip in
+    their order, (B, frames * C, h, w), and makes one picture of them.
+
+    before, after: frames of the clip before and after the one that it gives.
+    recalling: the network on one tile (1, frames * C, h, w), called with a `Recall` too; None where
+        nothing of a clip can be used again. It may be left out, which is None.
+    """
+
+    before: int
+    after: int
+    recalling: Callable[[Tensor, Recall], Tensor] | None
+
+
 class ExactPlan(Protocol):
     """Sizes of one exact run.
 
     memory_required, host_memory_required: bytes beside the weights, on the device and on the host;
         without those of rows that ``write`` has got.
     steps: calls of ``progress``.
+    disk_required: bytes of files, where a folder for them was given.
     result_rows: of how many rows of the image ``write`` gets the result at a time, at most; all,
         where a plan does not say.
     """
 
     memory_required: int
     host_memory_required: int
+    disk_required: int
     steps: int
     result_rows: int
 
@@ -93,22 +120,26 @@ class ExactEngine(Protocol):
         dtype: torch.dtype,
         device: torch.device,
         available: int | None,
+        folder: Path | None = None,
+        disk: int | None = None,
     ) -> ExactPlan:
         """Plan a run of images (batch, C, height, width) in ``available`` bytes of the device.
 
-        ``available`` None: as many bytes as are best for speed.
+        ``available`` None: as many bytes as are best for speed. With a ``folder`` the image is read
+        in bands, and what is as large as it lives in files there, which take ``disk`` bytes at most
+        if possible. Only pictures that are larger than memory ask for that.
         """
         ...
 
     def run(
         self,
-        image: Tensor,
+        image: Tensor | Rows,
         plan: Any,
         write: Callable[[int, Tensor], None],
         progress: Progress | None = None,
         touched: Tensor | None = None,
     ) -> None:
-        """Upscale ``image`` (B, C, H, W).
+        """Upscale ``image`` (B, C, H, W), or one that is read in bands.
 
         ``write(top, rows)`` gets finished rows (B, C, h, W * scale) in order, not clamped. They are
         read after it has returned, so their memory must not be used again. Where

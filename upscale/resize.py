@@ -6,7 +6,7 @@ Textures that must tile are resampled periodically.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -47,15 +47,25 @@ def enlarged_bands(planes: Tensor, scale: int, rows: int = 64) -> Iterator[tuple
     Yields the slice of output rows, and the rows (h, W * scale, C), not clamped. The values are
     those of `resize` for the whole, but take the memory of one band only.
     """
-    height, width = planes.shape[-2:]
+    height = planes.shape[-2]
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
-        first, last = max(top - REACH, 0), min(bottom + REACH, height)
-        band = planes[:, first:last]
-        if scale != 1:
-            band = _interpolate(band, ((last - first) * scale, width * scale))
-        band = band[:, (top - first) * scale : (bottom - first) * scale]
-        yield slice(top * scale, bottom * scale), band.permute(1, 2, 0)
+        band = enlarged_rows(lambda a, b: planes[:, a:b], height, top, bottom, scale)
+        yield slice(top * scale, bottom * scale), band
+
+
+def enlarged_rows(
+    read: Callable[[int, int], Tensor], height: int, top: int, bottom: int, scale: int
+) -> Tensor:
+    """What rows [top, bottom) of ``height`` become in a picture enlarged ``scale`` times.
+
+    ``read(first, last)`` gives rows (C, last - first, W) -> (h * scale, W * scale, C), not clamped.
+    """
+    first, last = max(top - REACH, 0), min(bottom + REACH, height)
+    band = read(first, last)
+    if scale != 1:
+        band = _interpolate(band, (band.shape[1] * scale, band.shape[2] * scale))
+    return band[:, (top - first) * scale : (bottom - first) * scale].permute(1, 2, 0)
 
 
 def _interpolate(planes: Tensor, size: tuple[int, int]) -> Tensor:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
-from spandrel import ImageModelDescriptor
+from spandrel import ImageModelDescriptor, ModelTiling
 from torch import Tensor, nn
 
 from ..common.dry_run import working_bytes
 from ..common.tiling import round_up
+from .clip import ClipTraits
 from .memory import first_line
 from .pipeline import AHEAD
-from .protocol import Placement
+from .protocol import Placement, Recall
 from .seamless import MIRRORED
 from .transfer import Copies, is_fresh
 
@@ -124,6 +127,7 @@ class Runner:
         self.copies = Copies(placement.device)
         self.ready = model
         self.one_at_a_time = False
+        self._told = False
 
     def prepare(self, batch: int, height: int, width: int) -> None:
         """Put the model on the device, with memory for a batch of tiles of this size."""
@@ -141,13 +145,14 @@ class Runner:
         """
         model = self.original
         pixels = batch * height * width
+        channels = model.input_channels * ClipTraits.of(model).frames
         result = pixels * model.output_channels * model.scale**2 * 4
         padding = model.size_requirements.get_padding(width, height)
-        shape = batch, model.input_channels, height + padding[1], width + padding[0]
+        shape = batch, channels, height + padding[1], width + padding[0]
         network = working_bytes(
             self._network(), shape, self.dtype, model.scale, self.placement.device
         )
-        return pixels * model.input_channels * 4 + network + AHEAD * result
+        return pixels * channels * 4 + network + AHEAD * result
 
     def _network(self) -> nn.Module:
         """The module that is run on a tile: the contract's, else the descriptor's model."""
@@ -155,8 +160,23 @@ class Runner:
         network = contract.network if contract else self.original.model
         return network if isinstance(network, nn.Module) else self.original.model
 
-    def __call__(self, tiles: Tensor) -> Result:
+    def tell_tiles(self, height: int, width: int) -> None:
+        """Say once what tiles of this size mean for a model that looks at the whole picture."""
+        if self.original.tiling is not ModelTiling.DISCOURAGED or self._told:
+            return
+        self._told = True
+        logger.warning(
+            "%s looks at the whole picture: in tiles of %dx%d pixels colours and textures can differ from tile to "
+            "tile and from the whole picture's result; mode 'whole', or more free memory, avoids that",
+            self.original.architecture.name,
+            width,
+            height,
+        )
+
+    def __call__(self, tiles: Tensor, recalls: Sequence[Recall] = ()) -> Result:
         """Upscale tiles (B, Cin, h, w) float32, `Copies.staged` or on the device.
+
+        With ``recalls``, one for each tile, they go through the network one at a time.
 
         The device is not waited for. If the model does not run in half precision, this and all
         later calls are in float32.
@@ -165,7 +185,7 @@ class Runner:
             ValueError: the model makes pictures of another size than it promises.
         """
         try:
-            return self._forward(tiles)
+            return self._forward(tiles, recalls)
         except Exception as error:
             if self.dtype == torch.float32 or self.placement.is_out_of_memory(error):
                 raise
@@ -185,8 +205,8 @@ class Runner:
         self.dtype = torch.float32
         self.prepare(tiles.shape[0], *tiles.shape[-2:])
 
-    def _forward(self, tiles: Tensor) -> Result:
-        if not self.one_at_a_time:
+    def _forward(self, tiles: Tensor, recalls: Sequence[Recall] = ()) -> Result:
+        if not self.one_at_a_time and not recalls:
             try:
                 return self._run(self.copies.upload(tiles, self.dtype))
             except Exception as error:
@@ -198,7 +218,12 @@ class Runner:
                     raise
                 logger.info("%s takes no batches (%s)", self.original.architecture.name, error)
             self.one_at_a_time = True
-        parts = [self._run(self.copies.upload(tile, self.dtype)) for tile in tiles.split(1)]
+        parts = [
+            self._run(self.copies.upload(tile, self.dtype), recall)
+            for tile, recall in zip_longest(tiles.split(1), recalls)
+        ]
+        if len(parts) == 1:
+            return parts[0]
         return Result(
             torch.cat([part.values for part in parts]),
             torch.stack([part.finite for part in parts]).all(),
@@ -206,9 +231,12 @@ class Runner:
             fresh=True,
         )
 
-    def _run(self, batch: Tensor) -> Result:
+    def _run(self, batch: Tensor, recall: Recall | None = None) -> Result:
         contract = getattr(self.ready.model, "tile_contract", None)
-        if contract is not None:
+        if recall is not None:
+            result = ClipTraits.of(self.ready).recalling(batch, recall)
+            finite = all_finite(result)
+        elif contract is not None:
             result = contract.network(batch)
             finite = all_finite(result)
         else:

@@ -16,6 +16,7 @@ from ..common.defaults import cpu_by_default
 from ..common.threads import half_of_the_cores
 from ..common.tiling import round_up
 from .channels import PlaneUpscaler
+from .clip import Clip, ClipTraits
 from .exact import ExactUpscaler
 from .frame import FrameUpscaler, PreparedFrame, is_opaque
 from .mask import Masks, Region
@@ -40,14 +41,14 @@ class Job:
     """A frame to upscale.
 
     Attributes:
-        frame: (H, W, C); None: the same as the one before.
+        clip: the frame, and those around it that the model sees; None: the same as before.
         region: where; None: everywhere.
         into: gives the picture (*size, C) to write to, when it is needed. None, for a frame that is
             the same as the one before: its picture is the same, too.
         done: called when it is written, with the picture, in the thread of `Session.run`.
     """
 
-    frame: Tensor | None
+    clip: Clip | None
     region: Region | None
     into: Callable[[], Tensor] | None
     done: Callable[[Tensor], None] | None = None
@@ -84,6 +85,13 @@ class Session:
                 f"{model.architecture.name} offers no exact mode; use mode 'auto' or 'tile'"
             )
         self.traits = traits = TileTraits.of(model)
+        self.clip = ClipTraits.of(model)
+        if self.clip.frames > 1 and frames == 1:
+            logger.warning(
+                "%s takes %d successive frames; a single picture is repeated, so it learns nothing "
+                "from its neighbours: give it a video, or the frames as one batch",
+                *(model.architecture.name, self.clip.frames),
+            )
         context = round_up(max(LEAST_MARGIN, options.overlap or traits.overlap), traits.alignment)
         mirrored = traits.mirrored(options.border, options.mode)
         margins = Margins.of(options.seamless, context, mirrored)
@@ -198,7 +206,7 @@ class Session:
         return last
 
     def _prepared(self, job: Job) -> tuple[Job, PreparedFrame | None]:
-        return job, None if job.frame is None else self.upscaler.prepared(job.frame)
+        return job, None if job.clip is None else self.upscaler.prepared(job.clip)
 
     def _most_together(self) -> int:
         """How many frames should go through the model together."""

@@ -89,10 +89,14 @@ def parse_target(text: str) -> Target | None:
         factor = float(match[1]) / (100 if match[2] == "%" else 1)
         if 0 < factor <= LARGEST_FACTOR:
             return Target(factor=factor)
-    if (match := re.fullmatch(r"(\d{0,4}\.?\d+)mp", text)) and 0 < float(match[1]) <= LARGEST_SIDE:
+    if (match := re.fullmatch(r"(\d*\.?\d+)mp", text)) and 0 < float(match[1]) <= LARGEST_SIDE:
         return Target(megapixels=float(match[1]))
-    if match := re.fullmatch(r"(fit)?(\d{1,5})?x(\d{1,5})?", text):
+    if match := re.fullmatch(r"(fit)?(\d{1,9})?x(\d{1,9})?", text):
         width, height = (int(part) if part else None for part in match.groups()[1:])
+        if max(width or 0, height or 0) > LARGEST_SIDE:
+            raise ValueError(
+                f"the target {given!r} has a side above {LARGEST_SIDE} pixels, which is the most"
+            )
         if (width and height) or (not match[1] and (width or height)):
             return Target(width=width, height=height, fit=bool(match[1]))
     raise ValueError(

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from spandrel import ImageModelDescriptor, ModelTiling
@@ -15,8 +16,11 @@ from torch import Tensor
 from ..common.tiling import TileGrid, plan_grid, round_up
 from .blending import Canvas, axis_weights
 from .channels import ChannelPass, Mark, Tick, is_planar
+from .clip import ClipTraits
 from .memory import OutOfMemoryError, first_line
 from .pipeline import Pipeline
+from .protocol import Recall
+from .recall import SHARE, Memory, Shown
 from .runner import Result, Runner, TileTraits, not_finite, usual_batch
 from .transfer import Arrival
 
@@ -94,8 +98,11 @@ class TileSettings:
             return MASKED_TILE
         return self.longest if model.tiling is ModelTiling.DISCOURAGED else LARGEST_DEFAULT_TILE
 
-    def fit(self) -> None:
-        """Load the model, then shrink what was not asked for until a batch fits in free memory."""
+    def fit(self) -> tuple[int, int]:
+        """Load the model, then shrink what was not asked for until a batch fits in free memory.
+
+        The bytes that a batch needs, and those that are free.
+        """
         while True:
             grid = self.grid(*self.size)
             batch = min(self.batch, len(grid) * self.frames)
@@ -103,7 +110,7 @@ class TileSettings:
             needed = self.runner.memory_required(batch, grid.rows.size, grid.columns.size)
             free = self.runner.placement.available()
             if needed <= free:
-                return
+                return needed, free
             if batch > 1 and not self.batch_given:
                 self.batch = batch // 2
             elif not self.tile_given and self.tile > self.floor:
@@ -112,7 +119,7 @@ class TileSettings:
                 if not self.overlap_given:
                     self.overlap = min(self.overlap, self.tile // 4)
             else:
-                return  # try as asked for; `TiledUpscaler` handles running out of memory
+                return needed, free  # try as asked for; `TiledUpscaler` handles shortages
 
 
 @dataclass(frozen=True)
@@ -146,11 +153,17 @@ class TiledUpscaler:
         self.settings = settings
         self.batch, self.largest = settings.batch, settings.tile
         self._distrusted: torch.dtype | None = None
+        self._memory: Memory | None = None
 
     def prepare(self, sizes: Iterable[tuple[int, int]]) -> None:
         """Load the model and fix the size of tiles; it is the same for all ``sizes``."""
-        self.settings.fit()
+        needed, free = self.settings.fit()
         self.batch, self.largest = self.settings.batch, self.settings.tile
+        grid = self.settings.grid(*self.settings.size)
+        if len(grid) > 1:
+            self.runner.tell_tiles(grid.rows.size, grid.columns.size)
+        if ClipTraits.of(self.runner.original).recalling:
+            self._memory = Memory(int(max(free - needed, 0) * SHARE))
 
     def together(self, height: int, width: int) -> int:
         """As many frames as make a batch, where a frame is less than that."""
@@ -168,6 +181,7 @@ class TiledUpscaler:
         tick: Tick,
         touched: Tensor | None = None,
         mark: Mark | None = None,
+        shown: Shown | None = None,
     ) -> None:
         """Upscale ``planes`` (B, Cin, H, W), as `channels.PlaneUpscaler` says.
 
@@ -180,15 +194,32 @@ class TiledUpscaler:
         canvases = [Canvas(picture, grid, scale, complete=complete) for picture in into]
         for canvas in canvases:
             self.work.do(canvas.begin)
-        planar = is_planar(into[0])
         places = [(frame, number) for frame in range(len(planes)) for number in numbers]
+        planar = is_planar(into[0])
+        self._through(planes, grid, places, canvases, one, tick, mark, shown, planar=planar)
+
+    def _through(
+        self,
+        planes: Any,
+        grid: TileGrid,
+        places: list[tuple[int, int]],
+        canvases: Sequence[Canvas],
+        one: ChannelPass,
+        tick: Tick,
+        mark: Mark | None = None,
+        shown: Shown | None = None,
+        *,
+        planar: bool,
+    ) -> None:
+        """Run tiles, each by its frame and its number in the grid, and add them to the canvases."""
         size = self.batch
         batches = (places[at : at + size] for at in range(0, len(places), size))
         cuts = (partial(self._cut, planes, grid, batch) for batch in batches)
         for batch, tiles in self.work.ahead(cuts, single=len(places) <= size):
             while batch:  # it may have become too large since it was cut
                 count = 1 if max(tiles.shape[-2:]) > self.largest else min(self.batch, len(batch))
-                piece = self._compute(batch[:count], tiles[:count], one, planar)
+                recalls = self._recalls(grid, batch[:count], one, shown)
+                piece = self._compute(batch[:count], tiles[:count], recalls, one, planar)
                 if piece is None:
                     continue
                 add = partial(self._add, canvases, piece, one, [])
@@ -197,21 +228,44 @@ class TiledUpscaler:
                 batch, tiles = batch[count:], tiles[count:]
 
     def _cut(
-        self, planes: Tensor, grid: TileGrid, batch: list[tuple[int, int]]
+        self, planes: Any, grid: TileGrid, batch: list[tuple[int, int]]
     ) -> tuple[list[tuple[int, int]], Tensor]:
         """The batch, and its tiles (B, Cin, h, w) in main memory."""
         windows = [(frame, *grid.window(number)) for frame, number in batch]
-        tiles = [planes[frame, :, rows, columns] for frame, rows, columns in windows]
+        tiles = [self._part(planes, *window) for window in windows]
         return batch, self.runner.copies.staged(tiles)
 
+    def _recalls(
+        self, grid: TileGrid, batch: list[tuple[int, int]], one: ChannelPass, shown: Shown | None
+    ) -> list[Recall]:
+        """What the tiles of a batch may recall of those before them at the same places."""
+        if self._memory is None or shown is None:
+            return []
+        return [
+            self._memory.at(
+                (shown.member, one, str(grid.window(number)), self.runner.dtype),
+                shown.numbers[frame],
+            )
+            for frame, number in batch
+        ]
+
+    def _part(self, planes: Any, frame: int, rows: slice, columns: slice) -> Tensor:
+        """A tile (Cin, h, w) of ``planes``."""
+        return planes[frame, :, rows, columns]
+
     def _compute(
-        self, places: list[tuple[int, int]], tiles: Tensor, one: ChannelPass, planar: bool
+        self,
+        places: list[tuple[int, int]],
+        tiles: Tensor,
+        recalls: list[Recall],
+        one: ChannelPass,
+        planar: bool,
     ) -> Piece | None:
         """Start the network and send its result on its way.
 
         None after running out of memory with a batch, which has been halved then.
         """
-        result = self._attempt(tiles)
+        result = self._attempt(tiles, recalls)
         if result is None:
             if len(places) > 1:
                 return None
@@ -249,6 +303,8 @@ class TiledUpscaler:
         if piece.dtype == torch.float32:
             raise not_finite(runner.original)
         self._distrusted = piece.dtype
+        if self._memory:
+            self._memory.forget()
         if runner.dtype != torch.float32:
             runner.fall_back("made NaN or infinite values", piece.tiles)
         return torch.stack([one.collect(self._settled(tile)) for tile in piece.tiles])
@@ -258,7 +314,7 @@ class TiledUpscaler:
             mark(*place)
         tick(len(places))
 
-    def _attempt(self, tiles: Tensor) -> Result | None:
+    def _attempt(self, tiles: Tensor, recalls: list[Recall] | None = None) -> Result | None:
         """The result, or None after running out of memory.
 
         In that case the batch or the largest tile to try next has been made smaller.
@@ -266,12 +322,20 @@ class TiledUpscaler:
         if max(tiles.shape[-2:]) > self.largest:
             return None
         try:
-            return self.runner(tiles)
+            return self.runner(tiles, recalls or ())
         except Exception as error:
             if not self.runner.placement.is_out_of_memory(error):
                 raise
             reason = first_line(error)
         # not within the except block, where the traceback still holds the tensors
+        kept, self._memory = self._memory, None
+        if kept and kept.held:
+            logger.warning("out of memory (%s): nothing is kept for the next clips", reason)
+            kept.forget()
+            if recalls:
+                recalls.clear()
+            self.runner.placement.release_cache()
+            return self._attempt(tiles)
         self.runner.placement.release_cache()
         if len(tiles) > 1:
             self.batch = len(tiles) // 2
@@ -285,6 +349,7 @@ class TiledUpscaler:
             )
         self.largest = max(side // 2, floor)
         logger.warning("out of memory (%s): going on with tiles of %d pixels", reason, self.largest)
+        self.runner.tell_tiles(self.largest, self.largest)
         return None
 
     def _settled(self, tile: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 
@@ -15,6 +16,19 @@ from .resume import Unfinished
 from .source import VideoSource
 from .streams import StreamWriter
 from .write import SEGMENT_FRAMES, SegmentEncoder
+
+
+@dataclass(frozen=True)
+class EncodedSegment:
+    """A segment that was encoded elsewhere.
+
+    Attributes:
+        times: pts and duration of its frames.
+        data: the MP4 file that `write.SegmentEncoder.close` gives.
+    """
+
+    times: list[tuple[int, int]]
+    data: bytes
 
 
 class Assembly:
@@ -43,6 +57,8 @@ class Assembly:
         self._frame: av.VideoFrame | None = None
         self._held: deque[av.Packet] = deque()
         self._times: list[tuple[int, int]] = []  # pts and duration of the segment's frames
+        self._kept_segment: list[av.Packet] | None = None
+        self._elsewhere: bytes | None = None  # the segment, where it was encoded elsewhere
         self._before: list[int] = []  # pts of the frames of the segment before
 
     def hold(self, packet: av.Packet) -> None:
@@ -60,6 +76,23 @@ class Assembly:
             self._encoder.add(self._frame)
         self._added += 1
 
+    def add_segment(self, segment: EncodedSegment) -> None:
+        """Add a whole segment that was encoded elsewhere, after those that are in ``kept``."""
+        if self._times:
+            self._end_segment(segment.times[0][0])
+        self._times, self._elsewhere = list(segment.times), segment.data
+        self._added += len(segment.times)
+
+    def add_kept(self) -> list[tuple[int, int]]:
+        """Add the next segment of ``kept``; pts and duration of its frames."""
+        packets = list(self._copied())
+        times = sorted((packet.pts, packet.duration) for packet in packets)
+        if self._times:
+            self._end_segment(times[0][0])
+        self._times, self._kept_segment = times, packets
+        self._added += len(times)
+        return times
+
     def end(self) -> None:
         """Write all that is left, and close ``kept``: Windows moves no file that is open."""
         try:
@@ -74,19 +107,28 @@ class Assembly:
         Sound comes last, because the muxer holds back the last packets until half a second of
         others has followed.
         """
-        old = self._kept_packets and self._added <= self.skipped
-        for packet in self._copied() if old else self._encoded():
+        for packet in self._segment():
             self._writer.write(packet)
             self.frames += 1
         while self._held and (until is None or decoding_time(self._held[0]) < until * self._base):
             packet = self._held.popleft()
             self._writer.write(packet, packet.stream.index)
         self._before = [pts for pts, _ in self._times]
-        self._times = []
+        self._times, self._elsewhere, self._kept_segment = [], None, None
         # all whole segments of ``kept`` have been copied, so it is not needed any more
         if self._kept and self._kept_packets and self._added > self.skipped:
             self._kept_packets.close()
             self._kept.path.unlink(missing_ok=True)
+
+    def _segment(self) -> Iterable[av.Packet]:
+        """The packets of the segment that ends."""
+        if self._kept_segment is not None:
+            return self._kept_segment
+        return (
+            self._copied()
+            if self._kept_packets and self._added <= self.skipped
+            else self._encoded()
+        )
 
     def _copied(self) -> Iterator[av.Packet]:
         assert self._kept_packets
@@ -98,7 +140,11 @@ class Assembly:
 
     def _encoded(self) -> Iterator[av.Packet]:
         """The segment's packets, with the times of its frames."""
-        for packet, shown, decoded in self._encoder.finish():
+        elsewhere = self._elsewhere
+        encoder = self._encoder
+        for packet, shown, decoded in (
+            encoder.finish() if elsewhere is None else encoder.packets(elsewhere)
+        ):
             packet.time_base = self._base
             packet.pts, packet.duration = self._times[shown]
             packet.dts = self._decoded_at(decoded)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 # MatrixCoefficients of H.273; 2 stands for unspecified primaries and transfer, too
-RGB, BT709, UNSPECIFIED, SMPTE170M = (0, 1, 2, 6)
+RGB, BT709, UNSPECIFIED, SMPTE170M, BT2020 = (0, 1, 2, 6, 9)
 LEFT = (0, 128)  # a siting of chroma: across and down, in 1/256 of a pixel
 LIMITED, FULL = 1, 2  # FFmpeg's AVColorRange; 0 is unspecified, which stands for limited
 
@@ -60,10 +60,12 @@ class Colour:
         """The colours of a Y'CbCr result, given both sizes (height, width): those of the source.
 
         If the source names no matrix, and players would guess another one at the result's size,
-        the result names the one that they guess for the source.
+        the result names the one that they guess for the source. R'G'B' gets the matrix that goes
+        with its primaries: BT.2020's, else BT.709's.
         """
         if self.matrix == RGB:
-            return replace(self, matrix=BT709, range=LIMITED)
+            matrix = BT2020 if self.primaries == BT2020 else BT709
+            return replace(self, matrix=matrix, range=LIMITED)
         guess = guessed_matrix(*source)
         if self.matrix == UNSPECIFIED and guess != guessed_matrix(*result):
             return replace(self, matrix=guess)

@@ -12,7 +12,7 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,14 +20,14 @@ import av
 import numpy as np
 from torch import Tensor
 
-from .assembly import Assembly, decoding_time
-from .colour import FrameMaker, VideoError
+from .assembly import Assembly, EncodedSegment, decoding_time
+from .colour import VideoError
 from .encoding import EncodingThread
+from .form import ResultForm
 from .resume import STATE, old_path, partial_path, unfinished
-from .shape import result_aspect
 from .source import SourceFrame, VideoSource
 from .streams import StreamWriter, template_stream
-from .write import CONTAINERS, GROWING, UNDECODED, Encoding, SegmentEncoder, encodable
+from .write import CONTAINERS, GROWING, SEGMENT_FRAMES, UNDECODED, Encoding
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,11 @@ that is the same as the one before. It may draw some ahead, and in another threa
 their order and in the thread that called it, it calls ``deliver(picture)``: (*size, 3) floating
 point on the CPU, for None the same tensor as before. Between, it reports ``progress(done, total)``:
 ``total`` are the steps of one frame, ``done`` those of all frames until now. After an exception it
-delivers what is ready, and raises it."""
+delivers what is ready, and raises it. With ``lead=N`` the first N frames are only there to be looked
+at, for those after them, and are not delivered."""
+Elsewhere = Callable[[int, Progress], Iterator[EncodedSegment]]
+"""``encoded(first, progress)`` gives the segments from that number on, in their order. Progress is
+that of frames."""
 
 # metadata that describe the source's file format, which are not copied
 _OF_THE_FORMAT = ("major_brand", "minor_version", "compatible_brands", "encoder", STATE.lower())
@@ -57,6 +61,8 @@ class VideoJob:
             repeating the last row or column where the pixel format needs it.
         encoding: codec, quality and pixel format.
         settings: what else the frames depend on; resuming with other settings is refused.
+        context: how many frames before a frame ``upscale`` looks at. When a run is resumed, so many
+            of those that were done come first, as its ``lead``.
         resume: continue ``partial`` if there is one.
         overwrite: replace ``target``, and without ``resume`` also ``partial``.
 
@@ -71,6 +77,7 @@ class VideoJob:
         size: tuple[int, int],
         encoding: Encoding | None = None,
         settings: dict[str, Any] | None = None,
+        context: int = 0,
         resume: bool = False,
         overwrite: bool = False,
     ) -> None:
@@ -78,28 +85,30 @@ class VideoJob:
         if target.exists() and not overwrite:
             raise VideoError(f"{target} exists and is not to be replaced")
         self.encoding = (encoding or Encoding()).resolved(source.bits, target.suffix)
-        self._upscaled_size = size
-        turned = source.orientation.size
-        stored = encodable(*turned(*size), self.encoding.pixel_format)
-        self.size = turned(*stored)
+        self.upscaled_size = size
+        self._context = context
+        form = ResultForm(source, self.encoding, size)
+        self.size = form.size
         """Height and width of the result as displayed."""
         if self.size != size:
             logger.warning(
                 "%s: %s needs even sizes: %dx%d becomes %dx%d by repeating the last row or column",
                 *(target, self.encoding.pixel_format, *size[::-1], *self.size[::-1]),
             )
-        colour = source.colour.of_result(turned(*source.size), stored)
-        self._make_frame = FrameMaker(self.encoding.pixel_format, colour, *stored)
-        self._aspect = result_aspect(turned(*source.size), source.pixel_aspect, turned(*size))
+        self._make_frame, self._encoder, self._aspect = (
+            form.make_frame,
+            form.encoder,
+            form.pixel_aspect,
+        )
         if self._aspect != 1 and not self.encoding.keeps_aspect(target.suffix):
             logger.warning(
                 "%s: %s does not keep the shape of pixels (%s) in %s; write MP4, or give a target of "
                 "both sides for square ones",
                 *(target, self.encoding.codec, self._aspect, target.suffix),
             )
-        if source.lost:
-            logger.warning("%s: left out: %s", source, ", ".join(source.lost))
-        self._encoder = SegmentEncoder(self.encoding, stored, source.rate, colour, self._aspect)
+        lost = source.lost + ([] if self.encoding.keeps(source.hdr) else [*source.hdr.named])
+        if lost:
+            logger.warning("%s: left out: %s", source, ", ".join(lost))
         self._template = template_stream(self._encoder.sample, source.orientation.matrix)
         self._metadata = {
             k: v for k, v in source.metadata.items() if k.lower() not in _OF_THE_FORMAT
@@ -111,16 +120,15 @@ class VideoJob:
                     "%s cannot hold and leaves out: %s", target, ", ".join(writer.left_out)
                 )
             if writer.converted:
-                logger.warning(
-                    "%s cannot hold %s sound, which becomes FLAC",
-                    *(target, " and ".join(writer.converted)),
-                )
+                logger.warning("%s: converted: %s", target, ", ".join(writer.converted))
 
         self.frames = 0
         """Frames in ``partial``, and in the end in ``target``."""
         self.computed = 0
         """Frames that were upscaled in this run; those that repeat the one before are not."""
         # pts of the first and the last frame, and where the latter ends
+        self.damage: list[str] = []
+        """In the end, what was broken or missing in the source, in words."""
         self._begin = self._last = self._end = 0
         state = {
             "source": source.identity(),
@@ -146,6 +154,15 @@ class VideoJob:
         After an exception ``partial`` holds the first ``frames`` frames of the result, and can be
         played and resumed; without frames it is removed.
         """
+        self._run(lambda writer, told: self._write_frames(writer, upscale, told), progress)
+
+    def run_elsewhere(self, encoded: Elsewhere, progress: Progress | None = None) -> None:
+        """The same, of segments that are decoded, upscaled and encoded elsewhere."""
+        self._run(lambda writer, told: self._write_segments(writer, encoded, told), progress)
+
+    def _run(
+        self, write: Callable[[StreamWriter, Progress], None], progress: Progress | None
+    ) -> None:
         kept, old = self._kept, old_path(self.target)
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
@@ -162,7 +179,7 @@ class VideoJob:
                 metadata=self._metadata | {STATE: json.dumps(self._state)},
                 lenient=True,
             ) as writer:
-                self._write_frames(writer, upscale, progress or (lambda done, total: None))
+                write(writer, progress or (lambda done, total: None))
             self._complete()
         except BaseException:
             if kept and kept.path.exists():  # not all of it was copied
@@ -184,12 +201,14 @@ class VideoJob:
         assembly = Assembly(writer, self.source, self._encoder, self._make_frame, self._kept)
         source = self._frames(assembly)
         drawn: deque[SourceFrame] = deque()
+        before: deque[SourceFrame] = deque(maxlen=self._context)
         last: Tensor | None = None
 
         def frames() -> Iterator[Tensor | None]:
             samples = None
-            for item in source:
-                drawn.append(item)
+            for number, item in enumerate(chain(before, source)):
+                if number >= len(before):
+                    drawn.append(item)
                 same = samples is not None and np.array_equal(item.samples, samples)
                 samples = item.samples
                 yield None if same else item.rgb()
@@ -211,9 +230,41 @@ class VideoJob:
             with EncodingThread(assembly) as encoder:
                 for item in islice(source, assembly.skipped):
                     encoder.add(item, None)
+                    before.append(item)
                     progress(encoder.added, max(self.source.frame_count, encoder.added))
-                upscale(frames(), deliver, progress=report)
+                lead = {"lead": len(before)} if before else {}
+                upscale(frames(), deliver, progress=report, **lead)
         finally:
+            self.frames = assembly.frames
+
+    def _write_segments(self, writer: StreamWriter, encoded: Elsewhere, progress: Progress) -> None:
+        """Write all segments to ``partial``, and what is played beside them."""
+        assembly = Assembly(writer, self.source, self._encoder, self._make_frame, self._kept)
+        played = {stream.index for stream in self.source.beside.played}
+        packets = (one for one in self.source.packets() if one.stream.index in played)
+        beside, done, expected = next(packets, None), 0, self.source.frame_count
+        try:
+            first = assembly.skipped // SEGMENT_FRAMES
+            kept = (assembly.add_kept() for _ in range(first))
+            for segment in chain(kept, encoded(first, progress)):
+                times = segment
+                if isinstance(segment, EncodedSegment):
+                    times = segment.times
+                    assembly.add_segment(segment)
+                    self.computed += len(times)
+                else:
+                    progress(done + len(times), max(expected, done + len(times)))
+                self._begin = times[0][0] if done == 0 else self._begin
+                self._last, self._end = times[-1][0], sum(times[-1])
+                done += len(times)
+                while beside and decoding_time(beside) < self._end * self.source.time_base:
+                    assembly.hold(beside)
+                    beside = next(packets, None)
+            while beside:
+                assembly.hold(beside)
+                beside = next(packets, None)
+        finally:
+            assembly.end()
             self.frames = assembly.frames
 
     def _frames(self, assembly: Assembly) -> Iterator[SourceFrame]:
@@ -229,7 +280,7 @@ class VideoJob:
             yield item
 
     def _check(self, picture: Tensor) -> None:
-        expected = (*self._upscaled_size, 3)
+        expected = (*self.upscaled_size, 3)
         if tuple(picture.shape) != expected:
             raise VideoError(f"a frame became {tuple(picture.shape)} where {expected} was expected")
 
@@ -248,6 +299,10 @@ class VideoJob:
                 ):
                     to.write(packet, stream)
             os.replace(written, self.target)
+            self.damage = list(self.source.damage)
+            if to.broken:
+                self.damage.append(f"{to.broken} packets of sound or subtitles are broken")
+                logger.warning("%s: left out: %s", self.source, self.damage[-1])
         finally:
             written.unlink(missing_ok=True)
         self.partial.unlink(missing_ok=True)

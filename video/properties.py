@@ -1,4 +1,4 @@
-"""How the samples of a video are meant, beside its colours: what of it a result cannot keep."""
+"""How the samples of a video are meant, and what of that a result cannot keep."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import av
 import av.filter
 import av.logging
 
-from .colour import LEFT
+from .colour import LEFT, RGB, UNSPECIFIED, Colour
+from .hdr import static_hdr
 
 _SITINGS = {  # of chroma, by FFmpeg's names: position in a pixel, across and down, in 1/256
     "left": LEFT,
@@ -59,13 +60,17 @@ class Properties:
         self._aspect = stream.codec_context.sample_aspect_ratio
         # a container may say so where the codec does not; PyAV before 17 does not tell
         self.interlaced = getattr(stream.codec_context, "field_order", 0) > 1
+        self.hdr = static_hdr(first)
+        """What the first frame tells; results keep it where their encoder can."""
         self.see(first, stream)
 
     def see(self, frame: av.VideoFrame, stream: Any) -> None:
         """Look at one more frame; ``stream`` is the one that it comes from."""
         self.interlaced = self.interlaced or frame.interlaced_frame
         side_data: Any = frame.side_data
+        kept = static_hdr(frame).named.items() & self.hdr.named.items()
         names = [_LOST.get(data.type.name) for data in side_data]
+        names = [name for name in names if name not in dict(kept)]
         if stream.codec_context.sample_aspect_ratio != self._aspect:
             names.append("a change of the shape of pixels")
         self.lost += [name for name in dict.fromkeys(names) if name and name not in self.lost]
@@ -93,3 +98,34 @@ def chroma_siting(frame: av.VideoFrame) -> tuple[int, int]:
         av.logging.set_level(level)
     told = re.search(r" cl:(\w+) ", "".join(text for _, _, text in messages))
     return _SITINGS.get(told[1], LEFT) if told else LEFT
+
+
+def pixel_aspect_of(stream: Any) -> Fraction:
+    """The shape of pixels (width / height): the container's word before that of the codec."""
+    found = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+    return Fraction(found or 1)
+
+
+def colour_of(context: Any, frame: av.VideoFrame) -> Colour:
+    """The colours that a stream declares, as its frames have them."""
+    names = ("primaries", "transfer", "matrix", "range")
+    values = (context.color_primaries, context.color_trc, context.colorspace, context.color_range)
+    declared = dict(zip(names, map(int, values)))
+    if frame.format.is_rgb or frame.format.has_palette:
+        declared["matrix"] = RGB
+    elif declared["matrix"] == RGB:
+        declared["matrix"] = UNSPECIFIED
+    if frame.format.name.startswith("yuvj"):
+        declared["range"] = 2
+    return Colour(**declared)
+
+
+def kind_of(frame: av.VideoFrame) -> tuple[str, int, int]:
+    """How samples are read: pixel format, matrix and range."""
+    return frame.format.name, int(frame.colorspace), int(frame.color_range)
+
+
+def side_data_of(frame: av.VideoFrame, name: str) -> bytes | None:
+    """What comes with a frame under a name of FFmpeg's; None if there is nothing."""
+    found = frame.side_data.get(name)  # type: ignore[attr-defined]
+    return None if found is None else bytes(found)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -18,8 +19,11 @@ from av.error import FFmpegError
 
 from .beside import beside, covers_of, is_cover, with_times
 from .clock import Clock
-from .colour import RGB, UNSPECIFIED, Colour, SampleReader, VideoError
-from .properties import Properties
+from .colour import RGB, UNSPECIFIED, SampleReader, VideoError
+from .damage import Damage
+from .joined import Joined, inner_headers, is_joined
+from .parts import Times, times_of
+from .properties import Properties, colour_of, kind_of, pixel_aspect_of, side_data_of
 from .source import Orientation, SourceFrame
 
 logger = logging.getLogger(__name__)
@@ -52,6 +56,13 @@ class VideoFile:
         self._file = file
         self._start = Fraction(start)
         self._end = Fraction(start) + Fraction(duration) if duration else None
+        path = Path(file) if isinstance(file, str | Path) else None
+        self._inner = inner_headers(path) if path else []
+        if path and is_joined(path):
+            logger.warning(
+                "%s: another file follows the first, of which nothing is read; split them, and join the results",
+                path,
+            )
         with self._open() as container:
             self._inspect(container, max_pixels)
         with self._open() as container:
@@ -86,13 +97,56 @@ class VideoFile:
         return f"{size}-{digest.hexdigest()}"
 
     def __iter__(self) -> Iterator[SourceFrame | av.Packet]:
+        return self._iterate(self.beside.played, whole=True)
+
+    def frames_from(self, decoded: int | None, *, whole: bool) -> Iterator[Any]:
+        """Frames alone, from the key frame on that is decoded at that pts; None: from where reading
+        stands, the beginning at first. ``whole``: all will be read, so that at the end the log
+        says what is damaged."""
+        if decoded is not None:
+            at = (decoded + round(self._shift / self.time_base)) // self._ticks
+            self._container.seek(at, stream=self._stream)
+        items = self._iterate(self.beside.played if whole else [], whole=whole)
+        return (item for item in items if not isinstance(item, av.Packet))
+
+    @property
+    def flawed(self) -> bool:
+        """Whether something of what was read so far could not be decoded well."""
+        return self._damage.flawed
+
+    def times(self) -> Times | None:
+        """When frames are shown, as packets tell it without decoding them; None for what does not
+        tell it surely: parts of files, damaged ones, formats whose clock jumps."""
+        if self._jumps or self._start or self._end is not None:
+            return None
+        with self._open() as container:
+            stream = _video_stream(container)
+            others = [one.index for one in self.beside.played]
+            packets = self._reaching(container.demux([stream.index, *others]))
+            video = (packet for packet in packets if packet.stream.index == stream.index)
+            times = times_of(video, self._ticks, round(self._shift / self.time_base))
+        if times is None:
+            return None
+        self._damage = Damage()
+        for last, pts in pairwise(times.shown):
+            self._damage.see_time(last, pts, self.time_base)
+        return None if self._damage.told(self.time_base) or self._cut_off() else times
+
+    def _reaching(self, packets: Iterable[Any]) -> Iterator[Any]:
+        """The same packets; notes how far they reach."""
+        for packet in packets:
+            if packet.pts is not None:
+                end = (packet.pts + (packet.duration or 0)) * packet.time_base
+                self._reached = max(self._reached, end)
+            yield packet
+
+    def _iterate(self, played: list[Any], *, whole: bool) -> Iterator[Any]:
         shift = round(self._shift / self.time_base)
         nominal = max(round(1 / self.rate / self.time_base), 1)
         reader, kind = self._reader, self._kind
         known, told = list(self.lost), self._properties.interlaced
         last, count, repaired = -nominal, 0, False
         try:
-            played = self.beside.played
             for item, packet_duration in self._items(self._container, self._stream, played):
                 if isinstance(item, av.Packet):
                     yield item
@@ -103,12 +157,13 @@ class VideoFile:
                         f"{self._stored[1]}x{self._stored[0]}; convert it to one size first"
                     )
                 self._properties.see(item, self._stream)
-                if _kind(item) != kind:
-                    reader, kind = self._new_reader(item), _kind(item)
+                if kind_of(item) != kind:
+                    reader, kind = self._new_reader(item), kind_of(item)
                 pts = last + nominal if item.pts is None else item.pts * self._ticks - shift
                 if pts <= last and count:
                     repaired, pts = True, last + 1
                 duration = (packet_duration or 0) * self._ticks or nominal
+                self._damage.see_frame(item, last if count else None, pts, self.time_base)
                 last, count = pts, count + 1
                 samples = reader.samples(item)
                 rgb = partial(self._picture, reader, samples)
@@ -117,10 +172,10 @@ class VideoFile:
             raise VideoError(
                 f"it cannot be read on after frame {count} ({error.strerror})"
             ) from error
-        if self._broken:
-            logger.warning(
-                "%s: %d packets could not be decoded; their frames are left out", self, self._broken
-            )
+        if whole:
+            self.damage = self._damage.told(self.time_base) + self._cut_off()
+        for text in self.damage:
+            logger.warning("%s: %s", self, text)
         if jumps := self._clock.jumps:
             at = ", ".join(f"{float(time):.1f}" for time in jumps[:_TOLD])
             more = f" and {len(jumps) - _TOLD} times more" if len(jumps) > _TOLD else ""
@@ -132,7 +187,6 @@ class VideoFile:
             logger.warning("%s: left out: %s", self, ", ".join(more))
         if repaired:
             logger.warning("%s: timestamps that did not grow were moved", self)
-        self._warn_if_cut_off()
 
     def packets(self) -> Iterator[av.Packet]:
         """Packets of the streams that are copied, from the start of the selected part."""
@@ -156,6 +210,8 @@ class VideoFile:
         if not isinstance(self._file, str | Path):
             self._file.seek(0)
         file = str(self._file) if isinstance(self._file, Path) else self._file
+        if self._inner:
+            file = Joined(Path(self._file), self._inner)
         try:
             return av.open(
                 file,
@@ -177,7 +233,7 @@ class VideoFile:
                 f"it claims {context.width}x{context.height} pixels; the limit is {max_pixels / 1e6:g} million "
                 "(raise it with --max-megapixels where the file can be trusted)"
             )
-        self._broken, self._reached = 0, Fraction(0)
+        self._reached = Fraction(0)
         frames = (
             item
             for item, _ in self._items(container, stream, [])
@@ -188,17 +244,17 @@ class VideoFile:
             raise VideoError(f"it has no frame at or after {float(self._start):g} seconds")
         if first is None:
             raise VideoError("none of its frames can be decoded; it is cut off or broken")
-        self._broken = 0
+        self.damage: list[str] = []
         self._stored = first.height, first.width
-        self._kind = _kind(first)
+        self._kind = kind_of(first)
         self._properties = Properties(stream, first)
-        self.lost = self._properties.lost
+        self.hdr, self.lost = self._properties.hdr, self._properties.lost
         self._warn_if_interlaced(told=False)
-        self.orientation = Orientation(_side_data(first, "DISPLAYMATRIX"))
+        self.orientation = Orientation(side_data_of(first, "DISPLAYMATRIX"))
         self.size = self.orientation.size(*self._stored)
         self.bits = max(component.bits for component in first.format.components)
-        self.pixel_aspect = _pixel_aspect(stream)
-        self.colour = _colour(context, first)
+        self.pixel_aspect = pixel_aspect_of(stream)
+        self.colour = colour_of(context, first)
         self._reader = self._new_reader(first)
 
         base = stream.time_base
@@ -208,6 +264,10 @@ class VideoFile:
         self.metadata = dict(container.metadata)
         whole = not self._start and self._end is None
         self.chapters = container.chapters() if whole else []
+        # AVI's list of frames is shorter where some are missing, its header tells all
+        self._announced = (
+            stream.frames / self.rate if container.format.name == "avi" else Fraction(0)
+        )
         end = Fraction(container.duration or 0, av.time_base) if self._end is None else self._end
         self.frame_count = (stream.frames if whole else 0) or max(
             round((end - self._start) * self.rate), 1
@@ -227,7 +287,7 @@ class VideoFile:
 
     def _new_reader(self, frame: av.VideoFrame) -> SampleReader:
         """For frames of the kind of this one, whose colours may be others than the first's."""
-        _, matrix, levels = _kind(frame)
+        _, matrix, levels = kind_of(frame)
         colour = self.colour
         if (matrix, levels) != self._kind[1:]:
             colour = replace(colour, matrix=matrix, range=levels)
@@ -246,7 +306,7 @@ class VideoFile:
         end, ended = self._end or Fraction(0), False  # 0: the end of the file
         if self._start:
             container.seek(int(self._start * av.time_base))
-        self._clock = _clock(container, stream)
+        self._clock, self._damage = _clock(container, stream), Damage()
         for packet in self._clock(container.demux(stream, *others)):
             time = packet.dts * packet.time_base if packet.dts is not None else Fraction(0)
             if packet.pts is not None:
@@ -259,13 +319,14 @@ class VideoFile:
                 if self._copied(packet):
                     yield packet, None
                 continue
+            self._damage.see_packet(packet)
             if not packet.size and packet.dts is not None:
                 continue  # Theora's way to say that the picture before stays
             durations[packet.pts] = packet.duration
             try:
                 frames = packet.decode()
             except FFmpegError:
-                self._broken += 1
+                self._damage.undecoded += 1
                 continue
             for frame in frames:
                 duration = durations.pop(frame.pts, None)
@@ -298,20 +359,19 @@ class VideoFile:
                 self,
             )
 
-    def _warn_if_cut_off(self) -> None:
-        """If the whole file was read, warn if its packets end before its header says."""
+    def _cut_off(self) -> list[str]:
+        """If the whole file was read, whether its packets end before its header says, in words."""
         if self._start or self._end is not None or self._jumps or not self._container.duration:
-            return
-        announced = Fraction(
-            self._container.duration + (self._container.start_time or 0), av.time_base
-        )
-        if announced - self._reached > _LEAST_MISSING:
-            logger.warning(
-                "%s ends after %.1f seconds where its header says %.1f; it is cut off",
-                self,
-                self._reached,
-                announced,
-            )
+            return []
+        length = max(Fraction(self._container.duration, av.time_base), self._announced)
+        announced = length + Fraction(self._container.start_time or 0, av.time_base)
+        # the header may count how long the last frame stays, which no packet tells
+        if announced - self._reached <= max(_LEAST_MISSING, self._damage.longest * self.time_base):
+            return []
+        reached, announced = float(self._reached), float(announced)
+        return [
+            f"it ends after {reached:.1f} seconds where its header says {announced:.1f}: a part is missing"
+        ]
 
 
 def _video_stream(container: Any) -> Any:
@@ -323,36 +383,7 @@ def _video_stream(container: Any) -> Any:
     raise VideoError("it has no video stream")
 
 
-def _pixel_aspect(stream: Any) -> Fraction:
-    """The shape of pixels (width / height): the container's word before that of the codec."""
-    found = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
-    return Fraction(found or 1)
-
-
 def _clock(container: Any, stream: Any) -> Clock:
     rate = Fraction(stream.average_rate or stream.guessed_rate or _UNKNOWN_RATE)
     jumps = container.format.flags & av.format.Flags.ts_discont.value
     return Clock(stream.index, 1 / rate, discontinuous=bool(jumps))
-
-
-def _colour(context: Any, frame: av.VideoFrame) -> Colour:
-    names = ("primaries", "transfer", "matrix", "range")
-    values = (context.color_primaries, context.color_trc, context.colorspace, context.color_range)
-    declared = dict(zip(names, map(int, values)))
-    if frame.format.is_rgb or frame.format.has_palette:
-        declared["matrix"] = RGB
-    elif declared["matrix"] == RGB:
-        declared["matrix"] = UNSPECIFIED
-    if frame.format.name.startswith("yuvj"):
-        declared["range"] = 2
-    return Colour(**declared)
-
-
-def _kind(frame: av.VideoFrame) -> tuple[str, int, int]:
-    """How samples are read: pixel format, matrix and range."""
-    return frame.format.name, int(frame.colorspace), int(frame.color_range)
-
-
-def _side_data(frame: av.VideoFrame, name: str) -> bytes | None:
-    found = frame.side_data.get(name)  # type: ignore[attr-defined]
-    return None if found is None else bytes(found)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Generator
 from pathlib import Path
@@ -20,6 +21,8 @@ from av.error import FFmpegError
 
 from .colour import VideoError
 from .write import SEGMENT_FRAMES, UNDECODED
+
+logger = logging.getLogger(__name__)
 
 STATE = "UPSCALE_STATE"
 """The key of the file's metadata under which the settings of the run are, as JSON."""
@@ -93,4 +96,7 @@ def unfinished(target: Path) -> Unfinished | None:
     If there are two such files, it is the one with more frames.
     """
     found = [Unfinished(path) for path in (partial_path(target), old_path(target)) if path.exists()]
+    for one in found:
+        if not one.frames:
+            logger.warning("%s holds no frame that can be read; it is begun anew", one.path)
     return max((one for one in found if one.frames), key=lambda one: one.frames, default=None)

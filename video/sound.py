@@ -8,6 +8,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.error import FFmpegError
 
 _SHORT = ("u8", "u8p", "s16", "s16p")  # formats of samples that 16 bits hold
 _GAP = Fraction(1, 10)  # seconds of missing sound that become silence
@@ -32,17 +33,26 @@ class SoundConverter:
         self.stream.format = kind
         self._from: Any = None
         self._begun = False
+        self.broken = 0
+        """Packets that could not be decoded; silence stands for them."""
         self._read = self._written = 0  # samples, counted from time 0 on
 
     def packets(self, packet: av.Packet | None) -> Iterator[av.Packet]:
         """Those of FLAC that a packet gives, or that are left at the end."""
         if packet is not None:
             self._from = packet.stream
-        for frame in self._from.decode(packet) if self._from else ():
+        for frame in self._decoded(packet):
             for resampled in self._resampler.resample(frame):
                 yield from self._encoded(resampled)
         if packet is None and self._begun:
             yield from self._timed(self.stream.encode(None))
+
+    def _decoded(self, packet: av.Packet | None) -> list[Any]:
+        try:
+            return self._from.decode(packet) if self._from else []
+        except FFmpegError:
+            self.broken += 1
+            return []
 
     def _encoded(self, frame: Any) -> Iterator[av.Packet]:
         begin = self._read if frame.pts is None else frame.pts * frame.time_base * self._rate

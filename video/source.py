@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .beside import Beside
 from .colour import RGB, Colour, VideoError
+from .hdr import NO_HDR, StaticHdr
 
 _Self = TypeVar("_Self")
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
@@ -78,7 +79,9 @@ class VideoSource(Protocol):
     frame_count: estimated number of frames.
     end: the pts at which the last frame ends; None if the file does not say.
     beside: what is copied.
+    hdr: what is told of the screen and the brightness.
     lost: what its frames tell that no result keeps, in words.
+    damage: what of it was found broken or missing, in words, when all was read.
     metadata, chapters: those of the file, as PyAV gives them.
     """
 
@@ -92,7 +95,9 @@ class VideoSource(Protocol):
     orientation: Orientation
     pixel_aspect: Fraction
     beside: Beside
+    hdr: StaticHdr
     lost: list[str]
+    damage: list[str]
     metadata: dict[str, str]
     chapters: list[Any]
 
@@ -122,24 +127,37 @@ class PictureVideo:
     """The `VideoSource` of pictures in memory, which are not copied.
 
     Args:
-        images: (B, H, W, C) floating point in [0, 1], C = 3 or more; channels beyond RGB are left
-            out.
+        images: (B, H, W, C) floating point in [0, 1]: grey, RGB, or more channels, of which those
+            beyond RGB are left out.
         rate: frames per second.
         audio: samples (channels, T) floating point in [-1, 1] and their rate; encoded as AAC. It is
             cut off where the pictures end.
+        bits: per sample, that the result keeps.
+        primaries, transfer: how the pictures' numbers stand for colours, as code points of H.273.
+        alpha: (B, H, W) or (B, H, W, 1) in [0, 1], beside the pictures.
+
+    A video has no transparency: it is left out, which ``lost`` tells, where a pixel is transparent.
     """
 
-    bits = 8
     orientation = Orientation()
     pixel_aspect = Fraction(1)
-    colour = Colour(matrix=RGB, primaries=1, transfer=1)
+    hdr = NO_HDR
 
     def __init__(
-        self, images: Tensor, rate: Fraction, audio: tuple[Tensor, int] | None = None
+        self,
+        images: Tensor,
+        rate: Fraction,
+        audio: tuple[Tensor, int] | None = None,
+        *,
+        bits: int = 8,
+        primaries: int = 1,
+        transfer: int = 1,
+        alpha: Tensor | None = None,
     ) -> None:
-        if images.ndim != 4 or 0 in images.shape or images.shape[-1] < 3:
+        if images.ndim != 4 or 0 in images.shape or images.shape[-1] == 2:
             raise VideoError(
-                f"its pictures have the shape {tuple(images.shape)}; (B, H, W, 3) was expected"
+                f"its pictures have the shape {tuple(images.shape)}; (B, H, W, 3) or (B, H, W, 1) was "
+                "expected"
             )
         self._images = images
         self.size = images.shape[1], images.shape[2]
@@ -147,7 +165,13 @@ class PictureVideo:
         self.rate = Fraction(rate).limit_denominator(100_000)
         self.time_base = Fraction(1, self.rate.numerator)
         self.end = self.frame_count * self.rate.denominator
-        self.lost: list[str] = []
+        self.bits = bits
+        self.colour = Colour(matrix=RGB, primaries=primaries, transfer=transfer)
+        transparency = [images[..., 3]] if images.shape[-1] > 3 else []
+        transparency += [] if alpha is None else [alpha]
+        seen_through = any(bool((frame < 1).any()) for one in transparency for frame in one)
+        self.lost = ["alpha channel"] if seen_through else []
+        self.damage: list[str] = []
         self.metadata: dict[str, str] = {}
         self.chapters: list[Any] = []
         self.beside = Beside()
@@ -168,6 +192,9 @@ class PictureVideo:
         if self._audio:
             self._audio.close()
 
+    def __str__(self) -> str:
+        return "the video of pictures"
+
     def identity(self) -> str:
         return ""
 
@@ -180,7 +207,7 @@ class PictureVideo:
         yield from self.packets()
         duration = self.rate.denominator
         for number, image in enumerate(self._images):
-            picture = image[..., :3].to("cpu", torch.float32)
+            picture = image[..., :3].to("cpu", torch.float32).expand(-1, -1, 3)
             yield SourceFrame(
                 pts=number * duration,
                 duration=duration,

@@ -11,13 +11,16 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 import av
-from av.error import FFmpegError
+from av.error import FFmpegError, InvalidDataError
 
 from .beside import Beside, tags_of
 from .colour import VideoError
+from .language import language_in
 from .sound import SoundConverter
+from .subtitles import CAN_CONVERT, TEXTS, SubtitleConverter
 from .write import Container, UnsupportedStreamError
 
+Converter = SoundConverter | SubtitleConverter
 _TAGS = {"hevc": "hvc1"}  # in MP4 and MOV, where FFmpeg's default does not play on Apple's devices
 
 
@@ -35,12 +38,6 @@ def template_stream(sample: bytes, matrix: bytes | None) -> Any:
 
 
 _TIMECODES = int(av.__version__.partition(".")[0]) >= 18  # before, muxers are told no frame rate
-_BIBLIOGRAPHIC = {  # the codes of ISO 639-2 that FFmpeg knows for MOV, by those usual elsewhere
-    **{"bod": "tib", "ces": "cze", "cym": "wel", "deu": "ger", "ell": "gre", "eus": "baq"},
-    **{"fas": "per", "fra": "fre", "hye": "arm", "isl": "ice", "kat": "geo", "mkd": "mac"},
-    **{"msa": "may", "mya": "bur", "nld": "dut", "ron": "rum", "slk": "slo", "sqi": "alb"},
-    **{"zho": "chi"},
-}
 _ITUNES = (  # tags of a file that FFmpeg writes into MP4 beside a cover
     *("title", "artist", "album_artist", "composer", "album", "date", "comment", "genre", "track"),
     *("copyright", "grouping", "lyrics", "description", "synopsis", "show", "episode_id", "disc"),
@@ -82,6 +79,8 @@ class StreamWriter:
         options = {**container.options, "max_interleave_delta": "1"}
         isom = container.name in ("mp4", "mov")
         self.left_out: list[str] = []
+        self.broken = 0
+        """Packets beside the video that are damaged, and were left out."""
         if container.name == "mp4" and beside.covers and not lenient:
             # FFmpeg writes covers or tags of any name, and no file with both
             if "movflags" in options:
@@ -105,7 +104,7 @@ class StreamWriter:
             self._others: dict[int, Any] = {}
             self.converted: list[str] = []
             self._next: dict[int, int] = {}  # the least time of decoding that a stream may have
-            self._converters: dict[int, SoundConverter] = {}
+            self._converters: dict[int, Converter] = {}
             if isom and "timecode" in beside.tags and not _TIMECODES:
                 self.left_out.append("timecode (PyAV 18 writes it)")
             covers: list[av.Packet] = []
@@ -133,8 +132,8 @@ class StreamWriter:
     ) -> None:
         try:
             if error is None:
-                for converter in self._converters.values():
-                    self._container.mux(converter.packets(None))
+                for source in self._converters:
+                    self._write_converted(source, None)
             self._container.close()
         except FFmpegError as problem:
             if error is None:
@@ -150,35 +149,50 @@ class StreamWriter:
         stream = self._video if source is None else self._others.get(source)
         try:
             if source in self._converters:
-                self._container.mux(self._converters[source].packets(packet))
+                self._write_converted(source, packet)
             elif stream is not None:
                 if source is not None:
                     self._let_grow(packet, stream, source)
                 packet.stream = stream
                 self._container.mux(packet)
+        except InvalidDataError as error:
+            if source is None:
+                raise VideoError(f"{self._file} cannot be written on ({error.strerror})") from error
+            self.broken += 1  # what the format has to look into, as AAC of a damaged recording
         except FFmpegError as error:
             raise VideoError(f"{self._file} cannot be written on ({error.strerror})") from error
+
+    def _write_converted(self, source: int, packet: av.Packet | None) -> None:
+        converter = self._converters[source]
+        before = converter.broken
+        for one in converter.packets(packet):
+            self._let_grow(one, converter.stream, source)
+            self._container.mux(one)
+        self.broken += converter.broken - before
 
     def _let_grow(self, packet: Any, stream: Any, source: int) -> None:
         """Move a packet to after the one before it in its stream where their times overlap, which
         muxers refuse: where the clock of a recording jumps, and by rounding to another time base."""
-        base = stream.time_base
-        decoded: int = round(packet.dts * packet.time_base / base)
+        ratio = packet.time_base / stream.time_base
+        shown = packet.dts if packet.pts is None else packet.pts
+        # rounded here, as the muxer may round halves in the other direction
+        decoded, shown = round(packet.dts * ratio), round(shown * ratio)
         least: int = self._next.get(source, decoded)
         if decoded < least:
-            shown = packet.dts if packet.pts is None else packet.pts
-            shown = round(shown * packet.time_base / base)
-            packet.duration = round((packet.duration or 0) * packet.time_base / base)
-            packet.time_base = base
-            decoded = least
-            packet.pts, packet.dts = max(shown, least), least
+            decoded, shown = least, max(shown, least)
+        packet.duration = round((packet.duration or 0) * ratio)
+        packet.time_base, packet.pts, packet.dts = stream.time_base, shown, decoded
         self._next[source] = decoded + int(stream.type in ("audio", "video"))
 
     def _add_played(self, stream: Any, container: Container, lenient: bool) -> None:
         """Add sound or subtitles."""
         name = stream.codec_context.codec.canonical_name
         if stream.type == "subtitle" and name not in container.subtitles:
-            self.left_out.append(f"{name} subtitles")
+            if lenient or name not in TEXTS or not CAN_CONVERT:
+                self.left_out.append(f"{name} subtitles")
+                return
+            text = SubtitleConverter(self._container, stream, container.text)
+            self._convert(stream, text, f"{name} subtitles become {container.text}")
             return
         if lenient and name == "aac" and not stream.codec_context.extradata:
             return  # AAC of transport streams, which FFmpeg does not write in fragments
@@ -186,15 +200,18 @@ class StreamWriter:
             self._others[stream.index] = self._copy(stream)
         except ValueError as error:
             if container.converts and stream.type == "audio":
-                converter = SoundConverter(self._container, stream)
-                self._describe(converter.stream, tags_of(stream), stream.disposition.value)
-                self._converters[stream.index] = converter
-                self.converted.append(name)
+                sound = SoundConverter(self._container, stream)
+                self._convert(stream, sound, f"{name} sound becomes FLAC")
             elif not lenient:
                 message = (
                     f"{container.name} files cannot hold {name} {stream.type}; write a .mkv file"
                 )
                 raise UnsupportedStreamError(message) from error
+
+    def _convert(self, stream: Any, converter: Converter, how: str) -> None:
+        self._describe(converter.stream, tags_of(stream), stream.disposition.value)
+        self._converters[stream.index] = converter
+        self.converted.append(how)
 
     def _add_if_held(
         self, stream: Any, container: Container, video: Any, cover: bytes = b""
@@ -231,9 +248,12 @@ class StreamWriter:
 
     def _describe(self, stream: Any, tags: Mapping[str, str], disposition: int) -> None:
         stream.metadata.update(tags)
-        language = tags.get("language", "")
-        if self._container.format.name == "mov" and language in _BIBLIOGRAPHIC:
-            stream.metadata["language"] = _BIBLIOGRAPHIC[language]
+        language = tags.get("language", "und")
+        if language != "und":
+            held = language_in(self._container.format.name, language)
+            stream.metadata["language"] = held or "und"
+            if held is None:
+                self.left_out.append(f"the language {language}")
         stream.disposition = disposition
 
 

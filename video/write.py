@@ -20,6 +20,7 @@ from av.error import FFmpegError
 
 from ..common.encoding import ENCODING
 from .colour import Colour, VideoError, plane_arrays
+from .hdr import NO_HDR, StaticHdr
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class Container:
     name: str
     codecs: tuple[str, ...] = ("h264", "hevc", "av1", "vp9")
     subtitles: tuple[str, ...] = ("mov_text",)
+    text: str = "mov_text"  # what other subtitles of text become
     options: dict[str, str] = field(default_factory=dict)
     converts: bool = False  # sound that it cannot hold becomes FLAC
 
@@ -86,9 +88,10 @@ CONTAINERS = {
     ".mkv": Container(
         name="matroska",
         subtitles=("subrip", "ass", "ssa", "hdmv_pgs_subtitle", "dvd_subtitle", "webvtt"),
+        text="subrip",
         converts=True,
     ),
-    ".webm": Container(name="webm", codecs=("av1", "vp9"), subtitles=("webvtt",)),
+    ".webm": Container(name="webm", codecs=("av1", "vp9"), subtitles=("webvtt",), text="webvtt"),
 }
 """File formats by the suffix of a file's name."""
 GROWING = Container(name="mp4", options=_FRAGMENTS)
@@ -158,6 +161,10 @@ class Encoding:
             preset=self.preset,
         )
 
+    def keeps(self, hdr: StaticHdr) -> bool:
+        """Whether the encoder writes what is told of the screen and the brightness."""
+        return bool(hdr.options(_CODECS[self.codec].encoder))
+
     def keeps_aspect(self, suffix: str) -> bool:
         """Whether a file tells the shape of pixels: MP4 and MOV do, and elsewhere the codec may."""
         isom = CONTAINERS[suffix.lower()].name in ("mp4", "mov")
@@ -191,9 +198,13 @@ class SegmentEncoder:
         rate: Fraction,
         colour: Colour,
         pixel_aspect: Fraction,
+        hdr: StaticHdr = NO_HDR,
     ) -> None:
         self._codec, self._pixel_format = _CODECS[encoding.codec], encoding.pixel_format
         self._options = {"crf": str(encoding.crf), **self._codec.options}
+        for name, parameters in hdr.options(self._codec.encoder).items():
+            others = [self._options[name]] if name in self._options else []
+            self._options[name] = ":".join([*others, parameters])
         if encoding.preset is not None:
             self._options.pop("rc-lookahead", None)  # the preset's own
             self._options["preset"] = encoding.preset
@@ -217,8 +228,8 @@ class SegmentEncoder:
                 plane[:] = 0
             for _ in range(_SAMPLE_FRAMES):
                 self.add(dark)
-            self.sample = self._close()
-            self.delay = -min(decoded for _, _, decoded in self._packets(self.sample))
+            self.sample = self.close()
+            self.delay = -min(decoded for _, _, decoded in self.packets(self.sample))
         except FFmpegError as error:
             what = f"{size[1]}x{size[0]} as {encoding.pixel_format} with crf {encoding.crf}"
             raise VideoError(f"{self._codec.encoder} refuses {what} ({error.strerror})") from error
@@ -237,12 +248,10 @@ class SegmentEncoder:
         With each packet come two numbers: that of the frame that it shows, and that of the frame at
         whose time it is decoded. The latter lags by ``delay``, so it is negative at first.
         """
-        if not self.frames:
-            return []
-        return self._packets(self._close())
+        return self.packets(self.close()) if self.frames else []
 
-    def _packets(self, segment: bytes) -> list[tuple[av.Packet, int, int]]:
-        """The packets of an MP4 file, with the frame numbers that their pts and dts stand for."""
+    def packets(self, segment: bytes) -> list[tuple[av.Packet, int, int]]:
+        """The packets of a segment's MP4 file, as `finish` gives them."""
         with av.open(io.BytesIO(segment), options=UNDECODED) as container:
             stream = container.streams.video[0]
             assert stream.time_base is not None
@@ -264,7 +273,9 @@ class SegmentEncoder:
     def _open(self) -> None:
         self._written = 0  # packets
         self._file = io.BytesIO()
-        self._container = av.open(self._file, "w", format="mp4")
+        # in whole frames, or a few of thousands per second, as some files claim to have, are nothing
+        timescale = {"movie_timescale": str(self._rate.numerator)}
+        self._container = av.open(self._file, "w", format="mp4", options=timescale)
         self._stream: Any = self._container.add_stream(
             self._codec.encoder, rate=self._rate, options=self._options
         )
@@ -277,7 +288,8 @@ class SegmentEncoder:
         context.colorspace, context.color_range = self._colour.matrix, self._colour.range
         context.thread_type = "AUTO"  # PyAV's default, threads for slices only, costs quality
 
-    def _close(self) -> bytes:
+    def close(self) -> bytes:
+        """The segment as an MP4 file; the next frame begins a new one."""
         self._mux(self._stream.encode(None))
         self._container.close()
         self.frames = 0

@@ -13,7 +13,7 @@ from .config import preset_name
 from .engine.run import ExactEngine
 from .engine.weights import forget_packed
 from .network import FDAT
-from .relatives import is_named_like_fdat, relative
+from .relatives import is_named_like_fdat, relative, takes_frames
 
 
 class InferenceFDAT(FDAT):
@@ -49,7 +49,8 @@ class FDATArch(Architecture[InferenceFDAT]):
 
     @staticmethod
     def _is_fdat(state_dict: StateDict) -> bool:
-        return is_named_like_fdat(state_dict) and relative(state_dict) is None
+        known = is_named_like_fdat(state_dict) and not takes_frames(state_dict)
+        return known and relative(state_dict) is None
 
     def load(
         self, state_dict: StateDict, *, scale: int | str | None = None

@@ -1,7 +1,7 @@
 """Networks whose tensors look like FDAT's, and which compute something else.
 
-Sources of the names: traiNNer-redux (TFDAT; LHAN, FDAT's forerunner of June 2025, whose first
-version had upsamplers of its own) and the description of FDAT-RD by its author.
+Sources of the names: traiNNer-redux (TFDAT, which `arch.more.tfdat` reads; LHAN, FDAT's forerunner
+of June 2025, whose first version had upsamplers of its own) and the description of FDAT-RD by its author.
 """
 
 from __future__ import annotations
@@ -26,12 +26,15 @@ def is_named_like_fdat(state_dict: Mapping[str, Tensor]) -> bool:
     return first and all(key in state_dict for key in REQUIRED)
 
 
+def takes_frames(state_dict: Mapping[str, Tensor]) -> bool:
+    """Whether there are tensors of TFDAT beside FDAT's."""
+    return any(key.startswith(("flow_net.", "temporal_fuse.")) for key in state_dict)
+
+
 def relative(state_dict: Mapping[str, Tensor]) -> str | None:
     """What the tensors of a relative of FDAT belong to, in half a sentence; None for others."""
     if not is_named_like_fdat(state_dict):
         return None
-    if any(key.startswith(("flow_net.", "temporal_fuse.")) for key in state_dict):
-        return "TFDAT, which takes five successive frames, where a picture is one"
     if any(key.endswith(".dictionary") and key.startswith("groups.") for key in state_dict):
         return "FDAT-RD (rectangular windows and a dictionary of tokens)"
     biases = (

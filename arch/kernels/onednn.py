@@ -1,7 +1,7 @@
 """oneDNN's fused operators: a product or convolution with GELU, and one that is added to a tensor.
 
-They are internal operators of torch, made for its compiler. Where they are missing, public
-operators compute the same.
+They are internal operators of torch, made for its compiler. Where they are missing, or take other
+arguments than those of torch 2.5 to 2.15, public operators compute the same.
 """
 
 from __future__ import annotations
@@ -20,22 +20,45 @@ def has_internal_operators(dtype: torch.dtype, device: torch.device) -> bool:
     return torch.backends.mkldnn.enabled and _computes(dtype)
 
 
+_CONVOLUTION = "Tensor X, Tensor W, Tensor? B, int[] padding"
+_ATTRIBUTE = "str attr, Scalar?[] scalars, str? algorithm"
+SCHEMAS = (
+    f"mkldnn::_convolution_pointwise({_CONVOLUTION}, int[] stride, int[] dilation, int groups, "
+    f"{_ATTRIBUTE}) -> Tensor",
+    "mkldnn::_convolution_pointwise_.binary(Tensor(a!) other, "
+    f"{_CONVOLUTION}, int[] stride, int[] dilation, int groups, str binary_attr, Scalar? alpha, "
+    "str? unary_attr, Scalar?[] unary_scalars, str? unary_algorithm) -> Tensor(a!)",
+    f"mkldnn::_convolution_transpose_pointwise({_CONVOLUTION}, int[] output_padding, int[] stride, "
+    f"int[] dilation, int groups, {_ATTRIBUTE}) -> Tensor",
+    "mkldnn::_reorder_convolution_weight(Tensor self, int[2] padding, int[2] stride, "
+    "int[2] dilation, int groups, int[]? input_size) -> Tensor",
+    "mkldnn::_reorder_linear_weight(Tensor self) -> Tensor",
+    f"mkldnn::_linear_pointwise(Tensor X, Tensor W, Tensor? B, {_ATTRIBUTE}) -> Tensor",
+    "mkldnn::_is_mkldnn_bf16_supported() -> bool",
+)
+"""The operators as they are called here."""
+
+
 @cache
 def _computes(dtype: torch.dtype) -> bool:
-    convolutions = (
-        "_convolution_pointwise",
-        "_convolution_pointwise_",
-        "_convolution_transpose_pointwise",
-    )
-    packing = "_reorder_convolution_weight", "_reorder_linear_weight"
-    names = *convolutions, *packing, "_linear_pointwise", "_is_mkldnn_bf16_supported"
-    if not torch.backends.mkldnn.is_available() or not all(
-        hasattr(torch.ops.mkldnn, name) for name in names
-    ):
+    if not torch.backends.mkldnn.is_available() or not all(map(_is_known, SCHEMAS)):
         return False
     return dtype == torch.float32 or (
         dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )
+
+
+def _is_known(schema: str) -> bool:
+    """Whether torch has this operator, with these types of arguments; more of them have defaults."""
+    wanted = torch._C.parse_schema(schema)
+    operator = getattr(torch.ops.mkldnn, wanted.name.rpartition("::")[2], None)
+    operator = getattr(operator, wanted.overload_name or "default", None)
+    if operator is None:
+        return False
+    found = operator._schema.arguments
+    types, expected = ([str(one.type) for one in some] for some in (found, wanted.arguments))
+    rest = found[len(expected) :]
+    return types[: len(expected)] == expected and all(one.has_default_value() for one in rest)
 
 
 def convolve_gelu(

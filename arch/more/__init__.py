@@ -18,12 +18,16 @@ MODULES = (
     "cfsr",
     "catanet",
     "srresnet",
+    "srgan",
     "espcn",
     "sesr",
     "gaterv3",
     "mirnet",
     "dlgsanet",
     "pcsr",
+    "tfdat",
+    "tscunet",
+    "temporalspan",
 )
 """The files, in the order in which their architectures are asked."""
 

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+FOLDED = "eval_conv."
+"""What the folded convolution of ``Conv3XC`` is called, beside "sk." and "conv." of the training."""
 
 Kernel = tuple[Tensor, Tensor]
 """Weight (out, in, 3, 3) and bias (out,)."""
@@ -48,3 +51,25 @@ def conv3xc(tensors: Mapping[str, Tensor], start: str) -> Kernel:
 def layer(tensors: Mapping[str, Tensor], name: str) -> Kernel:
     """The weight and bias of a convolution."""
     return tensors[f"{name}.weight"], tensors[f"{name}.bias"]
+
+
+class Folded(nn.Module):
+    """A folded ``Conv3XC``: a 3x3 convolution by the name that checkpoints give it."""
+
+    def __init__(self, entering: int, leaving: int) -> None:
+        super().__init__()
+        self.eval_conv = nn.Conv2d(entering, leaving, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.eval_conv(x)
+
+
+def with_conv3xc_folded(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with every ``Conv3XC`` folded into its `FOLDED` convolution."""
+    starts = [key.removesuffix("sk.weight") for key in state_dict if key.endswith(".sk.weight")]
+    training = tuple(f"{start}{part}." for start in starts for part in ("sk", "conv"))
+    folded = {key: value for key, value in state_dict.items() if not key.startswith(training)}
+    for start in starts:
+        weight, bias = conv3xc(state_dict, start)
+        folded |= {f"{start}{FOLDED}weight": weight, f"{start}{FOLDED}bias": bias}
+    return folded

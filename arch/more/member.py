@@ -40,6 +40,8 @@ class Member(Architecture[nn.Module]):
         half: whether half precision (fp16) is safe.
         examples: small configurations, for the common tests.
         example_options: the options that these need, where tensors don't tell all.
+        before: ids of registered architectures whose detectors would claim its files, so that it
+            is asked first.
     """
 
     title: ClassVar[str]
@@ -49,6 +51,7 @@ class Member(Architecture[nn.Module]):
     half: ClassVar[bool] = True
     examples: ClassVar[tuple[MemberConfig, ...]]
     example_options: ClassVar[Mapping[str, Any]] = {}
+    before: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self) -> None:
         super().__init__(id=self.title.replace(" ", ""), name=self.title, detect=self.knows)

@@ -21,11 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..fdat.upsampler import DYSAMPLE_GROUPS, DySample
-from .folding import conv3xc
+from .folding import FOLDED, Folded, with_conv3xc_folded
 from .member import Member, MemberConfig, indices, shuffle_factor
-
-FOLDED = "eval_conv."
-"""What the folded convolution is called, beside "sk." and "conv." of the training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,17 +38,6 @@ class SPANPlusConfig(MemberConfig):
     groups: tuple[int, ...] = (4,)
     width: int = 48
     upsampler: str = "dys"
-
-
-class Folded(nn.Module):
-    """A 3x3 convolution by the name that checkpoints give it."""
-
-    def __init__(self, entering: int, leaving: int) -> None:
-        super().__init__()
-        self.eval_conv = nn.Conv2d(entering, leaving, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.eval_conv(x)
 
 
 class AttentionBlock(nn.Module):
@@ -131,18 +117,7 @@ class SPANPlusArch(Member):
         return first and "feats.1.conv_cat.weight" in state_dict
 
     def prepare(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        starts = [key.removesuffix("sk.weight") for key in state_dict if key.endswith(".sk.weight")]
-        prepared = {
-            key: value
-            for key, value in state_dict.items()
-            if not key.startswith(
-                tuple(f"{start}{part}." for start in starts for part in ("sk", "conv"))
-            )
-        }
-        for start in starts:
-            weight, bias = conv3xc(state_dict, start)
-            prepared |= {f"{start}{FOLDED}weight": weight, f"{start}{FOLDED}bias": bias}
-        return prepared
+        return with_conv3xc_folded(state_dict)
 
     def infer(self, state_dict: Mapping[str, Tensor], **options: Any) -> SPANPlusConfig:
         width, entering = state_dict[f"feats.0.{FOLDED}weight"].shape[:2]

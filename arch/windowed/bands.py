@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...common.reflection import reflect
+from ...common.rows import RowsOn, TensorRows
 from .geometry import Window, plan_windows
 
 Place = tuple[tuple[int, int], tuple[int, int]]
@@ -99,23 +100,40 @@ class Windowing:
             raise ValueError(
                 f"expected an image batch (B, C, H, W) without empty sides, found {tuple(x.shape)}"
             )
+        return self.bands_of(TensorRows(x), batch, tick, touched)
+
+    def bands_of(
+        self,
+        x: TensorRows | RowsOn,
+        batch: int,
+        tick: Callable[[], None] = lambda: None,
+        touched: Tensor | None = None,
+    ) -> Iterator[Tensor]:
+        """As `bands`, of images of which the rows of one row of windows are read at a time."""
         images, channels, height, width = x.shape
         vertical, horizontal = self._axes_on(x.device, height, width)
-        for dim in (2, 3):
-            missing = max(self.window - x.shape[dim], 0)
-            x = reflect(x, dim, missing // 2, missing - missing // 2)
+        if height < self.window:
+            missing = self.window - height
+            whole = reflect(x.rows(0, height), 2, missing // 2, missing - missing // 2)
+            x = TensorRows(whole)
+        missing = max(self.window - width, 0)
         dtype = torch.promote_types(x.dtype, torch.float32)
         # Windows in one column keep the same output pixels. They are neighbours in this list, so
         # that the network can compute them together.
         places = [(image, column) for column in horizontal for image in range(images)]
-        top, unfinished = 0, x.new_zeros(images, channels, 0, width * self.scale, dtype=dtype)
+        shape = images, channels, 0, width * self.scale
+        top, unfinished = 0, torch.zeros(shape, dtype=dtype, device=x.device)
         for row, following in zip_longest(vertical, vertical[1:]):
             new = row.target + len(row.weights) - top - unfinished.shape[2]
             unfinished = F.pad(unfinished, (0, 0, 0, new))
             wanted = [place for place in places if self._is_touched(touched, row, place[1])]
+            strip = None
+            if wanted:
+                strip = x.rows(row.start, row.start + self.window)
+                strip = reflect(strip, 3, missing // 2, missing - missing // 2)
             for first in range(0, len(wanted), batch):
                 chosen = wanted[first : first + batch]
-                self._add_windows(unfinished, x, row, row.target - top, chosen)
+                self._add_windows(unfinished, strip, row, row.target - top, chosen)
                 for _ in chosen:
                     tick()
             for _ in range(len(places) - len(wanted)):
@@ -131,13 +149,13 @@ class Windowing:
         return bool(touched[rows, column.start : column.start + self.window].any())
 
     def _add_windows(
-        self, rows: Tensor, x: Tensor, row: Window, top: int, places: list[tuple[int, Window]]
+        self, rows: Tensor, strip: Tensor, row: Window, top: int, places: list[tuple[int, Window]]
     ) -> None:
-        """Add the weighted results of one row of windows to ``rows`` from its row ``top`` on."""
-        size = self.window
-        windows = [
-            x[i, :, row.start : row.start + size, c.start : c.start + size] for i, c in places
-        ]
+        """Add the weighted results of one row of windows to ``rows`` from its row ``top`` on.
+
+        ``strip`` are the rows of the images in which these windows lie.
+        """
+        windows = [strip[i, :, :, c.start : c.start + self.window] for i, c in places]
         kept = [(row.kept, column.kept) for _, column in places]
         for (i, column), result in zip(places, self._parts(torch.stack(windows), kept)):
             weights = (row.weights[:, None] * column.weights).to(rows.dtype)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ...common.dry_run import working_bytes
+from ...common.rows import Rows, rows_on
 from .bands import Windowing
 
 CPU_BATCH = 4
@@ -36,7 +38,9 @@ class WindowPlan:
         images, height, width: number and size of the images, in pixels.
         batch: windows per call of the network.
         dtype, device: precision in which the network runs, and where.
+        in_bands: the image is read in bands, so that only one of them is in memory.
         host_memory_required: bytes of main memory; 0, because nothing is kept there.
+        disk_required: bytes of files; 0 as well.
     """
 
     windowing: Windowing
@@ -46,8 +50,10 @@ class WindowPlan:
     batch: int
     dtype: torch.dtype
     device: torch.device
+    in_bands: bool = False
 
     host_memory_required = 0
+    disk_required = 0
 
     @property
     def steps(self) -> int:
@@ -71,7 +77,8 @@ class WindowPlan:
         network = working_bytes(self.windowing.network, shape, self.dtype, scale, self.device)
         rows = 3 * self.images * CHANNELS * side * scale * self.width * scale
         windows = self.batch * CHANNELS * side**2 * (1 + scale**2)
-        image = self.images * CHANNELS * self.height * self.width
+        height = min(side, self.height) if self.in_bands else self.height
+        image = self.images * CHANNELS * height * self.width
         return (
             network + rows * max(self.dtype.itemsize, 4) + (windows + image) * self.dtype.itemsize
         )
@@ -102,14 +109,17 @@ class WindowEngine:
         dtype: torch.dtype,
         device: torch.device | str,
         available: int | None = None,
+        folder: Path | None = None,
+        disk: int | None = None,
     ) -> WindowPlan:
-        """A plan for ``batch`` images of this size.
+        """A plan for ``batch`` images of this size; with a ``folder``, for one read in bands.
 
         It takes as many windows at a time as are useful and fit in ``available`` bytes, at least 1.
         """
         device = torch.device(device)
         windows = self.batch or usual_batch(device)
-        plan = WindowPlan(self.windowing, batch, height, width, windows, dtype, device)
+        sides, in_bands = (height, width), folder is not None
+        plan = WindowPlan(self.windowing, batch, *sides, windows, dtype, device, in_bands)
         while available is not None and plan.memory_required > available:
             smaller = plan.smaller()
             if smaller is None:
@@ -120,7 +130,7 @@ class WindowEngine:
     @torch.inference_mode()
     def run(
         self,
-        image: Tensor,
+        image: Tensor | Rows,
         plan: WindowPlan,
         write: Callable[[int, Tensor], None],
         progress: Callable[[int, int], None] | None = None,
@@ -129,7 +139,8 @@ class WindowEngine:
         """Upscale a batch.
 
         Args:
-            image: (B, C, H, W) in [0, 1], on any device.
+            image: (B, C, H, W) in [0, 1], on any device; or its rows, of which those of a row of
+                windows are read at a time, from the top.
             plan: from `plan`, for this size.
             write: called as ``write(top, rows)`` with finished rows (B, C, h, W * scale) in order,
                 unclamped.
@@ -146,8 +157,8 @@ class WindowEngine:
                 progress(done, total)
 
         top = 0
-        image = image.to(plan.device, plan.dtype)
-        for rows in self.windowing.bands(image, plan.batch, tick, touched):
+        image = rows_on(image, plan.device, plan.dtype)
+        for rows in self.windowing.bands_of(image, plan.batch, tick, touched):
             write(top, rows)
             top += rows.shape[2]
 

@@ -11,13 +11,13 @@ from dataclasses import fields
 import pytest
 import torch
 from spandrel import MAIN_REGISTRY, ImageModelDescriptor, ModelLoader
-from spandrel.architectures.FDAT import FDAT as SpandrelFDAT
 from spandrel.architectures.SPAN import SPAN
 
 from fdat_dense_iso.arch.adopt import adopt
 from fdat_dense_iso.arch.fdat.architecture import FDATArch
 from fdat_dense_iso.arch.fdat.network import FDAT
 from tests.helpers.fdat_cases import randomise, small
+from tests.helpers.spandrels_fdat import spandrels_fdat
 
 
 def foreign(upsampler: str = "pixelshuffledirect", scale: int = 2) -> ImageModelDescriptor:
@@ -25,11 +25,10 @@ def foreign(upsampler: str = "pixelshuffledirect", scale: int = 2) -> ImageModel
     config = small(upsampler, scale)
     values = {f.name: getattr(config, f.name) for f in fields(config)}
     values["group_block_pattern"] = list(config.group_block_pattern)
-    state_dict = dict(randomise(SpandrelFDAT(**values)).state_dict())
+    theirs = spandrels_fdat().FDAT
+    state_dict = dict(randomise(theirs(**values)).state_dict())
     descriptor = ModelLoader(registry=MAIN_REGISTRY).load_from_state_dict(state_dict)
-    assert isinstance(descriptor, ImageModelDescriptor) and isinstance(
-        descriptor.model, SpandrelFDAT
-    )
+    assert isinstance(descriptor, ImageModelDescriptor) and isinstance(descriptor.model, theirs)
     return descriptor.eval()
 
 
@@ -111,7 +110,24 @@ def test_a_model_that_is_more_than_its_tensors_runs_by_its_own_code(change: str)
     elif change == "hook inside":
         model.conv_after.register_forward_pre_hook(lambda module, inputs: (inputs[0] / 2,))
     elif change == "forward":
-        model.forward = lambda x: SpandrelFDAT.forward(model, x) / 2
+        model.forward = lambda x: type(model).forward(model, x) / 2
     else:
         model.img_range = 255.0
     assert adopt(theirs) is theirs
+
+
+@pytest.mark.parametrize("made", ["as usual", "as the host does"])
+def test_weights_are_held_once(made: str) -> None:
+    """Also after one of the two was away on another device; either moves alone."""
+    with torch.inference_mode(made == "as the host does"):
+        theirs = foreign()
+        image = torch.rand(1, 3, 17, 12)
+        expected = theirs(image)
+    for _ in range(2):
+        ours = adopt(theirs)
+        held = {tensor.data_ptr() for tensor in theirs.model.state_dict().values()}
+        assert {tensor.data_ptr() for tensor in ours.model.state_dict().values()} == held
+        with torch.inference_mode():
+            assert (ours(image) - expected).abs().max() <= 1e-5
+        ours.model._apply(torch.clone)  # as a device and back
+        assert {tensor.data_ptr() for tensor in theirs.model.state_dict().values()} == held

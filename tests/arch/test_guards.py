@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from spandrel.architectures.FDAT import FDATArch as SpandrelArch
 
 from fdat_dense_iso.arch import adopt, load_model
 from fdat_dense_iso.upscale import upscale_image
 from tests.helpers.fake_models import picture, stencil
 from tests.helpers.paths import MODELS
+from tests.helpers.spandrels_fdat import spandrels_fdat
 
 FDAT, DENSE_ISO = MODELS / "fdat_demo_x2.safetensors", MODELS / "dense_iso_demo_x4.safetensors"
 
@@ -78,7 +78,7 @@ def test_loading_and_upscaling(file: Path, mode: str, defaults: str | torch.dtyp
 @pytest.mark.parametrize("defaults", DEFAULTS, ids=str)
 def test_adopting(defaults: str | torch.dtype) -> None:
     state_dict = load_model(FDAT).model.state_dict()
-    foreign = SpandrelArch().load(dict(state_dict))
+    foreign = spandrels_fdat().FDATArch().load(dict(state_dict))
     with default(defaults):
         ours = adopt(foreign)
     assert all(

@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from spandrel import MAIN_REGISTRY, Architecture, ArchRegistry, ArchSupport, ModelLoader
-from spandrel.architectures.FDAT import FDATArch as SpandrelFDATArch
 
 from fdat_dense_iso.arch import install, load_model
 from fdat_dense_iso.arch.dense_iso.architecture import DenseIsoViTArch
@@ -21,6 +20,7 @@ from fdat_dense_iso.arch.fdat.network import FDAT
 from fdat_dense_iso.arch.registry import ARCHITECTURES, extended_registry
 from tests.helpers.fdat_cases import random_fdat
 from tests.helpers.paths import MODELS
+from tests.helpers.spandrels_fdat import spandrels_fdat
 
 
 def ids(registry: Iterable[ArchSupport]) -> list[str]:
@@ -40,12 +40,13 @@ def registry() -> ArchRegistry:
 
 
 def test_adds_dense_iso_vit_and_keeps_spandrels_fdat(registry: ArchRegistry) -> None:
+    theirs = spandrels_fdat().FDATArch
     before = list(registry)
     install(registry)
     own = [architecture().id for architecture in ARCHITECTURES]
     assert ids(registry) == [*ids(before), *(name for name in own if name != "FDAT")]
     assert list(registry)[: len(before)] == before
-    assert isinstance(registry["FDAT"].architecture, SpandrelFDATArch)
+    assert isinstance(registry["FDAT"].architecture, theirs)
     assert isinstance(registry["DenseIsoViT"].architecture, DenseIsoViTArch)
 
 
@@ -99,7 +100,7 @@ def test_an_error_leaves_the_registry_as_it_was(
 ) -> None:
     from fdat_dense_iso.arch import registry as registry_module
 
-    def circular(architecture: Architecture) -> ArchSupport:
+    def circular(architecture: Architecture, _before: tuple = ()) -> ArchSupport:
         other = "DenseIsoViT" if architecture.id != "DenseIsoViT" else "FDAT"
         return ArchSupport(architecture, architecture.detect, before=(other,))  # type: ignore[arg-type]
 

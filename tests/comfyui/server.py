@@ -341,7 +341,7 @@ class Client:
                         yield {"type": "preview", "data": numpy.asarray(picture)}
                     continue
                 event = json.loads(message)
-                if event["data"].get("prompt_id") != prompt:
+                if event["data"].get("prompt_id", prompt) != prompt:
                     continue
                 yield event
                 if event["type"] in (

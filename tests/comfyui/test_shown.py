@@ -78,6 +78,15 @@ def test_info_of_cores_loader(client: Client, fdat: str) -> None:
     (text,) = outcome.texts["info"]
     assert "Architecture: FDAT" in text and "Scale: x2" in text
     assert "Training metadata: not known" in text
+    assert "Modes: exact, tile, whole" in text  # as this pack's nodes run it
+
+
+def test_info_holds_what_people_read(client: Client) -> None:
+    outcome = client.run(info_graph(LOADER, BUNDLED))
+    (text,) = outcome.texts["info"]
+    assert "training steps: 8000" in text and "for programs: config" in text
+    assert "training_" not in text and "{" not in text
+    assert max(map(len, text.splitlines())) < 200
 
 
 def test_info_of_no_model(client: Client) -> None:

@@ -142,6 +142,60 @@ def test_a_part_of_a_video(client: Client, nearest: str) -> None:
     assert_doubled(after, source_of(client).luma[15:45])
 
 
+@pytest.mark.parametrize("edit", ["crop", "crop without a word", "mirror"])
+def test_edits_are_applied(client: Client, nearest: str, edit: str) -> None:
+    """Newer hosts crop, scale and cut a video when it is read; its stream is the whole file.
+
+    The host writes the edited video first: without loss, and the copy is gone afterwards.
+    """
+    workflow = graph(client, Clip(frames=40, rate=Fraction(25)), nearest, crf=4)
+    edited = {"video": ["video", 0], "edit": edit, "start": 0.4}
+    workflow["edited"] = {"class_type": "OtherPackEditVideo", "inputs": edited}
+    workflow["upscaler"]["inputs"]["video"] = ["edited", 0]
+    before = set((client.host.base / "temp").iterdir())
+    after = saved(client, client.run(workflow))
+    luma = source_of(client).luma[10:]
+    expected = [one[:, ::-1] if edit == "mirror" else one[8:32, 16:48] for one in luma]
+    assert after.times == [Fraction(number, 25) for number in range(30)]
+    assert_doubled(after, expected)
+    assert len(set((client.host.base / "temp").iterdir()) - before) == 1  # the result
+
+
+@pytest.mark.parametrize(
+    ("space", "depth", "channels", "colour"),
+    [
+        ("sRGB", 8, 3, (1, 13, 1, 1)),
+        ("sRGB", 10, 1, (1, 13, 1, 1)),
+        ("HDR", 10, 3, (9, 18, 9, 1)),
+        ("HDR PQ", 10, 4, (9, 16, 9, 1)),
+    ],
+)
+def test_depth_and_colours_of_pictures(
+    client: Client,
+    nearest: str,
+    space: str,
+    depth: int,
+    channels: int,
+    colour: tuple[int, int, int, int],
+) -> None:
+    """Grey pictures, too; that transparency is left out is told on the node."""
+    workflow = graph(client, Clip(frames=1), nearest, crf=0)
+    inputs = {"channels": channels, "colour_space": space, "depth": depth}
+    workflow["created"] = {"class_type": "OtherPackCreateVideo", "inputs": inputs}
+    workflow["upscaler"]["inputs"]["video"] = ["created", 0]
+    del workflow["video"]
+    events = list(client.events(workflow))
+    after = saved(client, client.wait(events[-1]["data"]["prompt_id"]))
+    assert after.colour == colour
+    assert after.pixel_format == ("yuv420p10le" if depth == 10 else "yuv420p")
+    ramp = 16 + 219 * numpy.linspace(0.4, 0.6, 256).repeat(2)  # in levels of 8 bits
+    rounding = 0.25 if depth == 8 else 0.25 / 4  # on the mean
+    assert all(abs(frame - ramp).mean() < 1.6 * rounding for frame in after.luma)
+    texts = [event["data"] for event in events if event["type"] == "text"]
+    said = "the video of pictures: left out: alpha channel"
+    assert texts == ([("upscaler", said)] if channels == 4 else [])
+
+
 def test_equal_frames_are_computed_once(client: Client, nearest: str) -> None:
     workflow = graph(
         client, Clip(codec="ffv1", frames=60, still=30, audio=()), nearest, name="in.mkv"
@@ -191,8 +245,10 @@ def test_options_from_other_nodes(client: Client, nearest: str) -> None:
 
 def test_interrupt_leaves_what_was_done(client: Client, nearest: str) -> None:
     workflow = graph(client, Clip(frames=300, height=96, width=128, rate=Fraction(30)), nearest)
-    start, events = len(client.host.log()), []
+    start, events, messages = len(client.host.log()), [], []
     for event in client.events(workflow):
+        if event["type"] == "fdat-dense-iso.message":
+            messages.append(event["data"])
         if (
             event["type"] == "progress"
             and event["data"]["value"] > 0.3 * event["data"]["max"]
@@ -208,8 +264,33 @@ def test_interrupt_leaves_what_was_done(client: Client, nearest: str) -> None:
     assert (
         abs(part.luma[-1] - source.luma[len(part.times) - 1].repeat(2, 0).repeat(2, 1)).mean() < 3
     )
-    assert f"{kept} holds the first {len(part.times)} frames" in client.host.log(start)
+    said = f"{kept} holds the first {len(part.times)} frames"
+    assert said in client.host.log(start)
+    assert {"node": "upscaler", "text": said} in messages  # the interface shows it until closed
     assert client.run(graph(client, Clip(frames=2), nearest)).status == "success"
+
+
+def test_the_interface_shows_messages(client: Client) -> None:
+    script = client.get(f"/extensions/{PACK_NAME}/js/messages.js").decode()
+    assert '"fdat-dense-iso.message"' in script and "toast.add" in script
+
+
+def test_frames_are_shown_while_a_video_grows(client: Client, nearest: str) -> None:
+    if tuple(map(int, client.host.version.split(".")[:2])) < (0, 8):
+        pytest.skip("the host takes no choice of previews with a prompt")
+    workflow = graph(client, Clip(frames=250, height=96, width=128), nearest, name="shown.mp4")
+    shown = {}
+    for choice in ("auto", "none"):
+        workflow["upscaler"]["inputs"]["crf"] = len(shown) + 10  # not from the cache
+        events = list(client.events(workflow, preview_method=choice))
+        assert events[-1]["type"] == "execution_success"
+        shown[choice] = [event["data"] for event in events if event["type"] == "preview"]
+    assert len(shown["auto"]) >= 2 and not shown["none"]
+    luma = numpy.array([0.2126, 0.7152, 0.0722])
+    frames = [(one - 16) / 219 * 255 for one in source_of(client, "shown.mp4").luma]
+    for picture in shown["auto"]:  # each is a frame, enlarged
+        small = picture[::2, ::2] @ luma
+        assert min(abs(small - frame).mean() for frame in frames) < 3
 
 
 def test_a_fault_leaves_what_was_done(client: Client, nearest: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -22,7 +24,11 @@ pytest.importorskip("pyvips")
 from typer.testing import CliRunner
 
 from fdat_dense_iso.command import main as cli
+from fdat_dense_iso.command.console import folded
 from tests.helpers.command import Model, files_in, run
+from tests.helpers.paths import ROOT
+
+BUNDLED = ROOT / "models" / "fdat_demo_x2.safetensors"
 
 
 def whole_png() -> bytes:
@@ -260,3 +266,36 @@ def test_names_that_the_encoding_of_the_output_lacks(folder: Path):
         cli.app, ["in", "out", "--suffix", "\u00e9", "--model", "net.safetensors"]
     )
     assert "out/\\u0142\\u65e5\u00e9.png exists" in again.stderr
+
+
+@pytest.mark.parametrize("output", ["/dev/full", "in/a.png", "in/a.png/below", "in/a.png/x.png"])
+def test_an_output_that_is_no_folder(model: Model, folder: Path, output: str):
+    result = run("in/a.png" if "below" in output or "x.png" in output else "in", output)
+    assert result.exit_code == 2
+    assert "File exists" not in result.stderr
+    assert "give a folder" in result.stderr or "results go into a folder" in result.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGPIPE")
+@pytest.mark.parametrize("arguments", [["--version"], ["--info", str(BUNDLED)]])
+def test_an_output_that_nobody_reads_ends_quietly(arguments: list[str]):
+    """With the code that shells give for SIGPIPE, as `yes | true` ends."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    line = [sys.executable, str(ROOT / "cli.py"), *arguments]
+    result = subprocess.run(line, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_lines_are_folded_where_a_space_allows_it():
+    text = "A: b\n  config: one two three\n  long: " + "x" * 30 + " y"
+    assert folded(text, 16).splitlines() == [
+        "A: b",
+        "  config: one",
+        "      two three",
+        "  long:",
+        "      " + "x" * 30,
+        "      y",
+    ]
+    assert folded(text, 80) == text

@@ -99,10 +99,14 @@ def test_the_result_is_that_of_the_functions(tmp_path: Path, checkpoint: Path, o
         "--device",
         "cpu",
     ]
+    tiled = options.get("mode") == "tile"
     for name, value in options.items():
         arguments += [f"--{name.replace('_', '-')}", str(value)]
     result = CliRunner().invoke(cli.app, arguments)
-    assert (result.exit_code, result.stderr) == (0, "finished: 3 done, 0 skipped, 0 failed\n")
+    *told, last = result.stderr.splitlines()
+    assert (result.exit_code, last) == (0, "finished: 3 done, 0 skipped, 0 failed")
+    # a warning that is true of all three is shown once
+    assert ["looks at the whole picture" in line for line in told] == [True] * tiled
     for name, value in values.items():
         assert (
             largest_difference(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,7 +112,7 @@ def test_options_of_videos(folder: Path) -> None:
         (("in/a.png", "out.mp4"), "in/a.png and out.mp4: one is a picture and the other a video"),
         (
             ("in/b.mp4", "out.avi"),
-            "out.avi: cannot write '.avi' files; give a name in .png, .jpg, .webp, .tif or .gif, for",
+            "out.avi: cannot write '.avi' files; give a name in .png, .jpg, .webp, .tif, .gif or .dzi, for",
         ),
         (
             ("in/b.mp4", "out.mp4", "--video-format", "mkv"),
@@ -275,7 +276,7 @@ def test_sound_that_mp4_cannot_hold_goes_to_matroska(folder: Path) -> None:
     write_clip(folder / "old" / "a.wmv", Clip(codec="wmv2", audio=("wmav2",), frames=5))
     result = run("old", "out")
     assert result.exit_code == 0
-    assert result.stderr == "warning: out/a.mkv cannot hold wmav2 sound, which becomes FLAC\n"
+    assert result.stderr == "warning: out/a.mkv: converted: wmav2 sound becomes FLAC\n"
     assert result.stdout == "old/a.wmv -> out/a.mkv (64x48 -> 128x96, 5 frames, h264 yuv420p)\n"
     before, after = (samples_of(folder / name) for name in ("old/a.wmv", "out/a.mkv"))
     assert after.shape == before.shape
@@ -284,3 +285,20 @@ def test_sound_that_mp4_cannot_hold_goes_to_matroska(folder: Path) -> None:
     refused = run("old", "out", "--video-format", "mp4")
     assert refused.exit_code == 1
     assert "mp4 files cannot hold wmav2 audio; write a .mkv file" in refused.stderr
+
+
+def test_a_damaged_video_ends_with_a_code_of_its_own(folder: Path) -> None:
+    """The result holds what there was, and is named so."""
+    write_clip(folder / "a.mkv", Clip(frames=100, rate=Fraction(25)))
+    data = (folder / "a.mkv").read_bytes()
+    (folder / "a.mkv").write_bytes(data[: len(data) // 2])
+    result = run("a.mkv", "out.mkv")
+    assert result.exit_code == 3
+    assert result.stdout.endswith("h264 yuv420p, of a damaged video)\n")
+    assert "a part is missing" in result.stderr
+    (folder / "both").mkdir()
+    shutil.copy(folder / "a.mkv", folder / "both")
+    write_clip(folder / "both" / "b.mkv", Clip(frames=5))
+    result = run("both", "new")
+    assert result.exit_code == 3
+    assert "finished: 2 done (1 of damaged videos), 0 skipped, 0 failed" in result.stderr

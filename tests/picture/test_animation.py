@@ -14,12 +14,13 @@ from tests.helpers.picture_cases import ICC, exif_block, samples
 
 pytest.importorskip("pyvips")
 from fdat_dense_iso.picture.animation import (
+    Animation,
     is_animation,
     read_animation,
     upscaled,
     write_animation,
 )
-from fdat_dense_iso.picture.formats import Picture, PictureError
+from fdat_dense_iso.picture.formats import Metadata, Picture, PictureError
 
 __all__ = ["folder", "model"]
 SUFFIXES = (".gif", ".webp", ".png")
@@ -181,3 +182,20 @@ def test_pictures_are_no_animations(tmp_path: Path) -> None:
     (tmp_path / "z.gif").write_bytes((tmp_path / "y.gif").read_bytes()[:200])
     with pytest.raises(PictureError, match="GIF data is broken or cut off"):
         read_animation(tmp_path / "z.gif")
+
+
+def test_short_durations_and_equal_frames_in_webp(tmp_path: Path) -> None:
+    """libvips writes 100 ms for 10 and less, and one frame where two are equal."""
+    frames = np.zeros((5, 16, 16, 4), np.uint8)
+    frames[..., 3] = 255
+    frames[[1, 2, 4], :8] = 200
+    durations = [Fraction(one) for one in (10, 3, 8, 0, 40)]
+    animation = Animation(frames, durations, 0, Metadata())
+    write_animation(animation, tmp_path / "x.webp")
+    with Image.open(tmp_path / "x.webp") as image:
+        found = []
+        for index in range(image.n_frames):
+            image.seek(index)
+            image.load()
+            found.append((image.info["duration"], int(np.asarray(image)[0, 0, 0])))
+    assert found == [(10, 0), (11, 200), (0, 0), (40, 200)]

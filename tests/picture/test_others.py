@@ -10,9 +10,14 @@ import pyvips
 from PIL import Image
 
 pytest.importorskip("av")
+import av
+
+from fdat_dense_iso.picture.container import png_chunks
 from fdat_dense_iso.picture.files import plan_jobs
 from fdat_dense_iso.picture.formats import PictureError
+from fdat_dense_iso.picture.others import left_out
 from fdat_dense_iso.picture.read import read_picture
+from fdat_dense_iso.picture.write import write_picture
 from tests.helpers.picture_cases import ICC, samples
 
 
@@ -63,3 +68,64 @@ def test_results_in_a_folder_are_png(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     jobs = plan_jobs([str(tmp_path)], "new")
     assert [job.target.as_posix() for job in jobs] == ["new/a.png", "new/b.png", "new/c.png"]
+
+
+def avif_of_video(path: Path, colour: tuple[int, int, int]) -> bytes:
+    """A picture that FFmpeg wrote, with code points of H.273 in place of an ICC profile."""
+    frame = av.VideoFrame(64, 64, "yuv420p10le")
+    for plane in frame.planes:
+        plane.update(np.full(plane.buffer_size // 2, 512, np.uint16).tobytes())
+    with av.open(str(path), "w", format="avif") as container:
+        stream = container.add_stream("libsvtav1", rate=1)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p10le"
+        context = stream.codec_context
+        context.color_primaries, context.color_trc, context.colorspace = colour
+        context.color_range = 2
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("colour", "chunk"),
+    [((9, 16, 9), (9, 16, 0, 1)), ((12, 13, 6), (12, 13, 0, 1)), ((1, 1, 1), None)],
+)
+def test_colours_of_avif_that_are_in_no_profile(tmp_path: Path, colour, chunk) -> None:
+    """PQ of BT.2020 and P3, in the box `colr`, go on as PNG's cICP (H.273, RGB of full range)."""
+    avif_of_video(tmp_path / "a.avif", colour)
+    read = read_picture(tmp_path / "a.avif")
+    expected = {} if chunk is None else {b"cICP": bytes(chunk)}
+    assert read.metadata.colour.chunks == expected
+    write_picture(read, tmp_path / "a.png")
+    assert dict(png_chunks((tmp_path / "a.png").read_bytes())).get(b"cICP") == (
+        chunk and bytes(chunk)
+    )
+
+
+def test_what_a_heif_file_holds_beside_is_told(tmp_path: Path, caplog) -> None:
+    data = avif_of_video(tmp_path / "a.avif", (1, 1, 1))
+    assert left_out(data) == []
+    pictures = [Image.fromarray(samples(3, 8) // part) for part in (1, 2)]
+    pictures[0].save(tmp_path / "b.avif", save_all=True, append_images=pictures[1:])
+    read_picture(tmp_path / "b.avif")
+    assert "b.avif: left out: its animation but for one picture" in caplog.text
+    with_map = data.replace(b"mdat", b"urn:com:apple:photo:2020:aux:hdrgainmap\0mdat", 1)
+    assert left_out(with_map) == ["a gain map"]
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12])
+def test_deep_avif_has_its_white(tmp_path: Path, bits: int) -> None:
+    """Codes of 10 and 12 bits by the highest one of as many, and not by that of 16."""
+    codes = np.linspace(0, 2**bits - 1, 64).round().astype(np.uint16)
+    stored = codes << (16 - bits) if bits > 8 else codes.astype(np.uint8)
+    values = np.ascontiguousarray(np.broadcast_to(stored[None, :, None], (64, 64, 3)))
+    image = pyvips.Image.new_from_array(values)
+    image = image.copy(interpretation="rgb16" if bits > 8 else "srgb")
+    try:
+        data = image.heifsave_buffer(compression="av1", bitdepth=bits, lossless=True)
+    except pyvips.Error:
+        pytest.skip("this libvips has no encoder of AV1")
+    (tmp_path / "a.avif").write_bytes(data)
+    pixels = read_picture(tmp_path / "a.avif").pixels
+    np.testing.assert_allclose(pixels[0, :, 0], codes / (2**bits - 1), atol=1e-5)

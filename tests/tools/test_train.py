@@ -20,7 +20,8 @@ from tools.bicubic import imresize
 from tools.metadata import read_metadata
 from tools.networks import small_dense_iso, small_fdat
 from tools.patches import PatchSampler
-from tools.train import train
+from tools.progress import Progress
+from tools.train import border_weights, continue_from, train
 
 SAMPLE = ROOT / "samples" / "coffee.png"
 
@@ -93,6 +94,75 @@ def test_training_repeats_itself_and_its_file_loads(options: list[str], tmp_path
     assert metadata["training_steps"] == "3" and metadata["training_command"].startswith(
         "python -m tools.train"
     )
+
+
+SMALL = ["--embed-dim", "32", "--num-groups", "1", "--num-heads", "2", "--patch", "24"]
+
+
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all kinds of patches; the weights are those of a training without a break."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.open(SAMPLE).crop((100, 100, 292, 260)).save(pictures / "one.png")
+    options = "--scale 2 --steps 4 --batch 3 --spoilt 0.5 --spoilt-patches 6 --flat 0.3 "
+    options += "--border-weight 2 --save-every 2 --purpose trying"
+    results = []
+    for name in ("broken", "whole"):
+        output, state = tmp_path / f"{name}.safetensors", tmp_path / f"{name}.state"
+        command = [str(pictures), str(output), *options.split(), *SMALL, "--state", str(state)]
+        if name == "broken":
+            save, saved = Progress.save, []
+
+            def interrupted(self: Progress, *arguments: object, save=save, saved=saved) -> None:
+                save(self, *arguments)
+                saved.append(arguments[0])
+                raise KeyboardInterrupt
+
+            with monkeypatch.context() as patched:
+                patched.setattr(Progress, "save", interrupted)
+                CliRunner().invoke(app, command)
+            assert saved == [2]
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.output
+        results.append(load_file(output))
+        metadata = read_metadata(output)
+        assert metadata["purpose"] == "trying" and "JPEG" in metadata["degradation"]
+        assert [step for step, _ in json.loads(metadata["training_loss_l1"])] == [4]
+    first, second = results
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_state_of_another_training_is_refused(tmp_path: Path) -> None:
+    network, _ = small_fdat(2, 32, embed_dim=32, num_heads=2)
+    optimizer = torch.optim.AdamW(network.parameters())
+    parts = (network, network, optimizer, np.random.default_rng(0))
+    Progress(tmp_path / "state", "one", *parts).save(7, [(5, 0.25)], [0.5, 0.75])
+    with pytest.raises(ValueError, match="state of another training"):
+        Progress(tmp_path / "state", "two", *parts).load([], [])
+    curve, losses = [], []
+    assert Progress(tmp_path / "state", "one", *parts).load(curve, losses) == 7
+    assert (curve, losses) == ([(5, 0.25)], [0.5, 0.75])
+    assert Progress(tmp_path / "none", "one", *parts).load(curve, losses) == 0
+
+
+def test_without_enlargement_training_starts_as_the_mean_of_the_enlarged(tmp_path: Path) -> None:
+    """Every pixel is the mean of the four that the network of x2 makes of it."""
+    large = load_model(ROOT / "models" / "fdat_demo_x2.safetensors").model.double().eval()
+    network, _ = small_fdat(1, 32)
+    continue_from(ROOT / "models" / "fdat_demo_x2.safetensors", network, "command")
+    picture = torch.rand(1, 3, 24, 32, dtype=torch.float64)
+    with torch.inference_mode():
+        expected = torch.nn.functional.avg_pool2d(large(picture), 2)
+        assert torch.allclose(network.double().eval()(picture), expected, atol=1e-6)
+
+
+def test_weights_of_the_border() -> None:
+    weights = border_weights(12, 2, 3.0)
+    assert weights.shape == (24, 24) and weights.mean().item() == pytest.approx(1)
+    assert weights[3, 12] == pytest.approx(3 * weights[4, 12].item())
+    assert torch.equal(border_weights(12, 2, 1.0), torch.ones(24, 24))
 
 
 def test_options_of_the_other_architecture_are_refused(tmp_path: Path) -> None:

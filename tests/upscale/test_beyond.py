@@ -7,8 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from fdat_dense_iso.upscale import upscale_image
+from fdat_dense_iso.arch import load_model
+from fdat_dense_iso.upscale import upscale_frames, upscale_image
 from tests.helpers.fake_models import nearest, picture, stencil, whole
+from tests.helpers.paths import ROOT
 
 
 def hdr(height: int, width: int, channels: int = 3) -> torch.Tensor:
@@ -81,3 +83,36 @@ def test_highlights_of_a_panorama_meet_at_its_seam() -> None:
     rolled = upscale_image(nearest(2), image.roll(12, 2), seamless="horizontal")
     assert (result.roll(24, 2) - rolled).abs().max() <= 1e-5
     assert (result[:, :, 0] - result[:, :, -1]).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("mode", ["tile", "whole"])
+@pytest.mark.parametrize("target", [None, "50x44"])
+def test_frames_one_after_the_other_are_as_pictures_are(
+    mode: str, target: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`upscale_frames`, also of frames that repeat the one before; the log says so once."""
+    images, model = [hdr(30, 28), picture(30, 28, 3), hdr(30, 28) * 0.9], stencil(2, 3)
+    options = {"mode": mode, "target": target}
+    expected = [upscale_image(model, image, **options)[0] for image in images]
+    caplog.clear()
+    got: list[torch.Tensor] = []
+    frames = [images[0][0], None, images[1][0], images[2][0], None]
+    upscale_frames(model, frames, lambda one: got.append(one.clone()), **options)
+    assert caplog.text.count("outside of [0, 1], from") == 1
+    for one, index in zip(got, (0, 0, 1, 2, 2), strict=True):
+        assert torch.equal(one, expected[index])
+    assert got[0].max() > 5
+
+
+@pytest.mark.parametrize("mode", ["exact", "tile"])
+def test_highlights_survive_fdat(mode: str) -> None:
+    """A highlight of 8 on the bundled network, in both modes: as bright as before, where it lies."""
+    model = load_model(ROOT / "models" / "fdat_demo_x2.safetensors")
+    image = picture(40, 48, 3)
+    image[:, 10:26, 12:30] = 8.0
+    options = {"mode": mode, "tile": 32 if mode == "tile" else None}
+    result = upscale_image(model, image, **options)
+    inside = result[:, 26:46, 30:54]
+    assert (inside - 8).abs().max() < 0.1
+    clipped = upscale_image(model, image.clamp(0, 1), **options)
+    assert torch.equal(result[:, 70:], clipped[:, 70:])

@@ -118,3 +118,9 @@ def test_megapixels(size: tuple[int, int], megapixels: float) -> None:
 def test_sizes_that_cannot_be(target: Target, size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="sides must be 1 to 65536 pixels"):
         target.size(*size)
+
+
+@pytest.mark.parametrize("text", ["100000x100000", "65537x", "x999999999", "fit 70000x5"])
+def test_sides_beyond_the_most_are_told_as_such(text: str) -> None:
+    with pytest.raises(ValueError, match="has a side above 65536 pixels"):
+        parse_target(text)

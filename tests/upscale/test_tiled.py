@@ -220,3 +220,33 @@ def test_models_that_see_the_whole_image_get_it() -> None:
     model = nearest()
     upscale_image(model, picture(700, 30))
     assert len(model.model.calls) == 2
+
+
+@pytest.mark.parametrize("cause", ["tile", "mask", "memory", "out of memory"])
+def test_tiles_of_a_model_that_sees_the_whole_image_are_told(
+    cause: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, in one line, whatever made it tiles; and never where there are none."""
+    model = nearest(tiling=ModelTiling.DISCOURAGED)
+    options = {}
+    if cause == "tile":
+        options["tile"] = 64
+    elif cause == "mask":
+        options["mask"] = torch.ones(1, 400, 30)
+        options["mask"][:, 300:] = 0
+    elif cause == "memory":
+        where = DirectPlacement(model, "cpu")
+        where.available = lambda: 2_000_000  # type: ignore[method-assign]
+        options["placement"] = where
+    else:
+        model = descriptor(LittleMemory(10_000), 2, tiling=ModelTiling.DISCOURAGED)
+    upscale_image(model, picture(400, 30, batch=2), **options)
+    told = [
+        r.getMessage() for r in caplog.records if "looks at the whole picture" in r.getMessage()
+    ]
+    assert len(told) == 1 and "\n" not in told[0]
+    assert "in tiles of 30x" in told[0] or cause in ("memory", "out of memory")
+    caplog.clear()
+    upscale_image(nearest(tiling=ModelTiling.DISCOURAGED), picture(400, 30))
+    upscale_image(nearest(), picture(400, 30), tile=64)
+    assert not caplog.records

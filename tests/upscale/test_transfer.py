@@ -10,6 +10,7 @@ import torch
 
 from fdat_dense_iso.upscale import OutOfMemoryError, upscale_frames, upscale_image
 from fdat_dense_iso.upscale.pipeline import AHEAD
+from fdat_dense_iso.upscale.transfer import Copies
 from tests.helpers.fake_models import Nearest, descriptor, enlarged, nearest, picture, stencil
 from tests.helpers.pretended import pretended_device
 from tests.upscale.test_exact import MODELS
@@ -104,6 +105,24 @@ def test_what_is_not_finite_is_computed_again_in_float32() -> None:
     expected = enlarged(image, 2)
     assert torch.equal(result[:, :, 128:], expected[:, :, 128:])
     assert torch.equal(result[:, :, :128], expected[:, :, :128].half().float())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_results_in_half_precision_go_home_in_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half the bytes, and what is rounded is below a sixteenth of a level of 8 bits."""
+    sent: list[torch.dtype] = []
+    download = Copies.download
+
+    def noted(self: Copies, tensor: torch.Tensor, *, fresh: bool) -> object:
+        sent.append(tensor.dtype)
+        return download(self, tensor, fresh=fresh)
+
+    monkeypatch.setattr(Copies, "download", noted)
+    with pretended_device() as pretended:
+        upscale_image(NETWORKS[name](), picture(61, 83), device=pretended.device, precision="fp16")
+    assert set(sent) - {torch.bool} == {torch.float16}  # bool: whether a tile is finite
 
 
 def test_a_device_without_float64() -> None:

@@ -177,6 +177,38 @@ def test_pictures_and_sound(tmp_path: Path, channels: int, rate: int) -> None:
     assert np.fft.rfftfreq(played // 2, 1 / played)[spectrum.argmax()] == pytest.approx(440, abs=3)
 
 
+@pytest.mark.parametrize(
+    ("channels", "fields", "tags", "lost"),
+    [
+        (1, {"bits": 10}, (1, 1, 1, 1), []),
+        (3, {"bits": 10, "primaries": 9, "transfer": 16}, (9, 16, 9, 1), []),
+        (4, {"transfer": 13}, (1, 13, 1, 1), ["alpha channel"]),
+        (3, {"alpha": torch.zeros(2, 32, 64)}, (1, 1, 1, 1), ["alpha channel"]),
+        (3, {"alpha": torch.ones(2, 32, 64, 1)}, (1, 1, 1, 1), []),
+    ],
+)
+def test_depth_and_colours_of_pictures(
+    tmp_path: Path,
+    channels: int,
+    fields: dict[str, object],
+    tags: tuple[int, ...],
+    lost: list[str],
+) -> None:
+    """Grey ramps: luma is known whatever the matrix."""
+    ramp = torch.linspace(0.4, 0.6, 64).expand(2, 32, 64)[..., None].repeat(1, 1, 1, channels)
+    with PictureVideo(ramp, Fraction(24), **fields) as video:
+        assert video.lost == lost
+        VideoJob(video, tmp_path / "out.mp4", size=(64, 128), encoding=Encoding(crf=0)).run(
+            Doubler()
+        )
+    after = probe(tmp_path / "out.mp4")
+    assert after.colour == tags
+    assert after.pixel_format == ("yuv420p10le" if fields.get("bits") == 10 else "yuv420p")
+    rounding = 0.25 / 4 if fields.get("bits") == 10 else 0.25  # on the mean, in levels of 8 bits
+    expected = 16 + 219 * np.linspace(0.4, 0.6, 64).repeat(2)
+    assert all(abs(frame - expected).mean() < 1.6 * rounding for frame in after.luma)
+
+
 def test_pictures_are_not_copied() -> None:
     images = torch.rand(3, 8, 8, 3)
     with PictureVideo(images, Fraction(24)) as video:

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from av.bitstream import BitStreamFilterContext
 
-from fdat_dense_iso.video import VideoFile
+from fdat_dense_iso.video import Encoding, VideoFile
 from fdat_dense_iso.video.colour import Colour, PixelFormatConverter, SampleReader, plane_arrays
+from fdat_dense_iso.video.hdr import static_hdr
 from tests.helpers.video_cases import Clip, probe, write_clip
 from tests.helpers.video_jobs import assert_same_pictures, upscale
 
@@ -130,18 +131,58 @@ def test_colours_that_the_container_alone_tells(tmp_path: Path, suffix: str) -> 
     assert probe(tmp_path / "out.mp4").colour == (9, 16, 9, 2)
 
 
-def test_mastering_data_are_told(tmp_path: Path, caplog) -> None:
-    params = (
-        "log-level=error:hdr10=1:max-cll=1000,400:master-display="
-        "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1)"
-    )
-    with av.open(str(tmp_path / "in.mp4"), "w") as container:
-        stream = container.add_stream("libx265", rate=25, options={"x265-params": params})
-        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p10le"
-        container.mux(stream.encode(av.VideoFrame(64, 64, "yuv420p10le")))
+P3 = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1)"  # SMPTE ST 2086
+# of red, green, blue and white, in 1/50,000; least and greatest luminance
+NUMBERS = (34000, 16000, 13250, 34500, 7500, 3000, 15635, 16450, 1, 10_000_000)
+
+
+def mastered(path: Path, *, codec: str = "libx265", bits: str = "10le") -> Path:
+    """A video that tells of its screen (P3 within 0.0001 and 1000 nits) and its brightness."""
+    key = "x265-params" if codec == "libx265" else "x264-params"
+    screen, light = ("master-display", "max-cll") if "5" in codec else ("mastering-display", "cll")
+    params = f"{'log-level=error:' if '5' in codec else ''}{light}=1000,400:{screen}={P3}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options={key: params})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, f"yuv420p{bits}"
+        for _ in range(50):  # more than a segment
+            container.mux(stream.encode(av.VideoFrame(64, 64, stream.pix_fmt)))
         container.mux(stream.encode(None))
-    upscale(tmp_path / "in.mp4", tmp_path / "out.mp4")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "steps"),
+    [
+        # in units of these the codec keeps chromaticities and luminances
+        ("hevc", ".mp4", (50_000, 10_000)),
+        ("hevc", ".mkv", (50_000, 10_000)),
+        ("h264", ".mov", (50_000, 10_000)),
+        ("av1", ".mp4", (65_536, 2**14)),
+    ],
+)
+def test_mastering_data_are_kept(tmp_path: Path, caplog, codec: str, suffix: str, steps) -> None:
+    source, target = mastered(tmp_path / "in.mp4"), tmp_path / f"out{suffix}"
+    upscale(source, target, encoding=Encoding(codec=codec, preset="12" if codec == "av1" else None))
+    assert not caplog.messages
+    frames = _frames(target)
+    assert len(frames) == 50
+    keys = [frame for frame in frames if frame.key_frame]
+    assert len(keys) >= 2
+    for frame in keys:
+        found = static_hdr(frame)
+        assert found.light == (1000, 400)
+        for number, (got, of) in enumerate(zip(found.screen, NUMBERS, strict=True)):
+            expected = Fraction(of, 50_000 if number < 8 else 10_000)
+            assert abs(got - expected) <= Fraction(1, steps[number >= 8])
+
+
+def test_mastering_data_are_told_where_the_encoder_has_no_place(tmp_path: Path, caplog) -> None:
+    source = mastered(tmp_path / "in.mp4", codec="libx264", bits="")
+    upscale(source, tmp_path / "out.webm")
     assert "in.mp4: left out: mastering display, content light level" in caplog.text
+    caplog.clear()
+    upscale(source, tmp_path / "out.mp4", factor=1)
+    assert not caplog.messages
 
 
 def test_stereo_is_told(tmp_path: Path, caplog) -> None:

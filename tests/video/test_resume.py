@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from tests.helpers.video_cases import Clip, Probe, probe, write_clip
 from tests.helpers.video_jobs import Doubler
 
 FRAMES = 200
+LOSSLESS = Encoding(crf=0)
 CLIP = Clip(frames=FRAMES, pts=[number * 1001 + number % 7 * 131 for number in range(FRAMES)])
 KILLED = """
 import os, signal, sys
@@ -316,3 +318,57 @@ def test_the_longest_name(source: Path, tmp_path: Path) -> None:
         work.run(Doubler())
     assert work.computed == FRAMES - SEGMENT_FRAMES
     assert list(tmp_path.iterdir()) == targets[:1]
+
+
+def test_an_unfinished_file_without_frames_is_told(source: Path, tmp_path: Path, caplog) -> None:
+    target = tmp_path / "out.mp4"
+    partial_path(target).write_bytes(b"garbage" * 100)
+    with job(source, target, resume=True) as work:
+        work.run(Doubler())
+    assert caplog.messages[0] == (
+        f"{partial_path(target)} holds no frame that can be read; it is begun anew"
+    )
+    assert work.frames == FRAMES
+
+
+def test_networks_of_several_frames_see_the_frames_before_the_place_of_resumption(
+    source: Path, tmp_path: Path
+) -> None:
+    """So that the frames are those of one run."""
+    import torch
+
+    from fdat_dense_iso.upscale import neighbours, upscale_frames
+    from tests.upscale.test_clip import weighted
+
+    model = weighted(recalls=True)
+    context = neighbours(model)[0]
+
+    def upscale(frames, deliver, *, progress, stop: int = FRAMES, lead: int = 0) -> None:
+        leads.append(lead)
+
+        def until(picture: torch.Tensor) -> None:
+            nonlocal delivered
+            delivered += 1
+            if delivered > stop:
+                raise KeyboardInterrupt
+            deliver(picture)
+
+        delivered = 0
+        upscale_frames(model, frames, until, progress=progress, lead=lead)
+
+    leads: list[int] = []
+    target = tmp_path / "out.mp4"
+    with job(source, tmp_path / "whole.mp4", context=context, encoding=LOSSLESS) as work:
+        work.run(upscale)
+    stop = SEGMENT_FRAMES + 3
+    with job(source, target, context=context, encoding=LOSSLESS) as work:
+        with pytest.raises(KeyboardInterrupt):
+            work.run(partial(upscale, stop=stop))
+        assert work.frames == stop
+    with job(source, target, context=context, encoding=LOSSLESS, resume=True) as work:
+        work.run(upscale)
+        assert work.computed == FRAMES - SEGMENT_FRAMES
+    assert leads == [0, 0, context]
+    once, resumed = probe(tmp_path / "whole.mp4"), probe(target)
+    assert resumed.times == once.times
+    assert all(map(np.array_equal, resumed.luma, once.luma))

@@ -192,3 +192,15 @@ def test_sound_that_the_format_cannot_hold(tmp_path: Path) -> None:
 
 def test_written_suffixes_are_planned() -> None:
     assert set(VIDEO_SUFFIXES) == set(CONTAINERS)
+
+
+def test_thousands_of_frames_per_second(tmp_path: Path) -> None:
+    """As a time base taken for the rate claims; the frames keep the times that they have."""
+    rate = Fraction(30000)
+    pts = [number * 1200 for number in range(20)]  # 25 per second
+    write_clip(tmp_path / "in.mp4", Clip(frames=20, rate=rate, audio=(), pts=pts))
+    colour = Colour(primaries=1, transfer=1, matrix=1, range=1)
+    encoder = SegmentEncoder(Encoding().resolved(8, ".mp4"), (48, 64), rate, colour, Fraction(1))
+    assert encoder.delay == 2  # of x264's three frames in a row that refer to one another
+    upscale(tmp_path / "in.mp4", tmp_path / "out.mp4")
+    assert probe(tmp_path / "out.mp4").times == [Fraction(number, 25) for number in range(20)]

@@ -1,8 +1,9 @@
-"""The full-size feature maps: on the run's device, or streamed to it from host memory."""
+"""The full-size feature maps: on the run's device, or streamed to it from host memory or a file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -44,7 +45,8 @@ class FeatureMap:
     def __init__(
         self, height: int, width: int, dim: int, dtype: torch.dtype, device: torch.device
     ) -> None:
-        self.tensor = torch.empty(height, width, dim, dtype=dtype, device=device)
+        self.shape = height, width, dim
+        self.tensor = torch.empty(self.shape, dtype=dtype, device=device)
         self.room_outside = RoomOutside(width, dim, device)
 
     def read(self, ranges: Iterable[tuple[int, int]], dtype: torch.dtype) -> Iterator[Tensor]:
@@ -85,7 +87,8 @@ class HostMap:
         self, height: int, width: int, dim: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         cuda = device.type == "cuda"
-        self.tensor = torch.empty(height, width, dim, dtype=dtype, pin_memory=cuda)
+        self.shape = height, width, dim
+        self.tensor = torch.empty(self.shape, dtype=dtype, pin_memory=cuda)
         self.device = device
         self.room_outside = RoomOutside(width, dim, device)
         self.stream = torch.cuda.Stream(device) if cuda else None
@@ -136,3 +139,69 @@ class HostMap:
         with torch.cuda.stream(self.stream):
             target.copy_(rows, non_blocking=True)
         rows.record_stream(self.stream)
+
+
+class FileMap:
+    """A feature map in a file, for pictures that are larger than memory.
+
+    It is read and written by calls, not mapped into memory: so a full disk is an error that can be
+    told, and the process does not seem to hold what the system may drop at any time.
+
+    Args:
+        path: the file. What is there of an earlier run is kept.
+
+    Raises OSError, also from `read` and `write`, as where the disk is full.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        dim: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        path: Path,
+    ) -> None:
+        self.shape, self.dtype, self.device, self.path = (height, width, dim), dtype, device, path
+        self.room_outside = RoomOutside(width, dim, device)
+        self.row_bytes = width * dim * torch.empty((), dtype=dtype).element_size()
+        self._file = path.open("r+b" if path.exists() else "x+b", buffering=0)
+        self._file.truncate(height * self.row_bytes)
+
+    def read(self, ranges: Iterable[tuple[int, int]], dtype: torch.dtype) -> Iterator[Tensor]:
+        """As `FeatureMap.read`."""
+        for start, stop in ranges:
+            rows = torch.empty(stop - start, *self.shape[1:], dtype=self.dtype)
+            room = memoryview(rows.view(torch.uint8).numpy()).cast("B")
+            self._file.seek(start * self.row_bytes)
+            while room:
+                count = self._file.readinto(room)
+                if not count:
+                    raise OSError(f"{self.path} has been cut off by another program")
+                room = room[count:]
+            yield rows.to(self.device, dtype)
+
+    def room(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        """As `HostMap.room`."""
+        return self.room_outside.begin(start, stop, dtype)
+
+    def write(self, start: int, rows: Tensor) -> None:
+        """As `FeatureMap.write`."""
+        self.room_outside.end()
+        stored = rows.to("cpu", self.dtype).contiguous()
+        left = memoryview(stored.view(torch.uint8).numpy()).cast("B")
+        self._file.seek(start * self.row_bytes)
+        while left:
+            left = left[self._file.write(left) :]
+
+    def close(self) -> None:
+        """Close the file, which stays."""
+        self._file.close()
+
+    def remove(self) -> None:
+        """Close the file and remove it."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+
+AnyMap = FeatureMap | HostMap | FileMap

@@ -4,9 +4,10 @@
 
 Memory on the device, beyond the weights:
     maps: trunk and one branch per image of the batch, H x W x C; ``dysample`` and ``lda`` need one
-        more map per image, H x W x mid_dim. All may live in host memory instead, except that of
-        ``dysample``.
-    image: one image of the batch, in the residual's precision.
+        more map per image, H x W x mid_dim. All may live in host memory or in files instead, except
+        that of ``dysample``.
+    image: one image of the batch, in the residual's precision; where maps live in files, it is read
+        in bands.
     workspace: what a band needs at the worst moment of a block or of the tail, proportional to band
         height and width.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -24,6 +26,7 @@ from ...kernels.onednn import has_internal_operators
 from ..config import FDATConfig
 from ..gpu.memory import band_bytes
 from ..upsampler import LDA_GROUPS, LDA_REDUCTION
+from .bands import attention_tile, band_of, smallest_band
 from .tail import widths_of_tail
 from .weights import HEAD_MULTIPLE, output_dtype, residual_dtype
 
@@ -48,36 +51,6 @@ HEAP_SHARE = 0.5
 pieces that no later tensor fits into. Measured on Linux by ``python -m benchmarks.fdat memory``:
 0.2 to 0.9."""
 
-ATTENTION_TOKENS = {"products": 2**11, "sdpa": 2**12}
-"""Tokens whose q, k and v a CPU computes at a time, so that they are still in its cache when
-attention reads them. The keys are the two ways of kernels/attention.py: for
-``scaled_dot_product_attention`` twice as many tokens are 3 to 5 % quicker."""
-
-
-def split_rows(height: int, band: int) -> list[tuple[int, int]]:
-    """Bands [start, stop) of ``band`` rows, the last one with what is left."""
-    return [(start, min(start + band, height)) for start in range(0, height, band)]
-
-
-def smallest_band(window: int) -> int:
-    """The fewest rows that a band may have: whole windows, at least three rows.
-
-    A band lags one row behind its input, and hands two rows to the next band.
-    """
-    return -(-3 // window) * window
-
-
-def attention_tile(
-    height: int, width: int, window: int, dtype: torch.dtype, device: torch.device
-) -> tuple[int, int]:
-    """Rows and columns of tokens, in whole windows, for which attention is computed at a time."""
-    if device.type != "cpu":
-        return height, width
-    tokens = ATTENTION_TOKENS["products" if prefers_products(window**2, dtype, device) else "sdpa"]
-    across = -(-width // window)
-    down = max(1, tokens // (window**2 * across))
-    return min(height, down * window), min(width, max(1, tokens // window**2) * window)
-
 
 def bytes_of(dtype: torch.dtype) -> int:
     """Bytes per value."""
@@ -96,6 +69,7 @@ class Plan:
         map_dtype: of the feature maps.
         map_device: where the feature maps live: ``device``, or the CPU to stream them from there.
         band: rows of the feature map in a band, a multiple of the window (and of `smallest_band`).
+        folder: where the feature maps live in files; None: in memory.
     """
 
     config: FDATConfig
@@ -107,6 +81,7 @@ class Plan:
     map_dtype: torch.dtype
     map_device: torch.device
     band: int
+    folder: Path | None = None
 
     @property
     def rows(self) -> int:
@@ -120,8 +95,8 @@ class Plan:
 
     @property
     def host_maps(self) -> bool:
-        """Whether the maps live in host memory and are streamed."""
-        return self.map_device.type != self.device.type
+        """Whether the maps live in host memory, or in files, and are streamed."""
+        return self.folder is not None or self.map_device.type != self.device.type
 
     @property
     def fused(self) -> bool:
@@ -138,8 +113,12 @@ class Plan:
     def tail_band(self) -> int:
         """Rows of the feature map that the tail takes at a time.
 
-        As many as fit in the sweeps' workspace, at least one.
+        As many as fit in the sweeps' workspace, at least one. With maps in files they are as many as
+        without, so that the result is the same to the last bit.
         """
+        if self.folder is not None:
+            exact = residual_dtype(self.dtype)
+            return replace(self, folder=None, map_dtype=exact).tail_band
         return max(1, min(self.band, self.sweep_workspace // self.tail_row_bytes))
 
     @property
@@ -161,7 +140,7 @@ class Plan:
 
     @property
     def map_bytes(self) -> int:
-        """Bytes of the maps that may live in host memory."""
+        """Bytes of the maps that may live in host memory or in files."""
         tokens = self.rows * self.columns
         dims = (self.batch + 1) * self.config.embed_dim
         if self.sampler == "lda":
@@ -182,6 +161,8 @@ class Plan:
     def resident_bytes(self) -> int:
         """Bytes of what stays on the device for the whole run."""
         maps = 0 if self.host_maps else self.map_bytes
+        if self.folder is not None:
+            return self.sampled_bytes
         channels, exact = (
             self.config.num_in_ch * self.config.unshuffle**2,
             residual_dtype(self.dtype),
@@ -202,7 +183,7 @@ class Plan:
     @property
     def host_memory_required(self) -> int:
         """Bytes in host memory; pinned blocks (for CUDA) are rounded up to powers of two."""
-        if not self.host_maps:
+        if not self.host_maps or self.folder is not None:
             return 0
         if self.device.type != "cuda":
             return self.map_bytes
@@ -210,6 +191,19 @@ class Plan:
         sampled = self.batch if self.sampler == "lda" else 0
         maps = [self.config.embed_dim] * (self.batch + 1) + [self.config.mid_dim] * sampled
         return sum(1 << (tokens * dim - 1).bit_length() for dim in maps)
+
+    @property
+    def disk_required(self) -> int:
+        """Bytes of the files in ``folder``."""
+        if self.folder is None:
+            return 0
+        tokens = self.rows * self.columns if self.spare else 0
+        return self.map_bytes + tokens * self.config.embed_dim * bytes_of(self.map_dtype)
+
+    @property
+    def spare(self) -> bool:
+        """Whether there is a third map, so that every pass can be run again from what it read."""
+        return self.folder is not None and not self.fused and self.batch == 1
 
     @property
     def sweep_workspace(self) -> int:
@@ -316,11 +310,6 @@ class Plan:
         return streamed
 
 
-def band_of(tokens: int, columns: int, least: int) -> int:
-    """Rows of a band of about so many tokens, a multiple of ``least``."""
-    return max(1, round(tokens / columns / least)) * least
-
-
 def make_plan(
     config: FDATConfig,
     batch: int,
@@ -333,6 +322,8 @@ def make_plan(
     band: int | None = None,
     map_dtype: torch.dtype | None = None,
     map_device: torch.device | None = None,
+    folder: Path | None = None,
+    disk: int | None = None,
 ) -> Plan:
     """The fastest plan within ``available`` bytes of the device, else the smallest plan.
 
@@ -347,6 +338,9 @@ def make_plan(
             float64).
         map_device: where the feature maps live; None: on the device, or on the CPU if the device
             can't hold them.
+        folder: where maps live in files, for images that are larger than memory.
+        disk: bytes that these may take; where they would take more, they are in half precision,
+            unless ``map_dtype`` is given. None for no limit.
 
     Raises:
         ValueError: an image without pixels, or a band without rows.
@@ -375,7 +369,10 @@ def make_plan(
         map_dtype=map_dtype or (dtype if device.type != "cpu" else residual_dtype(dtype)),
         map_device=map_device or device,
         band=max(1, math.ceil(band / least)) * least,
+        folder=folder,
     )
+    if map_dtype is None and disk is not None and plan.disk_required > disk:
+        plan = replace(plan, map_dtype=torch.float16)
     if chosen is None and available is not None and plan.fused:
         while plan.band < plan.rows and plan.band * columns < MANY_TOKENS:
             larger = replace(plan, band=2 * plan.band)

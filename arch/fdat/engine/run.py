@@ -10,23 +10,64 @@ The plain network in network.py is the reference for every number that comes out
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ....common.rows import Rows
 from ...guards import without_autocast
 from ...kernels.heap import keep_freed_memory
 from ..gpu.sweeps import FusedSweeps
 from ..gpu.tail import tail_rows
-from ..network import FDAT, pad_to_multiple
+from ..network import FDAT
 from ..upsampler import DySample, LDAUpsample
-from .maps import FeatureMap, HostMap
-from .plan import Plan, make_plan, split_rows
+from .bands import split_rows
+from .image import ImageRows
+from .journal import Journal
+from .maps import AnyMap, FeatureMap, FileMap, HostMap
+from .plan import Plan, make_plan
 from .sampling import dysample_rows, lda_reach, lda_rows
 from .sweeps import Sweeps
 from .tail import build_stages, run_stages, split_at_sampler
 from .weights import Weights, packed_weights, release_packed, residual_dtype
+
+
+class Maps:
+    """Makes the maps of one run where its plan wants them.
+
+    Files are closed with ``cleanup``, but stay, so that a later run goes on with them: `remove` is
+    for the end of a run that is complete.
+    """
+
+    def __init__(self, plan: Plan, cleanup: ExitStack) -> None:
+        self.plan, self.cleanup = plan, cleanup
+        self.files: list[FileMap] = []
+        self.journal: Journal | None = None
+        if plan.folder is not None and plan.spare:
+            about = {"size": [plan.rows, plan.columns, plan.config.embed_dim], "band": plan.band}
+            self.journal = Journal(
+                plan.folder, about | {"types": [str(plan.map_dtype), str(plan.dtype)]}
+            )
+
+    def new(self, dim: int, name: str) -> AnyMap:
+        """A map (rows, columns, dim), in the file of that name if in a file."""
+        plan = self.plan
+        about = plan.rows, plan.columns, dim, plan.map_dtype, plan.device
+        if plan.folder is None:
+            return HostMap(*about) if plan.host_maps else FeatureMap(*about)
+        made = FileMap(*about, plan.folder / name)
+        self.files.append(made)
+        self.cleanup.callback(made.close)
+        return made
+
+    def remove(self) -> None:
+        """Remove all files."""
+        if self.journal:
+            self.journal.remove()
+        for one in self.files:
+            one.remove()
 
 
 class ExactEngine:
@@ -52,6 +93,8 @@ class ExactEngine:
         band: int | None = None,
         map_dtype: torch.dtype | None = None,
         map_device: torch.device | str | None = None,
+        folder: Path | None = None,
+        disk: int | None = None,
     ) -> Plan:
         """See `arch.fdat.engine.plan.make_plan`."""
         return make_plan(
@@ -65,12 +108,14 @@ class ExactEngine:
             band=band,
             map_dtype=map_dtype,
             map_device=None if map_device is None else torch.device(map_device),
+            folder=folder,
+            disk=disk,
         )
 
     @torch.inference_mode()
     def run(
         self,
-        image: Tensor,
+        image: Tensor | Rows,
         plan: Plan,
         write: Callable[[int, Tensor], None],
         progress: Callable[[int, int], None] | None = None,
@@ -79,7 +124,8 @@ class ExactEngine:
         """Upscale a batch.
 
         Args:
-            image: (B, num_in_ch, H, W) in [0, 1], on any device.
+            image: (B, num_in_ch, H, W) in [0, 1], on any device; or the rows of a single image,
+                which is read twice, from the top.
             plan: from `plan`, for this size.
             write: called as ``write(top, rows)`` with the finished output rows in order: ``rows``
                 (B, num_out_ch, h, W * scale), unclamped, on the plan's device, in its precision, or
@@ -90,6 +136,7 @@ class ExactEngine:
 
         Raises:
             ValueError: the image is not of the size that the plan is for.
+            OSError: maps live in files, and the disk is full.
         """
         config = self.model.config
         expected = (plan.batch, config.num_in_ch, plan.height, plan.width)
@@ -104,7 +151,18 @@ class ExactEngine:
 
     def _run(
         self,
-        image: Tensor,
+        image: Tensor | Rows,
+        plan: Plan,
+        write: Callable[[int, Tensor], None],
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        with ExitStack() as cleanup:
+            self._run_within(cleanup, image, plan, write, progress)
+
+    def _run_within(
+        self,
+        cleanup: ExitStack,
+        image: Tensor | Rows,
         plan: Plan,
         write: Callable[[int, Tensor], None],
         progress: Callable[[int, int], None] | None,
@@ -119,9 +177,12 @@ class ExactEngine:
 
         weights = packed_weights(self.model, plan.dtype, plan.device, plan.fused)
         before, sampler, behind = split_at_sampler(weights.upsampler)
-        trunk = self._new_map(plan, config.embed_dim)
+        maps = Maps(plan, cleanup)
+        names = maps.journal.files if maps.journal else ["map-1"]
+        trunk = maps.new(config.embed_dim, names[0])
         finished = [
-            self._features(single, weights, before, sampler, plan, trunk, tick) for single in image
+            self._features(single, weights, before, sampler, plan, maps, trunk, tick)
+            for single in (image if isinstance(image, Tensor) else [image])
         ]
         del trunk
 
@@ -135,49 +196,51 @@ class ExactEngine:
                 write(top, rows)
                 top += rows.shape[2]
             tick()
-
-    @staticmethod
-    def _new_map(plan: Plan, dim: int) -> FeatureMap | HostMap:
-        kind = HostMap if plan.host_maps else FeatureMap
-        return kind(plan.rows, plan.columns, dim, plan.map_dtype, plan.device)
+        maps.remove()
 
     def _features(
         self,
-        image: Tensor,
+        image: Tensor | Rows,
         weights: Weights,
         before: list[nn.Module],
         sampler: DySample | LDAUpsample | None,
         plan: Plan,
-        trunk: FeatureMap | HostMap,
+        maps: Maps,
+        trunk: AnyMap,
         tick: Callable[[], None],
-    ) -> FeatureMap | HostMap:
-        """Run the blocks on one image (C, H, W) and return the map that the tail reads.
+    ) -> AnyMap:
+        """Run the blocks on one image and return the map that the tail reads.
 
         It holds the features, or the input of the upsampler's sampling layer if there is one.
         """
         config = self.model.config
-        image = F.pixel_unshuffle(pad_to_multiple(image[None], config.unshuffle), config.unshuffle)[
-            0
-        ]
-        image = image.to(plan.device, residual_dtype(plan.dtype))
-        branch = self._new_map(plan, config.embed_dim)
-        if sampler is None:
-            features = branch
-        elif isinstance(sampler, DySample):
+        rows = ImageRows(image, config.unshuffle, plan.device, residual_dtype(plan.dtype))
+        journal, spare, number = maps.journal, None, len(maps.files)
+        names = journal.files if journal else ["", f"map-{number + 1}"]
+        branch = maps.new(config.embed_dim, names[1])
+        if journal:
+            spare = maps.new(config.embed_dim, names[2])
+        features = None  # where there is no sampler, those of the branch, whichever file that is
+        if isinstance(sampler, DySample):
             features = FeatureMap(
                 plan.rows, plan.columns, config.mid_dim, residual_dtype(plan.dtype), plan.device
             )
-        else:
-            features = self._new_map(plan, config.mid_dim)
+        elif sampler is not None:
+            features = maps.new(config.mid_dim, f"features-{number}")
         stages, top = build_stages(before), 0
         kind = FusedSweeps if plan.fused else Sweeps
-        for start, rows in kind(weights, trunk, branch, plan.rows, plan.band, tick).run(image):
-            rows = run_stages(
-                stages, rows.to(plan.dtype) if stages else rows, start + rows.shape[0] == plan.rows
+        sweeps = kind(weights, trunk, branch, plan.rows, plan.band, tick, spare)
+        kept = not isinstance(features, FeatureMap)
+        for start, deep in sweeps.run(rows, journal, features_kept=kept):
+            features = features or sweeps.branch
+            deep = run_stages(
+                stages, deep.to(plan.dtype) if stages else deep, start + deep.shape[0] == plan.rows
             )
-            features.write(top, rows)
-            top += rows.shape[0]
-        return features
+            features.write(top, deep)
+            top += deep.shape[0]
+        if journal and kept and top:
+            journal.note(sweeps.files)
+        return features or sweeps.branch
 
     def release(self) -> None:
         """Drop the packed weights, unless they are on the CPU: hosts account for device memory."""
@@ -185,7 +248,7 @@ class ExactEngine:
 
     @staticmethod
     def _tail(
-        features: FeatureMap | HostMap,
+        features: AnyMap,
         sampler: DySample | LDAUpsample | None,
         behind: list[nn.Module],
         plan: Plan,
@@ -203,6 +266,7 @@ class ExactEngine:
         if sampler is None:
             source = features.read(bands, plan.dtype)
         elif isinstance(sampler, DySample):
+            assert isinstance(features, FeatureMap), "it is sampled anywhere, so it is in memory"
             source = (dysample_rows(sampler, features.tensor, *band) for band in bands)
         else:
             targets = [(start * sampler.scale, stop * sampler.scale) for start, stop in bands]

@@ -24,9 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...kernels.attention import attend
-from .maps import FeatureMap, HostMap
+from .bands import attention_tile
+from .image import ImageRows
+from .maps import AnyMap
 from .passes import Passes
-from .plan import attention_tile
 from .rows import Seam, add_windows_, convolve_band, gelu_depthwise_band, to_windows
 from .statistics import ChannelMap, SpatialMap, Statistic, statistic_of
 from .weights import ChannelWeights, Convolution, SpatialWeights, Weights, residual_dtype
@@ -70,27 +71,28 @@ class Sweeps(Passes):
     def __init__(
         self,
         weights: Weights,
-        trunk: FeatureMap | HostMap,
-        branch: FeatureMap | HostMap,
+        trunk: AnyMap,
+        branch: AnyMap,
         height: int,
         band: int,
         tick: Callable[[], None],
+        spare: AnyMap | None = None,
     ) -> None:
-        super().__init__(weights, trunk, branch, height, band, tick)
+        super().__init__(weights, trunk, branch, height, band, tick, spare)
         self.with_row_below = [(start, min(height, stop + 1)) for start, stop in self.bands]
         self.residual = residual_dtype(weights.dtype)
 
-    def first_rows(self, image: Tensor, start: int, stop: int) -> Tensor:
+    def first_rows(self, image: ImageRows, start: int, stop: int) -> Tensor:
         """Rows [start, stop) of conv_first(image), in the residual's precision."""
         above, below = max(0, start - 1), min(self.height, stop + 1)
-        rows = image[:, above:below].permute(1, 2, 0).contiguous()
+        rows = image.rows(above, below).permute(1, 2, 0).contiguous()
         return self._convolve(self.weights.first, rows, start, stop)
 
     def _convolve(self, convolution: Convolution, rows: Tensor, start: int, stop: int) -> Tensor:
         rows = convolution(rows.to(convolution.weight.dtype), start == 0, stop == self.height)
         return rows.to(self.residual)
 
-    def shallow(self, image: Tensor, statistic: Statistic) -> None:
+    def shallow(self, image: ImageRows, statistic: Statistic) -> None:
         """trunk <- first(image)"""
         for start, stop in self.bands:
             output = self.trunk.room(start, stop, self.residual)[start - stop :]
@@ -103,7 +105,7 @@ class Sweeps(Passes):
         self,
         block: SpatialWeights | ChannelWeights,
         folded: SpatialMap | ChannelMap,
-        source: FeatureMap | HostMap,
+        source: AnyMap,
         statistic: Statistic,
     ) -> None:
         """branch <- block(source)"""
@@ -163,10 +165,10 @@ class Sweeps(Passes):
             assert isinstance(block, SpatialWeights), "its map is of its kind"
             add_window_attention_(y, block, folded, own)
 
-    def close_group(self, convolution: Convolution, statistic: Statistic) -> None:
+    def close_group(self, source: AnyMap, convolution: Convolution, statistic: Statistic) -> None:
         """trunk <- trunk + conv(branch)"""
         branch = self.branch.read(self.with_halo, self.residual)
-        trunk = self.trunk.read(self.bands, self.residual)
+        trunk = source.read(self.bands, self.residual)
         for (start, stop), rows, skip in zip(self.bands, branch, trunk):
             output = self.trunk.room(start, stop, self.residual)[start - stop :]
             torch.add(skip, self._convolve(convolution, rows, start, stop), out=output)
@@ -174,7 +176,16 @@ class Sweeps(Passes):
             statistic.feed(output, stop == self.height)
             self.tick()
 
-    def deep_features(self, image: Tensor) -> Iterator[tuple[int, Tensor]]:
+    def again(self, written: AnyMap, statistic: Statistic, *, lagging: bool) -> None:
+        """Feed the statistic as the pass did that wrote the map: blocks lag one row behind."""
+        ranges = [
+            (max(0, start - lagging), stop if stop == self.height else stop - lagging)
+            for start, stop in self.bands
+        ]
+        for (_, stop), rows in zip(ranges, written.read(ranges, self.residual)):
+            statistic.feed(rows, stop == self.height)
+
+    def deep_features(self, image: ImageRows) -> Iterator[tuple[int, Tensor]]:
         """after(trunk) + first(image)"""
         for (start, stop), rows in zip(self.bands, self.trunk.read(self.with_halo, self.residual)):
             features = self._convolve(self.weights.after, rows, start, stop).add_(

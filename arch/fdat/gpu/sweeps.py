@@ -20,7 +20,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..engine.maps import FeatureMap, HostMap
+from ..engine.image import ImageRows
+from ..engine.maps import AnyMap, FeatureMap
 from ..engine.passes import Passes
 from ..engine.statistics import ChannelMap, SpatialMap
 from ..engine.weights import (
@@ -56,10 +57,10 @@ class Rows:
 class MapRows:
     """`Rows` of a map: where it has the run's precision and device, its own memory."""
 
-    def __init__(self, target: FeatureMap | HostMap, band: int, weights: Weights) -> None:
+    def __init__(self, target: AnyMap, band: int, weights: Weights) -> None:
         self.target, self.rows = target, None
-        if isinstance(target, HostMap) or target.tensor.dtype != weights.dtype:
-            self.rows = Rows(band, *target.tensor.shape[1:], weights.dtype, weights.device)
+        if not isinstance(target, FeatureMap) or target.tensor.dtype != weights.dtype:
+            self.rows = Rows(band, *target.shape[1:], weights.dtype, weights.device)
         self.start = self.first = 0
 
     def room(self, start: int, stop: int) -> Tensor:
@@ -84,10 +85,6 @@ class FusedSweeps(Passes):
 
     collector = staticmethod(sum_for)
 
-    def run(self, image: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """As `Passes.run`."""
-        return super().run(image.permute(1, 2, 0).contiguous())
-
     @staticmethod
     def convolve(
         convolution: Convolution, rows: Tensor, out: Tensor, above: int, skip: Tensor | None = None
@@ -97,27 +94,27 @@ class FusedSweeps(Passes):
         weight, bias = convolution.weight, convolution.bias
         operators.convolve(rows, out, above, below, weight, bias, skip, 1, 1.0, 1)
 
-    def shallow(self, image: Tensor, statistic: GateSum | GramSum | NoSum) -> None:
+    def shallow(self, image: ImageRows, statistic: GateSum | GramSum | NoSum) -> None:
         """trunk <- first(image)"""
         trunk = MapRows(self.trunk, self.band, self.weights)
         for (start, stop), (above, below) in zip(self.bands, self.with_halo):
             room = trunk.room(start, stop)
             target = room[start - trunk.first :]
-            self.convolve(self.weights.first, image[above:below], target, start - above)
+            rows = image.channels_last(above, below)
+            self.convolve(self.weights.first, rows, target, start - above)
             self._finish(trunk, room, start, stop, statistic)
 
     def block(
         self,
         block: SpatialWeights | ChannelWeights,
         folded: SpatialMap | ChannelMap,
-        source: FeatureMap | HostMap,
+        source: AnyMap,
         statistic: GateSum | GramSum | NoSum,
     ) -> None:
         """branch <- block(source)"""
         branch = MapRows(self.branch, self.band, self.weights)
         dtype, device = self.weights.dtype, self.weights.device
-        size = self.branch.tensor.shape[1:]
-        halfway = Rows(self.band, *size, output_dtype(dtype), device)
+        halfway = Rows(self.band, *self.branch.shape[1:], output_dtype(dtype), device)
         norm = block.norm2
         for (start, stop), rows in zip(self.bands, source.read(self.with_halo, dtype)):
             y = halfway.room(stop)
@@ -160,10 +157,12 @@ class FusedSweeps(Passes):
             *(block.window, block.scale),
         )
 
-    def close_group(self, convolution: Convolution, statistic: GateSum | GramSum | NoSum) -> None:
+    def close_group(
+        self, source: AnyMap, convolution: Convolution, statistic: GateSum | GramSum | NoSum
+    ) -> None:
         """trunk <- trunk + conv(branch)"""
         dtype = self.weights.dtype
-        branch, skips = self.branch.read(self.with_halo, dtype), self.trunk.read(self.bands, dtype)
+        branch, skips = self.branch.read(self.with_halo, dtype), source.read(self.bands, dtype)
         trunk = MapRows(self.trunk, self.band, self.weights)
         for (start, stop), rows, skip in zip(self.bands, branch, skips):
             room = trunk.room(start, stop)
@@ -184,14 +183,15 @@ class FusedSweeps(Passes):
         target.finish(room)
         self.tick()
 
-    def deep_features(self, image: Tensor) -> Iterator[tuple[int, Tensor]]:
+    def deep_features(self, image: ImageRows) -> Iterator[tuple[int, Tensor]]:
         """after(trunk) + first(image)"""
         dtype = self.weights.dtype
         for (start, stop), (above, below), rows in zip(
             self.bands, self.with_halo, self.trunk.read(self.with_halo, dtype)
         ):
             features = rows.new_empty(stop - start, *rows.shape[1:], dtype=output_dtype(dtype))
-            self.convolve(self.weights.first, image[above:below], features, start - above)
+            first = image.channels_last(above, below)
+            self.convolve(self.weights.first, first, features, start - above)
             self.convolve(self.weights.after, rows, features, start - above, features)
             yield start, features
             self.tick()

@@ -16,7 +16,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..engine.maps import FeatureMap, HostMap
+from ..engine.maps import AnyMap
 from ..engine.tail import layer_stage
 from . import operators
 from .twins import pack_corners
@@ -118,12 +118,12 @@ def reach(layers: Sequence[Layer]) -> int:
 
 def tail_rows(
     modules: Sequence[nn.Module],
-    features: FeatureMap | HostMap,
+    features: AnyMap,
     bands: Sequence[tuple[int, int]],
     dtype: torch.dtype,
 ) -> Iterator[Tensor]:
     """Yield for every band of the features its output rows: (h * scale, W * scale, num_out_ch)."""
-    layers, height = tail_layers(modules), features.tensor.shape[0]
+    layers, height = tail_layers(modules), features.shape[0]
     around = reach(layers)
     ranges = [(max(0, start - around), min(height, stop + around)) for start, stop in bands]
     for (start, stop), (first, end), rows in zip(bands, ranges, features.read(ranges, dtype)):

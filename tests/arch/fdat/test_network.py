@@ -6,8 +6,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from spandrel.architectures.FDAT import FDAT as SpandrelFDAT
-from spandrel.architectures.FDAT import FDATArch as SpandrelFDATArch
+from torch import nn
 
 from fdat_dense_iso.arch.errors import ModelLoadError
 from fdat_dense_iso.arch.fdat.architecture import FDATArch, InferenceFDAT
@@ -16,16 +15,17 @@ from fdat_dense_iso.arch.fdat.config import PRESETS, FDATConfig
 from fdat_dense_iso.arch.fdat.upsampler import UPSAMPLER_TYPES, DySample
 from tests.helpers.fdat_cases import SMALL, UPSAMPLER_SCALES, random_fdat, randomise, small
 from tests.helpers.sampling import sampled
+from tests.helpers.spandrels_fdat import spandrels_fdat
 
 # What spandrel 0.4.2 can't run: dysample pins memory, which needs a GPU.
 SPANDREL_RUNS = [(u, s) for u, s in UPSAMPLER_SCALES if u != "dysample" or s == 1]
 SIZES = [(16, 16), (13, 21), (1, 9), (24, 8)]
 
 
-def spandrel_twin(config: FDATConfig) -> SpandrelFDAT:
+def spandrel_twin(config: FDATConfig) -> nn.Module:
     values = {f.name: getattr(config, f.name) for f in fields(config)}
     values["group_block_pattern"] = list(config.group_block_pattern)
-    return SpandrelFDAT(**values)
+    return spandrels_fdat().FDAT(**values)
 
 
 def picture(
@@ -256,7 +256,7 @@ def test_pa_up_reloads_its_own_file(scale: int) -> None:
     assert theirs["upsampler.MetaUpsample"][3] == config.mid_dim != config.embed_dim
     assert FDATArch().load(theirs).model.config.embed_dim == config.embed_dim
     ours = random_fdat(config)
-    reloaded = SpandrelFDATArch().load(dict(ours.state_dict())).model.eval()
+    reloaded = spandrels_fdat().FDATArch().load(dict(ours.state_dict())).model.eval()
     image = picture(12, 9)
     with torch.inference_mode():
         assert (reloaded(image) - ours(image)).abs().max() <= 1e-5

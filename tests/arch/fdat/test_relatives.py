@@ -60,7 +60,6 @@ def rectangular() -> StateDict:
 
 RELATIVES: dict[str, tuple[Callable[[], StateDict], str]] = {
     "FDAT-RD": (fdat_rd, "it is FDAT-RD"),
-    "TFDAT": (tfdat, "it is TFDAT, which takes five successive frames"),
     "early LHAN": (early_lhan, "it is the first version of LHAN"),
     "rectangular windows": (rectangular, "windows of 128 positions"),
 }
@@ -72,6 +71,12 @@ def test_says_what_it_is(name: str) -> None:
     assert not FDATArch().detect(make())
     with pytest.raises(ModelLoadError, match=f"{message}.*not read here"):
         load_model(make())
+
+
+def test_tfdat_is_left_to_its_own_architecture() -> None:
+    assert not FDATArch().detect(tfdat())
+    with pytest.raises(ModelLoadError, match="looks like TFDAT"):
+        load_model(tfdat() | {"flow_net.flow_pred.weight": torch.zeros(2, 8, 3, 3)})
 
 
 class Knowing(Architecture[nn.Module]):

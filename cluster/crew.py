@@ -1,0 +1,222 @@
+"""Workers, and the tasks that they do.
+
+A task goes to whichever worker is free. Ray makes a new process where one dies, on another machine
+if need be (``max_restarts``); the task that it was doing is handed out again, and if that kills a
+second worker, it has failed. So there is no limit to what may die, but to what one task may kill.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .connection import ClusterError
+from .places import Place
+from .worker import Answer
+
+_PATIENCE = 0.5  # seconds between looking whether the user wants to stop
+DEADLY = 2
+"""So many workers may die of one task."""
+
+
+@dataclass(eq=False)
+class Task:
+    """A call of a method of the workers' object.
+
+    ``deaths`` counts the workers that died of it.
+    """
+
+    method: str
+    arguments: tuple[Any, ...] = ()
+    about: Any = None
+    deaths: int = field(default=0, init=False)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A task that has ended: the answer, and a reference to the payload in Ray's object store.
+
+    lost: something that it needed went with a node.
+    """
+
+    task: Task
+    answer: Answer
+    payload: Any = None
+    lost: bool = False
+
+
+class Crew:
+    """Some workers; a context manager, which ends them.
+
+    Args:
+        ray: the package, connected.
+        places: where they are.
+        factory, arguments: as for `worker.Worker`; ``shared`` goes once to every node.
+        environment: variables of their processes.
+        on_wait: called again and again while a task runs; what it raises ends the work.
+    """
+
+    def __init__(
+        self,
+        ray: Any,
+        places: Sequence[Place],
+        factory: str,
+        arguments: dict[str, Any],
+        shared: Sequence[Any] = (),
+        *,
+        environment: dict[str, str] | None = None,
+        on_wait: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._ray, self._on_wait = ray, on_wait
+        self.size = len(places)
+        """How many workers there are."""
+        # in a list, so that a process asks for them itself, also when it was made anew
+        self._shared = [ray.put(one) for one in shared]
+        self._workers = [
+            ray.remote(_worker_class())
+            .options(
+                num_cpus=place.threads,
+                num_gpus=place.gpus,
+                max_restarts=-1,
+                runtime_env={"env_vars": environment} if environment else None,
+            )
+            .remote(
+                factory,
+                arguments | {"device": place.device, "threads": place.threads},
+            )
+            for place in places
+        ]
+        self._idle: list[Any] = []
+        self._starting: dict[Any, Any] = {}
+        self._running: dict[Any, tuple[Any, Task | None, Any]] = {}  # None: passed over
+        self._again: list[Task] = []  # whose worker died
+        self.deaths = 0
+        """Workers that died so far."""
+        for worker in self._workers:
+            self._await(worker)
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            self._ray.kill(worker)
+
+    def wait(self) -> None:
+        """Wait until every worker is ready, or cannot be made; benchmarks begin then."""
+        while self._starting:
+            self._look()
+
+    def shared(self, value: Any) -> Any:
+        """A reference that tasks may have in the place of ``value``, which goes once to a node."""
+        return self._ray.put(value)
+
+    def value(self, reference: Any) -> Any:
+        """What a payload is."""
+        return self._ray.get(reference)
+
+    def run(self, waiting: deque[Task]) -> Iterator[Done]:
+        """Do all tasks, and give each when it is done, in any order.
+
+        They are taken from the left when a worker is free. The caller may add others meanwhile.
+        """
+        while waiting or self._running:
+            while waiting and self._idle:
+                self._start(self._idle.pop(), waiting.popleft())
+            if not self._running and not self._starting:
+                raise ClusterError("no worker is left")
+            ended = self._look()
+            waiting.extendleft(self._again)
+            self._again = []
+            yield from ended
+
+    def forget(self) -> None:
+        """Pass over the results of what still runs."""
+        self._running = {
+            head: (worker, None, payload) for head, (worker, _, payload) in self._running.items()
+        }
+
+    def _await(self, worker: Any) -> None:
+        """It gets tasks when it answers; after it has died, that is when it was made anew."""
+        self._starting[worker.ready.options(max_task_retries=-1).remote(self._shared)] = worker
+
+    def _start(self, worker: Any, task: Task) -> None:
+        head, payload = worker.call.options(num_returns=2).remote(
+            self._shared, task.method, *task.arguments
+        )
+        self._running[head] = worker, task, payload
+
+    def _look(self) -> list[Done]:
+        """What has ended, after a moment at most."""
+        references = [*self._running, *self._starting]
+        ended, _ = self._ray.wait(references, num_returns=1, timeout=_PATIENCE)
+        more, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
+        self._on_wait()
+        found = []
+        for reference in dict.fromkeys([*ended, *more]):
+            if reference in self._starting:
+                self._started(reference, self._starting.pop(reference))
+            elif one := self._ended(reference):
+                found.append(one)
+        return found
+
+    def _started(self, reference: Any, worker: Any) -> None:
+        try:
+            self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            self._workers.remove(worker)
+            self.size -= 1
+            if not self._workers:
+                cause = getattr(error, "cause", None) or error
+                raise ClusterError(f"no worker could be started: {cause}") from error
+        else:
+            self._idle.append(worker)
+
+    def _ended(self, reference: Any) -> Done | None:
+        worker, task, payload = self._running.pop(reference)
+        errors = self._ray.exceptions
+        try:
+            answer = Answer(**self._ray.get(reference))
+        except errors.RayActorError:
+            # of the others that wait some may have died with it, of which nobody has heard yet
+            for one in (worker, *self._idle):
+                self._await(one)
+            self._idle = []
+            self.deaths += 1
+            if task is None:
+                return None
+            task.deaths += 1
+            if task.deaths < DEADLY:
+                self._again.append(task)
+                return None
+            return Done(task, Answer(error=f"{DEADLY} workers died while they worked on it"))
+        except errors.RayError as error:
+            self._idle.append(worker)
+            text = " ".join(str(error).split())
+            return task and Done(task, Answer(error=text), lost=True)
+        self._idle.append(worker)
+        return task and Done(task, answer, payload)
+
+
+def _worker_class() -> type:
+    """`worker.Worker` as a class that Ray sends by value, so that it does not matter how this pack
+    is called in this process."""
+
+    class Proxy:
+        def __init__(self, *arguments: Any) -> None:
+            self._arguments, self._worker = arguments, None
+
+        def ready(self, shared: list[Any]) -> None:
+            if self._worker is None:
+                ray = importlib.import_module("ray")
+                module = importlib.import_module("fdat_dense_iso.cluster.worker")
+                self._worker = module.Worker(*self._arguments, *ray.get(shared))
+
+        def call(self, shared: list[Any], method: str, *arguments: Any) -> Any:
+            self.ready(shared)  # it may be a process of which nobody knew that it is new
+            return self._worker.call(method, *arguments)
+
+    return Proxy

@@ -1,0 +1,56 @@
+"""``--model auto``: which of the bundled models suits a file, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..common.bundled import CHOICES, candidates
+from .model import Upscaler, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Automatic(Upscaler):
+    """The upscaler for clean pictures, and beside it that for real ones."""
+
+    real: Upscaler
+
+    def suited(self, source: Path, pixels: np.ndarray | None) -> tuple[Upscaler, str]:
+        import numpy as np
+
+        from ..common.wear import wear_of
+        from ..picture.quality import jpeg_quality
+
+        if pixels is None:  # then only the file can tell
+            pixels = np.zeros((1, 1, 3))
+        wear = wear_of(pixels, jpeg_quality(source.read_bytes()))
+        chosen = self.real if wear.signs else self
+        return chosen, f"{source.name}: {chosen.model.stem}, because {wear}"
+
+    def suited_to_videos(self, source: Path) -> tuple[Upscaler, str]:
+        return self.real, f"{source.name}: {self.real.model.stem}, because videos are compressed"
+
+
+def choosing(load: Callable[[Path], Upscaler], clean: Path, real: Path) -> Automatic:
+    """Both upscalers, loaded by ``load``."""
+    first = load(clean)
+    return Automatic(**vars(first), real=load(real))
+
+
+def bundled(model: Path) -> tuple[Path, Path] | None:
+    """The checkpoints that an automatic choice is between; None where ``model`` is a file's name.
+
+    Raises:
+        UsageError: an automatic choice of a scale that there is none for.
+    """
+    name = str(model)
+    if name in CHOICES:
+        return candidates(name)
+    if name.startswith("auto-") and not model.suffix:
+        raise UsageError(f"--model {name} is not known; there are {', '.join(CHOICES)}, and files")
+    return None

@@ -1,0 +1,18 @@
+"""The models in the box that an automatic choice is between."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+FOLDER = Path(__file__).parent.with_name("models")
+CHOICES = {
+    "auto": ("fdat_demo_x2", "fdat_real_x2"),
+    "auto-x4": ("fdat_demo_x4", "fdat_real_x4"),
+}
+"""Names of choices, and the models for clean pictures and for real ones."""
+
+
+def candidates(choice: str) -> tuple[Path, Path]:
+    """The checkpoints of one of `CHOICES`: for clean pictures, for real ones."""
+    clean, real = (FOLDER / f"{stem}.safetensors" for stem in CHOICES[choice])
+    return clean, real

@@ -1,0 +1,1 @@
+"""Upscales pictures that are larger than memory: rows in, finished rows out, from the top."""
