@@ -281,6 +281,8 @@ def test_windows_of_other_sizes(window: int) -> None:
         (
             replace(
                 SMALL,
+                embed_dim=16,
+                num_heads=2,
                 num_groups=1,
                 group_block_pattern=("spatial", "channel"),
                 upsampler_type="transpose+conv",

@@ -74,7 +74,7 @@ def cost_of(name: str, *arguments: Any) -> Cost:
         outputs, enlarge = arguments[4].shape[0], arguments[7]
         block = min(128 if arguments[4].element_size() == 2 else 64, power_of_two(outputs))
         blocks = -(-outputs // block)
-        moved = size * ((TILE + 2) ** 2 / TILE**2 * blocks - 1)
+        moved = size * ((8 + 2) * (16 + 2) / (8 * 16) * blocks - 1)
         done = 2 * tokens * enlarge**2 * 9 * max(16, -(-dim // 16) * 16) * blocks * block
         return Cost(1, moved, done)
     assert name == "corners", "there are nine operators"

@@ -420,7 +420,8 @@ def ways_of(name: str, *arguments: Any) -> list[Way]:
         tokens, wide = 16 if single else 32, 128 < x.shape[-1] <= 256
         shapes, kernel = [(tokens, True, 8)] * wide + [(tokens, False, 8)], gram
     elif name == "convolve":
-        shapes, kernel = [(8, 8, columns, 64 if single else 128, 4)], convolve
+        most, kernel = 64 if single else 128, convolve
+        shapes = [(8, 16, columns, most, 8), (8, 8, columns, most, 4)]
     else:
         assert name == "corners", "there are nine operators"
         shapes, kernel = [(8, 8, columns, 64 if single else 128, 4)], corners
