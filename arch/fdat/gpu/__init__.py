@@ -3,10 +3,11 @@
     twins.py       what every operator computes, in plain PyTorch
     operators.py   the operators, registered with torch.library, so that they are traced and counted
     choice.py      kernel or twin: checked and timed at first use on a device
-    launch.py      tiles and grids of the kernels, and what they read more than once
+    launch.py      how the kernels are launched, and in which ways
+    sizes.py       their tiles, places and programs; costs.py, what they move and compute more
     kernels/       the kernels, in Triton; imported only where they are used
-    statistics.py  the whole-image statistics by these operators
-    sweeps.py      the blocks by these operators
+    statistics.py  the whole-image statistics and the matrices made of them
+    sweeps.py      the blocks; tail.py, the upsampler; memory.py, bytes of a band
 
 A block is three launches for a band: attention half, feed-forward half, and the statistic of the
 next block. Fewer are not to be had: attention needs the gate or the matrix made of the statistic,

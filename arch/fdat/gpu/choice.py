@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from . import launch
+from .sizes import ROWS
 
 logger = logging.getLogger(__name__)
 
@@ -194,7 +195,7 @@ def _few_rows(twin: Way, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     form, x = FORMS[twin.__name__], arguments[0]
     if not form.rows:
         return arguments
-    rows = max(1, CHECKED_TOKENS // x.shape[1] // launch.ROWS) * launch.ROWS
+    rows = max(1, CHECKED_TOKENS // x.shape[1] // ROWS) * ROWS
     if x.shape[0] <= rows + 2:
         return arguments
     if form.halo is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .launch import FOLDED, NARROW, TILE, gram_side, places, power_of_two
+from .sizes import FOLDED, NARROW, TILE, gram_side, places, power_of_two
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How the kernels are launched: where they can be, tiles and grids, what they read more than once.
+"""How the kernels are launched: where they can be, and in which ways.
 
 A way is one choice of tiles and warps. Where there are several, the first that fits a chip's shared
 memory and is quickest is found at first use (choice.py).
@@ -15,25 +15,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .sizes import (
+    FOLDED,
+    NARROW,
+    PARTS,
+    SUMMED_TOKENS,
+    TILE,
+    gram_side,
+    halo_places,
+    pieces,
+    places,
+    power_of_two,
+    tiles,
+    warps_of,
+)
 from .twins import PILOT_TOKENS
-
-TILE = 8
-"""Side of the tiles of tokens, but those of the feed-forward half; also that of the windows."""
-
-ROWS = 8
-"""Rows in a band are a multiple of this while kernels are checked: windows are not cut."""
-
-PARTS = {"gram": 128, "gate_sum": 512}
-"""Programs that sum over an image, each with a part of its own, at most."""
-
-SUMMED_TOKENS = {"gram": 32, "gate_sum": TILE**2}
-"""Tokens that such a program takes at a time."""
-
-FOLDED = 16
-"""Rows of a folded matrix that a program makes."""
-
-NARROW = 128
-"""Up to this width the feed-forward half holds its normalised tile; wider ones find no room."""
 
 DTYPES = torch.float32, torch.float16, torch.bfloat16
 
@@ -57,23 +53,14 @@ def is_possible(device: torch.device, dtype: torch.dtype) -> bool:
     return fits and dtype in DTYPES and has_triton()
 
 
-def power_of_two(value: int, least: int = 16) -> int:
-    """The least power of two that is not below ``value`` and ``least``."""
-    return max(least, 1 << (value - 1).bit_length())
+def is_old(device: torch.device) -> bool:
+    """Whether Triton computes products there without tensor cores, by rows held in registers.
 
-
-def pieces(dim: int) -> dict[str, int]:
-    """Places in which C channels are held, in one piece or two: 180 in 128 + 64 instead of 256."""
-    whole = power_of_two(dim)
-    half = whole // 2
-    if half >= 16 and dim <= half + half // 2:
-        return {"CA": half, "CB": power_of_two(dim - half)}
-    return {"CA": whole, "CB": 0}
-
-
-def places(dim: int) -> int:
-    """Places in which C channels are held."""
-    return sum(pieces(dim).values())
+    Below NVIDIA's Ampere (8.0): so tiles have to be smaller.
+    """
+    if device.type != "cuda" or torch.version.hip is not None:
+        return False
+    return torch.cuda.get_device_capability(device) < (8, 0)
 
 
 def precisions(dtype: torch.dtype, inputs: torch.dtype = torch.float32) -> list[str]:
@@ -98,11 +85,6 @@ def parts_of(name: str, rows: Tensor) -> int:
     return min(PARTS[name], -(-rows.shape[0] * rows.shape[1] // SUMMED_TOKENS[name]))
 
 
-def halo_places(side: int) -> int:
-    """Places for a square tile with its halo."""
-    return power_of_two((side + 2) ** 2)
-
-
 def _launch(kernel: Any, grid: tuple[int, ...], x: Tensor, *arguments: Any, **options: Any) -> None:
     options["enable_fp_fusion"] = True  # multiply and add in one, as everywhere on a GPU
     if x.device.type != "cuda":
@@ -110,16 +92,6 @@ def _launch(kernel: Any, grid: tuple[int, ...], x: Tensor, *arguments: Any, **op
         return
     with torch.cuda.device(x.device):
         kernel[grid](x, *arguments, **options)
-
-
-def _tiles(rows: int, width: int, high: int, wide: int) -> int:
-    return -(-rows // high) * -(-width // wide)
-
-
-def _warps(dim: int) -> int:
-    """Warps of a program that holds a tile of 64 tokens several times in its registers."""
-    held = places(dim)
-    return 4 if held <= 64 else 8 if held <= 192 else 16
 
 
 def window_half(columns: int, warps: int, precision: str, *arguments: Any) -> None:
@@ -133,7 +105,7 @@ def window_half(columns: int, warps: int, precision: str, *arguments: Any) -> No
     wide = matrix.shape[1] // heads
     _launch(
         kernel,
-        (_tiles(*out.shape[:2], window, window),),
+        (tiles(*out.shape[:2], window, window),),
         x[above:],
         out,
         *norm,
@@ -159,7 +131,7 @@ def channel_half(columns: int, warps: int, precision: str, *arguments: Any) -> N
     x, out, above, below, *norm, eps, depthwise, matrix, bias, gate, offset = arguments
     _launch(
         kernel,
-        (_tiles(*out.shape[:2], TILE, TILE),),
+        (tiles(*out.shape[:2], TILE, TILE),),
         x[above:],
         out,
         *norm,
@@ -185,7 +157,7 @@ def feed_forward(
     x, out, above, below, *norm, eps, expand, mix, contract = arguments
     _launch(
         kernel,
-        (_tiles(*out.shape[:2], high - 2, wide - 2),),
+        (tiles(*out.shape[:2], high - 2, wide - 2),),
         x[above:],
         out,
         *norm,
@@ -227,21 +199,16 @@ def gate_sum(warps: int, *arguments: Any) -> None:
     )
 
 
-def gram_side(dim: int) -> int:
-    """Rows of the Gram matrix that a program holds."""
-    return min(128, power_of_two(dim))
-
-
-def gram(tokens: int, twice: bool, warps: int, precision: str, *arguments: Any) -> None:
+def gram(tokens: int, side: int, twice: bool, warps: int, precision: str, *arguments: Any) -> None:
     """Launch the kernel; the arguments are those of the twin.
 
-    ``twice``: a program holds all columns, up to 256, in two pieces.
+    A program holds ``side`` rows and as many columns, or, ``twice``, all columns in two pieces.
     """
     from .kernels.sums import gram as kernel
 
     x, parts, pilot, first, *norm, eps = arguments
     dim = x.shape[-1]
-    side = gram_side(dim)
+    side = min(side, power_of_two(dim))
     columns = {"CA": side, "CB": power_of_two(dim - side) if twice else 0}
     _launch(
         kernel,
@@ -334,7 +301,7 @@ def convolve(
     block = min(most, power_of_two(outputs))
     _launch(
         kernel,
-        (_tiles(rows, width, high, wide), -(-outputs // block)),
+        (tiles(rows, width, high, wide), -(-outputs // block)),
         x[above:],
         out,
         *(weight, weight if bias is None else bias, out if skip is None else skip),
@@ -367,7 +334,7 @@ def corners(
     out = x.new_empty(2 * rows, 2 * width, outputs)
     _launch(
         kernel,
-        (_tiles(rows + 1, width + 1, high, wide),),
+        (tiles(rows + 1, width + 1, high, wide),),
         x[above:],
         out,
         *(packed, bias, rows, width, above, below),
@@ -393,9 +360,10 @@ def ways_of(name: str, *arguments: Any) -> list[Way]:
     """The ways to launch an operator for such arguments; none where its kernel can't do them."""
     x = arguments[0]
     products = arguments[PRODUCTS.get(name, 0)].dtype
-    warps, single = _warps(x.shape[-1]), products == torch.float32
+    warps, single = warps_of(x.shape[-1]), products == torch.float32
     # channels that products take at a time: wide networks have no registers for more
-    columns = 16 if single or places(x.shape[-1]) > NARROW else 32
+    old = is_old(x.device)
+    columns = 16 if single or old or places(x.shape[-1]) > NARROW else 32
     kernel: Way
     if name == "gate_sum":
         return [partial(gate_sum, warps)]
@@ -413,18 +381,19 @@ def ways_of(name: str, *arguments: Any) -> list[Way]:
     elif name == "feed_forward":
         # the smaller tile computes more of its halo again, and spills no registers where C is wide
         sides = [(8, 8)] if single else [(8, 16), (8, 8)]
-        held = not single and x.shape[-1] <= NARROW
-        shapes = [(*side, columns, held, 8) for side in sides]
+        held = not single and not old and x.shape[-1] <= NARROW
+        shapes = [(*side, columns, held, 8) for side in sides[-1 if old else 0 :]]
         kernel = feed_forward
     elif name == "gram":
-        tokens, wide = 16 if single else 32, 128 < x.shape[-1] <= 256
-        shapes, kernel = [(tokens, True, 8)] * wide + [(tokens, False, 8)], gram
+        tokens, wide = 16 if single or old else 32, 128 < x.shape[-1] <= 256 and not old
+        side = 64 if old else gram_side(x.shape[-1])
+        shapes, kernel = [(tokens, side, True, 8)] * wide + [(tokens, side, False, 8)], gram
     elif name == "convolve":
-        most, kernel = 64 if single else 128, convolve
-        shapes = [(8, 16, columns, most, 8), (8, 8, columns, most, 4)]
+        most, kernel = 64 if single or old else 128, convolve
+        shapes = [(8, 16, columns, most, 8), (8, 8, columns, most, 4)][int(old) :]
     else:
         assert name == "corners", "there are nine operators"
-        shapes, kernel = [(8, 8, columns, 64 if single else 128, 4)], corners
+        shapes, kernel = [(8, 8, columns, 64 if single or old else 128, 4)], corners
     return [
         partial(kernel, *shape, way) for way in precisions(products, x.dtype) for shape in shapes
     ]
