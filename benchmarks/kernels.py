@@ -28,7 +28,7 @@ make_torchvision_importable()
 from benchmarks.page import command, write_section  # noqa: E402
 from fdat_dense_iso.arch.fdat.config import PRESETS, FDATConfig  # noqa: E402
 from fdat_dense_iso.arch.fdat.engine.weights import HEAD_MULTIPLE  # noqa: E402
-from fdat_dense_iso.arch.fdat.gpu import launch  # noqa: E402
+from fdat_dense_iso.arch.fdat.gpu import candidates, launch  # noqa: E402
 from fdat_dense_iso.arch.fdat.gpu.choice import FORMS  # noqa: E402
 
 KIB = 2**10
@@ -104,7 +104,7 @@ def arguments_of(name: str, config: FDATConfig, dtype: torch.dtype) -> tuple[Any
     return x, 1, 1, new(dim, dim, 4, 4), new(4 * dim, 4 * dim), new(dim), True
 
 
-def compile_for(chip: str, way: launch.Way, arguments: tuple[Any, ...]) -> Compiled:
+def compile_for(chip: str, way: candidates.Way, arguments: tuple[Any, ...]) -> Compiled:
     """Compile a kernel as it would be launched for these arguments; of several the greatest use."""
     calls: list[tuple] = []
     with mock.patch.object(launch, "_launch", lambda *a, **o: calls.append((a, o))):
@@ -166,8 +166,8 @@ def compiled_ways(
 ) -> Iterator[Compiled | str]:
     """Every way of an operator's kernel, or why it does not compile, in the order of preference."""
     arguments = arguments_of(name, config, dtype)
-    with mock.patch.object(launch, "is_old", lambda device: chip == "75"):
-        ways = launch.ways_of(name, *arguments)
+    with mock.patch.object(candidates, "is_old", lambda device: chip == "75"):
+        ways = candidates.ways_of(name, *arguments)
     for way in ways:
         try:
             yield compile_for(chip, way, arguments)

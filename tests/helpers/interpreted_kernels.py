@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from fdat_dense_iso.arch.fdat.config import PRESETS
 from fdat_dense_iso.arch.fdat.engine.plan import Plan
 from fdat_dense_iso.arch.fdat.engine.weights import pad_heads
-from fdat_dense_iso.arch.fdat.gpu import choice, launch, twins
+from fdat_dense_iso.arch.fdat.gpu import candidates, choice, launch, twins
 from tests.helpers.fdat_cases import SMALL, random_fdat
 
 assert launch.is_interpreted()
@@ -83,7 +83,7 @@ def assert_equal_to_twin(name: str, *arguments: object) -> None:
     dtypes = [a.dtype for a in arguments if isinstance(a, torch.Tensor)]
     dtypes += [a for a in arguments if isinstance(a, torch.dtype)]
     coarsest = max(dtypes, key=list(ROUNDING).index)
-    ways = launch.ways_of(name, *arguments)
+    ways = candidates.ways_of(name, *arguments)
     assert ways
     for way in ways:
         got = choice._result(twin, arguments, way)
@@ -201,7 +201,7 @@ def test_folding(dim: int, heads: int) -> None:
     )
     mixed = (logits * temperature).softmax(-1) @ v.double().view(heads, -1, dim)
     expected = outputs.double() @ mixed.flatten(0, 1)
-    for way in (twins.fold_channel, *launch.ways_of("fold_channel", *arguments)):
+    for way in (twins.fold_channel, *candidates.ways_of("fold_channel", *arguments)):
         assert (way(*arguments) - expected).abs().max() <= 2e-5 * expected.abs().max(), way
 
     padded = -(-dim // heads // 16) * 16 * heads
@@ -301,8 +301,8 @@ def test_whole_engine(  # type: ignore[no-untyped-def]
 ) -> None:
     """A picture of 24 x 40 in two bands, all by kernels, against the plain network in float64."""
     monkeypatch.setattr(Plan, "fused", True)
-    every_way = launch.ways_of
-    monkeypatch.setattr(launch, "ways_of", lambda *arguments: every_way(*arguments)[:1])
+    every_way = candidates.ways_of
+    monkeypatch.setattr(candidates, "ways_of", lambda *arguments: every_way(*arguments)[:1])
     choice.forget()
     model, parts = random_fdat(config), []
     image = torch.rand(1, 3, 24, 40, generator=torch.Generator().manual_seed(0))

@@ -3,7 +3,7 @@
     twins.py       what every operator computes, in plain PyTorch
     operators.py   the operators, registered with torch.library, so that they are traced and counted
     choice.py      kernel or twin: checked and timed at first use on a device
-    launch.py      how the kernels are launched, and in which ways
+    launch.py      how the kernels are launched; candidates.py, in which ways
     sizes.py       their tiles, places and programs; costs.py, what they move and compute more
     kernels/       the kernels, in Triton; imported only where they are used
     statistics.py  the whole-image statistics and the matrices made of them

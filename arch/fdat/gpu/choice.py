@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import launch
+from . import candidates, launch
 from .sizes import ROWS
 
 logger = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ def _key(twin: Way, arguments: tuple[Any, ...]) -> tuple[object, ...]:
 
 def _choose(twin: Way, arguments: tuple[Any, ...]) -> Way:
     x, *rest = arguments
-    ways = launch.ways_of(twin.__name__, *arguments)
+    ways = candidates.ways_of(twin.__name__, *arguments)
     if not ways:
         return twin
     arguments = (x.contiguous(), *rest)

@@ -1,15 +1,10 @@
-"""How the kernels are launched: where they can be, and in which ways.
-
-A way is one choice of tiles and warps. Where there are several, the first that fits a chip's shared
-memory and is quickest is found at first use (choice.py).
-"""
+"""How the kernels are launched, and where they can be. In which ways: see candidates.py."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,23 +12,17 @@ from torch import Tensor
 
 from .sizes import (
     FOLDED,
-    NARROW,
     PARTS,
     SUMMED_TOKENS,
     TILE,
-    gram_side,
     halo_places,
     pieces,
-    places,
     power_of_two,
     tiles,
-    warps_of,
 )
 from .twins import PILOT_TOKENS
 
 DTYPES = torch.float32, torch.float16, torch.bfloat16
-
-Way = Callable[..., Any]
 
 
 @cache
@@ -51,31 +40,6 @@ def is_possible(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether kernels may be tried for tensors on this device (CUDA or ROCm) in this precision."""
     fits = device.type == "cuda" or (device.type == "cpu" and is_interpreted())
     return fits and dtype in DTYPES and has_triton()
-
-
-def is_old(device: torch.device) -> bool:
-    """Whether Triton computes products there without tensor cores, by rows held in registers.
-
-    Below NVIDIA's Ampere (8.0): so tiles have to be smaller.
-    """
-    if device.type != "cuda" or torch.version.hip is not None:
-        return False
-    return torch.cuda.get_device_capability(device) < (8, 0)
-
-
-def precisions(dtype: torch.dtype, inputs: torch.dtype = torch.float32) -> list[str]:
-    """How products may be computed: for float32 in TF32 only where the host allows it.
-
-    Or where the ``inputs`` come from half precision, which TF32 holds as they are.
-
-    "tf32x3" adds up three products of TF32, which is as precise as float32 and uses the tensor cores
-    where there are such; half precision knows one way.
-    """
-    if dtype != torch.float32:
-        return ["ieee"]
-    if inputs != torch.float32:
-        return ["tf32", "ieee"]
-    return ["tf32"] if torch.backends.cuda.matmul.allow_tf32 else ["tf32x3", "ieee"]
 
 
 def parts_of(name: str, rows: Tensor) -> int:
@@ -350,50 +314,3 @@ def corners(
         num_stages=1,
     )
     return out
-
-
-PRODUCTS = {"window_half": 8, "channel_half": 8, "feed_forward": 7, "convolve": 4, "corners": 3}
-"""Where the weight stands whose precision is that of an operator's products; else it is the map's."""
-
-
-def ways_of(name: str, *arguments: Any) -> list[Way]:
-    """The ways to launch an operator for such arguments; none where its kernel can't do them."""
-    x = arguments[0]
-    products = arguments[PRODUCTS.get(name, 0)].dtype
-    warps, single = warps_of(x.shape[-1]), products == torch.float32
-    # channels that products take at a time: wide networks have no registers for more
-    old = is_old(x.device)
-    columns = 16 if single or old or places(x.shape[-1]) > NARROW else 32
-    kernel: Way
-    if name == "gate_sum":
-        return [partial(gate_sum, warps)]
-    if name == "fold_gate":
-        return [fold_gate]
-    if name == "fold_channel":
-        # wider heads find no room for their logits
-        return [fold_channel] if x.shape[-1] <= 128 * arguments[6].shape[0] else []
-    if name == "window_half":
-        shapes, kernel = [(columns, min(warps, 8))], window_half
-        if arguments[-2] not in (4, 8):  # other windows are no power of two, or do not fit
-            return []
-    elif name == "channel_half":
-        shapes, kernel = [(columns, warps)], channel_half
-    elif name == "feed_forward":
-        # the smaller tile computes more of its halo again, and spills no registers where C is wide
-        sides = [(8, 8)] if single else [(8, 16), (8, 8)]
-        held = not single and not old and x.shape[-1] <= NARROW
-        shapes = [(*side, columns, held, 8) for side in sides[-1 if old else 0 :]]
-        kernel = feed_forward
-    elif name == "gram":
-        tokens, wide = 16 if single or old else 32, 128 < x.shape[-1] <= 256 and not old
-        side = 64 if old else gram_side(x.shape[-1])
-        shapes, kernel = [(tokens, side, True, 8)] * wide + [(tokens, side, False, 8)], gram
-    elif name == "convolve":
-        most, kernel = 64 if single or old else 128, convolve
-        shapes = [(8, 16, columns, most, 8), (8, 8, columns, most, 4)][int(old) :]
-    else:
-        assert name == "corners", "there are nine operators"
-        shapes, kernel = [(8, 8, columns, 64 if single or old else 128, 4)], corners
-    return [
-        partial(kernel, *shape, way) for way in precisions(products, x.dtype) for shape in shapes
-    ]

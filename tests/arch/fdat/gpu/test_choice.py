@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fdat_dense_iso.arch.fdat.gpu import choice, launch, operators, twins
+from fdat_dense_iso.arch.fdat.gpu import candidates, choice, launch, operators, twins
 
 
 @pytest.fixture(autouse=True)
@@ -17,9 +17,9 @@ def possible(monkeypatch: pytest.MonkeyPatch) -> None:
     choice.forget()
 
 
-def use(monkeypatch: pytest.MonkeyPatch, *ways: launch.Way) -> torch.Tensor:
+def use(monkeypatch: pytest.MonkeyPatch, *ways: candidates.Way) -> torch.Tensor:
     """The result of an operator that has these ways."""
-    monkeypatch.setattr(launch, "ways_of", lambda name, *arguments: list(ways))
+    monkeypatch.setattr(candidates, "ways_of", lambda name, *arguments: list(ways))
     return compute()
 
 
