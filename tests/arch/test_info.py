@@ -78,7 +78,7 @@ def test_bundled_model() -> None:
     assert (
         f"scores psnr ssim y: set5 x2 {scores['set5 x2']}, set14 x2 {scores['set14 x2']}" in entries
     )
-    assert entries[-1] == "for programs: config, training loss l1"
+    assert entries[-1] == "for programs: config, scores spoilt, training loss l1"
     assert not any("{" in entry or "[[" in entry or len(entry) > 200 for entry in entries)
     assert "Assumed" not in text
 

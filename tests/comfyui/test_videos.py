@@ -278,7 +278,7 @@ def test_the_interface_shows_messages(client: Client) -> None:
 def test_frames_are_shown_while_a_video_grows(client: Client, nearest: str) -> None:
     if tuple(map(int, client.host.version.split(".")[:2])) < (0, 8):
         pytest.skip("the host takes no choice of previews with a prompt")
-    workflow = graph(client, Clip(frames=250, height=96, width=128), nearest, name="shown.mp4")
+    workflow = graph(client, Clip(frames=700, height=96, width=128), nearest, name="shown.mp4")
     shown = {}
     for choice in ("auto", "none"):
         workflow["upscaler"]["inputs"]["crf"] = len(shown) + 10  # not from the cache

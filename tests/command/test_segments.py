@@ -126,6 +126,9 @@ class Looking:
     def __getattr__(self, name: str):
         return getattr(self._upscaler, name)
 
+    def suited_to_videos(self, source: Path):
+        return self, ""
+
     def frames(self, frames, deliver, *, target, progress, lead=0):
         drawn: list = []
         for frame in frames:
