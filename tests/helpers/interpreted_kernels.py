@@ -219,8 +219,8 @@ def test_folding(dim: int, heads: int) -> None:
         random(19, dim, dtype=torch.float32, scale=30),
         *(
             50,
-            random(dim // 8, dim, dtype=torch.float32),
-            random(dim, dim // 8, dtype=torch.float32),
+            random(dim // 8, dim, dtype=torch.float32, scale=dim**-0.5),
+            random(dim, dim // 8, dtype=torch.float32, scale=dim**-0.5),
         ),
         *(random(dim, padded, dtype=torch.float32), random(dim, dtype=torch.float32)),
         torch.float16 if heads == 4 else torch.float32,
