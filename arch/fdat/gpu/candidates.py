@@ -84,7 +84,9 @@ def _shapes(name: str, dim: int, single: bool, by_rows: bool) -> list[tuple[Any,
         # the smaller tile computes more of its halo again, and spills no registers where C is wide
         sides = [(8, 8)] if single or by_rows else [(8, 16), (8, 8)]
         held = not (single or by_rows) and dim <= NARROW
-        return [(*side, columns, held, 8) for side in sides]
+        shapes = [(*side, columns, held, 8) for side in sides]
+        # AMD's chips have fewer registers for a thread
+        return [*shapes, (8, 8, 16, False, 8)] if held else shapes
     if name == "gram":
         if by_rows:
             return [(16, 64, False, 8)]
@@ -94,4 +96,4 @@ def _shapes(name: str, dim: int, single: bool, by_rows: bool) -> list[tuple[Any,
         small = (8, 8, columns, most, 4)
         return [small] if by_rows else [(8, 16, columns, most, 8), small]
     assert name == "corners", "there are nine operators"
-    return [(8, 8, columns, most, 4)]
+    return [(8, 8, columns, most, 4), (8, 8, columns, most // 2, 4)]
