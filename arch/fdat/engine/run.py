@@ -189,9 +189,9 @@ class ExactEngine:
         tails = [self._tail(features, sampler, behind, plan) for features in finished]
         height, width, top = plan.height * config.scale, plan.width * config.scale, 0
         for outputs in zip(*tails, strict=True):
-            single = len(outputs) == 1
-            rows = outputs[0][None] if single else torch.stack(outputs)  # (B, h, sW, O)
-            rows = rows.permute(0, 3, 1, 2)[:, :, : height - top, :width]
+            rows = torch.stack(outputs).permute(0, 3, 1, 2)[
+                :, :, : height - top, :width
+            ]  # (B, O, h, sW)
             if rows.shape[2]:
                 write(top, rows)
                 top += rows.shape[2]
