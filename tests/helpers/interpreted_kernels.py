@@ -178,6 +178,15 @@ def test_gram(dim: int, dtype: torch.dtype, case: tuple) -> None:
         assert_equal_to_twin("gram", x, sums, pilot, parts == 1, weight, bias, eps)
 
 
+def test_a_uniform_picture_leaves_the_kernels() -> None:
+    """Nothing deviates from the pilot: a share of nothing would be too much of an error."""
+    x = random(1, 1, 48, dtype=torch.float32).expand(8, 13, 48).contiguous()
+    norm = 1 + random(48, dtype=torch.float32), random(48, dtype=torch.float32), 1e-5
+    arguments = (x, torch.zeros(3, 49, 48), torch.zeros(48), True, *norm)
+    every = candidates.ways_of("gram", *arguments)
+    assert choice._right_ways(twins.gram, every, arguments) == every
+
+
 @pytest.mark.parametrize(("dim", "heads"), WIDTHS.items())
 @pytest.mark.every(3)
 def test_folding(dim: int, heads: int) -> None:
@@ -210,8 +219,8 @@ def test_folding(dim: int, heads: int) -> None:
         random(19, dim, dtype=torch.float32, scale=30),
         *(
             50,
-            random(dim // 8, dim, dtype=torch.float32),
-            random(dim, dim // 8, dtype=torch.float32),
+            random(dim // 8, dim, dtype=torch.float32, scale=dim**-0.5),
+            random(dim, dim // 8, dtype=torch.float32, scale=dim**-0.5),
         ),
         *(random(dim, padded, dtype=torch.float32), random(dim, dtype=torch.float32)),
         torch.float16 if heads == 4 else torch.float32,

@@ -179,9 +179,16 @@ def _result(twin: Way, few: tuple[Any, ...], way: Way | None = None) -> Tensor:
     """What an operator gives, by ``way`` or by its twin."""
     form, few = FORMS[twin.__name__], _with_new_output(twin, few)
     result = (way or twin)(*few)
-    if form.gathers:
-        return few[1].sum(0)
-    return few[1] if form.output else result
+    if not form.gathers:
+        return few[1] if form.output else result
+    sums, pilot = few[1].sum(0), few[2]
+    if not isinstance(pilot, Tensor):
+        return sums
+    # of a uniform picture nothing is left beside the pilot but rounding: so together with it
+    total, tokens = sums[-1], few[0].shape[0] * few[0].shape[1]
+    cross = torch.outer(pilot, total)
+    whole = sums[:-1] + cross + cross.T + tokens * torch.outer(pilot, pilot)
+    return torch.cat([whole, (total + tokens * pilot)[None]])
 
 
 def _error(result: Tensor, exact: Tensor) -> float:
