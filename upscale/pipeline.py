@@ -101,16 +101,18 @@ class Pipeline:
     def ahead(self, calls: Iterator[Callable[[], T]], *, single: bool = False) -> Iterator[T]:
         """What the ``calls`` return, each made at most `AHEAD` before it is wanted.
 
-        They are drawn and made in a thread of their own, one after the other, but for the first,
-        which is wanted at once. What they raise surfaces where the result would be wanted.
+        The first, which is wanted at once, is made here; then the others are drawn and made in a
+        thread of their own. So they are made one after the other, and may share what they know.
+        What they raise surfaces where the result would be wanted.
 
         ``single``: there is only one, and so no need for a thread.
         """
         first = next(calls, None)
         if first is None:
             return
+        made = _run_patiently(first)
         if single:
-            yield _run_patiently(first)
+            yield made
             return
         thread = thread_beside("upscale-prepare", self.cores)
         self._preparing.append(thread)
@@ -120,7 +122,8 @@ class Pipeline:
             return _END if call is None else _run_patiently(call)
 
         waiting = deque(thread.submit(make) for _ in range(AHEAD))
-        yield _run_patiently(first)
+        yield made
+        del made
         while (item := waiting.popleft().result()) is not _END:
             waiting.append(thread.submit(make))
             yield item

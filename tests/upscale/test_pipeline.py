@@ -6,6 +6,7 @@ import gc
 import random
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,21 @@ def test_few_pieces_wait() -> None:
     thread.join()
     assert waiting == (AHEAD, [0])
     assert started == list(range(6))
+
+
+def test_what_is_prepared_ahead_is_made_one_after_the_other() -> None:
+    """Also the first, though it is made in another thread: frames share what they know."""
+    working = threading.Lock()
+
+    def make(number: int) -> int:
+        assert working.acquire(blocking=False), "two at a time"
+        time.sleep(0.01)
+        working.release()
+        return number
+
+    with Pipeline() as work:
+        calls = (partial(make, number) for number in range(6))
+        assert list(work.ahead(calls)) == list(range(6))
 
 
 def test_modes_of_the_caller() -> None:
