@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +22,15 @@ class Automatic(Upscaler):
     real: Upscaler
 
     def suited(self, source: Path, pixels: np.ndarray | None) -> tuple[Upscaler, str]:
-        import numpy as np
-
         from ..common.wear import wear_of
         from ..picture.quality import jpeg_quality
 
-        if pixels is None:  # then only the file can tell
-            pixels = np.zeros((1, 1, 3))
-        wear = wear_of(pixels, jpeg_quality(source.read_bytes()))
+        # of the file, which may be larger than memory, only its beginning is looked at
+        with (
+            source.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
+            wear = wear_of(pixels, jpeg_quality(data))
         chosen = self.real if wear.signs else self
         return chosen, f"{source.name}: {chosen.model.stem}, because {wear}"
 

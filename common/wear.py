@@ -48,8 +48,11 @@ class Wear:
         return " and ".join(self.signs) or f"it shows no blocks ({self.blockiness:.2f})"
 
 
-def wear_of(pixels: NDArray[np.floating], quality: int | None = None) -> Wear:
-    """Measure a picture (H, W, C) in [0, 1]; ``quality`` is that of its JPEG file."""
+def wear_of(pixels: NDArray[np.floating] | None, quality: int | None = None) -> Wear:
+    """Measure a picture (H, W, C) in [0, 1]; ``quality`` is that of its JPEG file. Without pixels only
+    that tells."""
+    if pixels is None:
+        return Wear(quality, 1.0)
     grey = _middle(pixels[..., :3].mean(-1).astype(np.float32) * 255)
     return Wear(quality, min(blockiness(grey), blockiness(grey.T)))
 

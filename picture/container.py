@@ -7,6 +7,7 @@ JPEG, ITU T.81 annex B, and JFIF 1.02; WebP, RFC 9649; GIF89a).
 
 from __future__ import annotations
 
+import mmap
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -50,7 +51,7 @@ def png_with(png: bytes, chunks: Iterable[tuple[bytes, bytes]]) -> bytes:
     )
 
 
-def jpeg_segments(jpeg: bytes) -> tuple[list[tuple[int, bytes]], int]:
+def jpeg_segments(jpeg: bytes | mmap.mmap) -> tuple[list[tuple[int, bytes]], int]:
     """Marker and body of each segment before the first scan, and where that begins."""
     found, at = [], 2
     while at + 4 <= len(jpeg) and jpeg[at] == 0xFF:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import mmap
+
 from .container import TABLES, jpeg_segments
 
 STANDARD_SUM = 3688
 """Of the 64 steps of table K.1 in ITU-T T.81, which is quality 50 in libjpeg's counting."""
 
 
-def jpeg_quality(data: bytes) -> int | None:
+def jpeg_quality(data: bytes | mmap.mmap) -> int | None:
     """1 to 100 in libjpeg's counting, rounded; None where the file is no JPEG or has no table.
 
     Cameras have tables of their own; the mean of their steps decides then. Qualities below 20 come
     out as up to 13, since no step is larger than 255.
     """
-    if not data.startswith(b"\xff\xd8"):
+    if data[:2] != b"\xff\xd8":
         return None
     for marker, body in jpeg_segments(data)[0]:
         at = 0
