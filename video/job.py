@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
-import numpy as np
 from torch import Tensor
 
 from .assembly import Assembly, EncodedSegment, decoding_time
 from .colour import VideoError
+from .drawing import check_picture, pictures_of
 from .encoding import EncodingThread
 from .form import ResultForm
 from .resume import STATE, old_path, partial_path, unfinished
@@ -204,20 +204,16 @@ class VideoJob:
         before: deque[SourceFrame] = deque(maxlen=self._context)
         last: Tensor | None = None
 
-        def frames() -> Iterator[Tensor | None]:
-            samples = None
-            for number, item in enumerate(chain(before, source)):
-                if number >= len(before):
-                    drawn.append(item)
-                same = samples is not None and np.array_equal(item.samples, samples)
-                samples = item.samples
-                yield None if same else item.rgb()
+        def noted() -> Iterator[SourceFrame]:
+            for item in source:
+                drawn.append(item)
+                yield item
 
         def deliver(picture: Tensor) -> None:
             nonlocal last
             item, same = drawn.popleft(), picture is last
             if not same:
-                self._check(picture)
+                check_picture(picture, self.upscaled_size)
                 self.computed += 1
             last = picture
             encoder.add(item, None if same else self.source.orientation.stored(picture))
@@ -233,7 +229,7 @@ class VideoJob:
                     before.append(item)
                     progress(encoder.added, max(self.source.frame_count, encoder.added))
                 lead = {"lead": len(before)} if before else {}
-                upscale(frames(), deliver, progress=report, **lead)
+                upscale(pictures_of(chain(before, noted())), deliver, progress=report, **lead)
         finally:
             self.frames = assembly.frames
 
@@ -278,11 +274,6 @@ class VideoJob:
             self._last, self._end = item.pts, item.pts + item.duration
             number += 1
             yield item
-
-    def _check(self, picture: Tensor) -> None:
-        expected = (*self.upscaled_size, 3)
-        if tuple(picture.shape) != expected:
-            raise VideoError(f"a frame became {tuple(picture.shape)} where {expected} was expected")
 
     def _complete(self) -> None:
         """Write the final file, with the video's packets from ``partial``, and move it in place."""

@@ -16,6 +16,7 @@ import av
 import numpy as np
 
 from .colour import VideoError, plane_arrays
+from .drawing import check_picture, pictures_of
 from .form import ResultForm
 from .source import Orientation, SourceFrame
 
@@ -149,21 +150,15 @@ def upscaled_part(
     delivered = 0
     made: av.VideoFrame | None = None
 
-    def drawn() -> Iterator[Any]:
-        samples = None
+    def noted() -> Iterator[SourceFrame]:
         for frame in frames:
             times.append((frame.pts, frame.duration))
-            same = samples is not None and np.array_equal(frame.samples, samples)
-            samples = frame.samples
-            yield None if same else frame.rgb()
+            yield frame
 
     def deliver(picture: Any) -> None:
         nonlocal last, made, delivered
         if picture is not last:
-            if tuple(picture.shape) != (*size, 3):
-                raise VideoError(
-                    f"a frame became {tuple(picture.shape)} where {(*size, 3)} was expected"
-                )
+            check_picture(picture, size)
             made = form.make_frame(orientation.stored(picture))
         last = picture
         assert made is not None
@@ -172,7 +167,7 @@ def upscaled_part(
         delivered += 1
 
     looked_at = {"lead": lead} if lead else {}
-    upscale(drawn(), deliver, progress=lambda done, total: None, **looked_at)
+    upscale(pictures_of(noted()), deliver, progress=lambda done, total: None, **looked_at)
     return times[lead : lead + count]
 
 
