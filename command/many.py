@@ -173,7 +173,7 @@ def pixels(job: Job) -> int:
     import pyvips
 
     try:
-        image = pyvips.Image.new_from_file(str(job.source))
-    except (pyvips.Error, ValueError):  # ValueError: a name that is no text
+        image = pyvips.Image.new_from_file(os.fsencode(job.source))
+    except pyvips.Error:
         return 0
     return image.width * image.height
