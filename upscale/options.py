@@ -26,13 +26,13 @@ class Options:
     batch: int | None
     precision: str
     alpha: str
-    target: Target | None
     seamless: str
     border: str
-    ensemble: int
-    colour_fix: str
-    cuts: str
-    dtype: torch.dtype
+    target: Target | None = None
+    ensemble: int = 1
+    colour_fix: str = "none"
+    cuts: str = "auto"
+    dtype: torch.dtype = torch.float32
 
     def __post_init__(self) -> None:
         for option in UPSCALING:

@@ -86,7 +86,16 @@ def upscale_rows(
     >>> upscale_rows(model, picture, lambda top, rows: file.write(rows), folder=Path("."))
     ... # doctest: +SKIP
     """
-    options = _options(mode, tile, overlap, batch, precision, alpha, seamless, border)
+    options = Options(
+        mode=mode,
+        tile=tile,
+        overlap=overlap,
+        batch=batch,
+        precision=precision,
+        alpha=alpha,
+        seamless=seamless,
+        border=border,
+    )
     monitor = Monitor(progress, None)
     session = RowsSession(model, options, picture, folder, disk, monitor, resumable=resumable)
     with session.opened(device, placement):
@@ -111,37 +120,19 @@ def plan_rows(
     border: str = "auto",
 ) -> RowsPlan:
     """What `upscale_rows` would need with the same arguments."""
-    options = _options(mode, tile, overlap, batch, precision, alpha, seamless, border)
-    session = RowsSession(model, options, picture, folder, disk, Monitor(None, None))
-    with session.opened(device, placement):
-        return session.plan()
-
-
-def _options(
-    mode: str,
-    tile: int | None,
-    overlap: int | None,
-    batch: int | None,
-    precision: str,
-    alpha: str,
-    seamless: str,
-    border: str,
-) -> Options:
-    return Options(
+    options = Options(
         mode=mode,
         tile=tile,
         overlap=overlap,
         batch=batch,
         precision=precision,
         alpha=alpha,
-        target=None,
         seamless=seamless,
         border=border,
-        ensemble=1,
-        colour_fix="none",
-        cuts="auto",
-        dtype=torch.float32,
     )
+    session = RowsSession(model, options, picture, folder, disk, Monitor(None, None))
+    with session.opened(device, placement):
+        return session.plan()
 
 
 class RowsSession(Session):
