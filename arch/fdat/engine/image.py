@@ -26,15 +26,14 @@ class ImageRows:
     ) -> None:
         self.unshuffle, self.device, self.dtype = unshuffle, device, dtype
         self._whole, self._source = None, image
-        self._last: Tensor | None = None
         if isinstance(image, Tensor):
             whole = F.pixel_unshuffle(pad_to_multiple(image[None], unshuffle), unshuffle)[0]
-            self._whole = whole.to(device, dtype)
+            self._whole = whole.to(device, dtype).permute(1, 2, 0).contiguous()
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """Rows [start, stop) of the feature map: (C * unshuffle**2, stop - start, columns)."""
+        """Rows [start, stop) of the feature map: (stop - start, columns, C * unshuffle**2)."""
         if self._whole is not None:
-            return self._whole[:, start:stop]
+            return self._whole[start:stop]
         source, size = self._source, self.unshuffle
         height = source.shape[2]
         top, bottom = start * size, stop * size
@@ -43,12 +42,5 @@ class ImageRows:
         pixels = source.rows(first, min(bottom, height))
         pixels = reflect(pixels, 2, 0, max(bottom - height, 0))[:, :, top - first :]
         pixels = reflect(pixels, 3, 0, -pixels.shape[3] % size)
-        return F.pixel_unshuffle(pixels, size)[0].to(self.device, self.dtype)
-
-    def channels_last(self, start: int, stop: int) -> Tensor:
-        """As `rows`: (stop - start, columns, C * unshuffle**2), contiguous."""
-        if self._whole is None:
-            return self.rows(start, stop).permute(1, 2, 0).contiguous()
-        if self._last is None:  # once for all bands
-            self._last = self._whole.permute(1, 2, 0).contiguous()
-        return self._last[start:stop]
+        rows = F.pixel_unshuffle(pixels, size)[0].to(self.device, self.dtype)
+        return rows.permute(1, 2, 0).contiguous()

@@ -146,20 +146,10 @@ class ExactEngine:
             )
         if plan.device.type == "cpu":
             keep_freed_memory()
-        with without_autocast(plan.device):
-            self._run(image, plan, write, progress)
+        with without_autocast(plan.device), ExitStack() as cleanup:
+            self._run(cleanup, image, plan, write, progress)
 
     def _run(
-        self,
-        image: Tensor | Rows,
-        plan: Plan,
-        write: Callable[[int, Tensor], None],
-        progress: Callable[[int, int], None] | None,
-    ) -> None:
-        with ExitStack() as cleanup:
-            self._run_within(cleanup, image, plan, write, progress)
-
-    def _run_within(
         self,
         cleanup: ExitStack,
         image: Tensor | Rows,

@@ -17,7 +17,7 @@ above, which have been overwritten by then; a `Seam` keeps them, normalised.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,7 @@ from .maps import AnyMap
 from .passes import Passes
 from .rows import Seam, add_windows_, convolve_band, gelu_depthwise_band, to_windows
 from .statistics import ChannelMap, SpatialMap, Statistic, statistic_of
-from .weights import ChannelWeights, Convolution, SpatialWeights, Weights, residual_dtype
+from .weights import ChannelWeights, Convolution, SpatialWeights, residual_dtype
 
 
 def window_attention(
@@ -68,25 +68,15 @@ class Sweeps(Passes):
 
     collector = staticmethod(statistic_of)
 
-    def __init__(
-        self,
-        weights: Weights,
-        trunk: AnyMap,
-        branch: AnyMap,
-        height: int,
-        band: int,
-        tick: Callable[[], None],
-        spare: AnyMap | None = None,
-    ) -> None:
-        super().__init__(weights, trunk, branch, height, band, tick, spare)
-        self.with_row_below = [(start, min(height, stop + 1)) for start, stop in self.bands]
-        self.residual = residual_dtype(weights.dtype)
+    @property
+    def residual(self) -> torch.dtype:
+        """The precision in which x is added up."""
+        return residual_dtype(self.weights.dtype)
 
     def first_rows(self, image: ImageRows, start: int, stop: int) -> Tensor:
         """Rows [start, stop) of conv_first(image), in the residual's precision."""
         above, below = max(0, start - 1), min(self.height, stop + 1)
-        rows = image.rows(above, below).permute(1, 2, 0).contiguous()
-        return self._convolve(self.weights.first, rows, start, stop)
+        return self._convolve(self.weights.first, image.rows(above, below), start, stop)
 
     def _convolve(self, convolution: Convolution, rows: Tensor, start: int, stop: int) -> Tensor:
         rows = convolution(rows.to(convolution.weight.dtype), start == 0, stop == self.height)
@@ -110,7 +100,8 @@ class Sweeps(Passes):
     ) -> None:
         """branch <- block(source)"""
         before, behind = Seam(), Seam()
-        for (start, stop), rows in zip(self.bands, source.read(self.with_row_below, self.residual)):
+        with_row_below = [(start, min(self.height, stop + 1)) for start, stop in self.bands]
+        for (start, stop), rows in zip(self.bands, source.read(with_row_below, self.residual)):
             top, last = start == 0, stop == self.height
             room = self.branch.room(start, stop, self.residual)
             y = room[start - stop :]

@@ -100,7 +100,7 @@ class FusedSweeps(Passes):
         for (start, stop), (above, below) in zip(self.bands, self.with_halo):
             room = trunk.room(start, stop)
             target = room[start - trunk.first :]
-            rows = image.channels_last(above, below)
+            rows = image.rows(above, below)
             self.convolve(self.weights.first, rows, target, start - above)
             self._finish(trunk, room, start, stop, statistic)
 
@@ -190,7 +190,7 @@ class FusedSweeps(Passes):
             self.bands, self.with_halo, self.trunk.read(self.with_halo, dtype)
         ):
             features = rows.new_empty(stop - start, *rows.shape[1:], dtype=output_dtype(dtype))
-            first = image.channels_last(above, below)
+            first = image.rows(above, below)
             self.convolve(self.weights.first, first, features, start - above)
             self.convolve(self.weights.after, rows, features, start - above, features)
             yield start, features
