@@ -131,8 +131,8 @@ def main(
         typer.Option(
             "--model",
             "-m",
-            help="Checkpoint: .safetensors, .pth, .pt, .ckpt. auto, auto-x4: the bundled model of x2 "
-            "or x4 that suits each file, clean or compressed.",
+            help="Checkpoint: .safetensors, .pth, .pt, .ckpt, or the name of a bundled one. auto, "
+            "auto-x4: the bundled model of x2 or x4 that suits each file, clean or compressed.",
         ),
     ] = Path("auto"),
     recursive: Annotated[

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..common.bundled import named
 from .console import reason
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ def import_engine() -> None:
 
 
 def load_descriptor(model: Path, model_options: list[str] | None = None) -> ImageModelDescriptor:
-    """`arch.load_model` with options as ``name=value``; its errors as UsageError."""
+    """`arch.load_model` with options as ``name=value``; its errors as UsageError. A bundled model
+    needs no path."""
     import_engine()
     from ..arch import load_model, parse_options
 
@@ -131,7 +133,7 @@ def load_descriptor(model: Path, model_options: list[str] | None = None) -> Imag
     except ValueError as error:
         raise UsageError(f"--model-option: {error}") from error
     try:
-        return load_model(model, **known)
+        return load_model(named(model), **known)
     except ValueError as error:
         raise UsageError(reason(error)) from error
     except OSError as error:

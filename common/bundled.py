@@ -12,6 +12,13 @@ CHOICES = {
 """Names of choices, and the models for clean pictures and for real ones."""
 
 
+def named(model: Path) -> Path:
+    """The bundled checkpoint of this name, as ``fdat_real_x1``; for all else the path as it is."""
+    found = FOLDER / f"{model}.safetensors"
+    bundled = model.parent == Path() and not model.exists() and found.is_file()
+    return found if bundled else model
+
+
 def candidates(choice: str) -> tuple[Path, Path]:
     """The checkpoints of one of `CHOICES`: for clean pictures, for real ones."""
     clean, real = (FOLDER / f"{stem}.safetensors" for stem in CHOICES[choice])

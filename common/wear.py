@@ -28,11 +28,12 @@ class Wear:
     Attributes:
         quality: of the JPEG file, None for others.
         blockiness: steps at the borders of blocks against steps elsewhere, in the direction that
-            shows fewer: what stands in one alone is no block. 1 for none.
+            shows fewer: what stands in one alone is no block. 1 for none; None where the pixels
+            were not looked at.
     """
 
     quality: int | None
-    blockiness: float
+    blockiness: float | None
 
     @property
     def signs(self) -> list[str]:
@@ -40,19 +41,23 @@ class Wear:
         found = []
         if self.quality is not None and self.quality < LEAST_QUALITY:
             found.append(f"it is a JPEG of quality {self.quality}")
-        if self.blockiness > MOST_BLOCKINESS:
+        if self.blockiness is not None and self.blockiness > MOST_BLOCKINESS:
             found.append(f"it shows blocks of compression ({self.blockiness:.2f})")
         return found
 
     def __str__(self) -> str:
-        return " and ".join(self.signs) or f"it shows no blocks ({self.blockiness:.2f})"
+        if self.signs:
+            return " and ".join(self.signs)
+        if self.blockiness is None:
+            return "its file is no JPEG of low quality (the pixels were not looked at)"
+        return f"it shows no blocks ({self.blockiness:.2f}; from {MOST_BLOCKINESS} on it would)"
 
 
 def wear_of(pixels: NDArray[np.floating] | None, quality: int | None = None) -> Wear:
     """Measure a picture (H, W, C) in [0, 1]; ``quality`` is that of its JPEG file. Without pixels only
     that tells."""
     if pixels is None:
-        return Wear(quality, 1.0)
+        return Wear(quality, None)
     grey = _middle(pixels[..., :3].mean(-1).astype(np.float32) * 255)
     return Wear(quality, min(blockiness(grey), blockiness(grey.T)))
 

@@ -165,12 +165,14 @@ class Runner:
         if self.original.tiling is not ModelTiling.DISCOURAGED or self._told:
             return
         self._told = True
+        exact = getattr(self.original.model, "exact_engine", None) is not None
         logger.warning(
             "%s looks at the whole picture: in tiles of %dx%d pixels colours and textures can differ from tile to "
-            "tile and from the whole picture's result; mode 'whole', or more free memory, avoids that",
+            "tile and from the whole picture's result; %s avoids that",
             self.original.architecture.name,
             width,
             height,
+            "mode 'exact'" if exact else "mode 'whole', or more free memory,",
         )
 
     def __call__(self, tiles: Tensor, recalls: Sequence[Recall] = ()) -> Result:
