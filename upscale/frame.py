@@ -33,7 +33,7 @@ from .mask import Region, blend_
 from .options import Options
 from .pipeline import Pipeline
 from .preview import Growth, Monitor
-from .recall import Shown
+from .recall import Given, Shown
 from .resize import enlarged_bands, resize
 from .seamless import Margins
 
@@ -60,7 +60,7 @@ class PreparedFrame:
             It is taken from here when it is used.
         premultiplied: the model computes alpha, too.
         around: ``source`` of every frame that the model sees, in their order.
-        numbers: of those frames.
+        given: what tells them from each other.
     """
 
     frame: Tensor
@@ -69,7 +69,7 @@ class PreparedFrame:
     planes: list[Tensor]
     premultiplied: bool
     around: list[Tensor]
-    numbers: tuple[int, ...]
+    given: tuple[Given, ...]
 
     @property
     def modelled(self) -> slice:
@@ -108,7 +108,7 @@ class FrameUpscaler:
         self.size = options.target.size(height, width) if options.target else self.scaled
         self.members = members(options.ensemble)
         self._buffers: dict[str, Tensor] = {}
-        self._known: dict[tuple[int, bool], tuple[Tensor, list[Tensor]]] = {}
+        self._known: dict[Given, tuple[Tensor, list[Tensor]]] = {}
 
     def in_place(self, dtype: torch.dtype, device: torch.device) -> bool:
         """Whether such a result is computed in place, so that no buffer is needed."""
@@ -153,20 +153,19 @@ class FrameUpscaler:
         premultiplied = transparent and self.options.alpha == "model"
         passes = self._passes(frame.shape[-1], transparent)
         known, self._known = self._known, {}
-        for seen in clip.frames:
-            key = seen.number, premultiplied
+        keys = tuple((seen.number, premultiplied) for seen in clip.frames)
+        for key, seen in zip(keys, clip.frames):
             if key not in self._known:
                 given = frame if seen is clip.middle else None
                 new = partial(self._source, seen, given, passes, premultiplied)
                 self._known[key] = known.get(key) or new()
-        found = [self._known[seen.number, premultiplied] for seen in clip.frames]
+        found = [self._known[key] for key in keys]
         if len(clip.frames) == 1:  # nobody will ask for it again
             self._known = {}
         planes = [_side_by_side([planes[n] for _, planes in found]) for n in range(len(passes))]
         sources = [source for source, _ in found]
-        numbers = tuple(seen.number for seen in clip.frames)
         return PreparedFrame(
-            frame, sources[clip.before], passes, planes, premultiplied, sources, numbers
+            frame, sources[clip.before], passes, planes, premultiplied, sources, keys
         )
 
     def _source(
@@ -239,7 +238,7 @@ class FrameUpscaler:
         if number > 0:
             turned = [[member.apply(source) for source in frame.around] for frame in frames]
             results = [self._buffer(f"member {n}", *t[0].shape) for n, t in enumerate(turned)]
-        shown = Shown(number, [frame.numbers for frame in frames])
+        shown = Shown(number, [frame.given for frame in frames])
         for one in frames[0].passes:
             if number > 0:
                 planes = [_side_by_side([one.select(s) for s in sources]) for sources in turned]

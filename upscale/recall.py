@@ -14,8 +14,11 @@ from torch import Tensor
 
 from .protocol import Recall
 
-Key = tuple[str, tuple[int, ...]]
-"""What was computed, and the numbers of the frames that it was computed of."""
+Given = tuple[int, bool]
+"""A frame as a network gets it: its number, and whether its colours are multiplied by alpha."""
+
+Key = tuple[str, tuple[Given, ...]]
+"""What was computed, and of which frames."""
 
 SHARE = 0.5
 """Of the memory that is left beside the network's own."""
@@ -27,11 +30,11 @@ class Shown:
 
     Attributes:
         member: number of the ensemble's member that they are turned by.
-        numbers: for each clip the numbers of its frames.
+        clips: the frames of each.
     """
 
     member: int
-    numbers: Sequence[tuple[int, ...]]
+    clips: Sequence[tuple[Given, ...]]
 
 
 class Memory:
@@ -47,19 +50,19 @@ class Memory:
         """Bytes that are kept."""
         self._kept: dict[Hashable, dict[Key, Tensor]] = {}
 
-    def at(self, place: Hashable, numbers: tuple[int, ...]) -> Recall:
-        """A `protocol.Recall` for a clip of frames of these numbers at a place.
+    def at(self, place: Hashable, clip: tuple[Given, ...]) -> Recall:
+        """A `protocol.Recall` for a clip at a place.
 
         Those of one place are used one after the other.
         """
-        return _Recalling(self, place, numbers)
+        return _Recalling(self, place, clip)
 
-    def take(self, place: Hashable, numbers: tuple[int, ...]) -> dict[Key, Tensor]:
+    def take(self, place: Hashable, clip: tuple[Given, ...]) -> dict[Key, Tensor]:
         """What is kept at a place; of it only what comes from those frames alone is kept on."""
         taken = self._kept.pop(place, {})
         self.held -= sum(map(_bytes, taken.values()))
         for key, value in taken.items():
-            if set(key[1]) <= set(numbers):
+            if set(key[1]) <= set(clip):
                 self.keep(place, key, value)
         return taken
 
@@ -79,14 +82,14 @@ class Memory:
 class _Recalling:
     """The `protocol.Recall` of one clip."""
 
-    def __init__(self, memory: Memory, place: Hashable, numbers: tuple[int, ...]) -> None:
-        self._memory, self._place, self._numbers = memory, place, numbers
+    def __init__(self, memory: Memory, place: Hashable, clip: tuple[Given, ...]) -> None:
+        self._memory, self._place, self._clip = memory, place, clip
         self._known: dict[Key, Tensor] | None = None
 
     def __call__(self, name: str, first: int, last: int, compute: Callable[[], Tensor]) -> Tensor:
         if self._known is None:
-            self._known = self._memory.take(self._place, self._numbers)
-        key = name, self._numbers[first : last + 1]
+            self._known = self._memory.take(self._place, self._clip)
+        key = name, self._clip[first : last + 1]
         if key not in self._known:
             self._known[key] = compute()
         self._memory.keep(self._place, key, self._known[key])

@@ -244,7 +244,7 @@ class TiledUpscaler:
         return [
             self._memory.at(
                 (shown.member, one, str(grid.window(number)), self.runner.dtype),
-                shown.numbers[frame],
+                shown.clips[frame],
             )
             for frame, number in batch
         ]

@@ -346,3 +346,13 @@ def test_a_picture_that_is_streamed_is_repeated(tmp_path: Path) -> None:
         weighted(), rows, lambda top, part: found.append(torch.as_tensor(part)), folder=tmp_path
     )
     assert (torch.cat(found) - expected([image], [[0] * 5])[0]).abs().max() <= 1e-6
+
+
+def test_opaque_and_transparent_frames_recall_nothing_of_each_other() -> None:
+    """The neighbours of an opaque frame are given as they are, those of others times alpha."""
+    frames = list(torch.rand(9, 20, 26, 4, generator=torch.Generator().manual_seed(1)))
+    frames[2][..., 3] = 1
+    found, plain = (
+        run(weighted(recalls=recalls), frames, cuts="none") for recalls in (True, False)
+    )
+    assert torch.equal(found, plain)
