@@ -21,7 +21,7 @@ class Automatic(Upscaler):
 
     real: Upscaler
 
-    def suited(self, source: Path, pixels: np.ndarray | None) -> tuple[Upscaler, str]:
+    def suited(self, source: Path, pixels: Callable[[], np.ndarray]) -> tuple[Upscaler, str]:
         from ..common.wear import wear_of
         from ..picture.quality import jpeg_quality
 
@@ -30,7 +30,7 @@ class Automatic(Upscaler):
             source.open("rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
         ):
-            wear = wear_of(pixels, jpeg_quality(data))
+            wear = wear_of(pixels(), jpeg_quality(data))
         chosen = self.real if wear.signs else self
         return chosen, f"{source.name}: {chosen.model.stem}, because {wear}"
 

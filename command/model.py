@@ -59,9 +59,11 @@ class Upscaler:
             return height * self.descriptor.scale, width * self.descriptor.scale
         return self.target.size(height, width)
 
-    def suited(self, source: Path, pixels: np.ndarray | None) -> tuple[Upscaler, str]:
-        """The upscaler for a picture (H, W, C) in [0, 1] of this file, None where it is not in
-        memory, and why; "" if it was asked for."""
+    def suited(self, source: Path, pixels: Callable[[], np.ndarray]) -> tuple[Upscaler, str]:
+        """The upscaler for a picture of this file, and why; "" if it was asked for.
+
+        ``pixels()`` gives it, or its middle: (H, W, C) in [0, 1].
+        """
         return self, ""
 
     def suited_to_videos(self, source: Path) -> tuple[Upscaler, str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from ..common.printable import printable
+from ..common.wear import LARGEST
 from .console import show
 from .large import LargeOptions, large_header, upscale_large_file
 from .model import Upscaler
@@ -66,6 +68,7 @@ def upscale_file(
         limits = {"overwrite": files.overwrite, "max_pixels": files.max_pixels}
         return upscale_video_file(job, upscaler, files.video, progress, console, **limits)
     from ..picture.animation import is_animation, read_animation, upscaled, write_animation
+    from ..picture.large.spool import read_middle
     from ..picture.read import read_picture
     from ..picture.write import check_writable, write_picture
 
@@ -74,20 +77,21 @@ def upscale_file(
         count, height, width, _ = animation.frames.shape
         new_height, new_width = upscaler.size(height, width)
         check_writable(job.target, width=new_width, height=new_height)
-        upscaler = chosen(upscaler.suited(job.source, animation.frames[0] / 255))
+        upscaler = chosen(upscaler.suited(job.source, lambda: animation.frames[0] / 255))
         result = upscaled(animation, upscaler, progress)
         write_animation(result, job.target, quality=files.quality, overwrite=files.overwrite)
         sides = f"{width}x{height} -> {new_width}x{new_height}"
         return printable(f"{job.source} -> {job.target} ({sides}, {count} frames)"), True
     header = large_header(job, upscaler, files.large)
     if header is not None:
-        upscaler = chosen(upscaler.suited(job.source, None))
+        middle = partial(read_middle, job.source, header, LARGEST)
+        upscaler = chosen(upscaler.suited(job.source, middle))
         return upscale_large_file(job, header, upscaler, files.large, progress, console), True
     picture = read_picture(job.source, max_pixels=files.max_pixels)
     height, width, _ = picture.pixels.shape
     new_height, new_width = upscaler.size(height, width)
     check_writable(job.target, width=new_width, height=new_height)
-    upscaler = chosen(upscaler.suited(job.source, picture.pixels))
+    upscaler = chosen(upscaler.suited(job.source, lambda: picture.pixels))
     write_picture(
         upscaler(picture, progress), job.target, quality=files.quality, overwrite=files.overwrite
     )
