@@ -54,14 +54,22 @@ def test_chance_in_small_pictures_is_no_block(size: tuple[int, int]) -> None:
     assert np.mean(np.array(found) > MOST_BLOCKINESS) < 0.1
 
 
-@pytest.mark.parametrize("factor", [2, 4])
-@pytest.mark.parametrize("kind", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC])
-def test_enlarged_pictures_seldom_have_some(factor: int, kind: Image.Resampling) -> None:
-    """They all did when steps were compared with the median: every other place has larger ones."""
+@pytest.mark.parametrize(
+    ("factor", "kind"),
+    [
+        (2, Image.Resampling.BILINEAR),
+        (2, Image.Resampling.BICUBIC),
+        (3, Image.Resampling.LANCZOS),
+        (4, Image.Resampling.BILINEAR),
+    ],
+    ids=str,
+)
+def test_enlarged_pictures_have_none(factor: int, kind: Image.Resampling) -> None:
+    """They all had when steps were compared with the median: every other place has larger ones."""
     corners = [(x, y) for y in range(0, 100, 33) for x in range(0, 200, 50)]
     parts = [SAMPLE.crop((x, y, x + 100, y + 100)) for x, y in corners]
     found = [blockiness(part.resize((100 * factor,) * 2, kind)) for part in parts]
-    assert np.mean(np.array(found) > MOST_BLOCKINESS) <= 0.25
+    assert max(found) < MOST_BLOCKINESS
 
 
 def test_lower_qualities_show_more() -> None:
