@@ -19,6 +19,12 @@ from ..fdat.engine.plan import Plan, bytes_of
 from ..fdat.engine.run import ExactEngine
 from ..guards import without_autocast
 
+REACH = 3
+"""Rows above and below that the layers up to the first one of temporal_fuse see."""
+
+ROWS = 32
+"""That frames are fused at a time."""
+
 
 class Body(InferenceFDAT):
     """The FDAT within a TFDAT: its picture is what the first layer of temporal_fuse makes."""
@@ -117,9 +123,12 @@ class ExactFrames:
         config = self.network.config
         size, multiple = config.fdat.unshuffle, config.alignment
         rows, columns = (-(-side // multiple) * multiple // size for side in (height, width))
-        # fused frames, twice while they are put together; frames, padded and moved, and flow
-        each = 2 * config.fdat.embed_dim + 5 * size**2 * config.frames * config.in_channels
-        front = batch * rows * columns * each * bytes_of(dtype)
+        # fused frames, twice while they are put together; frames, padded and moved, and flow; a
+        # band's two maps, side by side, and fused
+        dim = config.fdat.embed_dim
+        each = 2 * dim + 5 * size**2 * config.frames * config.in_channels
+        wide = min(rows, ROWS + 2 * REACH) * 6 * dim
+        front = batch * columns * (rows * each + wide) * bytes_of(dtype)
         left = None if available is None else max(available - front, 0)
         body = self.engine.plan(
             batch, rows, columns, dtype=dtype, device=device, available=left, **options
@@ -132,7 +141,7 @@ class ExactFrames:
         weight = network.conv_first.weight
         with without_autocast(plan.device):
             frames = network.aligned(network.clip_of(image.to(weight.device, weight.dtype)))
-            bands = split_rows(plan.rows, plan.band)
+            bands = split_rows(plan.rows, ROWS)
             return torch.cat([network.fused(*frames, *band) for band in bands], 2)
 
     @torch.inference_mode()

@@ -33,14 +33,11 @@ from ..fdat.relatives import is_named_like_fdat
 from ..fdat.upsampler import Upsampler, coordinate_dtype
 from ..guards import is_altered
 from .clip import ClipNetwork
-from .fused import Body, ExactFrames
+from .fused import REACH, Body, ExactFrames
 from .member import Member, MemberConfig, whole_number
 
 FLOW_STRIDE = 8
 """The flow is estimated at an eighth of the size."""
-
-REACH = 3
-"""Rows above and below that the layers up to the first one of temporal_fuse see."""
 
 
 @dataclass(frozen=True, kw_only=True)
