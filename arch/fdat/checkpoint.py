@@ -185,7 +185,7 @@ def infer_upsampler(
         len(meta) != 7 or not 0 <= meta[1] < len(UPSAMPLER_TYPES) or meta[2] < 1
     ):
         raise ModelLoadError(
-            f"FDAT: upsampler.MetaUpsample holds {meta[:9]}; expected 7 numbers, the second below 8, the "
+            f"MetaUpsample holds {meta[:9]}; expected 7 numbers, the second below 8, the "
             "third, a scale, at least 1: the checkpoint is damaged"
         )
     meta_type = UPSAMPLER_TYPES[meta[1]] if meta else None
@@ -201,7 +201,7 @@ def infer_upsampler(
         found = scale or (meta[2] if meta and meta_type == kind else None)
         if found is None:
             raise ModelLoadError(
-                f"FDAT: the scale of upsampler {kind!r} can't be told from its tensors and there is no MetaUpsample; "
+                f"the scale of upsampler {kind!r} can't be told from its tensors and there is no MetaUpsample; "
                 "pass the option scale="
             )
         return found
@@ -243,7 +243,7 @@ def infer_upsampler(
         shuffle = 3 if chain[1][0] == 9 * chain[0][0] else 2 ** (len(chain) - 2)
         return found("pixelshuffle", shuffle, chain[-1][0], chain[0][0])
     raise ModelLoadError(
-        f"FDAT: no known upsampler has the weights { ({i: tuple(s) for i, s in sorted(convs.items())}) }; "
+        f"no known upsampler has the weights { ({i: tuple(s) for i, s in sorted(convs.items())}) }; "
         f"known types: {', '.join(UPSAMPLER_TYPES)}"
     )
 
@@ -253,7 +253,7 @@ def _infer_single_conv(rows, meta, meta_type, num_in_ch, scale, found):  # type:
     if meta_type == "pixelshuffledirect":
         if rows % meta[2] ** 2:
             raise ModelLoadError(
-                f"FDAT: an upsampler convolution with {rows} outputs is no pixel shuffle by {meta[2]}, which "
+                f"an upsampler convolution with {rows} outputs is no pixel shuffle by {meta[2]}, which "
                 "upsampler.MetaUpsample names as its scale: the checkpoint is damaged"
             )
         return found("pixelshuffledirect", meta[2], rows // meta[2] ** 2)
@@ -270,5 +270,5 @@ def _infer_single_conv(rows, meta, meta_type, num_in_ch, scale, found):  # type:
             factor = math.isqrt(rows // channels)
             return found("pixelshuffledirect" if factor > 1 else "conv", factor, channels)
     raise ModelLoadError(
-        f"FDAT: an upsampler convolution with {rows} outputs is no image and no pixel shuffle of one"
+        f"an upsampler convolution with {rows} outputs is no image and no pixel shuffle of one"
     )
