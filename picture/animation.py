@@ -27,6 +27,7 @@ from .formats import (
     PictureError,
     format_of_name,
     reason_of,
+    unreadable,
 )
 from .read import MAX_PIXELS, check_whole, format_of_content, frame_count
 from .write import GIF_HOLDS, check_writable, webp_options, write_whole
@@ -104,9 +105,7 @@ def read_animation(path: Path, *, max_pixels: int = MAX_PIXELS) -> Animation:
             loops = field_of(whole, "loop") or 0
         metadata, lost = metadata_of(first, data, file_format, (first.width, first.height))
     except pyvips.Error as error:
-        raise PictureError(
-            f"the {file_format.name} data is broken or cut off{reason_of(error)}"
-        ) from error
+        raise unreadable(file_format.name, error) from error
     if lost:
         logger.warning("%s: left out: %s", path, ", ".join(lost))
     if frames.shape[-1] == 3:

@@ -65,5 +65,5 @@ def in_srgb(picture: Picture, profile: bytes) -> Picture:
     if pixels.shape[2] == 1:
         converted = converted.mean(axis=2, keepdims=True)
     converted = np.concatenate([converted, pixels[..., 3:]], axis=2).astype(np.float32)
-    metadata = replace(picture.metadata, profile=None)
+    metadata = replace(picture.metadata, profile=None, in_srgb=True)
     return replace(picture, pixels=converted, metadata=metadata)

@@ -15,9 +15,9 @@ import pyvips
 
 from .beside import field_of, metadata_of
 from .container import gif_blocks, png_chunks
-from .formats import FORMATS, GIF, PNG, TIFF, Format, Picture, PictureError, reason_of
+from .formats import FORMATS, GIF, IN_SRGB, PNG, TIFF, Format, Picture, PictureError, unreadable
 from .others import as_png, left_out
-from .samples import check_samples
+from .samples import check_samples, without_others
 
 logger = logging.getLogger(__name__)
 
@@ -41,23 +41,24 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     data = as_png(data, max_pixels) or data
     file_format = format_of_content(data)
     try:
+        if file_format is TIFF:
+            check_samples(data)
         image = getattr(pyvips.Image, file_format.loader)(
             data, access="sequential", fail_on="error"
         )
+        if file_format is TIFF:
+            image, unread = without_others(image, data)
+            others += unread
         source = checked(image, path, max_pixels)
         if file_format is GIF:
             check_whole(data)
-        if file_format is TIFF:
-            check_samples(data)
         tell_of_frames(source, data, file_format, path)
         upright = source.copy_memory().autorot()
         pixels = upright.numpy()
         size = upright.width, upright.height
         metadata, lost = metadata_of(source, data, file_format, size)
     except pyvips.Error as error:
-        raise PictureError(
-            f"the {file_format.name} data is broken or cut off{reason_of(error)}"
-        ) from error
+        raise unreadable(file_format.name, error) from error
 
     tell_of_lost(others + lost, path)
     pixels = pixels.reshape(upright.height, upright.width, upright.bands)
@@ -123,7 +124,8 @@ def _grey_or_rgb(image: pyvips.Image, path: Path) -> pyvips.Image:
             depth=depth_of(image),
             intent="relative",
             black_point_compensation=True,
-        )
+        ).copy()
+        image.set_type(pyvips.GValue.gint_type, IN_SRGB, 1)
     expected = _BANDS.get(str(image.interpretation))
     if expected is None:
         raise PictureError(

@@ -216,7 +216,7 @@ def tiff_of(dtype: type, channels: int = 3) -> bytes:
         pytest.param(tiff_of(np.int16), "short samples", id="signed"),
         pytest.param(tiff_of(np.uint8, 5), "5 channels where 3 or 4", id="5 channels"),
         pytest.param(
-            encoded(Image.new("RGB", (4, 4)).convert("LAB"), "TIFF"), "TIFF|lab", id="Lab"
+            encoded(Image.new("RGB", (4, 4)).convert("LAB"), "TIFF"), "holds Lab colours", id="Lab"
         ),
     ],
 )
