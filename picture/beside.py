@@ -28,7 +28,7 @@ from .container import (
 )
 from .exif import exif_of_tiff, first_directory, resolution_of, unknown_tags
 from .formats import EXIF_PREFIX, IN_SRGB, JPEG, PNG, TIFF, WEBP, Format, Metadata, Resolution
-from .text import XMP_KEYWORD, text_chunks, without_profiles
+from .text import XMP_KEYWORD, text_chunks, without_profiles, xmp_of_png
 from .tiff import Directory, ExifError, Value
 
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
@@ -79,7 +79,9 @@ def metadata_of(
     found = {"EXIF": exif, "XMP": xmp, "its ICC profile": profile}
     if file_format is PNG:
         text, raw = without_profiles(text_chunks(data))
-        exif, xmp = exif or raw.get("exif"), xmp or raw.get("xmp")
+        exif = exif or behind_pixels(data) or raw.get("exif")
+        xmp = xmp or xmp_of_png(data) or raw.get("xmp")
+        found |= {"EXIF": exif, "XMP": xmp}
         profile, iptc = profile or raw.get("icc"), raw.get("iptc")
         if iptc is not None and iptc.startswith(b"8BIM"):
             iptc = _resources(iptc).get(_IPTC)
@@ -160,6 +162,25 @@ def metadata_of(
         ),
         list(dict.fromkeys(filter(None, lost))),
     )
+
+
+def behind_pixels(png: bytes) -> bytes | None:
+    """EXIF of a PNG that has it behind its pixels, where libvips does not look."""
+    exif = next((body for kind, body in png_chunks(png) if kind == b"eXIf"), b"")
+    return exif if exif[:2] in (b"II", b"MM") else None
+
+
+def turned_by_png(image: pyvips.Image, png: bytes) -> pyvips.Image:
+    """The image with the orientation that EXIF behind the pixels says."""
+    exif = None if field_of(image, "exif-data") else behind_pixels(png)
+    try:
+        value = first_directory(exif).get(_ORIENTATION) if exif else None
+    except ExifError:
+        return image
+    if isinstance(value, Value) and value.numbers:
+        image = image.copy()
+        image.set_type(pyvips.GValue.gint_type, "orientation", int(value.numbers[0]))
+    return image
 
 
 def field_of(image: pyvips.Image, name: str) -> Any:

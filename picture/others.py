@@ -41,7 +41,7 @@ _BESIDE = {
     b"portraiteffectsmatte": "a portrait matte",
 }
 _V3, _V5 = 56, 124  # bytes of BMP's headers
-_THROUGH_FFMPEG = re.compile(rb"BM.{12}|P[1-6][\s#]|qoif", re.DOTALL)
+_THROUGH_FFMPEG = re.compile(rb"BM.{12}|P[1-6]\s|qoif", re.DOTALL)
 
 
 def as_png(data: bytes, max_pixels: int) -> bytes | None:
@@ -66,7 +66,8 @@ def _through_libvips(data: bytes, max_pixels: int) -> bytes:
         return png_with(image.pngsave_buffer(compression=1, keep=ForeignKeep.NONE), beside)
     except pyvips.Error as error:
         raise PictureError(
-            f"this AVIF or HEIC picture cannot be decoded{reason_of(error)}; convert it to PNG"
+            f"this AVIF or HEIC picture cannot be decoded{reason_of(error)}; convert it to PNG, or use a libvips "
+            "that has HEVC (that of pyvips-binary has AV1 alone)"
         ) from error
 
 
@@ -179,7 +180,9 @@ def _through_ffmpeg(data: bytes, max_pixels: int) -> bytes:
     pixels = frame.to_ndarray(format=name)
     if alpha and pixels.ndim == 3 and (pixels[..., -1] == np.iinfo(pixels.dtype).max).all():
         pixels = pixels[..., :3]  # a palette, or a fourth byte, that hides nothing
+    kinds = ("grey16", "rgb16") if deep else ("b-w", "srgb")
     image = pyvips.Image.new_from_array(np.ascontiguousarray(pixels))
+    image = image.copy(interpretation=kinds[pixels.ndim == 3])
     png = image.pngsave_buffer(compression=1, keep=ForeignKeep.NONE)
     return png_with(png, _stated_by_bmp(data) if data[:2] == b"BM" else [])
 

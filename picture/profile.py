@@ -76,6 +76,8 @@ def _point(xyz: np.ndarray) -> bytes:
 
 def _curve(curve: Curve) -> bytes:
     if not callable(curve):
+        if not 0.05 <= curve <= 20:
+            raise ValueError(f"an exponent of {curve:g}")
         return b"para" + bytes(8) + _fixed(np.array([curve]))
     values = np.round(np.clip(curve(np.linspace(0, 1, _SAMPLES)), 0, 1) * 65535).astype(">u2")
     return b"curv" + bytes(4) + struct.pack(">I", len(values)) + values.tobytes()

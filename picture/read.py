@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyvips
 
-from .beside import field_of, metadata_of
+from .beside import field_of, metadata_of, turned_by_png
 from .container import gif_blocks, png_chunks
 from .formats import FORMATS, GIF, IN_SRGB, PNG, TIFF, Format, Picture, PictureError, unreadable
 from .others import as_png, left_out
@@ -49,6 +49,8 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
         if file_format is TIFF:
             image, unread = without_others(image, data)
             others += unread
+        if file_format is PNG:
+            image = turned_by_png(image, data)
         source = checked(image, path, max_pixels)
         if file_format is GIF:
             check_whole(data)

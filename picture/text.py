@@ -45,6 +45,14 @@ def text_chunks(png: bytes) -> bytes:
     )
 
 
+def xmp_of_png(png: bytes) -> bytes | None:
+    """XMP, wherever it is; libvips does not look behind the pixels, where ExifTool puts it."""
+    for kind, body in png_chunks(png):
+        if kind in (b"tEXt", b"zTXt", b"iTXt") and body.startswith(XMP_KEYWORD + b"\0"):
+            return texts_of(png_chunk(kind, body))[0][1].encode() or None
+    return None
+
+
 def texts_of(chunks: bytes) -> list[tuple[str, str]]:
     """Keyword and text of each chunk; what is broken or too long has the text ""."""
     found = []

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pyvips
 
-from ..beside import field_of, metadata_of
+from ..beside import field_of, metadata_of, turned_by_png
 from ..container import PNG_START, png_chunk
 from ..formats import GIF, PNG, TIFF, Format, Metadata, PictureError, unreadable
 from ..read import MAX_PIXELS, checked, depth_of, format_of_content, tell_of_frames, tell_of_lost
@@ -107,6 +107,8 @@ def _opened(path: Path, file_format: Format) -> pyvips.Image:
     if file_format is TIFF:
         image, others = without_others(image, _without_pixels(path, file_format))
         tell_of_lost(others, path)
+    if file_format is PNG:
+        image = turned_by_png(image, _without_pixels(path, file_format))  # pyright: ignore
     return image
 
 
