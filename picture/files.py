@@ -142,7 +142,8 @@ def _pictures(text: str, output: Path, recursive: bool, ending: str) -> Iterator
     for path in paths:
         if path.name.endswith(_UNFINISHED):
             continue
-        if format_of_name(path) is None and not is_video(path) and not _only_read(path):
+        known = format_of_name(path) is not None or is_video(path) or _only_read(path)
+        if not known or (path.exists() and not path.is_file()):  # a pipe would be waited for
             unknown.append(path.name)
             continue
         if real_output == real_base and ending and path.stem.endswith(ending):

@@ -34,6 +34,8 @@ def assert_is_small_fdat(model) -> None:
 
 WRAPPERS = {
     "bare": lambda sd: sd,
+    "list in a dictionary": lambda sd: {"models": [sd, {"step": 3}]},
+    "tuple in a dictionary": lambda sd: {"checkpoint": {"networks": (sd,)}},
     "params": lambda sd: {"params": sd},
     "params_ema": lambda sd: {
         "params_ema": sd,
@@ -59,6 +61,11 @@ def test_pickled_containers(tmp_path: Path, state_dict, wrapper: str, suffix: st
     torch.save(WRAPPERS[wrapper](state_dict), path)
     assert_is_small_fdat(load_model(path))
     assert_is_small_fdat(load_model(str(path)))
+
+
+def test_a_list_around_it(tmp_path: Path, state_dict) -> None:
+    torch.save([state_dict, {"epoch": 3}], tmp_path / "model.pth")
+    assert_is_small_fdat(load_model(tmp_path / "model.pth"))
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
@@ -288,6 +295,12 @@ BAD_TENSORS = [
         "does not fit it.*ffn.fc2.weight",
     ),
     (change(extra=torch.zeros(3)), "does not fit it.*extra"),
+    # as ComfyUI, compressed-tensors and bitsandbytes name what weights are multiplied by
+    *(
+        (change(**{name: torch.ones(())}), f"{name}' belongs to quantised weights")
+        for name in ("scaled_fp8", "conv_after.scale_weight", "conv_after.weight_scale")
+    ),
+    (change(**{"conv_after.weight.absmax": torch.ones(3)}), "absmax' belongs to quantised"),
     (
         change(**{"groups.0.blocks.0.attn.bias": None}),
         "'groups.0.blocks.0.attn.bias' .* and 'groups.0.blocks.0.attn.temp' .* are both missing",
@@ -365,7 +378,7 @@ def test_loading_registers_nothing(state_dict) -> None:
     assert [support.architecture.id for support in MAIN_REGISTRY] == before
 
 
-@pytest.mark.parametrize("content", ["[1, 2]", "not json"])
+@pytest.mark.parametrize("content", ["[1, 2]", "not json", "[" * 100_000])
 def test_a_json_file_beside_another_model_does_not_matter(
     tmp_path: Path, state_dict, content: str
 ) -> None:
