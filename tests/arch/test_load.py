@@ -63,11 +63,6 @@ def test_pickled_containers(tmp_path: Path, state_dict, wrapper: str, suffix: st
     assert_is_small_fdat(load_model(str(path)))
 
 
-def test_a_list_around_it(tmp_path: Path, state_dict) -> None:
-    torch.save([state_dict, {"epoch": 3}], tmp_path / "model.pth")
-    assert_is_small_fdat(load_model(tmp_path / "model.pth"))
-
-
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_state_dicts(state_dict, wrapper: str) -> None:
     content = WRAPPERS[wrapper](state_dict)
