@@ -11,6 +11,7 @@ import io
 import re
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import pyvips
@@ -24,7 +25,8 @@ from .tiff import ExifError
 
 OTHER_SUFFIXES = (
     *(".avif", ".avifs", ".heic", ".heif", ".heics", ".heifs", ".hif"),
-    *(".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi"),
+    *(".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".pam", ".qoi"),
+    *(".jp2", ".j2k", ".jpx", ".jpf", ".tga", ".dds", ".sgi", ".pcx", ".ras", ".sun"),
 )
 """Their names; the content tells which one it is."""
 
@@ -41,6 +43,15 @@ _BESIDE = {
     b"portraiteffectsmatte": "a portrait matte",
 }
 _V3, _V5 = 56, 124  # bytes of BMP's headers
+_DECODERS = {  # of FFmpeg, by first bytes
+    b"\0\0\0\x0cjP  ": "jpeg2000",
+    b"\xff\x4f\xff\x51": "jpeg2000",
+    b"DDS ": "dds",
+    b"P7\n": "pam",
+    b"\x01\xda": "sgi",
+    b"\x59\xa6\x6a\x95": "sunrast",
+    **{b"\x0a" + bytes([version, 1]): "pcx" for version in (0, 2, 3, 4, 5)},
+}
 _THROUGH_FFMPEG = re.compile(rb"BM.{12}|P[1-6]\s|qoif", re.DOTALL)
 
 
@@ -53,6 +64,9 @@ def as_png(data: bytes, max_pixels: int) -> bytes | None:
         return _through_libvips(data, max_pixels)
     if _THROUGH_FFMPEG.match(data):
         return _through_ffmpeg(data, max_pixels)
+    name = next((name for start, name in _DECODERS.items() if data.startswith(start)), None)
+    if name or _is_targa(data):
+        return _decoded(name or "targa", data, max_pixels)
     return None
 
 
@@ -140,6 +154,10 @@ def left_out(data: bytes) -> list[str]:
     if data[:2] == b"BM" and int.from_bytes(data[28:30], "little") == 16:
         mask = data[66:70] if int.from_bytes(data[14:18], "little") >= _V3 else b""
         return ["its transparency (which is not read of 16 bits)"] * any(mask)
+    if data.startswith(b"\0\0\0\x0cjP  ") and any(
+        box in data for box in (b"uuid", b"xml ", b"res ")
+    ):
+        return ["metadata of JPEG 2000"]
     if not _HEIF.match(data):
         return []
     brands = data[8 : int.from_bytes(data[:4], "big")]
@@ -154,6 +172,38 @@ def left_out(data: bytes) -> list[str]:
     return names + ["further pictures in it"] * (count > 1 and not names)
 
 
+def _is_targa(data: bytes) -> bool:
+    """Truevision's files begin with no mark: length of a name, palette, kind, palette's place."""
+    if len(data) < 18 or data[16] not in (8, 15, 16, 24, 32):
+        return False
+    return (data[1], data[2] & ~8) in ((0, 2), (0, 3), (1, 1)) and bool(
+        any(data[12:14]) and any(data[14:16])
+    )
+
+
+def _decoded(name: str, data: bytes, max_pixels: int) -> bytes:
+    """A picture that FFmpeg decodes and finds in no container."""
+    import av
+    from av.error import FFmpegError
+
+    context = av.CodecContext.create(name, "r")
+    context.options = {"max_pixels": str(max_pixels)}
+    try:
+        frames = context.decode(av.Packet(data))  # pyright: ignore[reportAttributeAccessIssue]
+        frame = (frames or context.decode(None))[0]  # pyright: ignore[reportAttributeAccessIssue]
+    except (FFmpegError, IndexError) as error:
+        raise PictureError(
+            f"the picture is broken, cut off, of a rare kind, or larger than the limit of {max_pixels / 1e6:g} million pixels"
+        ) from error
+    profile = data.find(b"colr\2") + 7  # of JPEG 2000, which ends where it says
+    length = int.from_bytes(data[profile : profile + 4], "big")
+    beside = []
+    if name == "jpeg2000" and profile > 6 and length > 128:
+        packed = zlib.compress(data[profile : profile + length])
+        beside.append((b"iCCP", b"ICC profile\0\0" + packed))
+    return png_with(_png_of(frame), beside)
+
+
 def _through_ffmpeg(data: bytes, max_pixels: int) -> bytes:
     import av  # slow, and seldom needed
     from av.error import FFmpegError
@@ -165,13 +215,18 @@ def _through_ffmpeg(data: bytes, max_pixels: int) -> bytes:
             frame = next(container.decode(video=0))
     except (FFmpegError, StopIteration, IndexError) as error:
         raise PictureError("the picture is broken or cut off") from error
+    return png_with(_png_of(frame), _stated_by_bmp(data) if data[:2] == b"BM" else [])
+
+
+def _png_of(frame: Any) -> bytes:
+    """A decoded frame of RGB or grey."""
     kind = frame.format
     colours = [component for component in kind.components if not component.is_alpha]
     deep = max(component.bits for component in kind.components) > 8
     alpha = len(colours) < len(kind.components) or kind.has_palette
     if not (kind.is_rgb or kind.has_palette or len(colours) == 1):
         raise PictureError(f"its colours are {kind.name}; supported are RGB and grey: convert it")
-    if len(colours) == 1 and not kind.has_palette:
+    if len(colours) == 1 and not alpha:
         name = "gray16le" if deep else "gray"
     elif alpha:
         name = "rgba64le" if deep else "rgba"
@@ -183,8 +238,7 @@ def _through_ffmpeg(data: bytes, max_pixels: int) -> bytes:
     kinds = ("grey16", "rgb16") if deep else ("b-w", "srgb")
     image = pyvips.Image.new_from_array(np.ascontiguousarray(pixels))
     image = image.copy(interpretation=kinds[pixels.ndim == 3])
-    png = image.pngsave_buffer(compression=1, keep=ForeignKeep.NONE)
-    return png_with(png, _stated_by_bmp(data) if data[:2] == b"BM" else [])
+    return image.pngsave_buffer(compression=1, keep=ForeignKeep.NONE)
 
 
 def _stated_by_bmp(bmp: bytes) -> list[tuple[bytes, bytes]]:

@@ -35,6 +35,57 @@ def test_exact_pixels(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(np.rint(read.pixels * 255), values.reshape(*values.shape[:2], -1))
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        *(("TGA", {}), ("TGA", {"compression": "tga_rle"}), ("SGI", {}), ("PCX", {}), ("DDS", {})),
+        ("JPEG2000", {"irreversible": False}),
+    ],
+)
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_kinds_without_a_container(tmp_path: Path, kind: str, options: dict, mode: str) -> None:
+    if (kind, mode) == ("DDS", "L"):
+        pytest.skip("FFmpeg reads no grey DDS; it is refused")
+    values = samples({"L": 1, "RGB": 3, "RGBA": 4}[mode], 8, height=16, width=20)
+    try:
+        Image.fromarray(values.squeeze()).save(tmp_path / "a", kind, **options)
+    except (OSError, ValueError):
+        pytest.skip("Pillow writes no such file")
+    expected = np.asarray(Image.open(tmp_path / "a"))
+    read = read_picture(tmp_path / "a")
+    codes = np.rint(read.pixels * 255).astype(int)
+    if mode == "L" and codes.shape[2] > 1:  # PCX has grey in a palette
+        codes = codes[..., :1]
+    np.testing.assert_array_equal(codes, expected.reshape(codes.shape))
+    for part in (18, 40):
+        (tmp_path / "cut").write_bytes((tmp_path / "a").read_bytes()[:part])
+        with pytest.raises(PictureError):
+            read_picture(tmp_path / "cut")
+    with pytest.raises(PictureError, match=r"limit of 0\.0003 million pixels"):
+        read_picture(tmp_path / "a", max_pixels=300)
+
+
+def test_profile_of_jpeg_2000(tmp_path: Path) -> None:
+    Image.fromarray(samples(3, 8)).save(tmp_path / "a.jp2", irreversible=False)
+    jp2 = bytearray((tmp_path / "a.jp2").read_bytes())
+    at = jp2.find(b"colr\1") - 4  # the box for sRGB, of 15 bytes, becomes one with a profile
+    body = b"colr\2\0\0" + ICC
+    jp2[at : at + 15] = (len(body) + 4).to_bytes(4, "big") + body
+    around = jp2.find(b"jp2h") - 4
+    length = int.from_bytes(jp2[around : around + 4], "big") + len(body) + 4 - 15
+    jp2[around : around + 4] = length.to_bytes(4, "big")
+    (tmp_path / "b.jp2").write_bytes(jp2)
+    assert read_picture(tmp_path / "b.jp2").metadata.profile == ICC
+
+
+def test_grey_with_alpha(tmp_path: Path) -> None:
+    values = samples(2, 8)
+    head = b"P7\nWIDTH 17\nHEIGHT 13\nDEPTH 2\nMAXVAL 255\nTUPLTYPE GRAYSCALE_ALPHA\nENDHDR\n"
+    (tmp_path / "a.pam").write_bytes(head + values.tobytes())
+    codes = np.rint(read_picture(tmp_path / "a.pam").pixels * 255)
+    np.testing.assert_array_equal(codes, values[:, :, [0, 0, 0, 1]])
+
+
 @pytest.mark.skipif(not pyvips.type_find("VipsForeignSave", "heifsave_buffer"), reason="no AVIF")
 def test_avif(tmp_path: Path) -> None:
     """With its profile; its pixels are those that Pillow decodes."""
