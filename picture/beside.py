@@ -28,6 +28,7 @@ from .container import (
 )
 from .exif import exif_of_tiff, first_directory, resolution_of, unknown_tags
 from .formats import EXIF_PREFIX, IN_SRGB, JPEG, PNG, TIFF, WEBP, Format, Metadata, Resolution
+from .profile import is_whole
 from .text import XMP_KEYWORD, text_chunks, without_profiles, xmp_of_png
 from .tiff import Directory, ExifError, Value
 
@@ -138,6 +139,8 @@ def metadata_of(
         comments = tuple(_comment(body) for label, body in blocks if label == 0xFE)
         resolution = _gif_aspect(data)
         lost += [_gif_name(label, body) for label, body in blocks if label in (0xFF, 0x01)]
+    if profile is not None and not is_whole(profile):
+        found["its ICC profile"] = profile = None
     lost += [f"{name} (broken)" for name, part in found.items() if there.get(name) and part is None]
     resolution = resolution or resolution_of(directory)
     if file_format is JPEG and resolution is None:

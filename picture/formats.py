@@ -180,7 +180,9 @@ def reason_of(error: pyvips.Error) -> str:
     return f" ({'; '.join(dict.fromkeys(lines))})" if lines else ""
 
 
-_UNREAD = re.compile("not (supported|configured|implemented|been built in)|unsupported")
+_UNREAD = re.compile(
+    "not (supported|configured|implemented|been built in|a whole number)|unsupported"
+)
 
 
 def unreadable(name: str, error: pyvips.Error) -> PictureError:

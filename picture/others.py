@@ -193,7 +193,8 @@ def _decoded(name: str, data: bytes, max_pixels: int) -> bytes:
         frame = (frames or context.decode(None))[0]  # pyright: ignore[reportAttributeAccessIssue]
     except (FFmpegError, IndexError) as error:
         raise PictureError(
-            f"the picture is broken, cut off, of a rare kind, or larger than the limit of {max_pixels / 1e6:g} million pixels"
+            "the picture is broken, cut off, of a rare kind, or larger than the limit of "
+            f"{max_pixels / 1e6:g} million pixels"
         ) from error
     profile = data.find(b"colr\2") + 7  # of JPEG 2000, which ends where it says
     length = int.from_bytes(data[profile : profile + 4], "big")

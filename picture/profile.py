@@ -60,6 +60,11 @@ def grey_profile(curve: Curve, name: str) -> bytes:
     return _profile(b"GRAY", [(b"kTRC", _curve(curve))], name)
 
 
+def is_whole(profile: bytes) -> bool:
+    """Whether it may be an ICC profile, and all of it is there: its length and its mark are right."""
+    return 128 < int.from_bytes(profile[:4], "big") <= len(profile) and profile[36:40] == b"acsp"
+
+
 def _xyz(x: float, y: float) -> np.ndarray:
     if y <= 0:
         raise ValueError("a chromaticity without luminance")

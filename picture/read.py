@@ -17,6 +17,7 @@ from .beside import field_of, metadata_of, turned_by_png
 from .container import gif_blocks, png_chunks
 from .formats import FORMATS, GIF, IN_SRGB, PNG, TIFF, Format, Picture, PictureError, unreadable
 from .others import as_png, left_out
+from .profile import is_whole
 from .samples import check_samples, without_others
 
 logger = logging.getLogger(__name__)
@@ -118,7 +119,10 @@ def _grey_or_rgb(image: pyvips.Image, path: Path) -> pyvips.Image:
             f"it holds {image.format} samples; supported are 8 and 16 bit unsigned: convert it"
         )
     if image.interpretation == "cmyk":
-        logger.warning("%s: CMYK is converted to sRGB", path)
+        profile = field_of(image, "icc-profile-data")
+        fits = profile is None or (is_whole(profile) and profile[16:20] == b"CMYK")
+        how = "" if fits else ", by a general profile, since its own is broken or for other colours"
+        logger.warning("%s: CMYK is converted to sRGB%s", path, how)
         image = image.icc_transform(
             "srgb",
             embedded=True,

@@ -149,6 +149,14 @@ def test_the_first_of_two_chunks_counts(tmp_path: Path) -> None:
     assert read_picture(source).metadata.colour.chunks[b"gAMA"] == struct.pack(">I", 45455)
 
 
+def test_primaries_of_srgb_need_no_profile(tmp_path: Path) -> None:
+    """As ImageMagick writes them into TIFF, without a curve."""
+    numbers = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+    source = png(tmp_path / "a.png", {b"cHRM": struct.pack(">8I", *numbers)})
+    write_picture(read_picture(source), tmp_path / "b.webp")
+    assert "icc_profile" not in Image.open(tmp_path / "b.webp").info
+
+
 def test_a_gamma_that_no_profile_holds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = png(tmp_path / "a.png", {b"gAMA": struct.pack(">I", 1)})
     write_picture(read_picture(source), tmp_path / "b.jpg")
@@ -189,6 +197,36 @@ def test_segments_of_jpeg(tmp_path: Path, marker: int, body: bytes, named: str, 
     (tmp_path / "a.jpg").write_bytes(jpeg[:2] + segment + jpeg[2:])
     read_both(tmp_path / "a.jpg", caplog)
     assert (f"left out: {named}\n" in caplog.text) if named else not caplog.text
+
+
+def parts_of_profile(*parts: tuple[int, bytes]) -> bytes:
+    """A JPEG with these of two parts of a profile."""
+    jpeg = encoded(Image.fromarray(VALUES), "JPEG")
+    segments = b""
+    for number, part in parts:
+        body = b"ICC_PROFILE\0" + bytes([number, 2]) + part
+        segments += struct.pack(">BBH", 0xFF, 0xE2, len(body) + 2) + body
+    return jpeg[:2] + segments + jpeg[2:]
+
+
+def test_profiles_in_parts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In any order; not without a part."""
+    first, second = (1, ICC[:300]), (2, ICC[300:])
+    (tmp_path / "a.jpg").write_bytes(parts_of_profile(second, first))
+    assert read_picture(tmp_path / "a.jpg").metadata.profile == ICC
+    assert not caplog.text
+    for part in (first, second):
+        (tmp_path / "b.jpg").write_bytes(parts_of_profile(part))
+        caplog.clear()
+        assert read_picture(tmp_path / "b.jpg").metadata.profile is None
+        assert "left out: its ICC profile (broken)" in caplog.text
+
+
+@pytest.mark.parametrize("profile", [b"garbage" * 99, ICC])
+def test_cmyk_with_a_profile_that_does_not_fit(tmp_path: Path, profile: bytes, caplog) -> None:
+    Image.fromarray(VALUES).convert("CMYK").save(tmp_path / "a.jpg", icc_profile=profile)
+    read_picture(tmp_path / "a.jpg")
+    assert "by a general profile, since its own is broken or for other colours" in caplog.text
 
 
 def test_comments_that_are_no_utf_8(tmp_path: Path) -> None:
