@@ -29,6 +29,7 @@ from .container import (
 from .exif import exif_of_tiff, first_directory, resolution_of, unknown_tags
 from .formats import EXIF_PREFIX, IN_SRGB, JPEG, PNG, TIFF, WEBP, Format, Metadata, Resolution
 from .profile import is_whole
+from .text import KINDS as TEXT_KINDS
 from .text import XMP_KEYWORD, text_chunks, without_profiles, xmp_of_png
 from .tiff import Directory, ExifError, Value
 
@@ -39,7 +40,7 @@ _RIGHTS = {0x040A, 0x040B}  # whether there are any, and an address
 # Chunks that say how the old pixels were stored, or are handled on their own.
 _PNG_KNOWN = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"iCCP", b"eXIf", b"pHYs", b"sBIT"}
 _PNG_KNOWN |= {b"tEXt", b"zTXt", b"iTXt", b"tIME", b"hIST", b"iDOT", b"acTL", b"fcTL", b"fdAT"}
-_PNG_KNOWN |= set(KINDS)
+_PNG_KNOWN |= set(KINDS) | set(TEXT_KINDS)
 _WEBP_KNOWN = {b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP "}
 _JPEG_SIZES = {0: None, 1: 25.4, 2: 10.0}  # units of JFIF in millimetres
 # How JPEG segments begin that are kept, or that say how the old picture was encoded.

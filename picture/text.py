@@ -13,6 +13,8 @@ from .container import XMP_START, png_chunk, png_chunks
 from .exif import USER_COMMENT
 from .tiff import EXIF, UNDEFINED, Directory, Value, ascii_text
 
+_COMFY = b"comf"  # in which ComfyUI's animations have prompt and workflow
+KINDS = (b"tEXt", b"zTXt", b"iTXt", _COMFY)
 _LARGEST = 2**26  # of a text that is unpacked
 XMP_KEYWORD = b"XML:com.adobe.xmp"
 _RAW = b"Raw profile type "
@@ -37,18 +39,19 @@ _TITLE, _XP_TITLE = "Title", 40091
 
 
 def text_chunks(png: bytes) -> bytes:
-    """The text chunks of a PNG, without XMP, byte for byte: libvips would write them as Latin-1."""
+    """The text chunks of a PNG, without XMP, byte for byte: libvips would write them as Latin-1.
+    ComfyUI's own become plain ones, as libpng takes no chunk of such a name for one."""
     return b"".join(
-        png_chunk(kind, body)
+        png_chunk(b"tEXt" if kind == _COMFY else kind, body)
         for kind, body in png_chunks(png)
-        if kind in (b"tEXt", b"zTXt", b"iTXt") and not body.startswith(XMP_KEYWORD + b"\0")
+        if kind in KINDS and not body.startswith(XMP_KEYWORD + b"\0")
     )
 
 
 def xmp_of_png(png: bytes) -> bytes | None:
     """XMP, wherever it is; libvips does not look behind the pixels, where ExifTool puts it."""
     for kind, body in png_chunks(png):
-        if kind in (b"tEXt", b"zTXt", b"iTXt") and body.startswith(XMP_KEYWORD + b"\0"):
+        if kind in KINDS and body.startswith(XMP_KEYWORD + b"\0"):
             return texts_of(png_chunk(kind, body))[0][1].encode() or None
     return None
 

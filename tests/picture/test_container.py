@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from tests.helpers.picture_cases import (
     ICC,
@@ -26,6 +27,7 @@ from tests.helpers.picture_cases import (
 pytest.importorskip("pyvips")
 import pyvips
 
+from fdat_dense_iso.picture.animation import read_animation, write_animation
 from fdat_dense_iso.picture.exif import exif_of_tiff
 from fdat_dense_iso.picture.formats import Picture, PictureError, unreadable
 from fdat_dense_iso.picture.large.spool import Spool, read_header
@@ -173,6 +175,19 @@ def test_workflows_of_webp_are_text_in_png(tmp_path: Path, caplog) -> None:
     assert (info["prompt"], info["workflow"]) == ('{"1": {}}', '{"nodes": []}')
     write_picture(read_picture(tmp_path / "b.png"), tmp_path / "c.jpg")
     assert Image.open(tmp_path / "c.jpg").getexif()[0x0110] == 'prompt:{"1": {}}'
+    assert not caplog.text
+
+
+def test_workflows_of_comfyui_s_animations(tmp_path: Path, caplog) -> None:
+    """They are in chunks of its own, behind the frames."""
+    frames = [Image.fromarray(VALUES), Image.fromarray(VALUES[::-1])]
+    info = PngInfo()
+    info.add(b"comf", b'workflow\0{"nodes": []}', after_idat=True)
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:], pnginfo=info)
+    write_animation(read_animation(tmp_path / "a.png"), tmp_path / "b.png")
+    assert Image.open(tmp_path / "b.png").info["workflow"] == '{"nodes": []}'
+    write_animation(read_animation(tmp_path / "b.png"), tmp_path / "c.webp")
+    assert Image.open(tmp_path / "c.webp").getexif()[0x010F] == 'workflow:{"nodes": []}'
     assert not caplog.text
 
 
