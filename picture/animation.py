@@ -21,6 +21,7 @@ from .embed import embedded, prepared
 from .formats import (
     GIF,
     PNG,
+    VIPS_ERRORS,
     WEBP,
     Metadata,
     Picture,
@@ -70,7 +71,7 @@ def is_animation(source: Path, target: Path) -> bool:
         if file_format not in FORMATS:
             return False
         image = getattr(pyvips.Image, file_format.loader)(data, access="sequential")
-    except (PictureError, pyvips.Error):
+    except (PictureError, *VIPS_ERRORS):
         return False  # what is wrong is said when it is read
     return frame_count(image, data, file_format) > 1
 
@@ -104,7 +105,7 @@ def read_animation(path: Path, *, max_pixels: int = MAX_PIXELS) -> Animation:
             durations = [Fraction(delay) for delay in field_of(whole, "delay") or [100] * count]
             loops = field_of(whole, "loop") or 0
         metadata, lost = metadata_of(first, data, file_format, (first.width, first.height))
-    except pyvips.Error as error:
+    except VIPS_ERRORS as error:
         raise unreadable(file_format.name, error) from error
     if lost:
         logger.warning("%s: left out: %s", path, ", ".join(lost))
@@ -208,7 +209,7 @@ def write_animation(
             encoded = _encoded_by_vips(frames, height, animation, file_format is WEBP, quality)
         sides = {"width": width, "height": height}
         whole_file = embedded(encoded, beside, file_format, **sides, alpha=channels == 4)
-    except pyvips.Error as error:
+    except VIPS_ERRORS as error:
         raise PictureError(f"cannot be encoded as {file_format.name}{reason_of(error)}") from error
     write_whole(path, whole_file, overwrite)
 

@@ -174,9 +174,14 @@ def format_to_write(path: Path) -> Format | None:
     return DEEPZOOM if path.suffix.lower() in DEEPZOOM.suffixes else format_of_name(path)
 
 
-def reason_of(error: pyvips.Error) -> str:
+VIPS_ERRORS = (pyvips.Error, UnicodeDecodeError)
+"""What pyvips raises for broken data, whose message may repeat parts of it that are no text."""
+
+
+def reason_of(error: Exception) -> str:
     """The message of libvips, in one line; it is empty for broken PNG headers."""
-    lines = [line.strip() for line in str(error.detail).splitlines() if line.strip()]
+    detail = getattr(error, "detail", "")
+    lines = [line.strip() for line in str(detail).splitlines() if line.strip()]
     return f" ({'; '.join(dict.fromkeys(lines))})" if lines else ""
 
 
@@ -185,7 +190,7 @@ _UNREAD = re.compile(
 )
 
 
-def unreadable(name: str, error: pyvips.Error) -> PictureError:
+def unreadable(name: str, error: Exception) -> PictureError:
     """What is said of data that libvips can't read: it is broken, or of a kind that it was built
     without."""
     reason = reason_of(error)

@@ -19,7 +19,7 @@ from pyvips.enums import ForeignKeep
 
 from .container import png_with
 from .exif import without_orientation
-from .formats import EXIF_PREFIX, PictureError, reason_of
+from .formats import EXIF_PREFIX, VIPS_ERRORS, PictureError, reason_of
 from .text import XMP_KEYWORD
 from .tiff import ExifError
 
@@ -78,7 +78,7 @@ def _through_libvips(data: bytes, max_pixels: int) -> bytes:
         image = _stretched(image)
         # libvips would add a resolution and EXIF that nobody stated
         return png_with(image.pngsave_buffer(compression=1, keep=ForeignKeep.NONE), beside)
-    except pyvips.Error as error:
+    except VIPS_ERRORS as error:
         raise PictureError(
             f"this AVIF or HEIC picture cannot be decoded{reason_of(error)}; convert it to PNG, or use a libvips "
             "that has HEVC (that of pyvips-binary has AV1 alone)"
@@ -167,7 +167,7 @@ def left_out(data: bytes) -> list[str]:
     try:
         image = pyvips.Image.heifload_buffer(data)
         count = image.get("n-pages") if image.get_typeof("n-pages") else 1
-    except pyvips.Error:  # which is said when it is read
+    except VIPS_ERRORS:  # which is said when it is read
         count = 1
     return names + ["further pictures in it"] * (count > 1 and not names)
 

@@ -15,7 +15,18 @@ import pyvips
 
 from .beside import field_of, metadata_of, turned_by_png
 from .container import gif_blocks, png_chunks
-from .formats import FORMATS, GIF, IN_SRGB, PNG, TIFF, Format, Picture, PictureError, unreadable
+from .formats import (
+    FORMATS,
+    GIF,
+    IN_SRGB,
+    PNG,
+    TIFF,
+    VIPS_ERRORS,
+    Format,
+    Picture,
+    PictureError,
+    unreadable,
+)
 from .others import as_png, left_out
 from .profile import is_whole
 from .samples import check_samples, without_others
@@ -60,7 +71,7 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
         pixels = upright.numpy()
         size = upright.width, upright.height
         metadata, lost = metadata_of(source, data, file_format, size)
-    except pyvips.Error as error:
+    except VIPS_ERRORS as error:
         raise unreadable(file_format.name, error) from error
 
     tell_of_lost(others + lost, path)

@@ -19,7 +19,7 @@ import pyvips
 
 from ..beside import field_of, metadata_of, turned_by_png
 from ..container import PNG_START, png_chunk
-from ..formats import GIF, PNG, TIFF, Format, Metadata, PictureError, unreadable
+from ..formats import GIF, PNG, TIFF, VIPS_ERRORS, Format, Metadata, PictureError, unreadable
 from ..read import MAX_PIXELS, checked, depth_of, format_of_content, tell_of_frames, tell_of_lost
 from ..samples import check_samples, without_others
 
@@ -83,7 +83,7 @@ def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header | None:
             bands=image.bands,
             bits=depth_of(image),
         )
-    except pyvips.Error as error:
+    except VIPS_ERRORS as error:
         raise unreadable(file_format.name, error) from error
 
 
@@ -95,7 +95,7 @@ def read_middle(path: Path, header: Header, side: int) -> np.ndarray:
         width, height = min(image.width, side), min(image.height, side)
         left, top = (image.width - width) // 2, (image.height - height) // 2
         pixels = image.crop(left, top, width, height).numpy()
-    except pyvips.Error as error:
+    except VIPS_ERRORS as error:
         raise unreadable(header.file_format.name, error) from error
     colours = 1 if header.bands <= 2 else 3
     return pixels.reshape(height, width, -1)[..., :colours] / (2**header.bits - 1)
@@ -139,7 +139,7 @@ class Spool:
                     source, _without_pixels(path, header.file_format), header.file_format, path
                 )  # pyright: ignore
                 self._write(source, spooled)
-        except pyvips.Error as error:
+        except VIPS_ERRORS as error:
             raise unreadable(header.file_format.name, error) from error
         self._file = spooled.open("rb", buffering=0)
         self.opaque = header.bands in (1, 3) or self._is_opaque()

@@ -180,3 +180,17 @@ def test_deep_avif_has_its_white(tmp_path: Path, bits: int) -> None:
     (tmp_path / "a.avif").write_bytes(data)
     pixels = read_picture(tmp_path / "a.avif").pixels
     np.testing.assert_allclose(pixels[0, :, 0], codes / (2**bits - 1), atol=1e-5)
+
+
+def test_names_that_are_no_text_in_damaged_files(tmp_path: Path) -> None:
+    """libvips repeats them in its messages, which pyvips then can't decode."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # which Pillow writes as a property that must be understood
+    try:
+        Image.fromarray(samples(3, 8)).save(tmp_path / "a.avif", exif=exif)
+    except (KeyError, OSError):
+        pytest.skip("Pillow writes no AVIF")
+    avif = (tmp_path / "a.avif").read_bytes()
+    (tmp_path / "b.avif").write_bytes(avif.replace(b"irot", b"\xffrot"))
+    with pytest.raises(PictureError, match="cannot be decoded"):
+        read_picture(tmp_path / "b.avif")
