@@ -71,7 +71,8 @@ def is_animation(source: Path, target: Path) -> bool:
         if file_format not in FORMATS:
             return False
         image = getattr(pyvips.Image, file_format.loader)(data, access="sequential")
-    except (PictureError, *VIPS_ERRORS):
+    except (PictureError, *VIPS_ERRORS) as error:
+        reason_of(error)
         return False  # what is wrong is said when it is read
     return frame_count(image, data, file_format) > 1
 

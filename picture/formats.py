@@ -179,8 +179,16 @@ VIPS_ERRORS = (pyvips.Error, UnicodeDecodeError)
 
 
 def reason_of(error: Exception) -> str:
-    """The message of libvips, in one line; it is empty for broken PNG headers."""
-    detail = getattr(error, "detail", "")
+    """The message of libvips, in one line; it is empty for broken PNG headers.
+
+    To be asked for after each of `VIPS_ERRORS`: a message that is no text stays in libvips, and would
+    be taken for that of the pictures that follow.
+    """
+    if isinstance(error, UnicodeDecodeError):
+        pyvips.vips_lib.vips_error_clear()
+        detail = error.object.decode("utf-8", "replace")
+    else:
+        detail = getattr(error, "detail", "")
     lines = [line.strip() for line in str(detail).splitlines() if line.strip()]
     return f" ({'; '.join(dict.fromkeys(lines))})" if lines else ""
 

@@ -167,7 +167,8 @@ def left_out(data: bytes) -> list[str]:
     try:
         image = pyvips.Image.heifload_buffer(data)
         count = image.get("n-pages") if image.get_typeof("n-pages") else 1
-    except VIPS_ERRORS:  # which is said when it is read
+    except VIPS_ERRORS as error:  # which is said when it is read
+        reason_of(error)
         count = 1
     return names + ["further pictures in it"] * (count > 1 and not names)
 
