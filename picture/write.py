@@ -76,7 +76,7 @@ def write_picture(
     beside = prepared(
         picture.metadata, file_format, width=width, height=height, profile=profile, tell=tell
     )
-    samples = samples_of(picture, file_format, bits)
+    samples = coded_samples(picture, file_format, bits)
     encoded = _encoded(samples, file_format, quality)
     write_whole(path, _with_beside(encoded, samples, beside, file_format), overwrite)
 
@@ -96,7 +96,7 @@ def tell_of_losses(picture: Picture, file_format: Format, tell: Callable[[str], 
         tell(GIF_HOLDS)
 
 
-def samples_of(picture: Picture, file_format: Format, bits: int) -> np.ndarray:
+def coded_samples(picture: Picture, file_format: Format, bits: int) -> np.ndarray:
     """(H, W, C) integers with the channels that the file will have; halves are rounded up."""
     height, width, channels = picture.pixels.shape
     grey_alpha = picture.grey and channels == 4
