@@ -157,10 +157,13 @@ def quality(
     page: Annotated[
         Path | None, typer.Option(help="Write the table into this page's `quality` section.")
     ] = None,
+    alexnet: Annotated[
+        Path | None, typer.Option(help="LPIPS's network (tools.alexnet); None: it is fetched.")
+    ] = None,
 ) -> None:
     """Print scores of every picture and folder, per scale."""
     models = {path: load_model(path) for path in model or []}
-    lpips = load_lpips()
+    lpips = load_lpips(alexnet)
     tables = []
     for factor in sorted({loaded.scale for loaded in models.values()} or {scale}):
         chosen = {path.stem: path for path, loaded in models.items() if loaded.scale == factor}

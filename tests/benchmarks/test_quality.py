@@ -117,7 +117,7 @@ def test_lpips_if_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     given = []
 
     class Stub(torch.nn.Module):
-        def __init__(self, net: str, verbose: bool) -> None:
+        def __init__(self, net: str, pnet_rand: bool, verbose: bool) -> None:
             super().__init__()
             if stub.offline:
                 raise OSError("no route to host")

@@ -58,6 +58,21 @@ def test_each_file_gets_the_model_that_suits_it(
     assert np.abs(found - expected[0].numpy() * 255).max() <= 2  # decoders of JPEG differ by 1
 
 
+def test_streamed_pictures_get_the_same_one(tmp_path: Path) -> None:
+    path = tmp_path / "saved_again.png"
+    file = io.BytesIO()
+    sample().save(file, "JPEG", quality=30)
+    Image.open(file).save(path)
+    said = []
+    for target in ("out.png", "out.dzi"):
+        result = CliRunner().invoke(cli.app, [str(path), str(tmp_path / target)])
+        assert result.exit_code == 0, result.output
+        said.append(" ".join(result.output.split()).split(")")[0])
+    assert (
+        said[0] == said[1] and "fdat_real_x2, because it shows blocks of compression (" in said[0]
+    )
+
+
 def test_every_choice_is_bundled() -> None:
     for name, stems in CHOICES.items():
         paths = bundled(Path(name))

@@ -46,6 +46,32 @@ def test_clean_pictures_have_none() -> None:
     assert wear_of(stripes).blockiness == 1  # in one direction alone: no blocks
 
 
+@pytest.mark.parametrize("size", [(64, 64), (96, 64), (128, 128)], ids=str)
+def test_chance_in_small_pictures_is_no_block(size: tuple[int, int]) -> None:
+    width, height = size
+    corners = [(x, y) for y in range(0, 200 - height, 24) for x in range(0, 300 - width, 24)]
+    found = [blockiness(SAMPLE.crop((x, y, x + width, y + height))) for x, y in corners]
+    assert np.mean(np.array(found) > MOST_BLOCKINESS) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("factor", "kind"),
+    [
+        (2, Image.Resampling.BILINEAR),
+        (2, Image.Resampling.BICUBIC),
+        (3, Image.Resampling.LANCZOS),
+        (4, Image.Resampling.BILINEAR),
+    ],
+    ids=str,
+)
+def test_enlarged_pictures_have_none(factor: int, kind: Image.Resampling) -> None:
+    """They all had when steps were compared with the median: every other place has larger ones."""
+    corners = [(x, y) for y in range(0, 100, 33) for x in range(0, 200, 50)]
+    parts = [SAMPLE.crop((x, y, x + 100, y + 100)) for x, y in corners]
+    found = [blockiness(part.resize((100 * factor,) * 2, kind)) for part in parts]
+    assert max(found) < MOST_BLOCKINESS
+
+
 def test_lower_qualities_show_more() -> None:
     found = [blockiness(compressed(quality)) for quality in (95, 70, 40, 20)]
     assert found == sorted(found)

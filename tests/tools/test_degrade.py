@@ -19,6 +19,7 @@ from tools.degrade import (
     compress,
     gaussian_noise,
     sensor_noise,
+    sharpen,
     to_bytes,
     to_picture,
 )
@@ -60,6 +61,17 @@ def test_a_kernel_has_the_moments_of_its_gaussian(
 @pytest.mark.parametrize("exponent", [0.5, 2.0])
 def test_every_kernel_keeps_flat_pictures(exponent: float) -> None:
     assert torch.allclose(blur(FLAT, blur_kernel(1.3, 2.1, 1.0, exponent)), FLAT, atol=1e-6)
+
+
+def test_sharpening_answers_to_every_frequency_as_an_unsharp_mask() -> None:
+    """1 + amount * (1 - exp(-sigma^2 w^2 / 2)) is what a Gaussian leaves of a wave."""
+    amount, sigma, w = 0.7, 1.2, 2 * np.pi * 20 / 200
+    wave = 0.1 * torch.sin(w * torch.arange(200)).expand(3, 200, 200)
+    found = sharpen(wave, amount, sigma)[0, 100, 50:150].abs().max() / wave[0, 100].abs().max()
+    assert found.item() == pytest.approx(
+        1 + amount * (1 - np.exp(-((sigma * w) ** 2) / 2)), abs=0.005
+    )
+    assert torch.allclose(sharpen(FLAT, amount, sigma), FLAT, atol=1e-6)
 
 
 def test_gaussian_noise_has_its_deviation() -> None:
