@@ -6,9 +6,7 @@ format cannot hold is left out, with a warning in the log.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +16,7 @@ import numpy as np
 import pyvips
 from pyvips.enums import ForeignKeep, ForeignPngFilter
 
+from ..common.leftovers import clear_away, put_in_place
 from .convert import coloured_for
 from .embed import Beside, embedded, prepared
 from .formats import (
@@ -184,9 +183,8 @@ def write_whole(path: Path, data: bytes | bytearray, overwrite: bool) -> None:
             file.write(data)
         if path.exists() and not overwrite:
             raise PictureError(f"{path} exists and is not to be replaced")
-        os.replace(beside, path)
+        put_in_place(beside, path)
     except OSError as error:
         raise PictureError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
-        with contextlib.suppress(OSError):
-            beside.unlink()
+        clear_away(beside)

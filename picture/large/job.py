@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import pyvips
 
+from ...common.leftovers import clear_away
 from ..convert import coloured_for
 from ..embed import prepared
 from ..formats import DEEPZOOM, Metadata, Picture, PictureError, format_to_write
@@ -223,7 +224,7 @@ class LargeJob:
     def _remove(self, written: Path) -> None:
         """Remove what an encoder has written."""
         for path in (written, written.with_name(f"{written.name}.dzi")):
-            path.unlink(missing_ok=True)
+            clear_away(path)
         shutil.rmtree(written.with_name(f"{written.name}_files"), ignore_errors=True)
 
     def _blank(self, metadata: Metadata) -> Picture:

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ....common.leftovers import clear_away
+
 
 class RoomOutside:
     """Memory for rows that can't be computed in place in their map.
@@ -223,7 +225,7 @@ class FileMap:
     def remove(self) -> None:
         """Close the file and remove it."""
         self.close()
-        self.path.unlink(missing_ok=True)
+        clear_away(self.path)
 
 
 AnyMap = FeatureMap | HostMap | FileMap
