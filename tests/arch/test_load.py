@@ -298,9 +298,8 @@ BAD_TENSORS = [
     # as ComfyUI, compressed-tensors and bitsandbytes name what weights are multiplied by
     *(
         (change(**{name: torch.ones(())}), f"{name}' belongs to quantised weights")
-        for name in ("scaled_fp8", "conv_after.scale_weight", "conv_after.weight_scale")
+        for name in ("scaled_fp8", "a.scale_weight", "a.weight_scale", "a.weight.absmax")
     ),
-    (change(**{"conv_after.weight.absmax": torch.ones(3)}), "absmax' belongs to quantised"),
     (
         change(**{"groups.0.blocks.0.attn.bias": None}),
         "'groups.0.blocks.0.attn.bias' .* and 'groups.0.blocks.0.attn.temp' .* are both missing",
