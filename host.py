@@ -23,6 +23,7 @@ from server import nodes as host_nodes  # not this pack's
 from spandrel import ImageModelDescriptor
 from torch import Tensor
 
+from .common.printable import shortened
 from .upscale.image import check_model
 from .upscale.memory import is_out_of_memory
 from .upscale.placement import move
@@ -222,6 +223,7 @@ def keep_file(path: Path, name: str) -> Path:
 def tell(node: str | None, text: str) -> None:
     """Say something in the log, and on the node where the host says which one it is."""
     logger.warning("%s", text)
+    text = shortened(text)
     if node is not None:
         PromptServer.instance.send_progress_text(text, node)
 
@@ -259,7 +261,7 @@ class _Teller(logging.Handler):
         self.said: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
+        text = shortened(record.getMessage())
         if text not in self.said:
             self.said.append(text)
             PromptServer.instance.send_progress_text("\n".join(self.said), self.node)

@@ -15,6 +15,7 @@ from . import host
 from .arch import adopt, describe, install, load_model, parse_options
 from .common.bundled import CHOICES, candidates
 from .common.encoding import ENCODING
+from .common.printable import shortened
 from .common.upscaling import UPSCALING
 from .common.wear import wear_of
 from .node_inputs import FOLDED, model_input, option_inputs, option_values, schema
@@ -35,7 +36,7 @@ def _problem(parse: Callable[[str], Any], text: str | None) -> bool | str:
     try:
         parse(text or "")
     except ValueError as error:
-        return str(error)
+        return shortened(str(error))
     return True
 
 
@@ -272,7 +273,7 @@ class UpscaleVideo(io.ComfyNode):
             parse_target(target or "")
             encoding(given).resolved(8, ".mp4")
         except ValueError as error:
-            return str(error)
+            return shortened(str(error))
         return True
 
     @classmethod

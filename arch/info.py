@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from spandrel import ModelBase
 from torch import nn
 
-from ..common.printable import printable
+from ..common.printable import printable, shortened
 
 PURPOSES = {
     "SR": "super resolution",
@@ -85,8 +85,8 @@ def describe(descriptor: ModelBase) -> str:
         else "tile, whole",
         "Tags": ", ".join(tags) or "none",
     }
-    lines = [f"{name}: {printable(value)}" for name, value in facts.items()]
-    lines += _listed("Assumed", [printable(assumption) for assumption in assumptions])
+    lines = [f"{name}: {shortened(value)}" for name, value in facts.items()]
+    lines += _listed("Assumed", [shortened(assumption) for assumption in assumptions])
     if file is None:
         return "\n".join([*lines, "Training metadata: not known without the file"])
     entries, rest = [], []

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import typer
 from rich.console import Console
 
-from ..common.printable import printable
+from ..common.printable import printable, shortened
 
 _CLOSED = 141  # the exit code: 128 + SIGPIPE
 
@@ -62,8 +62,8 @@ def folded(text: str, columns: int) -> str:
 
 
 def show(console: Console, kind: str, text: str) -> None:
-    """One line ``kind: text`` without control characters."""
-    console.print(f"{kind}: {printable(text)}")
+    """One line ``kind: text`` without control characters, and not too long."""
+    console.print(f"{kind}: {shortened(text)}")
 
 
 def reason(error: Exception) -> str:
@@ -90,7 +90,11 @@ class ConsoleHandler(logging.Handler):
         text = " ".join(record.getMessage().split())
         if text not in self._shown:
             self._shown.add(text)
-            show(self.console, record.levelname.lower(), text)
+            kind = record.levelname.lower()
+            if record.levelno >= logging.WARNING:
+                show(self.console, kind, text)
+            else:  # which are asked for, and may say the whole of what was cut short
+                self.console.print(f"{kind}: {printable(text)}")
 
 
 @contextlib.contextmanager

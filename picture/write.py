@@ -23,6 +23,7 @@ from .formats import (
     GIF,
     JPEG,
     PNG,
+    VIPS_ERRORS,
     WEBP,
     Format,
     Picture,
@@ -134,7 +135,7 @@ def _encoded(pixels: np.ndarray, file_format: Format, quality: int | None) -> by
         if file_format is GIF:
             return image.gifsave_buffer(keep=ForeignKeep.NONE)
         return image.tiffsave_buffer(**tiff_options(pixels.nbytes))
-    except pyvips.Error as error:
+    except VIPS_ERRORS as error:
         raise PictureError(f"cannot be encoded as {file_format.name}{reason_of(error)}") from error
 
 

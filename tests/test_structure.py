@@ -27,7 +27,7 @@ ALLOWED = {
     "cluster": {"common"},
     "command": LIBRARY - {"command"},
     "cpu_torchvision": set(),
-    "host": {"upscale"},
+    "host": {"upscale", "common"},
     **{name: {"arch", "upscale", "video", "common", "host"} | NODES for name in NODES},
     "__init__": {"nodes"},
     "cli": {"command"},

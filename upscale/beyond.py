@@ -109,7 +109,8 @@ def add_beyond_(result: Tensor, frame: Tensor, wrap: tuple[bool, bool]) -> None:
     Transparency has no beyond. ``wrap``: as for `resize`, which rounds nothing off here: what it
     makes of the highlights is between 0 and the highest of them.
     """
-    colours = frame[..., :3].to("cpu", torch.float32)
+    most = torch.finfo(torch.float32).max / 2  # float64 goes further
+    colours = frame[..., :3].to("cpu", torch.float32).clamp(-most, most)
     size = result.shape[0], result.shape[1]
     for sign in (1, -1):
         beyond = ((colours - 1) if sign > 0 else -colours).clamp_min(0)

@@ -20,7 +20,7 @@ from ...common.leftovers import put_in_place
 from ..container import jpeg_segments
 from ..embed import Beside, embedded, tiff_tags
 from ..exif import directory_with_exif
-from ..formats import DEEPZOOM, JPEG, PNG, TIFF, Format, PictureError, reason_of
+from ..formats import DEEPZOOM, JPEG, PNG, TIFF, VIPS_ERRORS, Format, PictureError, reason_of
 from ..tiff import ExifError
 from ..write import PNG_OPTIONS, jpeg_options, tiff_options
 from .growing import GrowingRows
@@ -89,7 +89,7 @@ class Encoder:
             image = pyvips.Image.tiffload_source(source, access="sequential", fail_on="error")
             self._write(image)
             del image, source
-        except pyvips.Error as error:
+        except VIPS_ERRORS as error:
             name = self.kind.file_format.name
             self._error = PictureError(f"cannot be encoded as {name}{reason_of(error)}")
         except ExifError as error:

@@ -35,6 +35,8 @@ def assert_is_small_fdat(model) -> None:
 
 WRAPPERS = {
     "bare": lambda sd: sd,
+    "list in a dictionary": lambda sd: {"models": [sd, {"step": 3}]},
+    "tuple in a dictionary": lambda sd: {"checkpoint": {"networks": (sd,)}},
     "params": lambda sd: {"params": sd},
     "params_ema": lambda sd: {
         "params_ema": sd,
@@ -293,6 +295,11 @@ BAD_TENSORS = [
         "does not fit it.*ffn.fc2.weight",
     ),
     (change(extra=torch.zeros(3)), "does not fit it.*extra"),
+    # as ComfyUI, compressed-tensors and bitsandbytes name what weights are multiplied by
+    *(
+        (change(**{name: torch.ones(())}), f"{name}' belongs to quantised weights")
+        for name in ("scaled_fp8", "a.scale_weight", "a.weight_scale", "a.weight.absmax")
+    ),
     (
         change(**{"groups.0.blocks.0.attn.bias": None}),
         "'groups.0.blocks.0.attn.bias' .* and 'groups.0.blocks.0.attn.temp' .* are both missing",
@@ -370,7 +377,7 @@ def test_loading_registers_nothing(state_dict) -> None:
     assert [support.architecture.id for support in MAIN_REGISTRY] == before
 
 
-@pytest.mark.parametrize("content", ["[1, 2]", "not json"])
+@pytest.mark.parametrize("content", ["[1, 2]", "not json", "[" * 100_000])
 def test_a_json_file_beside_another_model_does_not_matter(
     tmp_path: Path, state_dict, content: str
 ) -> None:

@@ -70,6 +70,11 @@ def test_rounding_is_only_clipped(caplog: pytest.LogCaptureFixture) -> None:
     assert torch.equal(result, whole(nearest(2), image.clamp(0, 1))) and caplog.records == []
 
 
+def test_float64_beyond_float32_is_as_far_as_that_goes() -> None:
+    result = upscale_image(nearest(2), torch.full((1, 6, 6, 3), 1e300, dtype=torch.float64))
+    assert result.isfinite().all() and result.min() > 1e38
+
+
 def test_frames_within_are_as_before_beside_others() -> None:
     frames = torch.cat([picture(20, 24), hdr(20, 24)[:, :, :24], hdr(20, 24), picture(20, 24)])
     results = upscale_image(stencil(), frames)
