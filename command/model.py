@@ -147,7 +147,7 @@ def describe_model(model: Path) -> str:
     descriptor = load_descriptor(model)
     from ..arch import describe
 
-    return describe(descriptor)
+    return describe(descriptor, whole=True)
 
 
 def load_upscaler(
