@@ -284,7 +284,7 @@ def test_sound_that_mp4_cannot_hold_goes_to_matroska(folder: Path) -> None:
     assert "skipped: out/a.mkv exists" in run("old", "out").stderr
     refused = run("old", "out", "--video-format", "mp4")
     assert refused.exit_code == 1
-    assert "mp4 files cannot hold wmav2 audio; write a .mkv file" in refused.stderr
+    assert "mp4 files cannot hold wmav2 sound; write a .mkv file" in refused.stderr
 
 
 def test_a_damaged_video_ends_with_a_code_of_its_own(folder: Path) -> None:
