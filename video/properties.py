@@ -37,6 +37,8 @@ _LOST = {  # FFmpeg's side data of frames
     "S12M_TIMECODE": "timecodes of frames",
 }
 STEREO = _LOST["STEREO3D"]
+# an addition to a block of Matroska's (RFC 9559, 5.1.3.5.2.3), and the number of that of alpha
+_ADDED, _ALPHA = "matroska_block_additional", (1).to_bytes(8, "big")
 
 
 class Properties:
@@ -46,15 +48,16 @@ class Properties:
         stream: the video's; Matroska and WebM tell of an alpha channel there, which their decoders
             hide.
         first: its first frame.
+        packet: its first packet; it holds that channel, also where no tag tells (mkvmerge).
     """
 
-    def __init__(self, stream: Any, first: av.VideoFrame) -> None:
+    def __init__(self, stream: Any, first: av.VideoFrame, packet: Any) -> None:
         self.siting = chroma_siting(first)
         """Where a sample of chroma lies: across and down, in 1/256 of a pixel."""
         tags = {key.lower(): value for key, value in stream.metadata.items()}
         self.lost: list[str] = []
         """What the frames that were seen tell, and no result keeps, in words."""
-        hidden = tags.get("alpha_mode", "0") not in ("", "0")
+        hidden = tags.get("alpha_mode", "0") not in ("", "0") or _holds_alpha(packet)
         if hidden or any(component.is_alpha for component in first.format.components):
             self.lost.append("alpha channel")
         self._aspect = stream.codec_context.sample_aspect_ratio
@@ -74,6 +77,12 @@ class Properties:
         if stream.codec_context.sample_aspect_ratio != self._aspect:
             names.append("a change of the shape of pixels")
         self.lost += [name for name in dict.fromkeys(names) if name and name not in self.lost]
+
+
+def _holds_alpha(packet: Any) -> bool:
+    """Whether a packet of VP8 or VP9 comes with another one of its alpha channel."""
+    added = (bytes(one) for one in packet.iter_sidedata() if one.data_type == _ADDED)
+    return any(data[:8] == _ALPHA for data in added)
 
 
 def chroma_siting(frame: av.VideoFrame) -> tuple[int, int]:
