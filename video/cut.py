@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
+from .units import boxes, elements, read_at
+
 _TAIL = 2**20  # bytes at the end of a transport stream that are looked at
 _LEAST = 4  # packets in a row that show how long they are
 _LENGTHS = {
@@ -14,7 +16,6 @@ _LENGTHS = {
     192: 4,
     204: 0,
 }  # of packets, and what comes before them (ISO/IEC 13818-1, M2TS)
-_CONTAINERS = (0x18538067, 0x1F43B675)  # of Matroska: Segment, Cluster
 
 
 def stops_early(file: Path | str | BinaryIO, kind: str) -> bool:
@@ -43,13 +44,8 @@ def _stops(file: BinaryIO, kind: str, size: int) -> bool:
     return "matroska" in kind.split(",") and _stops_matroska(file, size)
 
 
-def _read(file: BinaryIO, at: int, count: int) -> bytes:
-    file.seek(at)
-    return file.read(count)
-
-
 def _stops_ts(file: BinaryIO, size: int) -> bool:
-    head = _read(file, 0, 8 * 204)
+    head = read_at(file, 0, 8 * 204)
     for length, before in _LENGTHS.items():
         if head[before : before + (_LEAST - 1) * length + 1 : length] == b"G" * _LEAST:
             break
@@ -58,7 +54,7 @@ def _stops_ts(file: BinaryIO, size: int) -> bool:
     if size % length:
         return True
     begin = max(size - _TAIL // length * length, 0)
-    tail = _read(file, begin, size - begin)
+    tail = read_at(file, begin, size - begin)
     left: dict[int, int] = {}  # bytes that the packet of a stream still lacks
     for at in range(before, len(tail), length):
         packet = tail[at : at + 188]
@@ -77,19 +73,12 @@ def _stops_ts(file: BinaryIO, size: int) -> bool:
 
 
 def _stops_boxes(file: BinaryIO, size: int) -> bool:
-    at = 0
-    while len(head := _read(file, at, 16)) >= 8:
-        length = int.from_bytes(head[:4], "big")
-        length = int.from_bytes(head[8:16], "big") if length == 1 else length
-        if length < 8:  # to the end of the file, or no box
-            return False
-        at += length
-    return at > size or any(head)
+    return max((end for _, _, end in boxes(file, 0, size)), default=0) > size
 
 
 def _stops_ogg(file: BinaryIO, size: int) -> bool:
     begin = max(size - 65536 - 512, 0)  # the longest page
-    tail = _read(file, begin, size - begin)
+    tail = read_at(file, begin, size - begin)
     at = tail.rfind(b"OggS\0")
     if at < 0 or len(tail) < at + 27:
         return True
@@ -99,27 +88,4 @@ def _stops_ogg(file: BinaryIO, size: int) -> bool:
 
 
 def _stops_matroska(file: BinaryIO, size: int) -> bool:
-    at = 0
-    while at < size:
-        head = _read(file, at, 12)
-        name, used = _number(head, marked=True)
-        length, more = _number(head[used:], marked=False) if used else (0, 0)
-        if not more:
-            return True
-        at += used + more
-        unknown = length == 2 ** (7 * more) - 1
-        if unknown and name not in _CONTAINERS:
-            return False
-        if not unknown and name == _CONTAINERS[0]:
-            return at + length > size
-        at += 0 if unknown else length
-    return at > size
-
-
-def _number(data: bytes, *, marked: bool) -> tuple[int, int]:
-    """A number of EBML's (RFC 8794), with its marker or without, and its bytes; none where it is cut."""
-    used = 9 - data[0].bit_length() if data and data[0] else 0
-    if not used or used > len(data):
-        return 0, 0
-    value = int.from_bytes(data[:used], "big")
-    return value if marked else value & ~(1 << 7 * used), used
+    return max((end for _, _, end in elements(file, 0, size)), default=0) > size

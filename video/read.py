@@ -20,6 +20,7 @@ from av.error import FFmpegError
 from .beside import beside, covers_of, video_stream, with_times, without_hidden
 from .clock import Clock
 from .colour import RGB, UNSPECIFIED, SampleReader, VideoError
+from .crop import crop_of, cropped
 from .cut import stops_early
 from .damage import Damage
 from .joined import Joined, inner_headers, is_joined
@@ -166,7 +167,7 @@ class VideoFile:
                 duration = (packet_duration or 0) * self._ticks or nominal
                 self._damage.see_frame(item, last if count else None, pts, self.time_base)
                 last, count = pts, count + 1
-                samples = reader.samples(item)
+                samples = cropped(reader.samples(item), self._crop)
                 rgb = partial(self._picture, reader, samples)
                 yield SourceFrame(pts=pts, duration=duration, samples=samples, rgb=rgb)
         except FFmpegError as error:
@@ -254,7 +255,8 @@ class VideoFile:
         self.hdr, self.lost = self._properties.hdr, self._properties.lost
         self._warn_if_interlaced(told=False)
         self.orientation = Orientation(side_data_of(first, "DISPLAYMATRIX"))
-        self.size = self.orientation.size(*self._stored)
+        self._crop = crop_of(self._file, container.format.name, *self._stored)
+        self.size = self.orientation.size(*self._crop.size(*self._stored))
         self.bits = max(component.bits for component in first.format.components)
         self.pixel_aspect = pixel_aspect_of(stream)
         self.colour = colour_of(context, first)
