@@ -10,7 +10,7 @@ import av
 import av.filter
 import av.logging
 
-from .colour import LEFT, RGB, UNSPECIFIED, Colour
+from .colour import FULL, LEFT, RGB, UNSPECIFIED, Colour
 from .hdr import static_hdr
 
 _SITINGS = {  # of chroma, by FFmpeg's names: position in a pixel, across and down, in 1/256
@@ -37,6 +37,9 @@ _LOST = {  # FFmpeg's side data of frames
     "S12M_TIMECODE": "timecodes of frames",
 }
 STEREO = _LOST["STEREO3D"]
+# codecs whose samples have limited range where nothing is told; grey ones of others have full range,
+# as cameras write them and as FFmpeg reads them
+_LIMITED = ("h264", "hevc", "vvc", "av1", "vp9", "mpeg2video", "mpeg4")
 # an addition to a block of Matroska's (RFC 9559, 5.1.3.5.2.3), and the number of that of alpha
 _ADDED, _ALPHA = "matroska_block_additional", (1).to_bytes(8, "big")
 
@@ -124,8 +127,10 @@ def colour_of(context: Any, frame: av.VideoFrame) -> Colour:
         declared["matrix"] = RGB
     elif declared["matrix"] == RGB:
         declared["matrix"] = UNSPECIFIED
-    if frame.format.name.startswith("yuvj"):
-        declared["range"] = 2
+    grey = frame.format.name.startswith(("gray", "ya", "mono"))
+    untold = not declared["range"] and grey and context.codec.canonical_name not in _LIMITED
+    if untold or frame.format.name.startswith("yuvj"):
+        declared["range"] = FULL
     return Colour(**declared)
 
 

@@ -177,6 +177,11 @@ class Encoding:
         return isom or self.codec in ("h264", "hevc")
 
 
+def bits_of(pixel_format: str) -> int:
+    """Bits of a sample."""
+    return av.VideoFormat(pixel_format).components[0].bits
+
+
 def encodable(height: int, width: int, pixel_format: str) -> tuple[int, int]:
     """The smallest size (height, width), from this one up, that a pixel format can hold.
 
