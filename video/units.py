@@ -10,6 +10,7 @@ SEGMENT, CLUSTER = 0x18538067, 0x1F43B675
 
 
 def read_at(file: BinaryIO, at: int, count: int) -> bytes:
+    """So many bytes of a file from one on; fewer at its end."""
     file.seek(at)
     return file.read(count)
 
