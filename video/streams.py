@@ -264,7 +264,11 @@ def _cover_packet(data: bytes, stream: Any) -> av.Packet:
 
 
 def _begins(container: Container, stream: Any) -> bool:
-    """Whether a file of this format can begin with a stream of sound."""
+    """Whether a file of this format can begin with a stream of sound; of more than 8 channels without
+    compression FFmpeg writes MP4 and MOV that it does not read."""
+    many = stream.codec_context.channels > 8 and stream.codec_context.name.startswith("pcm_")
+    if many and container.name in ("mp4", "mov"):
+        return False
     with contextlib.suppress(FFmpegError), av.open(io.BytesIO(), "w", format=container.name) as one:
         try:
             one.add_stream_from_template(stream, opaque=True)
