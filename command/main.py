@@ -15,6 +15,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from .streams import open_missing_streams
+
+open_missing_streams()  # before anything is written, and before a file gets the number of one
+
 PROJECT = Path(__file__).parent.with_name("pyproject.toml")  # a clone has it, an installed pack not
 INSTALL = (
     "python -m pip install -r requirements.txt -r requirements-cli.txt"

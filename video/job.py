@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import io
 import json
 import logging
-import os
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,6 +17,7 @@ from typing import Any, BinaryIO
 import av
 from torch import Tensor
 
+from ..common.leftovers import clear_away, put_in_place
 from .assembly import Assembly, EncodedSegment, decoding_time
 from .colour import VideoError
 from .drawing import check_picture, pictures_of
@@ -170,7 +169,7 @@ class VideoJob:
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
             if kept and kept.path != old:
-                os.replace(kept.path, old)
+                put_in_place(kept.path, old)
                 kept.path = old
             with StreamWriter(
                 self.partial,
@@ -186,12 +185,10 @@ class VideoJob:
             self._complete()
         except BaseException:
             if kept and kept.path.exists():  # not all of it was copied
-                os.replace(kept.path, self.partial)
+                put_in_place(kept.path, self.partial)
                 self.frames = kept.frames
             elif not self.frames:
-                # if the folder can't be written to, there is nothing to remove
-                with contextlib.suppress(OSError):
-                    self.partial.unlink(missing_ok=True)
+                clear_away(self.partial)
             raise
 
     def _write_frames(self, writer: StreamWriter, upscale: Upscale, progress: Progress) -> None:
@@ -292,15 +289,15 @@ class VideoJob:
                     pictures, others, key=lambda pair: decoding_time(pair[0])
                 ):
                     to.write(packet, stream)
-            os.replace(written, self.target)
+            put_in_place(written, self.target)
             self.damage = list(self.source.damage)
             if to.broken:
                 self.damage.append(f"{to.broken} packets of sound or subtitles are broken")
                 logger.warning("%s: left out: %s", self.source, self.damage[-1])
         finally:
-            written.unlink(missing_ok=True)
-        self.partial.unlink(missing_ok=True)
-        old_path(self.target).unlink(missing_ok=True)
+            clear_away(written)
+        clear_away(self.partial)
+        clear_away(old_path(self.target))
 
     def _final_writer(self, file: Path | BinaryIO) -> StreamWriter:
         container = CONTAINERS[self.target.suffix.lower()]

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import pyvips
 from pyvips.enums import ForeignKeep
 
+from ...common.leftovers import put_in_place
 from ..container import jpeg_segments
 from ..embed import Beside, embedded, tiff_tags
 from ..exif import directory_with_exif
@@ -202,12 +203,12 @@ class HeadFilter:
 def move_in_place(written: Path, target: Path, file_format: Format) -> None:
     """Move a complete result to its place, which it replaces. Raises OSError."""
     if file_format is not DEEPZOOM:
-        written.replace(target)
+        put_in_place(written, target)
         return
     # the small file is last: where it is, all of it is
     target.unlink(missing_ok=True)
     folder = target.with_name(f"{target.stem}_files")
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(folder)
-    written.with_name(f"{written.name}_files").rename(folder)
-    written.with_name(f"{written.name}.dzi").replace(target)
+    put_in_place(written.with_name(f"{written.name}_files"), folder)
+    put_in_place(written.with_name(f"{written.name}.dzi"), target)

@@ -27,10 +27,11 @@ from typing import Any
 import numpy as np
 import pyvips
 
+from ...common.leftovers import clear_away
 from ..convert import coloured_for
 from ..embed import prepared
 from ..formats import DEEPZOOM, Metadata, Picture, PictureError, format_to_write
-from ..write import check_writable, samples_of, tell_of_losses, teller
+from ..write import check_writable, coded_samples, tell_of_losses, teller
 from .encode import FORMATS, Encoder, Kind, move_in_place
 from .growing import GrowingRows
 from .spool import Header, Spool
@@ -223,7 +224,7 @@ class LargeJob:
     def _remove(self, written: Path) -> None:
         """Remove what an encoder has written."""
         for path in (written, written.with_name(f"{written.name}.dzi")):
-            path.unlink(missing_ok=True)
+            clear_away(path)
         shutil.rmtree(written.with_name(f"{written.name}_files"), ignore_errors=True)
 
     def _blank(self, metadata: Metadata) -> Picture:
@@ -279,13 +280,13 @@ class Samples:
             self._file_format = replace(kind.file_format, alpha=False)
         coloured, self.profile = coloured_for(blank, self._file_format, tell)
         self.metadata = coloured.metadata
-        self.channels = samples_of(coloured, self._file_format, self.bits).shape[2]
+        self.channels = coded_samples(coloured, self._file_format, self.bits).shape[2]
 
     def of(self, rows: np.ndarray) -> np.ndarray:
         """(h, W, C) float in [0, 1] -> (h, W, channels) uint8 or uint16."""
         picture = replace(self.blank, pixels=np.ascontiguousarray(rows))
         coloured, _ = coloured_for(picture, self._file_format, lambda text: None)
-        return samples_of(coloured, self._file_format, self.bits)
+        return coded_samples(coloured, self._file_format, self.bits)
 
 
 def _identity(path: Path) -> str:

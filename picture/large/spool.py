@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pyvips
 
+from ...common.leftovers import clear_away, put_in_place
 from ..beside import field_of, metadata_of
 from ..container import PNG_START, png_chunk
 from ..formats import GIF, PNG, TIFF, Format, Metadata, PictureError, reason_of
@@ -210,12 +211,13 @@ class Spool:
                 ).copy(interpretation=source.interpretation)
                 image.set_type(pyvips.GValue.gint_type, "orientation", turn)
                 image.autorot().rawsave(os.fsencode(upright))
+                del image  # it holds the file open
             if upright.stat().st_size != self._row * self.height:
                 raise PictureError("its rows do not fit on the disk")
-            upright.rename(spooled)
+            put_in_place(upright, spooled)
         finally:
             for path in (lying, upright):
-                path.unlink(missing_ok=True)
+                clear_away(path)
 
 
 def _without_pixels(path: Path, file_format: Format) -> bytes | mmap.mmap:

@@ -18,12 +18,19 @@ from safetensors.torch import save, save_file
 from fdat_dense_iso.arch import ModelLoadError, files, load_model
 from fdat_dense_iso.arch.fdat.network import FDAT
 from tests.helpers.fdat_cases import random_fdat
+from tests.helpers.pickles import pickles
 
 NAMES = ["model.pth", "model.safetensors", "model.bin", "model.pth.tar", "model", "model.onnx"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("kind", ["safetensors", "torch.save", "old torch.save"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "safetensors",
+        *(pytest.param(kind, marks=pickles) for kind in ("torch.save", "old torch.save")),
+    ],
+)
 def test_names_do_not_matter(tmp_path: Path, kind: str, name: str) -> None:
     state_dict = random_fdat().state_dict()
     if kind == "safetensors":

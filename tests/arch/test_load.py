@@ -17,6 +17,7 @@ from fdat_dense_iso.arch import ModelLoadError, describe, load_model
 from fdat_dense_iso.arch.fdat.network import FDAT
 from fdat_dense_iso.upscale import upscale_image
 from tests.helpers.fdat_cases import SMALL, random_fdat, small
+from tests.helpers.pickles import pickles
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,7 @@ WRAPPERS = {
 }
 
 
+@pickles
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".ckpt"])
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.every(2)
@@ -69,6 +71,7 @@ def test_state_dicts(state_dict, wrapper: str) -> None:
     assert list(content) == before
 
 
+@pickles
 def test_safetensors_and_old_torch_files(tmp_path: Path, state_dict) -> None:
     save_file(state_dict, tmp_path / "model.safetensors", {"architecture": "FDAT"})
     assert_is_small_fdat(load_model(tmp_path / "model.safetensors"))
@@ -108,6 +111,7 @@ def test_options(state_dict) -> None:
         load_model(state_dict, scale=3)
 
 
+@pickles
 def test_other_architectures_load_through_spandrel(tmp_path: Path) -> None:
     from spandrel.architectures.Compact import Compact
 
@@ -255,6 +259,7 @@ def test_a_path_object_that_gives_bytes() -> None:
         load_model(BytesPath())  # type: ignore[arg-type]
 
 
+@pickles
 @pytest.mark.parametrize(("case", "message"), BAD_FILES)
 @pytest.mark.filterwarnings("ignore")
 def test_bad_files(tmp_path: Path, state_dict, case: str, message: str) -> None:

@@ -16,6 +16,7 @@ from tests.helpers.picture_cases import (
     claiming,
     encoded,
     samples,
+    write_png,
     write_tiff,
 )
 
@@ -286,6 +287,21 @@ def test_an_output_that_nobody_reads_ends_quietly(arguments: list[str]):
     result = subprocess.run(line, stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert (result.returncode, result.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the shell's way to close streams")
+@pytest.mark.parametrize(
+    ("closed", "model", "code"),
+    [(">&-", BUNDLED, 0), ("<&- >&- 2>&-", BUNDLED, 0), ("<&- >&- 2>&-", "gone.pth", 2)],
+)
+def test_streams_that_are_closed(tmp_path: Path, closed: str, model: Path, code: int):
+    """As under pythonw, which has none; a result must not get the number of one, either."""
+    write_png(tmp_path / "in.png", samples(3, 8, height=16, width=16))
+    line = [sys.executable, ROOT / "cli.py", tmp_path / "in.png", tmp_path / "out", "-m", model]
+    shell = ["sh", "-c", f'"$@" {closed}', "sh", *line]
+    result = subprocess.run(shell, capture_output=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (code, b"", b"")
+    assert (tmp_path / "out" / "in.png").is_file() == (code == 0)
 
 
 def test_lines_are_folded_where_a_space_allows_it():

@@ -203,7 +203,7 @@ def test_an_interrupted_write_leaves_nothing(
 
     picture = picture_of(np.zeros((2, 2, 3), np.float32))
     (tmp_path / "x.png").write_bytes(b"mine")
-    monkeypatch.setattr("fdat_dense_iso.picture.write.os.replace", fail)
+    monkeypatch.setattr("fdat_dense_iso.common.leftovers.os.replace", fail)
     expected = KeyboardInterrupt if error is KeyboardInterrupt else PictureError
     with pytest.raises(expected):
         write_picture(picture, tmp_path / "x.png", overwrite=True)
