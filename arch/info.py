@@ -49,13 +49,14 @@ def remember_file(descriptor: ModelBase, path: str | Path, metadata: Mapping[str
     _files[descriptor.model] = CheckpointFile(path.name, path.stat().st_size, dict(metadata))
 
 
-def describe(descriptor: ModelBase) -> str:
+def describe(descriptor: ModelBase, *, whole: bool = False) -> str:
     """Say what a model is, in lines of ``Name: value``, in English.
 
     Args:
         descriptor: of any architecture and from any loader. File and training metadata are known
             for models that `arch.load_model` read from a file. A network may say what its loader
             assumed in an attribute ``assumptions`` (strings).
+        whole: also long values of the training metadata, and all of them.
 
     Raises:
         ValueError: ``descriptor`` is not a spandrel descriptor.
@@ -96,11 +97,12 @@ def describe(descriptor: ModelBase) -> str:
         if text is None:
             rest.append(name)
         elif name.lower() not in _SAID_ABOVE:
-            entries.append(f"{name}: {_shortened(text)}")
-    if left_out := len(entries[MOST_ENTRIES:]):
+            entries.append(f"{name}: {printable(text) if whole else _shortened(text)}")
+    if (left_out := len(entries[MOST_ENTRIES:])) and not whole:
         entries = [*entries[:MOST_ENTRIES], f"… {left_out} more"]
     if rest:
-        entries.append(f"for programs: {_shortened(', '.join(rest))}")
+        names = ", ".join(rest)
+        entries.append(f"for programs: {names if whole else _shortened(names)}")
     return "\n".join(
         lines + (_listed("Training metadata", entries) or ["Training metadata: none in the file"])
     )

@@ -75,7 +75,7 @@ never replaced.
 
 Exit codes: 0 all done or skipped; 1 a file failed, or the one OUTPUT exists; 2 wrong usage, or the \
 model cannot be loaded; 3 all done, but a video was damaged and its result lacks what \
-was missing; 130 interrupted with Ctrl-C.
+was missing; 130 interrupted with Ctrl-C; 141 nobody reads the output any more (as with | head).
 """
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

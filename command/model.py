@@ -166,7 +166,7 @@ def describe_model(model: Path) -> str:
     descriptor = load_descriptor(model)
     from ..arch import describe
 
-    return describe(descriptor)
+    return describe(descriptor, whole=True)
 
 
 def load_upscaler(
@@ -206,7 +206,7 @@ def load_upscaler(
         ) from error
     mask = None if options["mask"] is None else torch.from_numpy(options["mask"])
     options = options | {"target": parsed_target, "mask": mask, "device": descriptor.device}
-    return Upscaler(model=model, descriptor=descriptor, options=options)
+    return Upscaler(model=named(model), descriptor=descriptor, options=options)
 
 
 def best_device() -> str:

@@ -26,7 +26,7 @@ from .form import ResultForm
 from .resume import STATE, old_path, partial_path, unfinished
 from .source import SourceFrame, VideoSource
 from .streams import StreamWriter, template_stream
-from .write import CONTAINERS, GROWING, SEGMENT_FRAMES, UNDECODED, Encoding
+from .write import CONTAINERS, GROWING, SEGMENT_FRAMES, UNDECODED, Encoding, bits_of
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +105,9 @@ class VideoJob:
                 "both sides for square ones",
                 *(target, self.encoding.codec, self._aspect, target.suffix),
             )
+        bits = bits_of(self.encoding.pixel_format)
+        if bits < source.bits:
+            logger.warning("%s: %d bits a sample become %d", source, source.bits, bits)
         lost = source.lost + ([] if self.encoding.keeps(source.hdr) else [*source.hdr.named])
         if lost:
             logger.warning("%s: left out: %s", source, ", ".join(lost))

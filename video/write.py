@@ -71,7 +71,7 @@ class Container:
     subtitles: tuple[str, ...] = ("mov_text",)
     text: str = "mov_text"  # what other subtitles of text become
     options: dict[str, str] = field(default_factory=dict)
-    converts: bool = False  # sound that it cannot hold becomes FLAC
+    sound: str = ""  # the encoder of sound that it cannot hold otherwise; without: refused
 
 
 _FINAL = {"movflags": "faststart+use_metadata_tags"}
@@ -89,9 +89,15 @@ CONTAINERS = {
         name="matroska",
         subtitles=("subrip", "ass", "ssa", "hdmv_pgs_subtitle", "dvd_subtitle", "webvtt"),
         text="subrip",
-        converts=True,
+        sound="flac",
     ),
-    ".webm": Container(name="webm", codecs=("av1", "vp9"), subtitles=("webvtt",), text="webvtt"),
+    ".webm": Container(
+        name="webm",
+        codecs=("av1", "vp9"),
+        subtitles=("webvtt",),
+        text="webvtt",
+        sound="libopus",
+    ),
 }
 """File formats by the suffix of a file's name."""
 GROWING = Container(name="mp4", options=_FRAGMENTS)
@@ -169,6 +175,11 @@ class Encoding:
         """Whether a file tells the shape of pixels: MP4 and MOV do, and elsewhere the codec may."""
         isom = CONTAINERS[suffix.lower()].name in ("mp4", "mov")
         return isom or self.codec in ("h264", "hevc")
+
+
+def bits_of(pixel_format: str) -> int:
+    """Bits of a sample."""
+    return av.VideoFormat(pixel_format).components[0].bits
 
 
 def encodable(height: int, width: int, pixel_format: str) -> tuple[int, int]:

@@ -181,13 +181,39 @@ def test_a_size_in_which_the_encoder_goes_wrong(tmp_path: Path) -> None:
         VideoJob(video, tmp_path / "out.mp4", size=(48, 64), encoding=Encoding(codec="hevc"))
 
 
-def test_sound_that_the_format_cannot_hold(tmp_path: Path) -> None:
-    write_clip(tmp_path / "in.mp4", Clip(frames=2))
+@pytest.mark.parametrize(("kind", "codec"), [("mov", "flac"), ("mov", "opus"), ("mp4", "wavpack")])
+def test_sound_that_the_format_cannot_hold(kind: str, codec: str, tmp_path: Path) -> None:
+    """Also where only the muxer's header says so."""
+    encoder = "libopus" if codec == "opus" else codec
+    write_clip(tmp_path / "in.mkv", Clip(frames=2, audio=(encoder,)))
     with pytest.raises(
-        UnsupportedStreamError, match=r"webm files cannot hold aac audio; write a \.mkv file"
+        UnsupportedStreamError, match=rf"{kind} files cannot hold {codec} sound; write a \.mkv file"
     ):
-        upscale(tmp_path / "in.mp4", tmp_path / "out.webm")
-    upscale(tmp_path / "in.mp4", tmp_path / "out.mkv")
+        upscale(tmp_path / "in.mkv", tmp_path / f"out.{kind}")
+    upscale(tmp_path / "in.mkv", tmp_path / "out.mkv")
+
+
+@pytest.mark.parametrize("audio", ["aac", "flac"])
+def test_sound_becomes_opus_in_webm(
+    audio: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Against the tones that `write_clip` makes, whose times are closed forms."""
+    write_clip(tmp_path / "in.mkv", Clip(frames=30, audio=(audio,)))
+    upscale(tmp_path / "in.mkv", tmp_path / "out.webm")
+    assert f"{audio} sound becomes Opus, with loss" in caplog.text
+    with av.open(str(tmp_path / "out.webm")) as container:
+        assert container.streams.audio[0].codec_context.name.endswith("opus")
+        frames = list(container.decode(audio=0))
+    # tone and picture begin together
+    first = frames[0].pts * frames[0].time_base - probe(tmp_path / "out.webm").times[0]
+    first = round(first * 48000)
+    found = np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
+    shift = round(0.001 * 48000)  # WebM's times are milliseconds
+    errors = []
+    for move in range(-shift, shift + 1):
+        expected = np.sin((np.arange(4800, 38400) + first + move) / np.array([[17], [23]])) / 2
+        errors.append(np.abs(found[:, 4800:38400] - expected).mean())
+    assert min(errors) < 0.01
 
 
 def test_written_suffixes_are_planned() -> None:
