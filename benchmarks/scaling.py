@@ -48,9 +48,15 @@ class Stub:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self.model = Path(__file__)
+        self.digest = ""
         self.descriptor = self
         self.frame_options: dict[str, Any] = {}
+
+    def suited(self, *_: Any) -> tuple[Stub, str]:
+        """As of an upscaler that was asked for."""
+        return self, ""
+
+    suited_to_videos = suited
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the result."""
@@ -76,9 +82,9 @@ class StubWorker(FileWorker):
     def __init__(self, *, seconds: float, files: FileOptions, device: str, threads: int) -> None:
         torch.set_num_threads(1)
         import_files()
-        self.upscaler = Stub(seconds)  # type: ignore[assignment]
-        self.files = files
-        self._by_value, self._video = False, None
+        self.upscaler = self.by_file = Stub(seconds)  # type: ignore[assignment]
+        self.files, self.aliases = files, {}
+        self._by_value = False
 
 
 def main(

@@ -10,9 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from .console import printable, show
+from .console import Tell, printable
 from .video import settings_of
 
 if TYPE_CHECKING:
@@ -141,7 +139,7 @@ def upscale_large_file(
     upscaler: Upscaler,
     options: LargeOptions,
     progress: Callable[[int, int], None],
-    console: Console,
+    tell: Tell,
 ) -> str:
     """Upscale one picture in rows; the line that says what was done.
 
@@ -150,7 +148,7 @@ def upscale_large_file(
     from ..picture.large.job import LargeJob
 
     size = scaled(header, upscaler)
-    settings = settings_of(upscaler.model, upscaler.frame_options)
+    settings = settings_of(upscaler)
     work = LargeJob(
         job.source,
         job.target,
@@ -171,7 +169,7 @@ def upscale_large_file(
     except BaseException:
         if work.folder.exists():
             kept = f"{work.folder} holds what is done ({work.done} of {size[0]} rows); --resume goes on from there"
-            show(console, "kept", kept)
+            tell("kept", kept)
         raise
     about = f"{header.width}x{header.height} -> {size[1]}x{size[0]}"
     return printable(f"{job.source} -> {job.target} ({about})")

@@ -15,15 +15,14 @@ from rich.console import Console
 
 from ..cluster.connection import ClusterError, connected
 from ..cluster.crew import Crew, Done, Task
+from ..cluster.parts import UNSEEN, stamp_of
 from ..cluster.places import cluster_places, local_places
+from ..cluster.segments import Segments, value_of
 from ..cluster.worker import Answer
-from .console import reason
+from .console import reason, show
 from .model import Upscaler, UsageError
 from .run import Bar, Outcome
-from .segments import Segments, value_of
-from .video import upscale_video_file
-from .work import FileOptions
-from .worker import UNSEEN, stamp_of
+from .work import FileOptions, upscale_file
 
 if TYPE_CHECKING:
     from ..picture.files import Job
@@ -47,10 +46,7 @@ def crew_for(
 
     ``options`` are those that `load_upscaler` takes. Raises UsageError.
     """
-    sidecar = upscaler.model.with_suffix(".json")
-    checkpoint = {
-        path.name: path.read_bytes() for path in (upscaler.model, sidecar) if path.is_file()
-    }
+    checkpoints = [files_of(one.model) for one in upscaler.choices]
     arguments = {
         "model_options": model_options,
         "options": options,
@@ -62,10 +58,19 @@ def crew_for(
         cpus = sum(place.threads for place in places) if places else None
         with connected(address, cpus=cpus) as ray:
             found = places or cluster_places(ray, devices, threads)
-            with Crew(ray, found, WORKER, arguments, [checkpoint], on_wait=on_wait) as crew:
+            with Crew(ray, found, WORKER, arguments, [checkpoints], on_wait=on_wait) as crew:
                 yield crew
     except ClusterError as error:
         raise UsageError(str(error)) from error
+
+
+def files_of(model: Path) -> dict[str, bytes]:
+    """A checkpoint, and the options beside it, by their names."""
+    return {
+        path.name: path.read_bytes()
+        for path in (model, model.with_suffix(".json"))
+        if path.is_file()
+    }
 
 
 def together(
@@ -87,17 +92,10 @@ def together(
             continue
         bar.workers(f"{job.source.name}, frames", crew.size, done)
         progress = partial(bar.within, done)
-        segments = partial(Segments, crew, job, files)
+        segments = partial(Segments, crew, job.source, max_pixels=files.max_pixels)
         try:
-            line, whole = upscale_video_file(
-                job,
-                upscaler,
-                files.video,
-                progress,
-                console,
-                overwrite=files.overwrite,
-                max_pixels=files.max_pixels,
-                elsewhere=segments,
+            line, whole = upscale_file(
+                job, upscaler, files, progress, partial(show, console), elsewhere=segments
             )
             yield Outcome(job, line, whole)
         except Exception as error:

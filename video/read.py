@@ -40,7 +40,8 @@ _TOLD = 5  # jumps of the clock that are told one by one
 class VideoFile:
     """The `VideoSource` of a file or of a seekable binary stream; uses the first video stream.
 
-    ``start`` and ``duration`` in seconds (0: to the end) select a part of it. Raises OSError where
+    ``start`` and ``duration`` in seconds (0: to the end) select a part of it. ``name`` is what messages
+    call it, else its path. Raises OSError where
     the file cannot be opened and VideoError where it is not a video, is broken, or holds what is
     not supported.
     """
@@ -52,8 +53,10 @@ class VideoFile:
         start: float = 0,
         duration: float = 0,
         max_pixels: int = MAX_PIXELS,
+        name: str | None = None,
     ) -> None:
-        self._file = file
+        self._file, self._name = file, name
+        self.selected = start, duration
         self._start = Fraction(start)
         self._end = Fraction(start) + Fraction(duration) if duration else None
         path = Path(file) if isinstance(file, str | Path) else None
@@ -61,7 +64,7 @@ class VideoFile:
         if path and is_joined(path):
             logger.warning(
                 "%s: another file follows the first, of which nothing is read; split them, and join the results",
-                path,
+                self,
             )
         with self._open() as container:
             self._inspect(container, max_pixels)
@@ -83,7 +86,8 @@ class VideoFile:
         self._container.close()
 
     def __str__(self) -> str:
-        return str(self._file) if isinstance(self._file, str | Path) else "the video"
+        path = str(self._file) if isinstance(self._file, str | Path) else "the video"
+        return self._name or path
 
     def identity(self) -> str:
         """A digest of the file's size, beginning and end; empty for a stream."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,10 @@ pytest.importorskip("av")
 import av
 from rich.console import Console
 
+from fdat_dense_iso.cluster.segments import PIECE, Segments
 from fdat_dense_iso.command.many import together
 from fdat_dense_iso.command.model import Upscaler, load_upscaler
 from fdat_dense_iso.command.run import Bar
-from fdat_dense_iso.command.segments import PIECE, Segments
 from fdat_dense_iso.command.video import VideoOptions
 from fdat_dense_iso.command.work import FileOptions, upscale_file
 from fdat_dense_iso.command.worker import FileWorker
@@ -30,6 +31,9 @@ from tests.helpers.video_cases import Clip, probe, write_clip
 
 OPTIONS = {option.name: option.default for option in UPSCALING if "command" in option.where}
 CONSOLE = Console(quiet=True)
+
+
+def untold(kind: str, text: str) -> None: ...
 
 
 def files(**changes) -> FileOptions:
@@ -55,14 +59,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def workers(count: int, kind: type[FileWorker] = FileWorker, **changes) -> list[FileWorker]:
-    checkpoint = {"nearest.safetensors": Path("nearest.safetensors").read_bytes()}
+    checkpoint = [{"nearest.safetensors": Path("nearest.safetensors").read_bytes()}]
     arguments = {"model_options": [], "options": OPTIONS, "device": "cpu", "threads": 1}
     return [kind(checkpoint, **arguments, folder=".", files=files(**changes)) for _ in range(count)]
 
 
 def alone(source: Path, target: Path) -> str:
     upscaler = load_upscaler(Path("nearest.safetensors"), [], "cpu", None, OPTIONS)
-    return upscale_file(Job(source, target), upscaler, files(), lambda done, of: None, CONSOLE)[0]
+    return upscale_file(Job(source, target), upscaler, files(), lambda done, of: None, untold)[0]
 
 
 def shared_out(source: Path, target: Path, crew: InlineCrew, **changes):
@@ -144,7 +148,7 @@ def test_networks_of_several_frames_get_their_neighbours(folder: Path, suffix: s
     write_clip(source := Path(f"in{suffix}"), Clip(frames=110, audio=()))
     upscaler = load_upscaler(Path("nearest.safetensors"), [], "cpu", None, OPTIONS)
     job = Job(source, Path("one.mp4"))
-    upscale_file(job, Looking(upscaler), files(), lambda done, of: None, CONSOLE)
+    upscale_file(job, Looking(upscaler), files(), lambda done, of: None, untold)
     crew = InlineCrew(workers(2))
     for worker in crew.workers:
         worker.upscaler = Looking(worker.upscaler)
@@ -225,10 +229,10 @@ def test_progress_counts_every_frame_once(folder: Path) -> None:
         upscaler,
         files().video,
         lambda done, of: told.append((done, of)),
-        CONSOLE,
+        untold,
         overwrite=False,
         max_pixels=10**8,
-        elsewhere=lambda work, target: Segments(InlineCrew(workers(3)), job, files(), work, target),
+        elsewhere=partial(Segments, InlineCrew(workers(3)), source, max_pixels=10**8),
     )
     assert told == sorted(told)
     assert told[-1] == (100, 100)
