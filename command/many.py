@@ -167,11 +167,12 @@ def token_in(folder: Path) -> Iterator[str | None]:
 
 
 def pixels(job: Job) -> int:
-    """How large a picture is, as its header says; 0 where it does not."""
-    import pyvips
+    """How large a picture is, as its header says; where it does not, as many as the file has
+    bytes."""
+    from ..picture.large.spool import read_header
 
-    try:
-        image = pyvips.Image.new_from_file(os.fsencode(job.source))
-    except pyvips.Error:
-        return 0
-    return image.width * image.height
+    with contextlib.suppress(OSError, ValueError):
+        if header := read_header(job.source):
+            return header.width * header.height
+    stamp = stamp_of(job.source)
+    return stamp[0] if stamp else 0
