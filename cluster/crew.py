@@ -59,15 +59,16 @@ class Own(Protocol):
     """An object in this process that does tasks, too, in the thread that runs the crew.
 
     reason: what an exception says.
-    ends: exceptions that are no failure of a task: they end all work.
+    ends: whether an exception is no failure of a task, but ends all work.
     between: is set by the crew. The object calls it again and again while it works, which gives
         tasks to the others; what it raises ends the work.
     """
 
-    ends: tuple[type[BaseException], ...]
     between: Callable[[], None]
 
     def reason(self, error: Exception) -> str: ...
+
+    def ends(self, error: Exception) -> bool: ...
 
 
 class Crew:
@@ -121,6 +122,8 @@ class Crew:
         self._looked = 0.0
         self.deaths = 0
         """Workers that died so far."""
+        self.done = self.done_here = 0
+        """Tasks that the workers did, and that this process did."""
         for worker in self._workers:
             self._await(worker)
         if own is not None:
@@ -193,10 +196,11 @@ class Crew:
         arguments = [self.value(one) for one in task.arguments]
         try:
             value, payload = getattr(self._own, task.method)(*arguments)
-        except self._own.ends:
-            raise
         except Exception as error:
+            if self._own.ends(error):
+                raise
             return Done(task, failure(error, self._own.reason(error)), raised=error)
+        self.done_here += 1
         return Done(task, Answer(value), payload)
 
     def _tend(self) -> None:
@@ -261,6 +265,7 @@ class Crew:
             text = " ".join(str(error).split())
             return task and Done(task, Answer(error=text), lost=True)
         self._idle.append(worker)
+        self.done += 1
         return task and Done(task, answer, payload)
 
 

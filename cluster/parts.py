@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 UNSEEN = "unseen"
 """The answer of a worker that does not see the file at its path: it needs the content."""
-_SHARED_MEMORY = Path("/dev/shm")
 
 Stamp = tuple[int, int]
 
@@ -150,11 +146,3 @@ class _Reading:
 
     def close(self) -> None:
         self.source.__exit__(None, None, None)
-
-
-@contextlib.contextmanager
-def scratch() -> Iterator[Path]:
-    """A folder for what is not seen by others, in memory where there is such a place."""
-    memory = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="upscale-", dir=memory) as folder:
-        yield Path(folder)

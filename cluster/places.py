@@ -45,7 +45,7 @@ def local_places(devices: str, threads: int | None) -> list[Place]:
 def other_places(devices: str, own: str) -> list[Place]:
     """The same for workers beside a process that uses the device ``own`` itself; none where there
     is no other one."""
-    names = [name for name in _names(devices) if name != own]
+    names = [name for name in _names(devices) if name == "cpu" or name != own]
     return [Place(name, max(_cores() // (len(names) + 1), 1)) for name in names]
 
 
@@ -60,12 +60,12 @@ def _names(devices: str) -> list[str]:
     # without a number it is the first
     names = [f"{name}:0" if f"{name}:0" in known else name for name in names]
     if len(set(names)) < len(names):
-        raise ClusterError(f"--devices {devices}: a device stands there twice")
+        raise ClusterError(f"devices {devices}: a device stands there twice")
     for name in names:
         if name not in known:
             there = ", ".join(known) or "no GPU"
             raise ClusterError(
-                f"--devices {devices}: {name} is not to be had here, where there is {there}; use all, cpu:N "
+                f"devices {devices}: {name} is not to be had here, where there is {there}; use all, cpu:N "
                 "for N CPU workers, or names as cuda:0,cuda:1"
             )
     return names
@@ -74,7 +74,7 @@ def _names(devices: str) -> list[str]:
 def _count(name: str) -> int:
     text = name.removeprefix("cpu:")
     if not text.isdecimal() or int(text) < 1:
-        raise ClusterError(f"--devices {name}: the number of CPU workers was expected after cpu:")
+        raise ClusterError(f"devices {name}: the number of CPU workers was expected after cpu:")
     return int(text)
 
 
@@ -91,13 +91,13 @@ def cluster_places(ray: Any, devices: str, threads: int | None) -> list[Place]:
             each -= 1
         if sum(one // each for one in cpus) < count:
             raise ClusterError(
-                f"--devices {devices}: the cluster has {sum(cpus)} CPUs on {len(cpus)} nodes, too few "
+                f"devices {devices}: the cluster has {sum(cpus)} CPUs on {len(cpus)} nodes, too few "
                 f"for {count} workers of {each} threads"
             )
         return [Place("cpu", each)] * count
     if devices != "all":
         raise ClusterError(
-            f"--devices {devices}: of a cluster all GPUs are taken (all), or CPU workers (cpu:N)"
+            f"devices {devices}: of a cluster all GPUs are taken (all), or CPU workers (cpu:N)"
         )
     if sum(gpus):
         each = min(cpu // gpu for cpu, gpu in zip(cpus, gpus) if gpu)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..video import VideoFile, VideoJob
 from ..video.write import SEGMENT_FRAMES
 from .crew import Crew, Done, Task
 from .parts import UNSEEN, stamp_of
@@ -33,31 +34,32 @@ class Segments:
     them: the result does not depend on how many workers there are.
 
     Args:
-        file: the video, a path or all of its content.
-        work: the `video.VideoJob`, whose source is a `video.VideoFile`.
+        work: the `video.VideoJob`, whose source is a `video.VideoFile` of a path or of bytes in
+            memory.
         target: what the frames are upscaled to.
-        max_pixels: of `video.VideoFile`.
     """
 
-    def __init__(
-        self, crew: Crew, file: Path | bytes, work: Any, target: Any, *, max_pixels: int
-    ) -> None:
+    def __init__(self, crew: Crew, work: VideoJob, target: Any) -> None:
         self._crew = crew
-        path = file if isinstance(file, Path) else None
-        self._source = work.source
-        times = work.source.times()
+        source = work.source
+        assert isinstance(source, VideoFile)
+        file = source.file
+        path = Path(file) if isinstance(file, str | Path) else None
+        self._source = source
+        times = source.times()
         self._video = {
             "key": secrets.token_hex(8),
-            "source": str(work.source),
+            "source": str(source),
             "stamp": path and stamp_of(path),
-            "selected": work.source.selected,
+            "selected": source.selected,
             "encoding": asdict(work.encoding),
             "size": work.upscaled_size,
             "target": target,
-            "max_pixels": max_pixels,
+            "max_pixels": source.max_pixels,
             "times": times and (times.shown, times.keys),
         }
-        self._path, self._content = path, None if path else crew.shared(file)
+        self._path = path
+        self._content = None if isinstance(file, str | Path) else crew.shared(file.getvalue())
         self._waiting: deque[Task] = deque()
         self._told: set[str] = set()
         self._count = len(times.shown) if times else None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from ..cluster.checkpoint import files_of
 from ..cluster.connection import ClusterError, connected
 from ..cluster.crew import Crew, Done, Task
 from ..cluster.parts import UNSEEN, stamp_of
@@ -64,15 +65,6 @@ def crew_for(
         raise UsageError(str(error)) from error
 
 
-def files_of(model: Path) -> dict[str, bytes]:
-    """A checkpoint, and the options beside it, by their names."""
-    return {
-        path.name: path.read_bytes()
-        for path in (model, model.with_suffix(".json"))
-        if path.is_file()
-    }
-
-
 def together(
     jobs: Sequence[Job],
     crew: Crew,
@@ -92,7 +84,7 @@ def together(
             continue
         bar.workers(f"{job.source.name}, frames", crew.size, done)
         progress = partial(bar.within, done)
-        segments = partial(Segments, crew, job.source, max_pixels=files.max_pixels)
+        segments = partial(Segments, crew)
         try:
             line, whole = upscale_file(
                 job, upscaler, files, progress, partial(show, console), elsewhere=segments

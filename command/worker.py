@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..cluster.parts import UNSEEN, PartWorker, Stamp, scratch, stamp_of
+from ..cluster.checkpoint import scratch, written
+from ..cluster.parts import UNSEEN, PartWorker, Stamp, stamp_of
 from ..picture.files import Job
 from ..picture.formats import DEEPZOOM, PictureError, format_to_write
 from .automatic import choosing
@@ -107,13 +108,6 @@ class FileWorker(PartWorker):
             here = replace(job, source=source, target=target)
             line, _ = upscale_file(here, self.by_file, self.files, _untold, _tell)
             return line.replace(str(source), str(job.source))
-
-
-def written(checkpoint: dict[str, bytes], folder: Path) -> Path:
-    """Write a checkpoint's files; the path of the model."""
-    for name, content in checkpoint.items():
-        (folder / name).write_bytes(content)
-    return folder / next(iter(checkpoint))
 
 
 def import_files() -> None:

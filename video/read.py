@@ -55,8 +55,8 @@ class VideoFile:
         max_pixels: int = MAX_PIXELS,
         name: str | None = None,
     ) -> None:
-        self._file, self._name = file, name
-        self.selected = start, duration
+        self.file, self._name = file, name
+        self.selected, self.max_pixels = (start, duration), max_pixels
         self._start = Fraction(start)
         self._end = Fraction(start) + Fraction(duration) if duration else None
         path = Path(file) if isinstance(file, str | Path) else None
@@ -86,14 +86,14 @@ class VideoFile:
         self._container.close()
 
     def __str__(self) -> str:
-        path = str(self._file) if isinstance(self._file, str | Path) else "the video"
+        path = str(self.file) if isinstance(self.file, str | Path) else "the video"
         return self._name or path
 
     def identity(self) -> str:
         """A digest of the file's size, beginning and end; empty for a stream."""
-        if not isinstance(self._file, str | Path):
+        if not isinstance(self.file, str | Path):
             return ""
-        with Path(self._file).open("rb") as file:
+        with Path(self.file).open("rb") as file:
             digest = hashlib.sha256(file.read(_SAMPLE))
             size = file.seek(0, 2)
             file.seek(max(size - _SAMPLE, 0))
@@ -211,11 +211,11 @@ class VideoFile:
         return self.orientation.upright(reader.rgb(samples)).contiguous()
 
     def _open(self) -> Any:
-        if not isinstance(self._file, str | Path):
-            self._file.seek(0)
-        file = str(self._file) if isinstance(self._file, Path) else self._file
+        if not isinstance(self.file, str | Path):
+            self.file.seek(0)
+        file = str(self.file) if isinstance(self.file, Path) else self.file
         if self._inner:
-            file = Joined(Path(self._file), self._inner)
+            file = Joined(Path(self.file), self._inner)
         try:
             return av.open(
                 file,

@@ -232,7 +232,7 @@ def test_progress_counts_every_frame_once(folder: Path) -> None:
         untold,
         overwrite=False,
         max_pixels=10**8,
-        elsewhere=partial(Segments, InlineCrew(workers(3)), source, max_pixels=10**8),
+        elsewhere=partial(Segments, InlineCrew(workers(3))),
     )
     assert told == sorted(told)
     assert told[-1] == (100, 100)
