@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..common.lock import InUseError
 from .console import Tell, printable
 from .video import settings_of
 
@@ -166,6 +167,8 @@ def upscale_large_file(
         )
     try:
         work.run(partial(_upscale, work, upscaler, progress))
+    except InUseError:
+        raise
     except BaseException:
         if work.folder.exists():
             kept = f"{work.folder} holds what is done ({work.done} of {size[0]} rows); --resume goes on from there"
