@@ -139,7 +139,7 @@ class Crew:
     def wait(self) -> None:
         """Wait until every worker is ready, or cannot be made; benchmarks begin then."""
         while self._starting:
-            self._look()
+            self._look(_PATIENCE)
 
     def shared(self, value: Any) -> Any:
         """A reference that tasks may have in the place of ``value``, which goes once to a node."""
