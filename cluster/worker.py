@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,8 +45,8 @@ class Worker:
     Args:
         factory: "module:name" of what makes the object; names that ComfyUI gives to modules of this
             pack are not known elsewhere, those beginning with fdat_dense_iso are. The object has
-            ``reason(error)``, what an exception says, and ``aliases``: names that files have here
-            alone, and what they are called in messages instead.
+            ``reason(error)``, what an exception says, and ``aliases``: beginnings of paths that
+            files have here alone, and what messages say instead.
         arguments: what it is made of; ``shared`` comes before them, from the object store.
     """
 
@@ -62,15 +63,20 @@ class Worker:
                 value, payload = getattr(self._object, method)(*arguments)
                 answer = Answer(value)
             except Exception as error:
-                answer, payload = failure(error, self._named(self._object.reason(error))), None
-        answer.messages = [(level, self._named(text), kind) for level, text, kind in recorder.said]
+                reason = named(self._object.reason(error), self._object.aliases)
+                answer, payload = failure(error, reason), None
+        aliases = self._object.aliases
+        answer.messages = [
+            (level, named(text, aliases), kind) for level, text, kind in recorder.said
+        ]
         return vars(answer), payload
 
-    def _named(self, text: str) -> str:
-        """With the names that the driver has for files."""
-        for here, name in self._object.aliases.items():
-            text = text.replace(here, name)
-        return text
+
+def named(text: str, aliases: Mapping[str, str]) -> str:
+    """A text with the driver's names for files."""
+    for here, name in aliases.items():
+        text = text.replace(here, name)
+    return text
 
 
 def failure(error: Exception, reason: str) -> Answer:

@@ -34,13 +34,14 @@ GB = 10**9
 
 @dataclass(frozen=True, kw_only=True)
 class LargeOptions:
-    """How files are written: of `LargeJob`."""
+    """How files are written: of `LargeJob`; ``sharing`` as of `work.FileOptions`."""
 
     quality: int | None
     pyramid: bool
     resume: bool
     overwrite: bool
     max_pixels: int
+    sharing: int = 1
 
 
 def large_header(job: Job, upscaler: Upscaler, options: LargeOptions) -> Header | None:
@@ -59,7 +60,7 @@ def large_header(job: Job, upscaler: Upscaler, options: LargeOptions) -> Header 
         if pyramid:
             raise ValueError("pyramids are made of PNG, JPEG, WebP and TIFF files; convert it")
         return None
-    needed, free = memory_required(header, upscaler), free_memory()
+    needed, free = memory_required(header, upscaler), free_memory() // options.sharing
     goes_on = options.resume and partial_folder(job.target).exists()
     fits = needed <= FREE_SHARE * free
     if fits and not pyramid and not goes_on:

@@ -7,6 +7,7 @@ import os
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,17 +49,18 @@ def crew_for(
     ``options`` are those that `load_upscaler` takes. Raises UsageError.
     """
     checkpoints = [files_of(one.model) for one in upscaler.choices]
-    arguments = {
-        "model_options": model_options,
-        "options": options,
-        "folder": os.getcwd(),
-        "files": files,
-    }
     try:
         places = None if address else local_places(devices, threads)
         cpus = sum(place.threads for place in places) if places else None
         with connected(address, cpus=cpus) as ray:
             found = places or cluster_places(ray, devices, threads)
+            machines = sum(node["Alive"] for node in ray.nodes()) if address else 1
+            arguments = {
+                "model_options": model_options,
+                "options": options,
+                "folder": os.getcwd(),
+                "files": replace(files, sharing=-(-len(found) // machines)),
+            }
             with Crew(ray, found, WORKER, arguments, [checkpoints], on_wait=on_wait) as crew:
                 yield crew
     except ClusterError as error:

@@ -23,6 +23,7 @@ class FileOptions:
     """How files are read and written, for every one alike.
 
     quiet: which model was chosen for a file is not told.
+    sharing: so many processes share the memory of a machine.
     """
 
     quality: int | None
@@ -31,6 +32,7 @@ class FileOptions:
     video: VideoOptions
     pyramid: bool
     quiet: bool = False
+    sharing: int = 1
 
     @property
     def large(self) -> LargeOptions:
@@ -41,6 +43,7 @@ class FileOptions:
             resume=self.video.resume,
             overwrite=self.overwrite,
             max_pixels=self.max_pixels,
+            sharing=self.sharing,
         )
 
 

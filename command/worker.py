@@ -14,6 +14,8 @@ from typing import Any
 
 from ..cluster.checkpoint import scratch, written
 from ..cluster.parts import UNSEEN, PartWorker, Stamp, stamp_of
+from ..cluster.worker import named
+from ..common.printable import printable
 from ..picture.files import Job
 from ..picture.formats import DEEPZOOM, PictureError, format_to_write
 from .automatic import choosing
@@ -79,6 +81,7 @@ class FileWorker(PartWorker):
             stamp: of the source.
             content: of the source, for workers that do not see it.
         """
+        self.aliases.clear()
         if content is None and stamp != stamp_of(job.source):
             return UNSEEN, None
         if token is not None and not self._by_value and os.path.exists(token):
@@ -93,21 +96,23 @@ class FileWorker(PartWorker):
                 f"{job.target} is many files, which a machine writes that sees their folder"
             )
         with scratch() as place:
-            target = place / job.target.name
-            self.aliases[str(target)] = str(job.target)
-            line = self._upscaled(job, content, target)
-            return line.replace(str(target), str(job.target)), target.read_bytes()
+            target = self._alias(place, job.target)
+            return self._upscaled(job, content, target), target.read_bytes()
 
     def _upscaled(self, job: Job, content: bytes | None, target: Path) -> str:
         with contextlib.ExitStack() as cleanup:
             source = job.source
             if content is not None:
-                source = cleanup.enter_context(scratch()) / job.source.name
+                source = self._alias(cleanup.enter_context(scratch()), job.source)
                 source.write_bytes(content)
-                self.aliases[str(source)] = str(job.source)
             here = replace(job, source=source, target=target)
             line, _ = upscale_file(here, self.by_file, self.files, _untold, _tell)
-            return line.replace(str(source), str(job.source))
+            return named(line, self.aliases)
+
+    def _alias(self, folder: Path, path: Path) -> Path:
+        """A file in ``folder`` that is called ``path`` in what is said."""
+        self.aliases[f"{folder}{os.sep}"] = printable(str(path).removesuffix(path.name))
+        return folder / path.name
 
 
 def import_files() -> None:
