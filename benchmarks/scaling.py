@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any
 
 import av
@@ -29,6 +30,7 @@ from fdat_dense_iso.cluster.crew import Crew
 from fdat_dense_iso.cluster.places import Place
 from fdat_dense_iso.command.console import error_console
 from fdat_dense_iso.command.many import together
+from fdat_dense_iso.command.model import Upscaler
 from fdat_dense_iso.command.run import Bar
 from fdat_dense_iso.command.video import VideoOptions
 from fdat_dense_iso.command.work import FileOptions
@@ -39,38 +41,25 @@ from fdat_dense_iso.picture.formats import Picture
 SIDE = 96
 
 
-class Stub:
+class Stub(Upscaler):
     """An upscaler that sleeps for every picture or frame, and repeats every pixel."""
 
-    target = None
-    scale = 2
     context = 0
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.digest = ""
-        self.descriptor = self
-        self.frame_options: dict[str, Any] = {}
-
-    def suited(self, *_: Any) -> tuple[Stub, str]:
-        """As of an upscaler that was asked for."""
-        return self, ""
-
-    suited_to_videos = suited
-
-    def size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the result."""
-        return 2 * height, 2 * width
+        descriptor: Any = SimpleNamespace(scale=2)
+        options = {"target": None, "seconds": seconds}
+        super().__init__(model=Path(__file__), descriptor=descriptor, options=options)
 
     def __call__(self, picture: Picture, progress: Callable[[int, int], None]) -> Picture:
-        time.sleep(self.seconds)
+        time.sleep(self.options["seconds"])
         return replace(picture, pixels=picture.pixels.repeat(2, 0).repeat(2, 1))
 
-    def frames(self, frames: Iterator[Any], deliver: Any, *, target: Any, progress: Any) -> None:
+    def frames(self, frames: Iterator[Any], deliver: Any, **options: Any) -> None:
         """As `Upscaler.frames`; every frame sleeps, also one that is the same as the one before."""
         last = torch.zeros(0)
         for frame in frames:
-            time.sleep(self.seconds)
+            time.sleep(self.options["seconds"])
             if frame is not None:
                 last = frame.repeat_interleave(2, 0).repeat_interleave(2, 1)
             deliver(last)
@@ -82,7 +71,7 @@ class StubWorker(FileWorker):
     def __init__(self, *, seconds: float, files: FileOptions, device: str, threads: int) -> None:
         torch.set_num_threads(1)
         import_files()
-        self.upscaler = self.by_file = Stub(seconds)  # type: ignore[assignment]
+        self.upscaler = self.by_file = Stub(seconds)
         self.files, self.aliases = files, {}
         self._by_value = False
 

@@ -109,6 +109,25 @@ class Upscaler:
         options = self.options | {"target": target, "progress": progress, "lead": lead}
         upscale_frames(self.descriptor, frames, deliver, **options)
 
+    def animation(
+        self, progress: Callable[[int, int], None], count: int
+    ) -> Callable[[Iterator[np.ndarray | None], Callable[[np.ndarray], None]], None]:
+        """As `picture.animation.UpscaleFrames`, for so many frames."""
+        import torch
+
+        def upscale(
+            frames: Iterator[np.ndarray | None], deliver: Callable[[np.ndarray], None]
+        ) -> None:
+            tensors = (frame if frame is None else torch.from_numpy(frame) for frame in frames)
+            self.frames(
+                tensors,
+                lambda result: deliver(result.numpy()),
+                target=self.target,
+                progress=lambda done, steps: progress(done, steps * count),
+            )
+
+        return upscale
+
     def __call__(self, picture: Picture, progress: Callable[[int, int], None]) -> Picture:
         import torch
 

@@ -82,7 +82,7 @@ def upscale_file(
         new_height, new_width = upscaler.size(height, width)
         check_writable(job.target, width=new_width, height=new_height)
         upscaler = chosen(upscaler.suited(job.source, lambda: animation.frames[0] / 255))
-        result = upscaled(animation, upscaler, progress)
+        result = upscaled(animation, upscaler.animation(progress, count))
         write_animation(result, job.target, quality=files.quality, overwrite=files.overwrite)
         sides = f"{width}x{height} -> {new_width}x{new_height}"
         return printable(f"{job.source} -> {job.target} ({sides}, {count} frames)"), True

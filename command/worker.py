@@ -117,9 +117,9 @@ class FileWorker(PartWorker):
 
 def import_files() -> None:
     """Import now what reads and writes files, or the first of them would wait for it."""
-    for name in ("picture.animation", "picture.read", "picture.write", "video.parts"):
+    for name in ("..picture.animation", "..picture.large.job", "..video.parts", "psutil"):
         with contextlib.suppress(ImportError):  # told where it is needed
-            importlib.import_module(f"..{name}", __package__)
+            importlib.import_module(name, __package__)
 
 
 def _untold(done: int, total: int) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pyvips
+from numpy.typing import NDArray
 from pyvips.enums import ForeignKeep
 
 from .beside import field_of, metadata_of
@@ -72,6 +73,13 @@ def is_animation(source: Path, target: Path) -> bool:
     except (PictureError, pyvips.Error):
         return False  # what is wrong is said when it is read
     return frame_count(image, data, file_format) > 1
+
+
+UpscaleFrames = Callable[
+    [Iterator[NDArray[np.float32] | None], Callable[[NDArray[np.float32]], None]], None
+]
+"""``upscale(frames, deliver)`` calls ``deliver`` with the result (h, w, C) in [0, 1] of every frame
+(H, W, C), C = 3 or 4, in their order; None stands for the frame before."""
 
 
 def read_animation(path: Path, *, max_pixels: int = MAX_PIXELS) -> Animation:
@@ -137,26 +145,18 @@ def _frames_of_png(data: bytes, path: Path) -> tuple[np.ndarray, list[Fraction],
     return np.stack(frames), durations, loops
 
 
-def upscaled(
-    animation: Animation,
-    upscale: Callable[[Picture, Callable[[int, int], None]], Picture],
-    progress: Callable[[int, int], None],
-) -> Animation:
-    """Every frame upscaled on its own; one that equals the one before it is not computed again."""
-    count = len(animation.frames)
+def upscaled(animation: Animation, upscale: UpscaleFrames) -> Animation:
+    """All frames through ``upscale``, which gets None for one that equals the one before it."""
     channels = 3 if animation.opaque else 4
+
+    def frames() -> Iterator[NDArray[np.float32] | None]:
+        for index, frame in enumerate(animation.frames):
+            same = index and np.array_equal(frame, animation.frames[index - 1])
+            colours = frame[..., :channels]
+            yield None if same else np.divide(colours, np.float32(255), dtype=np.float32)
+
     results: list[np.ndarray] = []
-    for index, frame in enumerate(animation.frames):
-        if index and np.array_equal(frame, animation.frames[index - 1]):
-            results.append(results[-1])
-            continue
-
-        def report(done: int, total: int, index: int = index) -> None:
-            progress(index * total + done, count * total)
-
-        pixels = np.divide(frame[..., :channels], np.float32(255), dtype=np.float32)
-        picture = Picture(pixels=pixels, bits=8, grey=False, metadata=animation.metadata)
-        results.append(_bytes_of(upscale(picture, report).pixels))
+    upscale(frames(), lambda pixels: results.append(_bytes_of(pixels)))
     return replace(animation, frames=np.stack(results))
 
 

@@ -9,13 +9,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from torch import Tensor, nn
 
+from tests.helpers.fake_models import descriptor
 from tests.helpers.fdat_cases import random_fdat, small
 from tests.helpers.picture_cases import read_picture_file, samples, write_picture_file, write_png
 
@@ -27,6 +30,7 @@ from fdat_dense_iso.arch import describe, load_model
 from fdat_dense_iso.arch.dense_iso.config import DenseIsoViTConfig, pixel_shuffle_head
 from fdat_dense_iso.arch.dense_iso.network import DenseIsoViT
 from fdat_dense_iso.command import main as cli
+from fdat_dense_iso.command.model import Upscaler
 from fdat_dense_iso.common.option import offered_in
 from fdat_dense_iso.common.upscaling import UPSCALING
 from fdat_dense_iso.upscale import parse_target, upscale_image
@@ -285,3 +289,33 @@ def test_several_pictures_compose_a_folded_head_once(
     arguments = [tmp_path / "in", tmp_path / "out", "--model", model, "--device", "cpu"]
     assert CliRunner().invoke(cli.app, list(map(str, arguments))).exit_code == 0
     assert len(list((tmp_path / "out").iterdir())) == 3 and len(calls) == 1
+
+
+class Neighbours(nn.Module):
+    """Half of the frame before, and half of the one after."""
+
+    clip_contract = SimpleNamespace(before=1, after=1)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * (x[:, :3] + x[:, 6:])
+
+
+def test_frames_of_an_animation_are_seen_with_their_neighbours_and_count_as_much() -> None:
+    network = descriptor(Neighbours(), scale=1, channels=3)
+    options = {"target": None, "device": "cpu", "mode": "tile", "cuts": "none", "tile": 16}
+    upscaler = Upscaler(model=Path("x"), descriptor=network, options=options)
+    frames = np.random.default_rng(0).random((4, 12, 20, 3), np.float32)
+    steps: list[tuple[int, int]] = []
+    upscale = upscaler.animation(lambda *step: steps.append(step), len(frames))
+    results: list[np.ndarray] = []
+    upscale(iter([*frames[:3], None]), lambda pixels: results.append(pixels.copy()))
+    a, b, c = frames[:3]
+    # the fourth is the third again; beyond the ends the clip is mirrored
+    expected = [b, (a + c) / 2, (b + c) / 2, c]
+    np.testing.assert_allclose(results, expected, atol=1e-6)
+    done, total = zip(*steps, strict=True)
+    assert list(done) == sorted(done) and set(total) == {done[-1]}

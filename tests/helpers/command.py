@@ -53,6 +53,10 @@ class Model:
         factor = 2 if target is None else target.factor
         return image.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
 
+    def upscale_frames(self, model, frames, deliver, **options):
+        for frame in frames:
+            deliver(self.upscale_image(model, frame[None], **options)[0])
+
     @staticmethod
     def parse_options(texts: list[str]) -> dict[str, str]:
         if not all("=" in text for text in texts):
@@ -72,6 +76,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Model:
     arch, upscale = ModuleType("arch"), ModuleType("upscale")
     arch.load_model, arch.parse_options = model.load_model, model.parse_options  # type: ignore[attr-defined]
     upscale.upscale_image = model.upscale_image  # type: ignore[attr-defined]
+    upscale.upscale_frames = model.upscale_frames  # type: ignore[attr-defined]
     upscale.parse_target = model.parse_target  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "fdat_dense_iso.arch", arch)
     monkeypatch.setitem(sys.modules, "fdat_dense_iso.upscale", upscale)

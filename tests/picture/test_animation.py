@@ -20,7 +20,7 @@ from fdat_dense_iso.picture.animation import (
     upscaled,
     write_animation,
 )
-from fdat_dense_iso.picture.formats import Metadata, Picture, PictureError
+from fdat_dense_iso.picture.formats import Metadata, PictureError
 
 __all__ = ["folder", "model"]
 SUFFIXES = (".gif", ".webp", ".png")
@@ -106,22 +106,20 @@ def test_a_format_of_one_picture_gets_the_first_frame(folder: Path, model: Model
         assert Image.open(folder / f"{suffix[1:]}.tif").size == (48, 40)
 
 
-def test_equal_frames_are_computed_once_and_progress_counts_all(tmp_path: Path) -> None:
+def test_a_frame_that_equals_the_one_before_is_not_handed_on(tmp_path: Path) -> None:
     save(tmp_path / "x.webp")
     animation = read_animation(tmp_path / "x.webp")
     animation.frames[2] = animation.frames[1]
-    seen: list[tuple[int, int]] = []
-    calls = []
+    given = []
 
-    def upscale(picture: Picture, progress) -> Picture:
-        calls.append(picture)
-        progress(1, 2)
-        progress(2, 2)
-        return picture
+    def upscale(frames, deliver) -> None:
+        for frame in frames:
+            given.append(frame)
+            deliver(given[-2] if frame is None else frame)
 
-    result = upscaled(animation, upscale, lambda *step: seen.append(step))
+    result = upscaled(animation, upscale)
     np.testing.assert_array_equal(result.frames, animation.frames)
-    assert len(calls) == 3 and seen == [(1, 8), (2, 8), (3, 8), (4, 8), (7, 8), (8, 8)]
+    assert [frame is None for frame in given] == [False, False, True, False]
 
 
 def test_durations_that_a_format_cannot_count_keep_the_time(tmp_path: Path) -> None:
