@@ -131,12 +131,17 @@ class HostPlacement:
         management.soft_empty_cache()
 
 
+def check_interrupt() -> None:
+    """Raise what `is_interrupt` if the user has cancelled."""
+    management.throw_exception_if_processing_interrupted()
+
+
 def progress() -> Callable[[int, int], None]:
     """A callback that moves the node's progress bar and raises when the user interrupts."""
     bar = comfy.utils.ProgressBar(1)
 
     def report(done: int, total: int) -> None:
-        management.throw_exception_if_processing_interrupted()
+        check_interrupt()
         bar.update_absolute(done, total)
 
     return report

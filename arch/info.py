@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from spandrel import ModelBase
@@ -33,20 +34,34 @@ class CheckpointFile:
         name: the file's name without folders.
         size: in bytes.
         metadata: those of a safetensors file; other types have none.
+        path: where it is.
+        options: with which it was loaded.
     """
 
     name: str
     size: int
     metadata: Mapping[str, str]
+    path: Path
+    options: Mapping[str, Any]
 
 
 _files: WeakKeyDictionary[nn.Module, CheckpointFile] = WeakKeyDictionary()
 
 
-def remember_file(descriptor: ModelBase, path: str | Path, metadata: Mapping[str, str]) -> None:
-    """Remember the file of a model for `describe`, as long as the model lives."""
-    path = Path(path)
-    _files[descriptor.model] = CheckpointFile(path.name, path.stat().st_size, dict(metadata))
+def remember_file(
+    descriptor: ModelBase, path: Path, metadata: Mapping[str, str], options: Mapping[str, Any]
+) -> None:
+    """Remember the file of a model as long as the model lives."""
+    _files[descriptor.model] = CheckpointFile(
+        path.name, path.stat().st_size, dict(metadata), path, dict(options)
+    )
+
+
+def origin(descriptor: ModelBase) -> tuple[Path, Mapping[str, Any]] | None:
+    """The file that `arch.load_model` read a model from, and with which options; None for models of
+    other loaders."""
+    file = _files.get(descriptor.model)
+    return file and (file.path, file.options)
 
 
 def describe(descriptor: ModelBase, *, whole: bool = False) -> str:

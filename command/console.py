@@ -17,6 +17,8 @@ from rich.console import Console
 
 from ..common.printable import printable, shortened
 
+Tell = Callable[[str, str], None]
+"""``tell(kind, text)`` says a line as `show` does."""
 _CLOSED = 141  # the exit code: 128 + SIGPIPE
 
 
@@ -79,7 +81,10 @@ def reason(error: Exception) -> str:
 
 
 class ConsoleHandler(logging.Handler):
-    """Shows log messages as the command line's own: `warning: ...`; the same one only once."""
+    """Shows log messages as the command line's own: `warning: ...`; the same one only once.
+
+    A record with a ``kind`` is one of the other lines, which another process had to say.
+    """
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -87,6 +92,9 @@ class ConsoleHandler(logging.Handler):
         self._shown: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
+        if kind := getattr(record, "kind", None):
+            show(self.console, kind, record.getMessage())
+            return
         text = " ".join(record.getMessage().split())
         if text not in self._shown:
             self._shown.add(text)

@@ -261,11 +261,6 @@ def main(
                 if devices is not None or cluster is not None:
                     if device != "auto":
                         raise UsageError("--device is for one; give --devices or --cluster alone")
-                    if pair:
-                        raise UsageError(
-                            f"--model {model} chooses in one process; with --devices and --cluster name "
-                            "one model for all files"
-                        )
                     device = "cpu"  # in this process
                     many = {
                         "devices": devices or "all",

@@ -6,8 +6,10 @@ import torch, which is slow, so nothing of that is imported before it is needed.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +49,16 @@ class Upscaler:
     model: Path
     descriptor: ImageModelDescriptor
     options: dict[str, Any]
+
+    @property
+    def choices(self) -> list[Upscaler]:
+        """Those that a file may get."""
+        return [self]
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the checkpoint."""
+        return hashlib.sha256(self.model.read_bytes()).hexdigest()
 
     @property
     def target(self) -> Target | None:

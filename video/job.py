@@ -18,12 +18,13 @@ import av
 from torch import Tensor
 
 from ..common.leftovers import clear_away, put_in_place
+from ..common.lock import check_free, held
 from .assembly import Assembly, EncodedSegment, decoding_time
 from .colour import VideoError
 from .drawing import check_picture, pictures_of
 from .encoding import EncodingThread
 from .form import ResultForm
-from .resume import STATE, old_path, partial_path, unfinished
+from .resume import STATE, lock_path, old_path, partial_path, unfinished
 from .source import SourceFrame, VideoSource
 from .streams import StreamWriter, template_stream
 from .write import CONTAINERS, GROWING, SEGMENT_FRAMES, UNDECODED, Encoding, bits_of
@@ -65,7 +66,8 @@ class VideoJob:
         resume: continue ``partial`` if there is one.
         overwrite: replace ``target``, and without ``resume`` also ``partial``.
 
-    Raises VideoError for what cannot be done, before anything is written.
+    Raises VideoError for what cannot be done, before anything is written, and InUseError where
+    another run writes ``target``; `run` does so, too.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class VideoJob:
         self.source, self.target, self.partial = source, target, partial_path(target)
         if target.exists() and not overwrite:
             raise VideoError(f"{target} exists and is not to be replaced")
+        check_free(lock_path(target), target)
         self.encoding = (encoding or Encoding()).resolved(source.bits, target.suffix)
         self.upscaled_size = size
         self._context = context
@@ -156,18 +159,24 @@ class VideoJob:
         After an exception ``partial`` holds the first ``frames`` frames of the result, and can be
         played and resumed; without frames it is removed.
         """
-        self._run(lambda writer, told: self._write_frames(writer, upscale, told), progress)
+        self._locked(lambda writer, told: self._write_frames(writer, upscale, told), progress)
 
     def run_elsewhere(self, encoded: Elsewhere, progress: Progress | None = None) -> None:
         """The same, of segments that are decoded, upscaled and encoded elsewhere."""
-        self._run(lambda writer, told: self._write_segments(writer, encoded, told), progress)
+        self._locked(lambda writer, told: self._write_segments(writer, encoded, told), progress)
+
+    def _locked(
+        self, write: Callable[[StreamWriter, Progress], None], progress: Progress | None
+    ) -> None:
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        with held(lock_path(self.target), self.target):
+            self._run(write, progress)
 
     def _run(
         self, write: Callable[[StreamWriter, Progress], None], progress: Progress | None
     ) -> None:
         kept, old = self._kept, old_path(self.target)
         try:
-            self.target.parent.mkdir(parents=True, exist_ok=True)
             if kept and kept.path != old:
                 put_in_place(kept.path, old)
                 kept.path = old

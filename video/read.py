@@ -42,7 +42,8 @@ _TOLD = 5  # jumps of the clock that are told one by one
 class VideoFile:
     """The `VideoSource` of a file or of a seekable binary stream; uses the first video stream.
 
-    ``start`` and ``duration`` in seconds (0: to the end) select a part of it. Raises OSError where
+    ``start`` and ``duration`` in seconds (0: to the end) select a part of it. ``name`` is what messages
+    call it, else its path. Raises OSError where
     the file cannot be opened and VideoError where it is not a video, is broken, or holds what is
     not supported.
     """
@@ -54,8 +55,10 @@ class VideoFile:
         start: float = 0,
         duration: float = 0,
         max_pixels: int = MAX_PIXELS,
+        name: str | None = None,
     ) -> None:
-        self._file = file
+        self.file, self._name = file, name
+        self.selected, self.max_pixels = (start, duration), max_pixels
         self._start = Fraction(start)
         self._end = Fraction(start) + Fraction(duration) if duration else None
         path = Path(file) if isinstance(file, str | Path) else None
@@ -63,7 +66,7 @@ class VideoFile:
         if path and is_joined(path):
             logger.warning(
                 "%s: another file follows the first, of which nothing is read; split them, and join the results",
-                path,
+                self,
             )
         with self._open() as container:
             self._inspect(container, max_pixels)
@@ -85,13 +88,14 @@ class VideoFile:
         self._container.close()
 
     def __str__(self) -> str:
-        return str(self._file) if isinstance(self._file, str | Path) else "the video"
+        path = str(self.file) if isinstance(self.file, str | Path) else "the video"
+        return self._name or path
 
     def identity(self) -> str:
         """A digest of the file's size, beginning and end; empty for a stream."""
-        if not isinstance(self._file, str | Path):
+        if not isinstance(self.file, str | Path):
             return ""
-        with Path(self._file).open("rb") as file:
+        with Path(self.file).open("rb") as file:
             digest = hashlib.sha256(file.read(_SAMPLE))
             size = file.seek(0, 2)
             file.seek(max(size - _SAMPLE, 0))
@@ -211,11 +215,11 @@ class VideoFile:
         return self.orientation.upright(reader.rgb(samples)).contiguous()
 
     def _open(self) -> Any:
-        if not isinstance(self._file, str | Path):
-            self._file.seek(0)
-        file = str(self._file) if isinstance(self._file, Path) else self._file
+        if not isinstance(self.file, str | Path):
+            self.file.seek(0)
+        file = str(self.file) if isinstance(self.file, Path) else self.file
         if self._inner:
-            file = Joined(Path(self._file), self._inner)
+            file = Joined(Path(self.file), self._inner)
         try:
             return av.open(
                 file,

@@ -28,6 +28,7 @@ import numpy as np
 import pyvips
 
 from ...common.leftovers import clear_away
+from ...common.lock import check_free, held
 from ..convert import coloured_for
 from ..embed import prepared
 from ..formats import DEEPZOOM, Metadata, Picture, PictureError, format_to_write
@@ -52,6 +53,11 @@ def partial_folder(target: Path) -> Path:
     return target.with_name(f"{target.name}.partial")
 
 
+def lock_path(target: Path) -> Path:
+    """What the run holds that writes ``target``."""
+    return target.with_name(f"{target.name}.partial.lock")
+
+
 class LargeJob:
     """One picture to upscale into one file.
 
@@ -64,7 +70,8 @@ class LargeJob:
         resume: go on with what an earlier run left, if there is something.
         overwrite: replace ``target``, and without ``resume`` also what an earlier run left.
 
-    Raises PictureError for what cannot be done, before anything is written.
+    Raises PictureError for what cannot be done, before anything is written, and InUseError where
+    another run writes ``target``; `run` does so, too.
     """
 
     def __init__(
@@ -94,6 +101,7 @@ class LargeJob:
             )
         if target.exists() and not overwrite:
             raise PictureError(f"{target} exists and is not to be replaced")
+        check_free(lock_path(target), target)
         self.kind = Kind(file_format=file_format, pyramid=pyramid, quality=quality)
         self._samples = Samples(self._blank(Metadata()), self.kind, lambda text: None)
         state = {
@@ -161,6 +169,11 @@ class LargeJob:
         After an exception the first ``done`` rows are in the folder, and what the upscaling has
         left for itself, and can be resumed; without either it is removed.
         """
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        with held(lock_path(self.target), self.target):
+            self._run(upscale)
+
+    def _run(self, upscale: Upscale) -> None:
         if not self.resumes:
             self._clear()
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -230,3 +230,20 @@ def test_thousands_of_frames_per_second(tmp_path: Path) -> None:
     assert encoder.delay == 2  # of x264's three frames in a row that refer to one another
     upscale(tmp_path / "in.mp4", tmp_path / "out.mp4")
     assert probe(tmp_path / "out.mp4").times == [Fraction(number, 25) for number in range(20)]
+
+
+def test_equal_frames_are_encoded_equally() -> None:
+    """x264's AVX-512 code does not, for this size."""
+    size, found = (72, 104), set()
+    colour = Colour(matrix=1, range=1, primaries=1, transfer=1)
+    noise = torch.rand(SEGMENT_FRAMES, *size, 3, generator=torch.Generator().manual_seed(0))
+    frames = 0.3 * noise + torch.linspace(0, 0.7, size[1])[:, None]
+    for _ in range(4):
+        maker = FrameMaker("yuv420p", colour, *size)
+        encoder = SegmentEncoder(
+            Encoding().resolved(8, ".mp4"), size, Fraction(25), colour, Fraction(1)
+        )
+        for frame in frames:
+            encoder.add(maker(frame))
+        found.add(encoder.close())
+    assert len(found) == 1
