@@ -259,7 +259,7 @@ class VideoFile:
         self.hdr, self.lost = self._properties.hdr, self._properties.lost
         self._warn_if_interlaced(told=False)
         self.orientation = Orientation(side_data_of(first, "DISPLAYMATRIX"))
-        self._crop = crop_of(self._file, container.format.name, *self._stored)
+        self._crop = crop_of(self.file, container.format.name, *self._stored)
         self.size = self.orientation.size(*self._crop.size(*self._stored))
         self.bits = max(component.bits for component in first.format.components)
         self.pixel_aspect = pixel_aspect_of(stream)
@@ -383,7 +383,7 @@ class VideoFile:
             return [
                 f"it ends after {reached:.1f} seconds where its header says {announced:.1f}: a part is missing"
             ]
-        if stops_early(self._file, self._container.format.name):
+        if stops_early(self.file, self._container.format.name):
             return ["it stops in the middle of a packet: its end is missing"]
         return []
 
