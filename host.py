@@ -23,6 +23,7 @@ from server import nodes as host_nodes  # not this pack's
 from spandrel import ImageModelDescriptor
 from torch import Tensor
 
+from .common.printable import shortened
 from .upscale.image import check_model
 from .upscale.memory import is_out_of_memory
 from .upscale.placement import move
@@ -130,12 +131,17 @@ class HostPlacement:
         management.soft_empty_cache()
 
 
+def check_interrupt() -> None:
+    """Raise what `is_interrupt` if the user has cancelled."""
+    management.throw_exception_if_processing_interrupted()
+
+
 def progress() -> Callable[[int, int], None]:
     """A callback that moves the node's progress bar and raises when the user interrupts."""
     bar = comfy.utils.ProgressBar(1)
 
     def report(done: int, total: int) -> None:
-        management.throw_exception_if_processing_interrupted()
+        check_interrupt()
         bar.update_absolute(done, total)
 
     return report
@@ -222,6 +228,7 @@ def keep_file(path: Path, name: str) -> Path:
 def tell(node: str | None, text: str) -> None:
     """Say something in the log, and on the node where the host says which one it is."""
     logger.warning("%s", text)
+    text = shortened(text)
     if node is not None:
         PromptServer.instance.send_progress_text(text, node)
 
@@ -259,7 +266,7 @@ class _Teller(logging.Handler):
         self.said: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
+        text = shortened(record.getMessage())
         if text not in self.said:
             self.said.append(text)
             PromptServer.instance.send_progress_text("\n".join(self.said), self.node)

@@ -15,6 +15,8 @@ from . import host
 from .arch import adopt, describe, install, load_model, parse_options
 from .common.bundled import CHOICES, candidates
 from .common.encoding import ENCODING
+from .common.printable import shortened
+from .common.spreading import SPREADING
 from .common.upscaling import UPSCALING
 from .common.wear import wear_of
 from .node_inputs import FOLDED, model_input, option_inputs, option_values, schema
@@ -24,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 try:
     from . import video as videos
+    from .node_devices import segments_beside
     from .node_video import source_of
 except (ImportError, AttributeError) as error:  # no PyAV, or one that is too old
     logger.warning("no node for videos: %s", error)
@@ -35,7 +38,7 @@ def _problem(parse: Callable[[str], Any], text: str | None) -> bool | str:
     try:
         parse(text or "")
     except ValueError as error:
-        return str(error)
+        return shortened(str(error))
     return True
 
 
@@ -248,7 +251,7 @@ class UpscaleVideo(io.ComfyNode):
                 io.Video.Input(
                     "video", tooltip="Sound, timestamps, colours and rotation are kept."
                 ),
-                *option_inputs((*UPSCALING, *ENCODING), "video"),
+                *option_inputs((*UPSCALING, *ENCODING, *SPREADING), "video"),
             ],
             outputs=[
                 io.Video.Output(
@@ -272,13 +275,14 @@ class UpscaleVideo(io.ComfyNode):
             parse_target(target or "")
             encoding(given).resolved(8, ".mp4")
         except ValueError as error:
-            return str(error)
+            return shortened(str(error))
         return True
 
     @classmethod
     def execute(cls, upscale_model: Any, video: Any, **inputs: Any) -> io.NodeOutput:
         model = adopt(host.image_model(upscale_model))
         options = option_values(UPSCALING, "video", inputs)
+        devices = option_values(SPREADING, "video", inputs)["devices"]
         target = parse_target(options["target"] or "")
         with host.telling(number_of(cls)), source_of(video) as source:
             size, options["target"] = videos.result_size(source, target, model.scale)
@@ -298,7 +302,11 @@ class UpscaleVideo(io.ComfyNode):
                 )
 
             try:
-                job.run(run, shown.progress)
+                with segments_beside(devices, model, source, run, options) as segments:
+                    if segments:
+                        job.run_elsewhere(segments(job), shown.progress)
+                    else:
+                        job.run(run, shown.progress)
             except BaseException as error:  # the newer hosts' interrupt is no Exception
                 if not job.frames:
                     raise

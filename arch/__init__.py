@@ -2,9 +2,17 @@
 
 from .adopt import adopt
 from .errors import ModelLoadError
-from .info import describe
+from .info import describe, origin
 from .load import load_model
 from .options import parse_options
 from .registry import install
 
-__all__ = ["ModelLoadError", "adopt", "describe", "install", "load_model", "parse_options"]
+__all__ = [
+    "ModelLoadError",
+    "adopt",
+    "describe",
+    "install",
+    "load_model",
+    "origin",
+    "parse_options",
+]

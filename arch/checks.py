@@ -10,10 +10,19 @@ from torch import Tensor, nn
 from .errors import ModelLoadError
 
 QUANTISED_TYPES = (torch.int8, torch.uint8, torch.int16)  # index tensors have larger types
+SCALES = (  # how names of what quantised weights are multiplied by end, and of their marks
+    *("scale_weight", "weight_scale", "weight_scale_inv", "weight_scale_2", "scaled_fp8"),
+    *("weight.absmax", "weight.quant_map", ".qweight", ".qzeros"),
+)
 
 
 def check_kinds(tensors: Mapping[str, Tensor]) -> None:
-    """Raise ModelLoadError for a tensor that is no plain array of numbers in memory."""
+    """Raise ModelLoadError for a tensor that is no plain array of numbers in memory, and for weights
+    that are to be multiplied by others beside them."""
+    if scale := next((key for key in tensors if key.endswith(SCALES)), None):
+        raise ModelLoadError(
+            f"the tensor {scale!r} belongs to quantised weights; floating-point ones were expected"
+        )
     for key, value in tensors.items():
         if value.is_nested:
             raise ModelLoadError(f"the tensor {key!r} is nested; no usable weight")

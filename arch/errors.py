@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from ..common.printable import printable
+from ..common.printable import LONGEST_MESSAGE, printable, shortened
 
 logger = logging.getLogger(__name__)
 
-LONGEST_MESSAGE = 600  # characters that a dialog shows
-_END = 200  # of a longer message, whose advice stands at its end
 LONGEST_LOGGED = 20_000
 
 
@@ -22,14 +20,13 @@ class ModelLoadError(ValueError):
     """
 
     def __init__(self, message: object) -> None:
-        super().__init__(shortened(str(message)))
+        super().__init__(_told(str(message)))
 
 
-def shortened(message: str) -> str:
+def _told(message: str) -> str:
     """``message`` as one line of at most `LONGEST_MESSAGE` characters; the whole goes to the log."""
-    text = printable(message)
-    if len(text) <= LONGEST_MESSAGE:
-        return text
-    logger.info("%s", text[:LONGEST_LOGGED])
-    gap = " … (more in the log) … "
-    return text[: LONGEST_MESSAGE - _END - len(gap)] + gap + text[-_END:]
+    text = shortened(message, " … (more in the log) … ")
+    whole = printable(message)
+    if len(whole) > LONGEST_MESSAGE:
+        logger.info("%s", whole[:LONGEST_LOGGED])
+    return text

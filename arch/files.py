@@ -40,15 +40,18 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise ModelLoadError(
-            f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}; check the path"
-        )
+        what = "a folder, not a file" if path.is_dir() else "a pipe, a device or a socket"
+        if not path.exists():
+            what = "a link that leads nowhere" if path.is_symlink() else "no such file"
+        raise ModelLoadError(f"{path}: {what}; check the path")
     if path.stat().st_size == 0:
         raise ModelLoadError(f"{path.name}: the file is empty; download it again")
     kind = kind_of(path)
     if kind not in (SAFETENSORS, PICKLED):
         raise ModelLoadError(f"{path.name}: {kind}")
     content = _read_safetensors(path) if kind == SAFETENSORS else (_read_pickled(path), {})
+    if isinstance(content[0], list | tuple) and any(isinstance(one, Mapping) for one in content[0]):
+        return {str(index): one for index, one in enumerate(content[0])}, content[1]
     if not isinstance(content[0], Mapping):
         found = type(content[0]).__name__
         raise ModelLoadError(
@@ -132,7 +135,7 @@ def read_sidecar(checkpoint: str | Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ModelLoadError(f"sidecar {path.name} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise ModelLoadError(

@@ -6,12 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from spandrel import ModelBase
 from torch import nn
 
-from ..common.printable import printable
+from ..common.printable import printable, shortened
 
 PURPOSES = {
     "SR": "super resolution",
@@ -33,29 +34,44 @@ class CheckpointFile:
         name: the file's name without folders.
         size: in bytes.
         metadata: those of a safetensors file; other types have none.
+        path: where it is.
+        options: with which it was loaded.
     """
 
     name: str
     size: int
     metadata: Mapping[str, str]
+    path: Path
+    options: Mapping[str, Any]
 
 
 _files: WeakKeyDictionary[nn.Module, CheckpointFile] = WeakKeyDictionary()
 
 
-def remember_file(descriptor: ModelBase, path: str | Path, metadata: Mapping[str, str]) -> None:
-    """Remember the file of a model for `describe`, as long as the model lives."""
-    path = Path(path)
-    _files[descriptor.model] = CheckpointFile(path.name, path.stat().st_size, dict(metadata))
+def remember_file(
+    descriptor: ModelBase, path: Path, metadata: Mapping[str, str], options: Mapping[str, Any]
+) -> None:
+    """Remember the file of a model as long as the model lives."""
+    _files[descriptor.model] = CheckpointFile(
+        path.name, path.stat().st_size, dict(metadata), path, dict(options)
+    )
 
 
-def describe(descriptor: ModelBase) -> str:
+def origin(descriptor: ModelBase) -> tuple[Path, Mapping[str, Any]] | None:
+    """The file that `arch.load_model` read a model from, and with which options; None for models of
+    other loaders."""
+    file = _files.get(descriptor.model)
+    return file and (file.path, file.options)
+
+
+def describe(descriptor: ModelBase, *, whole: bool = False) -> str:
     """Say what a model is, in lines of ``Name: value``, in English.
 
     Args:
         descriptor: of any architecture and from any loader. File and training metadata are known
             for models that `arch.load_model` read from a file. A network may say what its loader
             assumed in an attribute ``assumptions`` (strings).
+        whole: also long values of the training metadata, and all of them.
 
     Raises:
         ValueError: ``descriptor`` is not a spandrel descriptor.
@@ -85,8 +101,8 @@ def describe(descriptor: ModelBase) -> str:
         else "tile, whole",
         "Tags": ", ".join(tags) or "none",
     }
-    lines = [f"{name}: {printable(value)}" for name, value in facts.items()]
-    lines += _listed("Assumed", [printable(assumption) for assumption in assumptions])
+    lines = [f"{name}: {shortened(value)}" for name, value in facts.items()]
+    lines += _listed("Assumed", [shortened(assumption) for assumption in assumptions])
     if file is None:
         return "\n".join([*lines, "Training metadata: not known without the file"])
     entries, rest = [], []
@@ -96,11 +112,12 @@ def describe(descriptor: ModelBase) -> str:
         if text is None:
             rest.append(name)
         elif name.lower() not in _SAID_ABOVE:
-            entries.append(f"{name}: {_shortened(text)}")
-    if left_out := len(entries[MOST_ENTRIES:]):
+            entries.append(f"{name}: {printable(text) if whole else _shortened(text)}")
+    if (left_out := len(entries[MOST_ENTRIES:])) and not whole:
         entries = [*entries[:MOST_ENTRIES], f"… {left_out} more"]
     if rest:
-        entries.append(f"for programs: {_shortened(', '.join(rest))}")
+        names = ", ".join(rest)
+        entries.append(f"for programs: {names if whole else _shortened(names)}")
     return "\n".join(
         lines + (_listed("Training metadata", entries) or ["Training metadata: none in the file"])
     )

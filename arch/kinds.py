@@ -71,6 +71,8 @@ def kind_of(path: Path) -> str:
         return f"a tar archive; {_UNPACK}"
     if head[:4] == bytes(4) and path.suffix.lower() == ".bin":
         return f"weights for ncnn (.bin), it seems; {_CONVERT}"
+    if _is_onnx(head, size) and head[2] == 0x12 and head[4 + head[3] // 128 :][:1] == b"\n":
+        return f"a model of TensorFlow or Core ML, it seems; {_CONVERT}"  # ONNX has a name there
     if _is_onnx(head, size):
         return f"an ONNX model; {_CONVERT}"
     return _kind_of_text(head) or (

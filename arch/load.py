@@ -72,7 +72,7 @@ def load_model(
             "an image alone"
         )
     if path is not None:
-        remember_file(descriptor, path, metadata)
+        remember_file(descriptor, path, metadata, options)
     return descriptor.eval()
 
 

@@ -20,6 +20,7 @@ from .errors import ModelLoadError
 MOST_SETS = 12  # that are offered, one after the other
 DEEPEST = 12  # dictionaries in dictionaries
 MOST_MAPPINGS = 1000
+MOST_SHOWN = 100  # characters of a name in a message
 
 AVERAGED = frozenset(("ema", "averaged", "average", "swa", "shadow", "polyak"))
 NETWORKS = (  # of equal sets, the first known word wins
@@ -60,7 +61,8 @@ class WeightSet:
     @property
     def name(self) -> str:
         """For messages."""
-        return ": ".join(filter(None, (self.container, self.prefix))) or "the rest of the file"
+        name = ": ".join(filter(None, (self.container, self.prefix)))
+        return name[:MOST_SHOWN] or "the rest of the file"
 
     def named(self) -> dict[str, Tensor]:
         """The tensors with `start` before their names."""
@@ -109,14 +111,18 @@ def weight_sets(
     if container is not None:
         chosen = [name for name in found if container in (name, name.rpartition("/")[2])]
         if not chosen:
-            names = ", ".join(repr(name) for name in sorted(found)[:20])
-            raise ModelLoadError(f"no container {container!r} with tensors; there are {names}")
+            names = ", ".join(repr(name[:MOST_SHOWN]) for name in sorted(found)[:20])
+            raise ModelLoadError(
+                f"no container {container[:MOST_SHOWN]!r} with tensors; there are {names}"
+            )
         found = {(name := min(chosen, key=len)): found[name]}
     if prefix is not None:
         start = f"{prefix.rstrip('.')}."
         found = {name: _below(tensors, start) for name, tensors in found.items()}
         if not any(found.values()):
-            raise ModelLoadError(f"no tensor's name starts with {start!r}; leave the option out")
+            raise ModelLoadError(
+                f"no tensor's name starts with {start[:MOST_SHOWN]!r}; leave the option out"
+            )
         sets = [_stripped(own, name, start) for name, own in found.items() if own]
     else:
         sets = [part for name, tensors in found.items() for part in _split(tensors, name)]
@@ -154,22 +160,30 @@ def _containers(content: Mapping[Any, Any]) -> Iterator[tuple[str, dict[str, Ten
 
 
 def _mappings(content: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    waiting: list[tuple[str, Mapping[Any, Any]]] = [("", content)]
+    waiting: list[tuple[str, Any]] = [("", content)]
     seen = set()
     while waiting and len(seen) < MOST_MAPPINGS:
-        path, mapping = waiting.pop(0)
-        if id(mapping) in seen:
+        path, found = waiting.pop(0)
+        if id(found) in seen:
             continue
-        seen.add(id(mapping))
-        yield path, mapping
+        seen.add(id(found))
+        if isinstance(found, Mapping):
+            yield path, found
         if path.count("/") < DEEPEST:
             waiting += [
                 (f"{path}/{key}" if path else key, value)
-                for key, value in mapping.items()
-                if isinstance(value, Mapping)
-                and isinstance(key, str)
+                for key, value in _parts(found)
+                if isinstance(value, Mapping | list | tuple)
                 and not key.lower().startswith(("optim", "lr_sched", "scheduler"))
             ]
+
+
+def _parts(found: Mapping[Any, Any] | list | tuple) -> Iterator[tuple[str, Any]]:
+    """What is in a dictionary under text, or in a short list, by its numbers."""
+    if isinstance(found, Mapping):
+        yield from ((key, value) for key, value in found.items() if isinstance(key, str))
+    elif len(found) <= MOST_SETS:
+        yield from ((str(index), value) for index, value in enumerate(found))
 
 
 def _lists(content: Mapping[Any, Any]) -> Iterator[tuple[str, list[Tensor]]]:

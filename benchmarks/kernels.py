@@ -132,6 +132,7 @@ def _compile(chip: str, kernel: Any, grid: object, *given: Any, **options: Any) 
         if amd
         else GPUTarget("cuda", int(chip), 32)
     )
+    signature = {name: signature[name] for name in kernel.arg_names}  # Triton 3.3 asks for order
     source = ASTSource(kernel, signature, options, aligned)
     made = triton.compile(source, target=target, options={**settings, "enable_fp_fusion": True})
     used = _amd_usage(made.asm["amdgcn"]) if amd else _nvidia_usage(made.asm["cubin"])

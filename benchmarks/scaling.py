@@ -71,9 +71,9 @@ class StubWorker(FileWorker):
     def __init__(self, *, seconds: float, files: FileOptions, device: str, threads: int) -> None:
         torch.set_num_threads(1)
         import_files()
-        self.upscaler = Stub(seconds)
-        self.files = files
-        self._by_value, self._video = False, None
+        self.upscaler = self.by_file = Stub(seconds)
+        self.files, self.aliases = files, {}
+        self._by_value = False
 
 
 def main(

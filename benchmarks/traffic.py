@@ -40,6 +40,7 @@ from fdat_dense_iso.arch.fdat.architecture import InferenceFDAT  # noqa: E402
 from fdat_dense_iso.arch.fdat.config import PRESETS  # noqa: E402
 from fdat_dense_iso.arch.fdat.engine import run as engine_run  # noqa: E402
 from fdat_dense_iso.arch.fdat.engine import weights as engine_weights  # noqa: E402
+from fdat_dense_iso.arch.fdat.engine.bounds import fitting  # noqa: E402
 from fdat_dense_iso.arch.fdat.gpu import launch, twins  # noqa: E402
 from fdat_dense_iso.arch.fdat.gpu.costs import cost_of  # noqa: E402
 from fdat_dense_iso.arch.fdat.gpu.operators import NAMESPACE  # noqa: E402
@@ -233,8 +234,9 @@ def count_engine(
     plan = model.exact_engine.plan(1, size, size, dtype=dtype, device="meta", band=size // bands)
     assert plan.bands == bands
     image = torch.empty(1, 3, size, size, device="meta")
-    half = torch.float16 if dtype == torch.bfloat16 else dtype  # where weights are not out of range
-    with mock.patch.object(engine_weights, "product_dtype", lambda *_: half):
+    torch.manual_seed(0)
+    fits = fitting(InferenceFDAT(model.config))  # with weights as they are at first
+    with mock.patch.object(engine_weights, "fitting", lambda _: fits):
         engine_run.packed_weights(model, dtype, torch.device("meta"), True)
     with (
         mock.patch.object(engine_run, "FusedSweeps", Parts),

@@ -8,16 +8,21 @@ second worker, it has failed. So there is no limit to what may die, but to what 
 from __future__ import annotations
 
 import importlib
+import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from .connection import ClusterError
 from .places import Place
-from .worker import Answer
+from .worker import Answer, failure
+
+logger = logging.getLogger(__name__)
 
 _PATIENCE = 0.5  # seconds between looking whether the user wants to stop
+_BREAK = 0.05  # between looks at the others while this process works itself
 DEADLY = 2
 """So many workers may die of one task."""
 
@@ -40,12 +45,30 @@ class Done:
     """A task that has ended: the answer, and a reference to the payload in Ray's object store.
 
     lost: something that it needed went with a node.
+    raised: what a task in this process raised.
     """
 
     task: Task
     answer: Answer
     payload: Any = None
     lost: bool = False
+    raised: Exception | None = None
+
+
+class Own(Protocol):
+    """An object in this process that does tasks, too, in the thread that runs the crew.
+
+    reason: what an exception says.
+    ends: whether an exception is no failure of a task, but ends all work.
+    between: is set by the crew. The object calls it again and again while it works, which gives
+        tasks to the others; what it raises ends the work.
+    """
+
+    between: Callable[[], None]
+
+    def reason(self, error: Exception) -> str: ...
+
+    def ends(self, error: Exception) -> bool: ...
 
 
 class Crew:
@@ -57,6 +80,7 @@ class Crew:
         factory, arguments: as for `worker.Worker`; ``shared`` goes once to every node.
         environment: variables of their processes.
         on_wait: called again and again while a task runs; what it raises ends the work.
+        own: works beside them.
     """
 
     def __init__(
@@ -69,9 +93,10 @@ class Crew:
         *,
         environment: dict[str, str] | None = None,
         on_wait: Callable[[], None] = lambda: None,
+        own: Own | None = None,
     ) -> None:
-        self._ray, self._on_wait = ray, on_wait
-        self.size = len(places)
+        self._ray, self._on_wait, self._own = ray, on_wait, own
+        self.size = len(places) + (own is not None)
         """How many workers there are."""
         # in a list, so that a process asks for them itself, also when it was made anew
         self._shared = [ray.put(one) for one in shared]
@@ -92,11 +117,17 @@ class Crew:
         self._idle: list[Any] = []
         self._starting: dict[Any, Any] = {}
         self._running: dict[Any, tuple[Any, Task | None, Any]] = {}  # None: passed over
-        self._again: list[Task] = []  # whose worker died
+        self._waiting: deque[Task] = deque()
+        self._found: list[Done] = []  # while this process worked
+        self._looked = 0.0
         self.deaths = 0
         """Workers that died so far."""
+        self.done = self.done_here = 0
+        """Tasks that the workers did, and that this process did."""
         for worker in self._workers:
             self._await(worker)
+        if own is not None:
+            own.between = self._tend
 
     def __enter__(self) -> Crew:
         return self
@@ -108,7 +139,7 @@ class Crew:
     def wait(self) -> None:
         """Wait until every worker is ready, or cannot be made; benchmarks begin then."""
         while self._starting:
-            self._look()
+            self._look(_PATIENCE)
 
     def shared(self, value: Any) -> Any:
         """A reference that tasks may have in the place of ``value``, which goes once to a node."""
@@ -116,25 +147,30 @@ class Crew:
 
     def value(self, reference: Any) -> Any:
         """What a payload is."""
-        return self._ray.get(reference)
+        known = isinstance(reference, self._ray.ObjectRef)
+        return self._ray.get(reference) if known else reference
 
     def run(self, waiting: deque[Task]) -> Iterator[Done]:
         """Do all tasks, and give each when it is done, in any order.
 
         They are taken from the left when a worker is free. The caller may add others meanwhile.
         """
-        while waiting or self._running:
-            while waiting and self._idle:
-                self._start(self._idle.pop(), waiting.popleft())
-            if not self._running and not self._starting:
+        self._waiting = waiting
+        while waiting or self._running or self._found:
+            self._hand_out()
+            if self._own is not None and waiting:
+                task = waiting.popleft()
+                found = [self._done_here(task)]
+            elif self._found or self._running or self._starting:
+                found = [] if self._found else self._look(_PATIENCE)
+            else:
                 raise ClusterError("no worker is left")
-            ended = self._look()
-            waiting.extendleft(self._again)
-            self._again = []
-            yield from ended
+            found, self._found = [*self._found, *found], []
+            yield from found
 
     def forget(self) -> None:
         """Pass over the results of what still runs."""
+        self._found = []
         self._running = {
             head: (worker, None, payload) for head, (worker, _, payload) in self._running.items()
         }
@@ -149,10 +185,40 @@ class Crew:
         )
         self._running[head] = worker, task, payload
 
-    def _look(self) -> list[Done]:
-        """What has ended, after a moment at most."""
+    def _hand_out(self) -> None:
+        """Tasks to those who have none."""
+        while self._waiting and self._idle:
+            self._start(self._idle.pop(), self._waiting.popleft())
+
+    def _done_here(self, task: Task) -> Done:
+        """A task that this process does."""
+        assert self._own is not None
+        arguments = [self.value(one) for one in task.arguments]
+        try:
+            value, payload = getattr(self._own, task.method)(*arguments)
+        except Exception as error:
+            if self._own.ends(error):
+                raise
+            return Done(task, failure(error, self._own.reason(error)), raised=error)
+        self.done_here += 1
+        return Done(task, Answer(value), payload)
+
+    def _tend(self) -> None:
+        """Look after the others while this process works."""
+        now = time.monotonic()
+        if now - self._looked < _BREAK:
+            return
+        self._looked = now
+        self._found += self._look(0)
+        self._hand_out()
+
+    def _look(self, patience: float) -> list[Done]:
+        """What has ended, after so many seconds at most."""
         references = [*self._running, *self._starting]
-        ended, _ = self._ray.wait(references, num_returns=1, timeout=_PATIENCE)
+        if not references:
+            self._on_wait()
+            return []
+        ended, _ = self._ray.wait(references, num_returns=1, timeout=patience)
         more, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
         self._on_wait()
         found = []
@@ -169,9 +235,10 @@ class Crew:
         except self._ray.exceptions.RayError as error:
             self._workers.remove(worker)
             self.size -= 1
-            if not self._workers:
-                cause = getattr(error, "cause", None) or error
+            cause = getattr(error, "cause", None) or error
+            if not self.size:
                 raise ClusterError(f"no worker could be started: {cause}") from error
+            logger.warning("a worker could not be started: %s", cause)
         else:
             self._idle.append(worker)
 
@@ -190,7 +257,7 @@ class Crew:
                 return None
             task.deaths += 1
             if task.deaths < DEADLY:
-                self._again.append(task)
+                self._waiting.appendleft(task)
                 return None
             return Done(task, Answer(error=f"{DEADLY} workers died while they worked on it"))
         except errors.RayError as error:
@@ -198,6 +265,7 @@ class Crew:
             text = " ".join(str(error).split())
             return task and Done(task, Answer(error=text), lost=True)
         self._idle.append(worker)
+        self.done += 1
         return task and Done(task, answer, payload)
 
 

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from ..common.devices import accelerators
 from .connection import ClusterError
 
 _THREADS = 4  # of a CPU worker, where nobody says how many
@@ -33,50 +34,47 @@ class Place:
 def local_places(devices: str, threads: int | None) -> list[Place]:
     """The workers that ``--devices`` asks for on this machine: "all", "cpu:4" for four CPU workers,
     or names with commas between them. Raises ClusterError for what is not to be had."""
-    import torch
-
-    from ..common.devices import current_accelerator
-
     cores = _cores()
-    accelerator = current_accelerator()
-    if devices == "all":
-        if accelerator is None:
-            each = min(threads or _THREADS, cores)
-            return [Place("cpu", each)] * max(cores // each, 1)
-        module = getattr(torch, accelerator.type)
-        count = module.device_count() if hasattr(module, "device_count") else 1
-        names = [f"{accelerator.type}:{number}" for number in range(count)]
-    else:
-        names = [name.strip() for name in devices.split(",")]
-    if len(names) == 1 and names[0].startswith("cpu:"):
-        count = _count(names[0])
-        return [Place("cpu", threads or max(cores // count, 1))] * count
-    if len(set(names)) < len(names):
-        raise ClusterError(f"--devices {devices}: a device stands there twice")
-    for name in names:
-        _check(name, devices)
+    if devices == "all" and not accelerators():
+        each = min(threads or _THREADS, cores)
+        return [Place("cpu", each)] * max(cores // each, 1)
+    names = _names(devices)
     return [Place(name, threads or max(cores // len(names), 1)) for name in names]
 
 
-def _check(name: str, devices: str) -> None:
-    import torch
+def other_places(devices: str, own: str) -> list[Place]:
+    """The same for workers beside a process that uses the device ``own`` itself; none where there
+    is no other one."""
+    names = [name for name in _names(devices) if name == "cpu" or name != own]
+    return [Place(name, max(_cores() // (len(names) + 1), 1)) for name in names]
 
-    try:
-        torch.zeros(1, device=name)
-        if torch.device(name).type in ("cpu", "meta"):
-            raise RuntimeError("CPU workers are asked for as cpu:N")
-    except (RuntimeError, AssertionError) as error:
-        text = str(error).strip().splitlines()[0]
-        raise ClusterError(
-            f"--devices {devices}: {name} is not to be had here: {text}. Use all, cpu:N for N CPU "
-            "workers, or names as cuda:0,cuda:1"
-        ) from error
+
+def _names(devices: str) -> list[str]:
+    """The devices that are asked for; "cpu" for every CPU worker."""
+    known = accelerators()
+    if devices == "all":
+        return known
+    names = [name.strip() for name in devices.split(",")]
+    if len(names) == 1 and names[0].startswith("cpu:"):
+        return ["cpu"] * _count(names[0])
+    # without a number it is the first
+    names = [f"{name}:0" if f"{name}:0" in known else name for name in names]
+    if len(set(names)) < len(names):
+        raise ClusterError(f"devices {devices}: a device stands there twice")
+    for name in names:
+        if name not in known:
+            there = ", ".join(known) or "no GPU"
+            raise ClusterError(
+                f"devices {devices}: {name} is not to be had here, where there is {there}; use all, cpu:N "
+                "for N CPU workers, or names as cuda:0,cuda:1"
+            )
+    return names
 
 
 def _count(name: str) -> int:
     text = name.removeprefix("cpu:")
     if not text.isdecimal() or int(text) < 1:
-        raise ClusterError(f"--devices {name}: the number of CPU workers was expected after cpu:")
+        raise ClusterError(f"devices {name}: the number of CPU workers was expected after cpu:")
     return int(text)
 
 
@@ -93,13 +91,13 @@ def cluster_places(ray: Any, devices: str, threads: int | None) -> list[Place]:
             each -= 1
         if sum(one // each for one in cpus) < count:
             raise ClusterError(
-                f"--devices {devices}: the cluster has {sum(cpus)} CPUs on {len(cpus)} nodes, too few "
+                f"devices {devices}: the cluster has {sum(cpus)} CPUs on {len(cpus)} nodes, too few "
                 f"for {count} workers of {each} threads"
             )
         return [Place("cpu", each)] * count
     if devices != "all":
         raise ClusterError(
-            f"--devices {devices}: of a cluster all GPUs are taken (all), or CPU workers (cpu:N)"
+            f"devices {devices}: of a cluster all GPUs are taken (all), or CPU workers (cpu:N)"
         )
     if sum(gpus):
         each = min(cpu // gpu for cpu, gpu in zip(cpus, gpus) if gpu)

@@ -21,6 +21,10 @@ class Automatic(Upscaler):
 
     real: Upscaler
 
+    @property
+    def choices(self) -> list[Upscaler]:
+        return [self, self.real]
+
     def suited(self, source: Path, pixels: Callable[[], np.ndarray]) -> tuple[Upscaler, str]:
         from ..common.wear import wear_of
         from ..picture.quality import jpeg_quality

@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator
 import typer
 from rich.console import Console
 
-from ..common.printable import printable
+from ..common.printable import printable, shortened
 
+Tell = Callable[[str, str], None]
+"""``tell(kind, text)`` says a line as `show` does."""
 _CLOSED = 141  # the exit code: 128 + SIGPIPE
 
 
@@ -62,8 +64,8 @@ def folded(text: str, columns: int) -> str:
 
 
 def show(console: Console, kind: str, text: str) -> None:
-    """One line ``kind: text`` without control characters."""
-    console.print(f"{kind}: {printable(text)}")
+    """One line ``kind: text`` without control characters, and not too long."""
+    console.print(f"{kind}: {shortened(text)}")
 
 
 def reason(error: Exception) -> str:
@@ -79,7 +81,10 @@ def reason(error: Exception) -> str:
 
 
 class ConsoleHandler(logging.Handler):
-    """Shows log messages as the command line's own: `warning: ...`; the same one only once."""
+    """Shows log messages as the command line's own: `warning: ...`; the same one only once.
+
+    A record with a ``kind`` is one of the other lines, which another process had to say.
+    """
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -87,10 +92,17 @@ class ConsoleHandler(logging.Handler):
         self._shown: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
+        if kind := getattr(record, "kind", None):
+            show(self.console, kind, record.getMessage())
+            return
         text = " ".join(record.getMessage().split())
         if text not in self._shown:
             self._shown.add(text)
-            show(self.console, record.levelname.lower(), text)
+            kind = record.levelname.lower()
+            if record.levelno >= logging.WARNING:
+                show(self.console, kind, text)
+            else:  # which are asked for, and may say the whole of what was cut short
+                self.console.print(f"{kind}: {printable(text)}")
 
 
 @contextlib.contextmanager

@@ -10,9 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from .console import printable, show
+from ..common.lock import InUseError
+from .console import Tell, printable
 from .video import settings_of
 
 if TYPE_CHECKING:
@@ -35,13 +34,14 @@ GB = 10**9
 
 @dataclass(frozen=True, kw_only=True)
 class LargeOptions:
-    """How files are written: of `LargeJob`."""
+    """How files are written: of `LargeJob`; ``sharing`` as of `work.FileOptions`."""
 
     quality: int | None
     pyramid: bool
     resume: bool
     overwrite: bool
     max_pixels: int
+    sharing: int = 1
 
 
 def large_header(job: Job, upscaler: Upscaler, options: LargeOptions) -> Header | None:
@@ -60,7 +60,7 @@ def large_header(job: Job, upscaler: Upscaler, options: LargeOptions) -> Header 
         if pyramid:
             raise ValueError("pyramids are made of PNG, JPEG, WebP and TIFF files; convert it")
         return None
-    needed, free = memory_required(header, upscaler), free_memory()
+    needed, free = memory_required(header, upscaler), free_memory() // options.sharing
     goes_on = options.resume and partial_folder(job.target).exists()
     fits = needed <= FREE_SHARE * free
     if fits and not pyramid and not goes_on:
@@ -141,7 +141,7 @@ def upscale_large_file(
     upscaler: Upscaler,
     options: LargeOptions,
     progress: Callable[[int, int], None],
-    console: Console,
+    tell: Tell,
 ) -> str:
     """Upscale one picture in rows; the line that says what was done.
 
@@ -150,7 +150,7 @@ def upscale_large_file(
     from ..picture.large.job import LargeJob
 
     size = scaled(header, upscaler)
-    settings = settings_of(upscaler.model, upscaler.frame_options)
+    settings = settings_of(upscaler)
     work = LargeJob(
         job.source,
         job.target,
@@ -168,10 +168,12 @@ def upscale_large_file(
         )
     try:
         work.run(partial(_upscale, work, upscaler, progress))
+    except InUseError:
+        raise
     except BaseException:
         if work.folder.exists():
             kept = f"{work.folder} holds what is done ({work.done} of {size[0]} rows); --resume goes on from there"
-            show(console, "kept", kept)
+            tell("kept", kept)
         raise
     about = f"{header.width}x{header.height} -> {size[1]}x{size[0]}"
     return printable(f"{job.source} -> {job.target} ({about})")

@@ -15,6 +15,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from .streams import open_missing_streams
+
+open_missing_streams()  # before anything is written, and before a file gets the number of one
+
 PROJECT = Path(__file__).parent.with_name("pyproject.toml")  # a clone has it, an installed pack not
 INSTALL = (
     "python -m pip install -r requirements.txt -r requirements-cli.txt"
@@ -71,7 +75,7 @@ never replaced.
 
 Exit codes: 0 all done or skipped; 1 a file failed, or the one OUTPUT exists; 2 wrong usage, or the \
 model cannot be loaded; 3 all done, but a video was damaged and its result lacks what \
-was missing; 130 interrupted with Ctrl-C.
+was missing; 130 interrupted with Ctrl-C; 141 nobody reads the output any more (as with | head).
 """
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -257,11 +261,6 @@ def main(
                 if devices is not None or cluster is not None:
                     if device != "auto":
                         raise UsageError("--device is for one; give --devices or --cluster alone")
-                    if pair:
-                        raise UsageError(
-                            f"--model {model} chooses in one process; with --devices and --cluster name "
-                            "one model for all files"
-                        )
                     device = "cpu"  # in this process
                     many = {
                         "devices": devices or "all",

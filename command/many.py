@@ -7,23 +7,24 @@ import os
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from ..cluster.checkpoint import files_of
 from ..cluster.connection import ClusterError, connected
 from ..cluster.crew import Crew, Done, Task
+from ..cluster.parts import UNSEEN, stamp_of
 from ..cluster.places import cluster_places, local_places
+from ..cluster.segments import Segments, value_of
 from ..cluster.worker import Answer
-from .console import reason
+from .console import reason, show
 from .model import Upscaler, UsageError
 from .run import Bar, Outcome
-from .segments import Segments, value_of
-from .video import upscale_video_file
-from .work import FileOptions
-from .worker import UNSEEN, stamp_of
+from .work import FileOptions, upscale_file
 
 if TYPE_CHECKING:
     from ..picture.files import Job
@@ -47,22 +48,20 @@ def crew_for(
 
     ``options`` are those that `load_upscaler` takes. Raises UsageError.
     """
-    sidecar = upscaler.model.with_suffix(".json")
-    checkpoint = {
-        path.name: path.read_bytes() for path in (upscaler.model, sidecar) if path.is_file()
-    }
-    arguments = {
-        "model_options": model_options,
-        "options": options,
-        "folder": os.getcwd(),
-        "files": files,
-    }
+    checkpoints = [files_of(one.model) for one in upscaler.choices]
     try:
         places = None if address else local_places(devices, threads)
         cpus = sum(place.threads for place in places) if places else None
         with connected(address, cpus=cpus) as ray:
             found = places or cluster_places(ray, devices, threads)
-            with Crew(ray, found, WORKER, arguments, [checkpoint], on_wait=on_wait) as crew:
+            machines = sum(node["Alive"] for node in ray.nodes()) if address else 1
+            arguments = {
+                "model_options": model_options,
+                "options": options,
+                "folder": os.getcwd(),
+                "files": replace(files, sharing=-(-len(found) // machines)),
+            }
+            with Crew(ray, found, WORKER, arguments, [checkpoints], on_wait=on_wait) as crew:
                 yield crew
     except ClusterError as error:
         raise UsageError(str(error)) from error
@@ -87,17 +86,10 @@ def together(
             continue
         bar.workers(f"{job.source.name}, frames", crew.size, done)
         progress = partial(bar.within, done)
-        segments = partial(Segments, crew, job, files)
+        segments = partial(Segments, crew)
         try:
-            line, whole = upscale_video_file(
-                job,
-                upscaler,
-                files.video,
-                progress,
-                console,
-                overwrite=files.overwrite,
-                max_pixels=files.max_pixels,
-                elsewhere=segments,
+            line, whole = upscale_file(
+                job, upscaler, files, progress, partial(show, console), elsewhere=segments
             )
             yield Outcome(job, line, whole)
         except Exception as error:
@@ -169,11 +161,12 @@ def token_in(folder: Path) -> Iterator[str | None]:
 
 
 def pixels(job: Job) -> int:
-    """How large a picture is, as its header says; 0 where it does not."""
-    import pyvips
+    """How large a picture is, as its header says; where it does not, as many as the file has
+    bytes."""
+    from ..picture.large.spool import read_header
 
-    try:
-        image = pyvips.Image.new_from_file(os.fsencode(job.source))
-    except pyvips.Error:
-        return 0
-    return image.width * image.height
+    with contextlib.suppress(OSError, ValueError):
+        if header := read_header(job.source):
+            return header.width * header.height
+    stamp = stamp_of(job.source)
+    return stamp[0] if stamp else 0

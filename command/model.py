@@ -6,8 +6,10 @@ import torch, which is slow, so nothing of that is imported before it is needed.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +49,16 @@ class Upscaler:
     model: Path
     descriptor: ImageModelDescriptor
     options: dict[str, Any]
+
+    @property
+    def choices(self) -> list[Upscaler]:
+        """Those that a file may get."""
+        return [self]
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the checkpoint."""
+        return hashlib.sha256(self.model.read_bytes()).hexdigest()
 
     @property
     def target(self) -> Target | None:
@@ -166,7 +178,7 @@ def describe_model(model: Path) -> str:
     descriptor = load_descriptor(model)
     from ..arch import describe
 
-    return describe(descriptor)
+    return describe(descriptor, whole=True)
 
 
 def load_upscaler(
@@ -206,7 +218,7 @@ def load_upscaler(
         ) from error
     mask = None if options["mask"] is None else torch.from_numpy(options["mask"])
     options = options | {"target": parsed_target, "mask": mask, "device": descriptor.device}
-    return Upscaler(model=model, descriptor=descriptor, options=options)
+    return Upscaler(model=named(model), descriptor=descriptor, options=options)
 
 
 def best_device() -> str:

@@ -7,25 +7,19 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..cluster.worker import ElsewhereError
 from .console import printable, reason, say, show
 from .model import Upscaler
 from .work import FileOptions, upscale_file
 
 if TYPE_CHECKING:
     from ..picture.files import Job
-
-
-class ElsewhereError(ValueError):
-    """What was raised in another process: its words, and where."""
-
-    def __init__(self, text: str, trace: str) -> None:
-        super().__init__(text)
-        self.trace = trace
 
 
 @dataclass(frozen=True)
@@ -107,7 +101,9 @@ def one_after_the_other(
             bar.within(index, done, total)
 
         try:
-            yield Outcome(job, *upscale_file(job, upscaler, files, progress, console))
+            yield Outcome(
+                job, *upscale_file(job, upscaler, files, progress, partial(show, console))
+            )
         except Exception as error:
             yield Outcome(job, error=error)
 

@@ -7,19 +7,20 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
-from .console import printable, show
+from .console import Tell, printable
 
 if TYPE_CHECKING:
     from ..picture.files import Job
     from ..upscale import Target
     from ..video import VideoJob
-    from ..video.job import Elsewhere
+    from ..video.job import Elsewhere as Encoded
     from .model import Upscaler
+
+
+Elsewhere = Callable[["VideoJob", "Target | None"], "Encoded"]
+"""``elsewhere(job, target)`` are a video's segments that other processes make."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +37,11 @@ def upscale_video_file(
     upscaler: Upscaler,
     options: VideoOptions,
     progress: Callable[[int, int], None],
-    console: Console,
+    tell: Tell,
     *,
     overwrite: bool,
     max_pixels: int,
-    elsewhere: Callable[[VideoJob, Target | None], Elsewhere] | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> tuple[str, bool]:
     """Upscale one video; the line that says what was done, and whether all of it was there.
 
@@ -51,7 +52,7 @@ def upscale_video_file(
 
     with VideoFile(job.source, max_pixels=max_pixels) as source:
         size, target = result_size(source, upscaler.target, upscaler.descriptor.scale)
-        settings = settings_of(upscaler.model, upscaler.frame_options)
+        settings = settings_of(upscaler)
         new_job = partial(
             VideoJob,
             source,
@@ -76,7 +77,7 @@ def upscale_video_file(
         except BaseException:
             if work.frames:
                 kept = f"{work.partial} holds the first {work.frames} frames; --resume goes on from there"
-                show(console, "kept", kept)
+                tell("kept", kept)
             raise
     (height, width), (new_height, new_width) = source.size, work.size
     how = f"{work.frames} frames, {work.encoding.codec} {work.encoding.pixel_format}"
@@ -85,11 +86,11 @@ def upscale_video_file(
     return printable(line), not work.damage
 
 
-def settings_of(model: Path, options: dict[str, Any]) -> dict[str, Any]:
+def settings_of(upscaler: Upscaler) -> dict[str, Any]:
     """What frames depend on, as `video.VideoJob` wants it: the checkpoint and the options; tensors
     become digests."""
-    settings: dict[str, Any] = {"model": hashlib.sha256(model.read_bytes()).hexdigest()}
-    for name, value in options.items():
+    settings: dict[str, Any] = {"model": upscaler.digest}
+    for name, value in upscaler.frame_options.items():
         plain = value is None or isinstance(value, str | int | float)
         settings[name] = value if plain else hashlib.sha256(_content(value)).hexdigest()
     return settings

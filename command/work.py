@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from ..common.printable import printable
 from ..common.wear import LARGEST
-from .console import show
+from .console import Tell
 from .large import LargeOptions, large_header, upscale_large_file
 from .model import Upscaler
-from .video import VideoOptions, upscale_video_file
+from .video import Elsewhere, VideoOptions, upscale_video_file
 
 if TYPE_CHECKING:
     from ..picture.files import Job
@@ -25,6 +23,7 @@ class FileOptions:
     """How files are read and written, for every one alike.
 
     quiet: which model was chosen for a file is not told.
+    sharing: so many processes share the memory of a machine.
     """
 
     quality: int | None
@@ -33,6 +32,7 @@ class FileOptions:
     video: VideoOptions
     pyramid: bool
     quiet: bool = False
+    sharing: int = 1
 
     @property
     def large(self) -> LargeOptions:
@@ -43,6 +43,7 @@ class FileOptions:
             resume=self.video.resume,
             overwrite=self.overwrite,
             max_pixels=self.max_pixels,
+            sharing=self.sharing,
         )
 
 
@@ -51,22 +52,25 @@ def upscale_file(
     upscaler: Upscaler,
     files: FileOptions,
     progress: Callable[[int, int], None],
-    console: Console,
+    tell: Tell,
+    elsewhere: Elsewhere | None = None,
 ) -> tuple[str, bool]:
     """Upscale one picture or video; the line that says what was done, and whether all of it was
-    there."""
+    there. ``elsewhere``: of a video, as for `upscale_video_file`."""
     from ..picture.files import is_video
 
     def chosen(choice: tuple[Upscaler, str]) -> Upscaler:
         upscaler, reason = choice
         if reason and not files.quiet:
-            show(console, "model", reason)
+            tell("model", reason)
         return upscaler
 
     if is_video(job.target):
         upscaler = chosen(upscaler.suited_to_videos(job.source))
         limits = {"overwrite": files.overwrite, "max_pixels": files.max_pixels}
-        return upscale_video_file(job, upscaler, files.video, progress, console, **limits)
+        return upscale_video_file(
+            job, upscaler, files.video, progress, tell, elsewhere=elsewhere, **limits
+        )
     from ..picture.animation import is_animation, read_animation, upscaled, write_animation
     from ..picture.large.spool import read_middle
     from ..picture.read import read_picture
@@ -86,7 +90,7 @@ def upscale_file(
     if header is not None:
         middle = partial(read_middle, job.source, header, LARGEST)
         upscaler = chosen(upscaler.suited(job.source, middle))
-        return upscale_large_file(job, header, upscaler, files.large, progress, console), True
+        return upscale_large_file(job, header, upscaler, files.large, progress, tell), True
     picture = read_picture(job.source, max_pixels=files.max_pixels)
     height, width, _ = picture.pixels.shape
     new_height, new_width = upscaler.size(height, width)

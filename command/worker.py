@@ -4,42 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import io
+import logging
 import os
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..cluster.checkpoint import scratch, written
+from ..cluster.parts import UNSEEN, PartWorker, Stamp, stamp_of
+from ..cluster.worker import named
+from ..common.printable import printable
 from ..picture.files import Job
-from .console import error_console, reason
-from .model import load_upscaler
+from ..picture.formats import DEEPZOOM, PictureError, format_to_write
+from .automatic import choosing
+from .console import reason
+from .model import Upscaler, load_upscaler
 from .work import FileOptions, upscale_file
 
-UNSEEN = "unseen"
-"""The answer of a worker that does not see the file at its path: it needs the content."""
-_SHARED_MEMORY = Path("/dev/shm")
-
-Stamp = tuple[int, int]
+logger = logging.getLogger(__name__)
 
 
-def stamp_of(path: Path) -> Stamp | None:
-    """By what a worker knows that it sees the same file: size and time of change; None where it
-    cannot be read."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
-
-
-class FileWorker:
-    """A model on one device, and files for it.
+class FileWorker(PartWorker):
+    """A model on one device, and files for it; or two, of which one is chosen for each file.
 
     Args:
-        checkpoint: the files of the model by their names, the model first.
+        checkpoints: the files of each model by their names, the model first.
         model_options, options, device, threads: as for `load_upscaler`.
         folder: the one in which the command was called, which relative paths belong to.
         files: how files are read and written.
@@ -49,7 +40,7 @@ class FileWorker:
 
     def __init__(
         self,
-        checkpoint: dict[str, bytes],
+        checkpoints: Sequence[dict[str, bytes]],
         *,
         model_options: list[str],
         options: dict[str, Any],
@@ -58,18 +49,26 @@ class FileWorker:
         folder: str,
         files: FileOptions,
     ) -> None:
+        super().__init__()
         os.environ.setdefault("VIPS_CONCURRENCY", str(threads))
         with contextlib.suppress(OSError):  # not on this machine: then files come by value
             os.chdir(folder)
         import_files()
+        load = partial(
+            load_upscaler,
+            model_options=model_options,
+            device=device,
+            threads=threads,
+            options=options,
+        )
         with scratch() as place:
-            for name, content in checkpoint.items():
-                (place / name).write_bytes(content)
-            model = place / next(iter(checkpoint))
-            self.upscaler = load_upscaler(model, model_options, device, threads, options)
+            paths = [written(one, place) for one in checkpoints]
+            self.by_file: Upscaler = choosing(load, *paths) if len(paths) > 1 else load(*paths)
+            for one in self.by_file.choices:
+                _ = one.digest  # while the file is there
+        self.upscaler, _ = self.by_file.suited_to_videos(Path())
         self.files = files
         self._by_value = False
-        self._video: Any = None
 
     def picture(
         self, job: Job, token: str | None, stamp: Stamp | None, content: bytes | None
@@ -82,6 +81,7 @@ class FileWorker:
             stamp: of the source.
             content: of the source, for workers that do not see it.
         """
+        self.aliases.clear()
         if content is None and stamp != stamp_of(job.source):
             return UNSEEN, None
         if token is not None and not self._by_value and os.path.exists(token):
@@ -91,115 +91,28 @@ class FileWorker:
                 if not isinstance(error.__cause__ or error, OSError):
                     raise
                 self._by_value = True  # this machine cannot write there, maybe the driver can
+        if format_to_write(job.target) is DEEPZOOM:
+            raise PictureError(
+                f"{job.target} is many files, which a machine writes that sees their folder"
+            )
         with scratch() as place:
-            target = place / job.target.name
-            line = self._upscaled(job, content, target)
-            return line.replace(str(target), str(job.target)), target.read_bytes()
+            target = self._alias(place, job.target)
+            return self._upscaled(job, content, target), target.read_bytes()
 
     def _upscaled(self, job: Job, content: bytes | None, target: Path) -> str:
         with contextlib.ExitStack() as cleanup:
             source = job.source
             if content is not None:
-                source = cleanup.enter_context(scratch()) / job.source.name
+                source = self._alias(cleanup.enter_context(scratch()), job.source)
                 source.write_bytes(content)
             here = replace(job, source=source, target=target)
-            line, _ = upscale_file(here, self.upscaler, self.files, _untold, error_console())
-            return line.replace(str(source), str(job.source))
+            line, _ = upscale_file(here, self.by_file, self.files, _untold, _tell)
+            return named(line, self.aliases)
 
-    def part(
-        self, video: dict[str, Any], content: bytes | None, first: int, count: int, whole: bool
-    ) -> tuple[Any, Any]:
-        """Upscale some frames of a video.
-
-        Args:
-            video: see `many.Segments`.
-            first, count: which frames.
-            whole: encode them as a segment, which is the payload; else it is their samples.
-
-        The value is pts and duration of the frames, fewer than ``count`` at the end, and what of
-        the video is damaged, where it was read to its end.
-        """
-        from ..video.parts import samples_of, upscaled_part
-
-        lead = min(self.upscaler.context, first)
-        begin = first - lead
-        reading = self._reading(video, content, begin)
-        if reading is None:
-            return UNSEEN, None
-        encoder, samples = reading.form.encoder, []
-        upscale = partial(self._frames(video), target=video["target"])
-        add = encoder.add if whole else lambda frame: samples.append(samples_of(frame))
-        try:
-            times = upscaled_part(
-                reading.parts.read(begin, lead + count + self.upscaler.context),
-                reading.form,
-                reading.source.orientation,
-                upscale,
-                video["size"],
-                add,
-                lead=lead,
-                count=count,
-            )
-        except BaseException:
-            self._close()
-            raise
-        payload: Any = samples
-        if whole:
-            payload = encoder.close() if times else b""
-        return (times, reading.source.damage), payload
-
-    def encode(
-        self, video: dict[str, Any], content: bytes | None, *parts: Any
-    ) -> tuple[Any, bytes]:
-        """Encode the samples of the frames of a segment."""
-        from ..video.parts import frame_of
-
-        reading = self._reading(video, content, None)
-        if reading is None:
-            return UNSEEN, b""
-        for samples in (one for part in parts for one in part):
-            reading.form.encoder.add(frame_of(samples, video["encoding"]["pixel_format"]))
-        return None, reading.form.encoder.close()
-
-    def _frames(self, video: dict[str, Any]) -> Any:
-        return self.upscaler.frames
-
-    def _reading(self, video: dict[str, Any], content: bytes | None, first: int | None) -> Any:
-        """The video, opened; None where this machine does not see it."""
-        if self._video and self._video.key == video["key"]:
-            if first is None or self._video.parts.reaches(first):
-                return self._video
-            content = content or self._video.content
-        self._close()
-        path = Path(video["source"])
-        if content is None and stamp_of(path) != video["stamp"]:
-            return None
-        self._video = _Reading(path, content, video)
-        return self._video
-
-    def _close(self) -> None:
-        if self._video:
-            self._video.close()
-            self._video = None
-
-
-class _Reading:
-    """A video that is read in parts, and what its result is like."""
-
-    def __init__(self, path: Path, content: bytes | None, video: dict[str, Any]) -> None:
-        from ..video import Encoding, VideoFile
-        from ..video.form import ResultForm
-        from ..video.parts import PartReader, Times
-
-        self.key, self.content = video["key"], content
-        file = path if content is None else io.BytesIO(content)
-        self.source = VideoFile(file, max_pixels=video["max_pixels"])
-        self.form = ResultForm(self.source, Encoding(**video["encoding"]), video["size"])
-        times = video["times"]
-        self.parts = PartReader(self.source, times and Times(*times))
-
-    def close(self) -> None:
-        self.source.__exit__(None, None, None)
+    def _alias(self, folder: Path, path: Path) -> Path:
+        """A file in ``folder`` that is called ``path`` in what is said."""
+        self.aliases[f"{folder}{os.sep}"] = printable(str(path).removesuffix(path.name))
+        return folder / path.name
 
 
 def import_files() -> None:
@@ -209,13 +122,10 @@ def import_files() -> None:
             importlib.import_module(name, __package__)
 
 
-@contextlib.contextmanager
-def scratch() -> Iterator[Path]:
-    """A folder for what is not seen by others, in memory where there is such a place."""
-    memory = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="upscale-", dir=memory) as folder:
-        yield Path(folder)
-
-
 def _untold(done: int, total: int) -> None:
     """Progress within a picture, which nobody sees."""
+
+
+def _tell(kind: str, text: str) -> None:
+    """As `console.show`, where the driver shows it."""
+    logger.warning("%s", text, extra={"kind": kind})

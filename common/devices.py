@@ -1,4 +1,4 @@
-"""Which accelerator this machine has."""
+"""Which accelerators this machine has."""
 
 from __future__ import annotations
 
@@ -13,3 +13,13 @@ def current_accelerator() -> torch.device | None:
     return next(
         (torch.device(kind) for kind, of in kinds.items() if of and of.is_available()), None
     )
+
+
+def accelerators() -> list[str]:
+    """The names of all, of the kind of the current one: cuda:0, cuda:1."""
+    current = current_accelerator()
+    if current is None:
+        return []
+    module = getattr(torch, current.type)
+    count = module.device_count() if hasattr(module, "device_count") else 1
+    return [f"{current.type}:{number}" for number in range(count)]

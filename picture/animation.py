@@ -22,12 +22,14 @@ from .embed import embedded, prepared
 from .formats import (
     GIF,
     PNG,
+    VIPS_ERRORS,
     WEBP,
     Metadata,
     Picture,
     PictureError,
     format_of_name,
     reason_of,
+    unreadable,
 )
 from .read import MAX_PIXELS, check_whole, format_of_content, frame_count
 from .write import GIF_HOLDS, check_writable, webp_options, write_whole
@@ -70,7 +72,8 @@ def is_animation(source: Path, target: Path) -> bool:
         if file_format not in FORMATS:
             return False
         image = getattr(pyvips.Image, file_format.loader)(data, access="sequential")
-    except (PictureError, pyvips.Error):
+    except (PictureError, *VIPS_ERRORS) as error:
+        reason_of(error)
         return False  # what is wrong is said when it is read
     return frame_count(image, data, file_format) > 1
 
@@ -111,10 +114,8 @@ def read_animation(path: Path, *, max_pixels: int = MAX_PIXELS) -> Animation:
             durations = [Fraction(delay) for delay in field_of(whole, "delay") or [100] * count]
             loops = field_of(whole, "loop") or 0
         metadata, lost = metadata_of(first, data, file_format, (first.width, first.height))
-    except pyvips.Error as error:
-        raise PictureError(
-            f"the {file_format.name} data is broken or cut off{reason_of(error)}"
-        ) from error
+    except VIPS_ERRORS as error:
+        raise unreadable(file_format.name, error) from error
     if lost:
         logger.warning("%s: left out: %s", path, ", ".join(lost))
     if frames.shape[-1] == 3:
@@ -209,7 +210,7 @@ def write_animation(
             encoded = _encoded_by_vips(frames, height, animation, file_format is WEBP, quality)
         sides = {"width": width, "height": height}
         whole_file = embedded(encoded, beside, file_format, **sides, alpha=channels == 4)
-    except pyvips.Error as error:
+    except VIPS_ERRORS as error:
         raise PictureError(f"cannot be encoded as {file_format.name}{reason_of(error)}") from error
     write_whole(path, whole_file, overwrite)
 

@@ -86,6 +86,8 @@ class StatedColour:
         curve, primaries, white = self._stated()
         if curve is None and primaries is None:
             return None, lost
+        if curve is None and _is_srgb(primaries, white):
+            return None, lost
         curve = srgb_curve if curve is None else curve
         name = "Colours as the file stated them"
         try:
@@ -107,6 +109,12 @@ class StatedColour:
             values = [value / 100_000 for value in struct.unpack(">8i", chromaticities)]
             white, primaries = (values[0], values[1]), tuple(values[2:])
         return curve, primaries, white
+
+
+def _is_srgb(primaries: tuple[float, ...] | None, white: tuple[float, float] | None) -> bool:
+    """Whether these are what files without a profile have anyway, but for rounding."""
+    given = (*(primaries or SRGB_PRIMARIES), *(white or D65))
+    return bool(np.allclose(given, (*SRGB_PRIMARIES, *D65), atol=0.001))
 
 
 def _profile_of_cicp(cicp: bytes, grey: bool) -> tuple[bytes | None, str]:

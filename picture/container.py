@@ -20,15 +20,21 @@ SEGMENT = 65_533
 """Bytes that a JPEG segment can hold."""
 
 ICC_START = b"ICC_PROFILE\0"
+XMP_START = b"http://ns.adobe.com/xap/1.0/\0"
 
 
 def png_chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and body of each chunk; of a file that is cut off, those that are there."""
-    at = len(PNG_START)
-    while at + 8 <= len(png):
+    """Kind and body of each chunk up to the last; of a file that is cut off, those that are there."""
+    at, kind = len(PNG_START), b""
+    while kind != b"IEND" and at + 8 <= len(png):
         length, kind = struct.unpack_from(">I4s", png, at)
         yield kind, png[at + 8 : at + 8 + length]
         at += 12 + length
+
+
+def png_end(png: bytes) -> int:
+    """Where the last chunk ends."""
+    return len(PNG_START) + sum(12 + len(body) for _, body in png_chunks(png))
 
 
 def png_chunk(kind: bytes, body: bytes) -> bytes:
@@ -94,24 +100,34 @@ def profile_segments(profile: bytes) -> list[tuple[int, bytes]]:
 
 def webp_chunks(webp: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Name and body of each chunk of a WebP file."""
-    at = 12
-    while at + 8 <= len(webp):
+    at, end = 12, min(len(webp), webp_end(webp))
+    while at + 8 <= end:
         name, length = struct.unpack_from("<4sI", webp, at)
         yield name, webp[at + 8 : at + 8 + length]
         at += 8 + length + length % 2
 
 
+def webp_end(webp: bytes) -> int:
+    """Where a WebP file says that it ends."""
+    return 8 + int.from_bytes(webp[4:8], "little")
+
+
+_ALPHA = 0x10
 _FLAGS = {b"ICCP": 0x20, b"EXIF": 0x08, b"XMP ": 0x04}
 
 
 def webp_with(
     webp: bytes, beside: Mapping[bytes, bytes], *, width: int, height: int, alpha: bool
 ) -> bytes:
-    """The WebP file with these chunks: ICCP, EXIF, XMP."""
-    if not beside:
-        return webp
+    """The WebP file with these chunks: ICCP, EXIF, XMP.
+
+    Of an animation libwebp asks the frames for the mark of transparency, which is then missing
+    where they hide nothing but leave parts of the picture free.
+    """
     chunks = list(webp_chunks(webp))
-    flags = 0x10 if alpha else 0
+    if not beside and not (alpha and chunks[0][0] == b"VP8X"):
+        return webp
+    flags = _ALPHA if alpha else 0
     if chunks[0][0] == b"VP8X":
         flags |= chunks[0][1][0]
         chunks = chunks[1:]

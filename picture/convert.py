@@ -9,7 +9,7 @@ import numpy as np
 import pyvips
 
 from .colour import StatedColour
-from .formats import PNG, Format, Picture, reason_of
+from .formats import PNG, VIPS_ERRORS, Format, Picture, reason_of
 
 _GREY, _RGB = b"GRAY", b"RGB "
 
@@ -39,7 +39,7 @@ def coloured_for(
     if described == _RGB or (described == _GREY and (channels == 1 or picture.grey)):
         try:
             return in_srgb(picture, profile), None
-        except pyvips.Error as error:
+        except VIPS_ERRORS as error:
             tell(f"its ICC profile cannot be applied{reason_of(error)} and is left out")
             return picture, None
     kind = described.decode("latin-1").strip()
@@ -65,5 +65,5 @@ def in_srgb(picture: Picture, profile: bytes) -> Picture:
     if pixels.shape[2] == 1:
         converted = converted.mean(axis=2, keepdims=True)
     converted = np.concatenate([converted, pixels[..., 3:]], axis=2).astype(np.float32)
-    metadata = replace(picture.metadata, profile=None)
+    metadata = replace(picture.metadata, profile=None, in_srgb=True)
     return replace(picture, pixels=converted, metadata=metadata)

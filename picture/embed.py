@@ -14,6 +14,7 @@ from .container import (
     COMMENT,
     PNG_START,
     SEGMENT,
+    XMP_START,
     jpeg_with,
     png_chunks,
     png_with,
@@ -27,11 +28,10 @@ from .exif import (
     tiff_with_exif,
 )
 from .formats import EXIF_PREFIX, GIF, JPEG, PNG, TIFF, WEBP, Format, Metadata, Resolution
-from .text import comment_chunk, place_in_exif, texts_of
+from .text import named_texts, place_in_exif, text_chunk, texts_of
 from .tiff import UNDEFINED, ExifError, Value
 from .xmp import xmp_of_result
 
-_XMP_START = b"http://ns.adobe.com/xap/1.0/\0"
 _LONGEST_TEXTS = ("workflow", "prompt", "parameters")  # what is given up first where room is short
 
 
@@ -65,10 +65,16 @@ def prepared(
     xmp = metadata.xmp
     if xmp is not None:
         xmp, gone = xmp_of_result(
-            xmp, width=width, height=height, factors=factors, mime=file_format.mime
+            xmp,
+            width=width,
+            height=height,
+            factors=factors,
+            mime=file_format.mime,
+            oriented=metadata.oriented,
+            in_srgb=metadata.in_srgb,
         )
         lost += gone
-    if file_format is JPEG and xmp is not None and len(xmp) > SEGMENT - len(_XMP_START):
+    if file_format is JPEG and xmp is not None and len(xmp) > SEGMENT - len(XMP_START):
         xmp, lost = None, [*lost, "XMP (too long for JPEG)"]
     if metadata.iptc and (
         file_format in (WEBP, GIF)
@@ -112,6 +118,8 @@ def _exif(
                     height=height,
                     factors=factors,
                     resolution=metadata.resolution,
+                    in_srgb=metadata.in_srgb,
+                    oriented=metadata.oriented or metadata.xmp is None,
                     added=placed.first,
                     added_photo=placed.photo,
                 )
@@ -150,6 +158,8 @@ def embedded(
 def tiff_tags(beside: Beside) -> dict[int, Value | None]:
     """What a TIFF file has beside EXIF; None is no entry."""
     tags: dict[int, Value | None] = resolution_tags(beside.metadata.resolution)
+    if not beside.metadata.oriented and beside.xmp:  # which may say it
+        tags[274] = None
     parts = {34675: beside.profile, 700: beside.xmp, 33723: beside.metadata.iptc}
     return tags | {
         tag: Value(1 if tag == 700 else UNDEFINED, part) for tag, part in parts.items() if part
@@ -158,9 +168,13 @@ def tiff_tags(beside: Beside) -> dict[int, Value | None]:
 
 def _png_chunks(beside: Beside) -> list[tuple[bytes, bytes]]:
     metadata = beside.metadata
-    comments = b"".join(comment_chunk(comment) for comment in metadata.comments)
+    texts = [("Comment", comment) for comment in metadata.comments]
+    if beside.exif:  # where ComfyUI looks for it in PNG
+        known = dict(texts_of(metadata.png_text))
+        texts += [one for one in named_texts(first_directory(beside.exif)) if one[0] not in known]
+    added = b"".join(text_chunk(*text) for text in texts)
     chunks = list(metadata.colour.chunks.items())
-    chunks += png_chunks(PNG_START + metadata.png_text + comments)
+    chunks += png_chunks(PNG_START + metadata.png_text + added)
     if beside.profile:
         chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(beside.profile)))
     resolution = metadata.resolution
@@ -198,7 +212,7 @@ def _jfif(resolution: Resolution | None) -> tuple[int, int, int]:
 
 def _jpeg_segments(beside: Beside) -> list[tuple[int, bytes]]:
     segments = [(APP1, EXIF_PREFIX + beside.exif)] if beside.exif else []
-    segments += [(APP1, _XMP_START + beside.xmp)] if beside.xmp else []
+    segments += [(APP1, XMP_START + beside.xmp)] if beside.xmp else []
     segments += profile_segments(beside.profile) if beside.profile else []
     iptc = beside.metadata.iptc
     if iptc and len(_photoshop(iptc)) <= SEGMENT:

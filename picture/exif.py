@@ -22,6 +22,7 @@ from .tiff import (
     ExifError,
     Layout,
     Value,
+    ascii_text,
     long,
     next_directory,
     rational,
@@ -56,12 +57,33 @@ _DESCRIPTIVE = {
 # How pixels and blocks were stored, which says nothing about the new file.
 STRUCTURAL = {
     *(254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 280, 281),
-    *(284, 288, 289, 290, 291, 292, 293, 317, 320, 321, 322, 323, 324, 325, 326, 327, 328, 330),
+    *(
+        284,
+        288,
+        289,
+        290,
+        291,
+        292,
+        293,
+        297,
+        317,
+        320,
+        321,
+        322,
+        323,
+        324,
+        325,
+        326,
+        327,
+        328,
+        330,
+    ),
     *(332, 334, 338, 339, 340, 341, 347, 529, 530, 531, 532, *range(512, 522)),
     *(700, 33723, 34377, 34675),  # XMP, IPTC, Photoshop, ICC: handled on their own
 }
 _COMPRESSION = {0x9101, 0x9102}  # ComponentsConfiguration, CompressedBitsPerPixel
 _WIDTHS, _HEIGHTS = {40962, 0x1001}, {40963, 0x1002}  # of EXIF, and related ones
+_COLOUR_SPACE, _INDEX = 0xA001, 1  # _INDEX: of interoperability, R98 is sRGB, R03 Adobe RGB
 USER_COMMENT = 0x9286
 _MAKER_NOTE, _MICRO_VIDEO = 0x927C, 0x8897
 _SUBJECTS = {0x9214: "SubjectArea", 0xA214: "SubjectLocation"}
@@ -91,6 +113,12 @@ def first_directory(data: bytes) -> Directory:
     """Of a TIFF file or an EXIF block. Raises ExifError."""
     layout, first = read_header(data)
     return read_directory(data, first, layout)
+
+
+def next_of(tiff: bytes) -> int:
+    """Where the second directory of a TIFF file is; 0 for none. Raises ExifError."""
+    layout, first = read_header(tiff)
+    return next_directory(tiff, first, layout)
 
 
 def unknown_tags(directory: Directory) -> list[int]:
@@ -144,6 +172,8 @@ def exif_of_result(
     height: int,
     factors: tuple[float, float] | None,
     resolution: Resolution | None,
+    oriented: bool = True,
+    in_srgb: bool = False,
     added: Mapping[int, Value] | None = None,
     added_photo: Mapping[int, Value] | None = None,
 ) -> tuple[bytes | None, list[str]]:
@@ -151,7 +181,8 @@ def exif_of_result(
 
     The thumbnail and what describes the old file alone are left out: its compression, and offsets
     into it. ``factors``: by how much it is wider and higher than the source; None where the source
-    was turned. ``added``, ``added_photo``: entries for the first and the EXIF directory.
+    was turned. ``oriented``: whether it says that it is upright; ``in_srgb``: that it is sRGB, where
+    it says anything of that. ``added``, ``added_photo``: entries for the first and the EXIF directory.
 
     Also the names of what was said of the picture, but cannot be said of the new one. Raises
     ExifError where the block cannot be read.
@@ -172,6 +203,10 @@ def exif_of_result(
         related = photo.get(INTEROPERABILITY)
         if isinstance(related, dict):
             _set_size(related, width, height, make=False)
+            if in_srgb and _INDEX in related:
+                related[_INDEX] = ascii_text("R98")
+        if in_srgb and _COLOUR_SPACE in photo:
+            photo[_COLOUR_SPACE] = shorts(1)
         lost += _scale(photo, factors)
     directory |= added or {}
     if added_photo:
@@ -182,10 +217,18 @@ def exif_of_result(
             directory[tag] = value
     if exif is None and not directory:
         return None, lost
-    directory[_ORIENTATION] = shorts(1)
+    if oriented:
+        directory[_ORIENTATION] = shorts(1)
     # the order stays, as comments in Unicode are in it; those that are added are big-endian
     order = ">" if exif is None or added_photo else read_header(exif)[0].order
     return _block(directory, order), lost
+
+
+def without_orientation(exif: bytes) -> bytes:
+    """The block, as for a picture that is upright. Raises ExifError."""
+    directory = first_directory(exif)
+    directory.pop(_ORIENTATION, None)
+    return _block(directory, read_header(exif)[0].order)
 
 
 def _set_size(directory: Directory, width: int, height: int, make: bool = True) -> None:

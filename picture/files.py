@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .formats import GIF, format_of_name, format_to_write
-from .others import OTHER_SUFFIXES
+from .others import JPEG_SUFFIXES, OTHER_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def is_video(path: Path) -> bool:
 
 def _only_read(path: Path) -> bool:
     """Whether the file's name is that of a kind of picture that is read and not written."""
-    return path.suffix.lower() in OTHER_SUFFIXES
+    return path.suffix.lower() in OTHER_SUFFIXES + JPEG_SUFFIXES
 
 
 def plan_jobs(
@@ -142,7 +142,8 @@ def _pictures(text: str, output: Path, recursive: bool, ending: str) -> Iterator
     for path in paths:
         if path.name.endswith(_UNFINISHED):
             continue
-        if format_of_name(path) is None and not is_video(path) and not _only_read(path):
+        known = format_of_name(path) is not None or is_video(path) or _only_read(path)
+        if not known or (path.exists() and not path.is_file()):  # a pipe would be waited for
             unknown.append(path.name)
             continue
         if real_output == real_base and ending and path.stem.endswith(ending):
@@ -277,7 +278,7 @@ def _extension(source: Path, file_format: str, video_format: str) -> str:
     if file_format != "same":
         return suffix_of(file_format)
     if _only_read(source):
-        return ".png"
+        return ".jpg" if source.suffix.lower() in JPEG_SUFFIXES else ".png"
     if format_of_name(source) is None:
         raise PlanError(f"{source}: its name does not say which format to write; use --format")
     return source.suffix

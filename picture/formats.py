@@ -5,6 +5,7 @@ file -> pixels (H, W, C) float32 in [0, 1], depth, metadata -> file
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,9 @@ import pyvips
 from .colour import StatedColour
 
 pyvips.cache_set_max(0)  # a cached operation would keep the last pictures in memory
+
+IN_SRGB = "pixels-in-srgb"
+"""A field of libvips's images whose colours were made sRGB."""
 
 EXIF_PREFIX = b"Exif\0\0"  # precedes EXIF in JPEG, and in what libvips calls exif-data
 
@@ -44,7 +48,7 @@ class Format:
 PNG = Format(
     name="PNG",
     mime="image/png",
-    suffixes=(".png",),
+    suffixes=(".png", ".apng"),
     pattern=rb"\x89PNG\r\n\x1a\n",
     loader="pngload_buffer",
     bits=16,
@@ -56,7 +60,7 @@ JPEG = Format(
     pattern=rb"\xff\xd8\xff",
     loader="jpegload_buffer",
     alpha=False,
-    longest_side=65_535,
+    longest_side=65_500,  # of libjpeg; the format itself goes on to 65,535
 )
 WEBP = Format(
     name="WebP",
@@ -107,6 +111,10 @@ class Resolution:
     y: float
     unit: bool = True
 
+    def lying(self) -> Resolution:
+        """Of the picture turned by a quarter."""
+        return Resolution(self.y, self.x, self.unit)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Metadata:
@@ -115,6 +123,8 @@ class Metadata:
     Attributes:
         size: width and height of the picture read, upright; None: not known.
         turned: whether it was turned or mirrored to be upright.
+        oriented: whether the file says how it is to be turned, outside of XMP.
+        in_srgb: whether its pixels were made sRGB, which what it says of its colours does not know.
         resolution: None where the file states none.
         profile: ICC.
         colour: what the file says of its colours in other ways.
@@ -126,6 +136,8 @@ class Metadata:
 
     size: tuple[int, int] | None = None
     turned: bool = False
+    oriented: bool = False
+    in_srgb: bool = False
     resolution: Resolution | None = None
     profile: bytes | None = None
     colour: StatedColour = field(default_factory=StatedColour)
@@ -162,7 +174,36 @@ def format_to_write(path: Path) -> Format | None:
     return DEEPZOOM if path.suffix.lower() in DEEPZOOM.suffixes else format_of_name(path)
 
 
-def reason_of(error: pyvips.Error) -> str:
-    """The message of libvips, in one line; it is empty for broken PNG headers."""
-    lines = [line.strip() for line in str(error.detail).splitlines() if line.strip()]
+VIPS_ERRORS = (pyvips.Error, UnicodeDecodeError)
+"""What pyvips raises for broken data, whose message may repeat parts of it that are no text."""
+
+
+def reason_of(error: Exception) -> str:
+    """The message of libvips, in one line; it is empty for broken PNG headers.
+
+    To be asked for after each of `VIPS_ERRORS`: a message that is no text stays in libvips, and would
+    be taken for that of the pictures that follow.
+    """
+    if isinstance(error, UnicodeDecodeError):
+        pyvips.vips_lib.vips_error_clear()
+        detail = error.object.decode("utf-8", "replace")
+    else:
+        detail = getattr(error, "detail", "")
+    lines = [line.strip() for line in str(detail).splitlines() if line.strip()]
     return f" ({'; '.join(dict.fromkeys(lines))})" if lines else ""
+
+
+_UNREAD = re.compile(
+    "not (supported|configured|implemented|been built in|a whole number)|unsupported"
+)
+
+
+def unreadable(name: str, error: Exception) -> PictureError:
+    """What is said of data that libvips can't read: it is broken, or of a kind that it was built
+    without."""
+    reason = reason_of(error)
+    what = (
+        "is of a kind that libvips can't read" if _UNREAD.search(reason) else "is broken or cut off"
+    )
+    advice = "; convert it to PNG with the program that made it" if _UNREAD.search(reason) else ""
+    return PictureError(f"the {name} data {what}{reason}{advice}")

@@ -60,6 +60,11 @@ def grey_profile(curve: Curve, name: str) -> bytes:
     return _profile(b"GRAY", [(b"kTRC", _curve(curve))], name)
 
 
+def is_whole(profile: bytes) -> bool:
+    """Whether it may be an ICC profile, and all of it is there: its length and its mark are right."""
+    return 128 < int.from_bytes(profile[:4], "big") <= len(profile) and profile[36:40] == b"acsp"
+
+
 def _xyz(x: float, y: float) -> np.ndarray:
     if y <= 0:
         raise ValueError("a chromaticity without luminance")
@@ -76,6 +81,8 @@ def _point(xyz: np.ndarray) -> bytes:
 
 def _curve(curve: Curve) -> bytes:
     if not callable(curve):
+        if not 0.05 <= curve <= 20:
+            raise ValueError(f"an exponent of {curve:g}")
         return b"para" + bytes(8) + _fixed(np.array([curve]))
     values = np.round(np.clip(curve(np.linspace(0, 1, _SAMPLES)), 0, 1) * 65535).astype(">u2")
     return b"curv" + bytes(4) + struct.pack(">I", len(values)) + values.tobytes()

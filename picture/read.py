@@ -13,11 +13,23 @@ from pathlib import Path
 import numpy as np
 import pyvips
 
-from .beside import field_of, metadata_of
+from .beside import field_of, metadata_of, turned_by_png
 from .container import gif_blocks, png_chunks
-from .formats import FORMATS, GIF, PNG, TIFF, Format, Picture, PictureError, reason_of
+from .formats import (
+    FORMATS,
+    GIF,
+    IN_SRGB,
+    PNG,
+    TIFF,
+    VIPS_ERRORS,
+    Format,
+    Picture,
+    PictureError,
+    unreadable,
+)
 from .others import as_png, left_out
-from .samples import check_samples
+from .profile import is_whole
+from .samples import check_samples, without_others
 
 logger = logging.getLogger(__name__)
 
@@ -41,23 +53,26 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     data = as_png(data, max_pixels) or data
     file_format = format_of_content(data)
     try:
+        if file_format is TIFF:
+            check_samples(data)
         image = getattr(pyvips.Image, file_format.loader)(
             data, access="sequential", fail_on="error"
         )
+        if file_format is TIFF:
+            image, unread = without_others(image, data)
+            others += unread
+        if file_format is PNG:
+            image = turned_by_png(image, data)
         source = checked(image, path, max_pixels)
         if file_format is GIF:
             check_whole(data)
-        if file_format is TIFF:
-            check_samples(data)
         tell_of_frames(source, data, file_format, path)
         upright = source.copy_memory().autorot()
         pixels = upright.numpy()
         size = upright.width, upright.height
         metadata, lost = metadata_of(source, data, file_format, size)
-    except pyvips.Error as error:
-        raise PictureError(
-            f"the {file_format.name} data is broken or cut off{reason_of(error)}"
-        ) from error
+    except VIPS_ERRORS as error:
+        raise unreadable(file_format.name, error) from error
 
     tell_of_lost(others + lost, path)
     pixels = pixels.reshape(upright.height, upright.width, upright.bands)
@@ -115,7 +130,10 @@ def _grey_or_rgb(image: pyvips.Image, path: Path) -> pyvips.Image:
             f"it holds {image.format} samples; supported are 8 and 16 bit unsigned: convert it"
         )
     if image.interpretation == "cmyk":
-        logger.warning("%s: CMYK is converted to sRGB", path)
+        profile = field_of(image, "icc-profile-data")
+        fits = profile is None or (is_whole(profile) and profile[16:20] == b"CMYK")
+        how = "" if fits else ", by a general profile, since its own is broken or for other colours"
+        logger.warning("%s: CMYK is converted to sRGB%s", path, how)
         image = image.icc_transform(
             "srgb",
             embedded=True,
@@ -123,7 +141,8 @@ def _grey_or_rgb(image: pyvips.Image, path: Path) -> pyvips.Image:
             depth=depth_of(image),
             intent="relative",
             black_point_compensation=True,
-        )
+        ).copy()
+        image.set_type(pyvips.GValue.gint_type, IN_SRGB, 1)
     expected = _BANDS.get(str(image.interpretation))
     if expected is None:
         raise PictureError(

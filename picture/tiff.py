@@ -155,6 +155,7 @@ def read_directory(data: bytes, at: int, layout: Layout, within: int | None = No
         raise ExifError(f"a directory lies outside of the file: {error}") from error
 
     directory: Directory = {}
+    together = 0
     for tag, kind, count, inline in rows:
         length = _TYPE_SIZES.get(kind, 0) * count
         if length > layout.inline:
@@ -162,6 +163,9 @@ def read_directory(data: bytes, at: int, layout: Layout, within: int | None = No
             inline = data[offset : offset + length]
         if not 0 < length <= len(inline):
             continue
+        together += length
+        if together > len(data):  # entries that share what they hold would fill the memory
+            raise ExifError("its entries hold more than the file")
         value = Value(kind, _reordered(kind, inline[:length], layout))
         # Directories are followed only where they belong (an interoperability directory only in the
         # EXIF directory), so that a cycle in a broken file comes to an end.

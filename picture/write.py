@@ -6,9 +6,7 @@ format cannot hold is left out, with a warning in the log.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +16,14 @@ import numpy as np
 import pyvips
 from pyvips.enums import ForeignKeep, ForeignPngFilter
 
+from ..common.leftovers import clear_away, put_in_place
 from .convert import coloured_for
 from .embed import Beside, embedded, prepared
 from .formats import (
     GIF,
     JPEG,
     PNG,
+    VIPS_ERRORS,
     WEBP,
     Format,
     Picture,
@@ -76,7 +76,7 @@ def write_picture(
     beside = prepared(
         picture.metadata, file_format, width=width, height=height, profile=profile, tell=tell
     )
-    samples = samples_of(picture, file_format, bits)
+    samples = coded_samples(picture, file_format, bits)
     encoded = _encoded(samples, file_format, quality)
     write_whole(path, _with_beside(encoded, samples, beside, file_format), overwrite)
 
@@ -96,7 +96,7 @@ def tell_of_losses(picture: Picture, file_format: Format, tell: Callable[[str], 
         tell(GIF_HOLDS)
 
 
-def samples_of(picture: Picture, file_format: Format, bits: int) -> np.ndarray:
+def coded_samples(picture: Picture, file_format: Format, bits: int) -> np.ndarray:
     """(H, W, C) integers with the channels that the file will have; halves are rounded up."""
     height, width, channels = picture.pixels.shape
     grey_alpha = picture.grey and channels == 4
@@ -135,7 +135,7 @@ def _encoded(pixels: np.ndarray, file_format: Format, quality: int | None) -> by
         if file_format is GIF:
             return image.gifsave_buffer(keep=ForeignKeep.NONE)
         return image.tiffsave_buffer(**tiff_options(pixels.nbytes))
-    except pyvips.Error as error:
+    except VIPS_ERRORS as error:
         raise PictureError(f"cannot be encoded as {file_format.name}{reason_of(error)}") from error
 
 
@@ -184,9 +184,8 @@ def write_whole(path: Path, data: bytes | bytearray, overwrite: bool) -> None:
             file.write(data)
         if path.exists() and not overwrite:
             raise PictureError(f"{path} exists and is not to be replaced")
-        os.replace(beside, path)
+        put_in_place(beside, path)
     except OSError as error:
         raise PictureError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
-        with contextlib.suppress(OSError):
-            beside.unlink()
+        clear_away(beside)

@@ -68,3 +68,13 @@ def test_warnings_are_shown_on_the_node(host: ModuleType, shown: list[tuple[str,
 def test_menus_are_those_of_the_host(host: ModuleType) -> None:
     assert host.category("LoadVideo", "image/video") == "video"
     assert host.category("UpscaleModelLoader", "loaders") == "loaders"  # a host without it
+
+
+def test_what_a_node_shows_has_600_characters(
+    host: ModuleType, shown: list[tuple[str, str]]
+) -> None:
+    with host.telling("7"):
+        logging.getLogger(host.__package__).warning("not kept: %s", "name\x1b[31m " * 999)
+    host.tell("7", "taken: " + "x" * 9999)
+    assert len(shown) == 2
+    assert all(len(text) <= 600 and text.isprintable() for _, text in shown)

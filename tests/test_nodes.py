@@ -11,6 +11,7 @@ import torch
 
 from fdat_dense_iso.common.encoding import ENCODING
 from fdat_dense_iso.common.option import offered_in
+from fdat_dense_iso.common.spreading import SPREADING
 from fdat_dense_iso.common.upscaling import UPSCALING
 from tools.node_schemas import imported_nodes
 
@@ -82,8 +83,10 @@ def test_videos_are_checked_before_any_work(
 
 def test_videos_have_the_options_of_pictures(nodes: ModuleType) -> None:
     found = [one.id for one in nodes.UpscaleVideo.define_schema().inputs]
-    options = sorted(offered_in("video", (*UPSCALING, *ENCODING)), key=lambda one: one.appended)
-    assert found[-1] == "cuts"  # later than the others, whose places workflows know
+    options = sorted(
+        offered_in("video", (*UPSCALING, *ENCODING, *SPREADING)), key=lambda one: one.appended
+    )
+    assert found[-2:] == ["cuts", "devices"]  # later than the others, whose places workflows know
     assert found == ["upscale_model", "video", *(option.name for option in options)]
 
 

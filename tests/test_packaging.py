@@ -212,7 +212,7 @@ def test_the_wheel_says_what_it_needs(wheel: zipfile.ZipFile, project: dict[str,
     lines = wheel.read(metadata).decode().splitlines()
     needed = [line.split(": ", 1)[1] for line in lines if line.startswith("Requires-Dist: ")]
     always = {re.split(r"[<>=!~ ;\[]", line)[0] for line in needed if "extra ==" not in line}
-    assert always == {"numpy", "psutil", "safetensors", "spandrel"}
+    assert always == {"filelock", "numpy", "psutil", "safetensors", "spandrel"}
     extras = project["project"]["optional-dependencies"]
     assert len(needed) == len(always) + sum(map(len, extras.values()))
     assert {line for line in lines if line.startswith("Provides-Extra")} == {

@@ -20,6 +20,7 @@ from typing import Any
 
 from fdat_dense_iso.common.encoding import ENCODING
 from fdat_dense_iso.common.option import Option, Place, offered_in
+from fdat_dense_iso.common.spreading import SPREADING
 from fdat_dense_iso.common.upscaling import UPSCALING
 from fdat_dense_iso.cpu_torchvision import make_torchvision_importable
 
@@ -52,7 +53,7 @@ def tables() -> dict[Path, dict[str, str]]:
     return {
         HELP / "FDATDenseIsoUpscale.md": {"": option_table(UPSCALING, "picture")},
         HELP / "FDATDenseIsoUpscaleVideo.md": {
-            "": option_table((*UPSCALING, *ENCODING), "video"),
+            "": option_table((*UPSCALING, *ENCODING, *SPREADING), "video"),
         },
         ROOT / "docs" / "cli.md": {
             "upscaling": option_table(UPSCALING, "command"),

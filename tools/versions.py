@@ -6,8 +6,8 @@
 
 A version is installed into a folder of its own, without what it requires, and found before the one
 of this environment, which stays as it is. Other versions of PyTorch are not: they need libraries of
-their own, so name the interpreter of an environment that has one. The tests are those that touch
-the library.
+their own, so name the interpreter of an environment that has one, with this project's requirements. The
+tests are those that touch the library.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ OLDEST_AND_NEWEST = (
     *("av==16.0.1", "av==18.1.0"),
     *("numpy==1.26.4", "numpy==2.4.6"),
 )
+"""Without PyTorch's, see above."""
 _FILES = "adopt", "guards", "info", "load", "registry", "weights"
 _ARCH = (
     *("tests/arch/fdat", "tests/arch/dense_iso"),

@@ -7,6 +7,7 @@ from .accelerator import free_memory as free_memory_of
 from .clip import neighbours
 from .image import upscale_frames, upscale_image
 from .memory import OutOfMemoryError
+from .precision import precision_name
 from .rows.run import RowsPlan, plan_rows, upscale_rows
 from .target import Target, parse_target
 
@@ -18,6 +19,7 @@ __all__ = [
     "neighbours",
     "parse_target",
     "plan_rows",
+    "precision_name",
     "upscale_frames",
     "upscale_image",
     "upscale_rows",

@@ -18,7 +18,10 @@ UNKNOWN_MEMORY = 2**30
 """Bytes that count as free on a device that can't be asked, as DirectML's. Where that is too
 little, smaller tiles are used than could be; where it is too much, smaller ones are tried."""
 
-ROCM_WITHOUT_BF16 = ("gfx8", "gfx900", "gfx906", "gfx90c", "gfx10")
+ROCM_WITHOUT_BF16 = (
+    *("gfx7", "gfx8", "gfx900", "gfx902", "gfx904", "gfx906", "gfx909", "gfx90c"),
+    "gfx10",
+)
 """AMD's chips that only emulate bfloat16, by the beginnings of their names."""
 
 
@@ -37,7 +40,11 @@ def free_memory(device: torch.device) -> int:
         return min(main, module.recommended_max_memory() - module.current_allocated_memory())
     if not hasattr(module, "mem_get_info"):
         return UNKNOWN_MEMORY
-    free, _ = module.mem_get_info(device)
+    try:
+        free, _ = module.mem_get_info(device)
+    except RuntimeError:  # as of Intel's chips that share main memory, pytorch/pytorch#159728
+        total = module.get_device_properties(device).total_memory
+        return min(main, total - module.memory_allocated(device))
     return free + module.memory_reserved(device) - module.memory_allocated(device)
 
 
@@ -66,7 +73,10 @@ def computes_bfloat16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "npu":
         return bool(_module(device).is_bf16_supported())
-    return device.type == "xpu"
+    if device.type == "xpu":
+        properties = torch.xpu.get_device_properties(device)
+        return bool(getattr(properties, "has_bfloat16_conversions", False))
+    return False
 
 
 def side_stream(device: torch.device) -> torch.Stream | None:

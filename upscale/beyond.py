@@ -8,7 +8,9 @@ picture, beside a soft edge around the highlights.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,30 +23,55 @@ LEAST = 1 / 510
 """What is beyond by less, half a level of 8 bit, is rounding, and only clipped."""
 
 
-def frames_beyond(image: Tensor) -> list[int]:
-    """Which frames of (B, H, W, C) have colours outside of [0, 1] that count; the log says so."""
-    found = [index for index, frame in enumerate(image) if _is_beyond(frame[..., :3])]
-    if found:
-        share = sum(float((one != one.clamp(0, 1)).float().mean()) for one in image) / len(image)
-        logger.warning(
-            "%.2f %% of the values lie outside of [0, 1], from %.4g to %.4g: the model gets them "
-            "clipped, and what lies beyond is resampled and added to its result",
-            100 * share,
-            float(image.min()),
-            float(image.max()),
-        )
-    return found
+@dataclass(frozen=True, eq=False)
+class InputFrame:
+    """A frame as it was given, looked through once.
+
+    Attributes:
+        pixels: (H, W, C) floating point.
+        low, high: the least and the largest of its values.
+    """
+
+    pixels: Tensor
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, pixels: Tensor) -> InputFrame:
+        """Look through a frame. Raises ValueError where values are NaN or infinite."""
+        low, high = (float(value) for value in pixels.aminmax())  # NaN spreads to both
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(
+                "the image holds NaN or infinite values; look at the node or program that made it"
+            )
+        return cls(pixels, low, high)
+
+    @property
+    def within(self) -> Tensor:
+        """The frame as the model gets it; the same tensor where nothing is clipped."""
+        return self.pixels if self.low >= 0 and self.high <= 1 else self.pixels.clamp(0, 1)
+
+    @property
+    def is_beyond(self) -> bool:
+        """Whether colours lie outside of [0, 1] by so much that it counts."""
+        if self.low >= -LEAST and self.high <= 1 + LEAST:
+            return False
+        if self.pixels.shape[-1] < 4:
+            return True
+        low, high = self.pixels[..., :3].aminmax()  # it may be the transparency alone
+        return bool(low < -LEAST) or bool(high > 1 + LEAST)
 
 
-def _is_beyond(colours: Tensor) -> bool:
-    low, high = colours.aminmax()
-    return bool(low < -LEAST) or bool(high > 1 + LEAST)
-
-
-def within(frame: Tensor) -> Tensor:
-    """The frame (H, W, C) as the model gets it; the same tensor where nothing is clipped."""
-    low, high = frame.aminmax()
-    return frame if low >= 0 and high <= 1 else frame.clamp(0, 1)
+def tell_of_beyond(frames: Sequence[InputFrame]) -> None:
+    """Say what of these frames, some of which are beyond, lies outside of [0, 1]."""
+    shares = ((one.pixels != one.within).float().mean() for one in frames)
+    logger.warning(
+        "%.2f %% of the values lie outside of [0, 1], from %.4g to %.4g: the model gets them "
+        "clipped, and what lies beyond is resampled and added to its result",
+        100 * sum(map(float, shares)) / len(frames),
+        min(one.low for one in frames),
+        max(one.high for one in frames),
+    )
 
 
 class Highlights:
@@ -57,17 +84,19 @@ class Highlights:
         self._wrap = wrap
         self._told = False
 
-    def added(self, frame: Tensor, deliver: Callable[[Tensor], None]) -> Callable[[Tensor], None]:
-        """``deliver``, to be called with the result of this frame (H, W, C), which gets what lies
-        beyond before."""
-        if not _is_beyond(frame[..., :3]):
+    def added(
+        self, frame: InputFrame, deliver: Callable[[Tensor], None]
+    ) -> Callable[[Tensor], None]:
+        """``deliver``, to be called with the result of this frame, which gets what lies beyond
+        before."""
+        if not frame.is_beyond:
             return deliver
         if not self._told:
-            frames_beyond(frame[None])
+            tell_of_beyond([frame])
         self._told = True
 
         def add(picture: Tensor) -> None:
-            add_beyond_(picture, frame, self._wrap)
+            add_beyond_(picture, frame.pixels, self._wrap)
             deliver(picture)
 
         return add
@@ -80,7 +109,8 @@ def add_beyond_(result: Tensor, frame: Tensor, wrap: tuple[bool, bool]) -> None:
     Transparency has no beyond. ``wrap``: as for `resize`, which rounds nothing off here: what it
     makes of the highlights is between 0 and the highest of them.
     """
-    colours = frame[..., :3].to("cpu", torch.float32)
+    most = torch.finfo(torch.float32).max / 2  # float64 goes further
+    colours = frame[..., :3].to("cpu", torch.float32).clamp(-most, most)
     size = result.shape[0], result.shape[1]
     for sign in (1, -1):
         beyond = ((colours - 1) if sign > 0 else -colours).clamp_min(0)

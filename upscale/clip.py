@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from spandrel import ImageModelDescriptor
 from torch import Tensor
 
+from .beyond import InputFrame
+
 LEAST_CHANGE = 0.06
 """By how much the thumbnails of two frames differ at a cut, at least: the mean over their pixels
 and colours."""
@@ -78,11 +80,11 @@ class Seen:
 
     Attributes:
         number: another one for each frame that differs from the one before.
-        frame: (H, W, C) floating point.
+        frame: the frame.
     """
 
     number: int
-    frame: Tensor
+    frame: InputFrame
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +108,7 @@ class Clip:
 
 
 def clips(
-    frames: Iterable[Tensor | None],
+    frames: Iterable[InputFrame | None],
     traits: ClipTraits,
     *,
     cuts: str = "auto",
@@ -118,7 +120,7 @@ def clips(
     Only as many frames are held as clips reach back and forth.
 
     Args:
-        frames: (H, W, C) each; None: the same as the one before.
+        frames: None: the same as the one before.
         cuts: "auto": clips end where a scene does; "none": at the video's ends alone.
     """
     reach = traits.reach
@@ -146,7 +148,7 @@ def clips(
         held[count] = held[count - 1] if frame is None else Seen(count, frame)
         if finds_cuts:
             old = thumbnail
-            thumbnail = old if frame is None else thumbnail_of(frame)
+            thumbnail = old if frame is None else thumbnail_of(frame.within)
             changes[count] = 0 if old is thumbnail or old is None else difference(old, thumbnail)
         count += 1
         middle = count - 1 - ahead
@@ -180,9 +182,10 @@ def is_cut(changes: dict[int, float], number: int) -> bool:
 
 
 def thumbnail_of(frame: Tensor) -> Tensor:
-    """The colours of a frame (H, W, C) in means over as many parts: (C, h, w), at most 32 a side."""
+    """The colours of a frame (H, W, C) in [0, 1] in means over as many parts: (C, h, w), at most 32
+    a side."""
     height, width, channels = frame.shape
-    colours = frame[..., : min(channels, 3)].to("cpu", torch.float32).permute(2, 0, 1).clamp(0, 1)
+    colours = frame[..., : min(channels, 3)].to("cpu", torch.float32).permute(2, 0, 1)
     return F.adaptive_avg_pool2d(colours[None], (min(height, THUMBNAIL), min(width, THUMBNAIL)))[0]
 
 

@@ -17,7 +17,6 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from .beyond import within
 from .channels import (
     ChannelPass,
     PlaneUpscaler,
@@ -40,7 +39,7 @@ from .seamless import Margins
 
 def is_opaque(frame: Tensor) -> bool:
     """Whether no pixel of (H, W, C) is transparent."""
-    return frame.shape[-1] != 4 or bool((frame[..., 3] == 1).all())
+    return frame.shape[-1] != 4 or bool((frame[..., 3] >= 1).all())
 
 
 def _side_by_side(planes: list[Tensor]) -> Tensor:
@@ -148,7 +147,7 @@ class FrameUpscaler:
 
     def prepared(self, clip: Clip) -> PreparedFrame:
         """What the model gets of a frame and of those around it. Each of them is prepared once."""
-        frame = within(clip.middle.frame).to("cpu", torch.float32)
+        frame = clip.middle.frame.within.to("cpu", torch.float32)
         transparent = not is_opaque(frame)
         premultiplied = transparent and self.options.alpha == "model"
         passes = self._passes(frame.shape[-1], transparent)
@@ -176,7 +175,7 @@ class FrameUpscaler:
         ``frame``: the same within [0, 1] in main memory, where that is at hand.
         """
         if frame is None:
-            frame = within(seen.frame).to("cpu", torch.float32)
+            frame = seen.frame.within.to("cpu", torch.float32)
         source = self.margins.add(premultiply(frame) if premultiplied else frame)
         turned = self.members[0].apply(source)
         return source, [one.select(turned) for one in passes]

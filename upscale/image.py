@@ -12,7 +12,7 @@ import torch
 from spandrel import ImageModelDescriptor
 from torch import Tensor
 
-from .beyond import Highlights, add_beyond_, frames_beyond, within
+from .beyond import Highlights, InputFrame, add_beyond_, tell_of_beyond
 from .clip import Clip, clips
 from .frame import FrameUpscaler
 from .memory import OutOfMemoryError
@@ -20,7 +20,6 @@ from .options import Options
 from .placement import checked_device
 from .preview import Monitor
 from .protocol import Placement, Preview, Progress
-from .runner import all_finite
 from .session import Job, Session
 from .target import Target, as_target
 from .transfer import is_fresh
@@ -134,12 +133,14 @@ def upscale_image(
     session = Session(model, options, height, width, frames=frames, mask=mask, monitor=monitor)
     # allocated outside inference mode, so that callers get an ordinary tensor
     result = _allocate(session.upscaler, frames, channels, dtype, checked_device(output_device))
-    _check_finite(image)
-    beyond = frames_beyond(image)
+    given = [InputFrame.of(frame) for frame in image]
+    beyond = [index for index, frame in enumerate(given) if frame.is_beyond]
+    if beyond:
+        tell_of_beyond(given)
     with session.opened(device, placement):
-        shown = _clips(image, session)
+        shown = _clips(given, session)
         monitor.total = sum(
-            session.steps(within(clip.middle.frame), session.region(index))
+            session.steps(clip.middle.frame.pixels, session.region(index))
             for index, clip in enumerate(shown)
             if clip
         )
@@ -225,15 +226,14 @@ def upscale_frames(
     monitor = Monitor(progress, None)
     session = Session(model, options, height, width, mask=mask, monitor=monitor)
 
-    def checked(frame: Tensor) -> Tensor:
+    def checked(frame: Tensor) -> InputFrame:
         check_image(frame[None])
         if frame.shape != first.shape:
             raise ValueError(
                 f"a frame has the shape {tuple(frame.shape)} where the first one has {tuple(first.shape)}; all "
                 "frames must be alike"
             )
-        _check_finite(frame[None])
-        return frame
+        return InputFrame.of(frame)
 
     highlights = Highlights(session.upscaler.margins.wrap)
     memory: list[Tensor] = []
@@ -315,25 +315,17 @@ def _allocate(
     return torch.empty(frames, *upscaler.size, channels, dtype=dtype, device=device)
 
 
-def _clips(image: Tensor, session: Session) -> list[Clip | None]:
-    """What the model sees for each frame of (B, H, W, C); None: as for the one before it, with an
-    equal mask."""
+def _clips(given: list[InputFrame], session: Session) -> list[Clip | None]:
+    """What the model sees for each frame; None: as for the one before it, with an equal mask."""
     frames = (
-        None if index and torch.equal(frame, image[index - 1]) else frame
-        for index, frame in enumerate(image)
+        None if index and torch.equal(frame.pixels, given[index - 1].pixels) else frame
+        for index, frame in enumerate(given)
     )
     masks = session.masks
     return [
         None if shown.repeats and (not masks or masks.same(index, index - 1)) else shown
         for index, shown in enumerate(clips(frames, session.clip, cuts=session.options.cuts))
     ]
-
-
-def _check_finite(image: Tensor) -> None:
-    if not all(bool(all_finite(frame)) for frame in image):
-        raise ValueError(
-            "the image holds NaN or infinite values; look at the node or program that made it"
-        )
 
 
 def check_model(model: object) -> None:

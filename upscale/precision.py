@@ -12,6 +12,7 @@ from torch import nn
 
 from ..common.fingerprint import Fingerprint, fingerprint
 from . import accelerator
+from .protocol import Placement
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -37,6 +38,12 @@ def resolve_precision(
             + " or ".join(repr(name) for name, other in DTYPES.items() if supports(model, other))
         )
     return dtype
+
+
+def precision_name(precision: str, model: ImageModelDescriptor, placement: Placement) -> str:
+    """The name of the dtype that ``precision`` means in that placement."""
+    dtype = resolve_precision(precision, model, placement.auto_dtype(model))
+    return next(name for name, other in DTYPES.items() if other == dtype)
 
 
 def supports(model: ImageModelDescriptor, dtype: torch.dtype) -> bool:

@@ -176,7 +176,7 @@ class Session:
         while True:
             try:
                 job, frame = next(prepared, (None, None))
-            except Exception:  # what was drawn before is not lost
+            except BaseException:  # what was drawn before is not lost, also of an interrupt
                 if together:
                     self._upscale(together)
                 raise

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 LARGEST_SIDE = 65_536
 LARGEST_FACTOR = 64
 MEGAPIXEL = 1_000_000
+_SHOWN = 60  # characters of a text in a message; none that is understood is longer
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,10 @@ def parse_target(text: str) -> Target | None:
     Raises:
         ValueError: the text is none of these.
     """
-    given, text = text, text.strip().lower().replace(" ", "").replace("×", "x")
+    given, text = text[:_SHOWN], text.strip().lower().replace(" ", "").replace("×", "x")
     if not text:
         return None
+    text = text if len(text) <= _SHOWN else "?"  # patterns would search long ones for minutes
     if match := re.fullmatch(r"(\d*\.?\d+)(x|%)?", text):
         factor = float(match[1]) / (100 if match[2] == "%" else 1)
         if 0 < factor <= LARGEST_FACTOR:

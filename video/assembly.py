@@ -11,6 +11,7 @@ from itertools import islice
 import av
 from torch import Tensor
 
+from ..common.leftovers import clear_away
 from .colour import FrameMaker
 from .resume import Unfinished
 from .source import VideoSource
@@ -118,7 +119,7 @@ class Assembly:
         # all whole segments of ``kept`` have been copied, so it is not needed any more
         if self._kept and self._kept_packets and self._added > self.skipped:
             self._kept_packets.close()
-            self._kept.path.unlink(missing_ok=True)
+            clear_away(self._kept.path)
 
     def _segment(self) -> Iterable[av.Packet]:
         """The packets of the segment that ends."""

@@ -10,7 +10,10 @@ from typing import Any
 import av
 import av.stream
 
+from .colour import VideoError
+
 _COVER = av.stream.Disposition.attached_pic.value
+_DISCARDED = 48  # AVDISCARD_ALL
 _NAMES = {"mjpeg": "jpg"}  # endings of files, where they are not the codec's name
 _STALE = ("BPS", "DURATION", "NUMBER_OF_", "_STATISTICS_")  # beginnings of tags that count packets
 _OF_THE_OLD = ("encoder", "alpha_mode", "rotate")  # tags that are not true for a new video
@@ -74,7 +77,7 @@ def beside(container: Any, video: Any, covers: dict[int, bytes]) -> Beside:
     )
     for stream in container.streams:
         timecode = stream.metadata.get("timecode") if stream.type == "data" else None
-        if stream.index == video.index or is_cover(stream):
+        if stream.index == video.index or is_cover(stream) or _is_of_chapters(stream):
             continue
         if timecode:
             found.tags.setdefault("timecode", timecode)
@@ -102,6 +105,22 @@ def covers_of(container: Any) -> dict[int, bytes]:
     return covers
 
 
+def _is_of_chapters(stream: Any) -> bool:
+    """Whether a track of MP4 holds the titles of chapters, which FFmpeg gives as chapters and not
+    as packets (PyAV 18 tells)."""
+    return stream.type == "data" and getattr(stream, "discard", 0) >= _DISCARDED
+
+
+def video_stream(container: Any) -> Any:
+    """The first stream of video that is no cover. Raises VideoError where there is none."""
+    for stream in container.streams.video:
+        if not is_cover(stream):
+            if stream.codec_context is None:
+                raise VideoError("its video codec is not known to FFmpeg; convert it first")
+            return stream
+    raise VideoError("it has no video stream")
+
+
 def is_cover(stream: Any) -> bool:
     """Whether a stream of video is one picture that stands for the file."""
     return stream.type == "video" and bool(stream.disposition.value & _COVER)
@@ -113,6 +132,23 @@ def tags_of(stream: Any) -> dict[str, str]:
     if "name" in tags:  # what FFmpeg calls a title when it reads MP4, but not when it writes it
         tags.setdefault("title", tags.pop("name"))
     return tags
+
+
+def without_hidden(packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
+    """Packets without the sound that an edit list of MP4 hides, which other formats would play; the
+    last hidden packet before what is heard stays, since decoders need it."""
+    hidden: dict[int, av.Packet] = {}
+    heard: set[int] = set()
+    for packet in packets:
+        index = packet.stream.index
+        if packet.stream.type == "audio" and packet.is_discard:
+            hidden[index] = packet
+            continue
+        if index not in heard and packet.stream.type == "audio" and packet.size:
+            heard.add(index)
+            if index in hidden:
+                yield hidden[index]
+        yield packet
 
 
 def with_times(packets: Iterable[av.Packet], of: set[int]) -> Iterator[av.Packet]:

@@ -49,6 +49,10 @@ class Clock:
         self.jumps: list[Fraction] = []
         """Where the clock jumped, in seconds of the times that are given out."""
 
+    def stretch(self, stream: int) -> int:
+        """The number of the stretch of the clock in which the stream of this index is."""
+        return self._streams[stream].stretch if stream in self._streams else 0
+
     def __call__(self, packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
         """The same packets, roughly in their order: other streams wait for the picture's jump."""
         waiting: deque[av.Packet] = deque()

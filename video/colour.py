@@ -6,6 +6,7 @@ three of 255 levels, and `av.VideoFrame.reformat` ignores the range of the sourc
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -143,6 +144,13 @@ class SampleReader:
         siting: tuple[int, int] = LEFT,
     ) -> None:
         self._bits = max(component.bits for component in kind.components)
+        if self._bits > 16:
+            raise VideoError(
+                f"its samples are floating point ({kind.name}), which is not supported; convert it to 16 bits"
+            )
+        # libswscale 9 gives wrong colours where it is to leave out the plane of alpha
+        self._by_planes = kind.name.startswith("gbrap")
+        self._swapped = kind.name.endswith("be") != (sys.byteorder == "big")
         self._rgb = kind.is_rgb or kind.has_palette
         grey = len([component for component in kind.components if not component.is_alpha]) == 1
         if self._rgb:
@@ -151,19 +159,25 @@ class SampleReader:
                 "gbrp" if self._bits == 8 else f"gbrp{self._bits}le"
             )
         else:
-            self._convert = PixelFormatConverter("gray16le" if grey else "yuv444p16le", siting)
+            # libswscale makes 254.0 of 255 where 8 bits with alpha become 16
+            grey_kind = "gray" if self._bits == 8 else "gray16le"
+            self._convert = PixelFormatConverter(grey_kind if grey else "yuv444p16le", siting)
             self._kr, self._kb = colour.luma(height, width)
         self._full = colour.range == FULL
         self._scale = 2.0 ** (16 - self._bits)  # what one level is in the 16-bit samples
         if grey:
-            self._scale = 65535 / (2**self._bits - 1)
+            self._scale = 1.0 if self._bits == 8 else 65535 / (2**self._bits - 1)
         if not self._rgb:
             self._zero, self._matrix, self._offset = self._to_rgb()
 
     def samples(self, frame: av.VideoFrame) -> np.ndarray:
         """(3, H, W) integers, or (1, H, W) for grey, sharing no memory with the frame."""
-        converted = self._convert(frame)
-        return np.stack([plane[:, : frame.width] for plane in plane_arrays(converted)])
+        converted = frame if self._by_planes else self._convert(frame)
+        planes = plane_arrays(converted)[:3]
+        samples = np.stack([plane[:, : frame.width] for plane in planes])
+        return (
+            samples.byteswap() if self._by_planes and self._swapped and self._bits > 8 else samples
+        )
 
     def rgb(self, samples: np.ndarray) -> Tensor:
         """`samples` as (H, W, 3) float32 in [0, 1], plane by plane in memory."""

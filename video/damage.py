@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from fractions import Fraction
 from typing import Any
 
@@ -17,12 +17,23 @@ class Damage:
     def __init__(self) -> None:
         self.undecoded = 0
         """Packets that could not be decoded."""
-        self._incomplete = self._faulty = 0
+        self._incomplete = self._faulty = self._stretch = 0
+        self._last_incomplete: deque[bool] = deque(maxlen=2)  # a parser may be one packet behind
         self._lengths: Counter[int] = Counter()
         self._holes: list[tuple[int, int]] = []
 
-    def see_packet(self, packet: Any) -> None:
+    def see_packet(self, packet: Any, stretch: int) -> None:
+        """One more packet, and the number of the stretch of the clock in which it lies.
+
+        FFmpeg calls one of the last packets of a stretch incomplete because packets of a transport
+        stream are counted anew where another file was joined.
+        """
+        if stretch != self._stretch:
+            self._incomplete -= sum(self._last_incomplete)
+            self._last_incomplete.clear()
         self._incomplete += packet.is_corrupt
+        self._stretch = stretch
+        self._last_incomplete.append(packet.is_corrupt)
 
     def see_frame(self, frame: Any, last: int | None, pts: int, base: Fraction) -> None:
         """One more frame, and the times of the one before and of this, in units of ``base``."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import io
 import json
 import logging
-import os
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,15 +17,17 @@ from typing import Any, BinaryIO
 import av
 from torch import Tensor
 
+from ..common.leftovers import clear_away, put_in_place
+from ..common.lock import check_free, held
 from .assembly import Assembly, EncodedSegment, decoding_time
 from .colour import VideoError
 from .drawing import check_picture, pictures_of
 from .encoding import EncodingThread
 from .form import ResultForm
-from .resume import STATE, old_path, partial_path, unfinished
+from .resume import STATE, lock_path, old_path, partial_path, unfinished
 from .source import SourceFrame, VideoSource
 from .streams import StreamWriter, template_stream
-from .write import CONTAINERS, GROWING, SEGMENT_FRAMES, UNDECODED, Encoding
+from .write import CONTAINERS, GROWING, SEGMENT_FRAMES, UNDECODED, Encoding, bits_of
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,8 @@ class VideoJob:
         resume: continue ``partial`` if there is one.
         overwrite: replace ``target``, and without ``resume`` also ``partial``.
 
-    Raises VideoError for what cannot be done, before anything is written.
+    Raises VideoError for what cannot be done, before anything is written, and InUseError where
+    another run writes ``target``; `run` does so, too.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class VideoJob:
         self.source, self.target, self.partial = source, target, partial_path(target)
         if target.exists() and not overwrite:
             raise VideoError(f"{target} exists and is not to be replaced")
+        check_free(lock_path(target), target)
         self.encoding = (encoding or Encoding()).resolved(source.bits, target.suffix)
         self.upscaled_size = size
         self._context = context
@@ -106,6 +108,9 @@ class VideoJob:
                 "both sides for square ones",
                 *(target, self.encoding.codec, self._aspect, target.suffix),
             )
+        bits = bits_of(self.encoding.pixel_format)
+        if bits < source.bits:
+            logger.warning("%s: %d bits a sample become %d", source, source.bits, bits)
         lost = source.lost + ([] if self.encoding.keeps(source.hdr) else [*source.hdr.named])
         if lost:
             logger.warning("%s: left out: %s", source, ", ".join(lost))
@@ -154,20 +159,26 @@ class VideoJob:
         After an exception ``partial`` holds the first ``frames`` frames of the result, and can be
         played and resumed; without frames it is removed.
         """
-        self._run(lambda writer, told: self._write_frames(writer, upscale, told), progress)
+        self._locked(lambda writer, told: self._write_frames(writer, upscale, told), progress)
 
     def run_elsewhere(self, encoded: Elsewhere, progress: Progress | None = None) -> None:
         """The same, of segments that are decoded, upscaled and encoded elsewhere."""
-        self._run(lambda writer, told: self._write_segments(writer, encoded, told), progress)
+        self._locked(lambda writer, told: self._write_segments(writer, encoded, told), progress)
+
+    def _locked(
+        self, write: Callable[[StreamWriter, Progress], None], progress: Progress | None
+    ) -> None:
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        with held(lock_path(self.target), self.target):
+            self._run(write, progress)
 
     def _run(
         self, write: Callable[[StreamWriter, Progress], None], progress: Progress | None
     ) -> None:
         kept, old = self._kept, old_path(self.target)
         try:
-            self.target.parent.mkdir(parents=True, exist_ok=True)
             if kept and kept.path != old:
-                os.replace(kept.path, old)
+                put_in_place(kept.path, old)
                 kept.path = old
             with StreamWriter(
                 self.partial,
@@ -183,12 +194,10 @@ class VideoJob:
             self._complete()
         except BaseException:
             if kept and kept.path.exists():  # not all of it was copied
-                os.replace(kept.path, self.partial)
+                put_in_place(kept.path, self.partial)
                 self.frames = kept.frames
             elif not self.frames:
-                # if the folder can't be written to, there is nothing to remove
-                with contextlib.suppress(OSError):
-                    self.partial.unlink(missing_ok=True)
+                clear_away(self.partial)
             raise
 
     def _write_frames(self, writer: StreamWriter, upscale: Upscale, progress: Progress) -> None:
@@ -289,15 +298,15 @@ class VideoJob:
                     pictures, others, key=lambda pair: decoding_time(pair[0])
                 ):
                     to.write(packet, stream)
-            os.replace(written, self.target)
+            put_in_place(written, self.target)
             self.damage = list(self.source.damage)
             if to.broken:
                 self.damage.append(f"{to.broken} packets of sound or subtitles are broken")
                 logger.warning("%s: left out: %s", self.source, self.damage[-1])
         finally:
-            written.unlink(missing_ok=True)
-        self.partial.unlink(missing_ok=True)
-        old_path(self.target).unlink(missing_ok=True)
+            clear_away(written)
+        clear_away(self.partial)
+        clear_away(old_path(self.target))
 
     def _final_writer(self, file: Path | BinaryIO) -> StreamWriter:
         container = CONTAINERS[self.target.suffix.lower()]

@@ -10,7 +10,7 @@ import av
 import av.filter
 import av.logging
 
-from .colour import LEFT, RGB, UNSPECIFIED, Colour
+from .colour import FULL, LEFT, RGB, UNSPECIFIED, Colour
 from .hdr import static_hdr
 
 _SITINGS = {  # of chroma, by FFmpeg's names: position in a pixel, across and down, in 1/256
@@ -37,6 +37,11 @@ _LOST = {  # FFmpeg's side data of frames
     "S12M_TIMECODE": "timecodes of frames",
 }
 STEREO = _LOST["STEREO3D"]
+# codecs whose samples have limited range where nothing is told; grey ones of others have full range,
+# as cameras write them and as FFmpeg reads them
+_LIMITED = ("h264", "hevc", "vvc", "av1", "vp9", "mpeg2video", "mpeg4")
+# an addition to a block of Matroska's (RFC 9559, 5.1.3.5.2.3), and the number of that of alpha
+_ADDED, _ALPHA = "matroska_block_additional", (1).to_bytes(8, "big")
 
 
 class Properties:
@@ -46,15 +51,16 @@ class Properties:
         stream: the video's; Matroska and WebM tell of an alpha channel there, which their decoders
             hide.
         first: its first frame.
+        packet: its first packet; it holds that channel, also where no tag tells (mkvmerge).
     """
 
-    def __init__(self, stream: Any, first: av.VideoFrame) -> None:
+    def __init__(self, stream: Any, first: av.VideoFrame, packet: Any) -> None:
         self.siting = chroma_siting(first)
         """Where a sample of chroma lies: across and down, in 1/256 of a pixel."""
         tags = {key.lower(): value for key, value in stream.metadata.items()}
         self.lost: list[str] = []
         """What the frames that were seen tell, and no result keeps, in words."""
-        hidden = tags.get("alpha_mode", "0") not in ("", "0")
+        hidden = tags.get("alpha_mode", "0") not in ("", "0") or _holds_alpha(packet)
         if hidden or any(component.is_alpha for component in first.format.components):
             self.lost.append("alpha channel")
         self._aspect = stream.codec_context.sample_aspect_ratio
@@ -74,6 +80,12 @@ class Properties:
         if stream.codec_context.sample_aspect_ratio != self._aspect:
             names.append("a change of the shape of pixels")
         self.lost += [name for name in dict.fromkeys(names) if name and name not in self.lost]
+
+
+def _holds_alpha(packet: Any) -> bool:
+    """Whether a packet of VP8 or VP9 comes with another one of its alpha channel."""
+    added = (bytes(one) for one in packet.iter_sidedata() if one.data_type == _ADDED)
+    return any(data[:8] == _ALPHA for data in added)
 
 
 def chroma_siting(frame: av.VideoFrame) -> tuple[int, int]:
@@ -115,8 +127,10 @@ def colour_of(context: Any, frame: av.VideoFrame) -> Colour:
         declared["matrix"] = RGB
     elif declared["matrix"] == RGB:
         declared["matrix"] = UNSPECIFIED
-    if frame.format.name.startswith("yuvj"):
-        declared["range"] = 2
+    grey = frame.format.name.startswith(("gray", "ya", "mono"))
+    untold = not declared["range"] and grey and context.codec.canonical_name not in _LIMITED
+    if untold or frame.format.name.startswith("yuvj"):
+        declared["range"] = FULL
     return Colour(**declared)
 
 

@@ -17,9 +17,11 @@ import av
 import av.format
 from av.error import FFmpegError
 
-from .beside import beside, covers_of, is_cover, with_times
+from .beside import beside, covers_of, video_stream, with_times, without_hidden
 from .clock import Clock
 from .colour import RGB, UNSPECIFIED, SampleReader, VideoError
+from .crop import crop_of, cropped
+from .cut import stops_early
 from .damage import Damage
 from .joined import Joined, inner_headers, is_joined
 from .parts import Times, times_of
@@ -40,7 +42,8 @@ _TOLD = 5  # jumps of the clock that are told one by one
 class VideoFile:
     """The `VideoSource` of a file or of a seekable binary stream; uses the first video stream.
 
-    ``start`` and ``duration`` in seconds (0: to the end) select a part of it. Raises OSError where
+    ``start`` and ``duration`` in seconds (0: to the end) select a part of it. ``name`` is what messages
+    call it, else its path. Raises OSError where
     the file cannot be opened and VideoError where it is not a video, is broken, or holds what is
     not supported.
     """
@@ -52,8 +55,10 @@ class VideoFile:
         start: float = 0,
         duration: float = 0,
         max_pixels: int = MAX_PIXELS,
+        name: str | None = None,
     ) -> None:
-        self._file = file
+        self.file, self._name = file, name
+        self.selected, self.max_pixels = (start, duration), max_pixels
         self._start = Fraction(start)
         self._end = Fraction(start) + Fraction(duration) if duration else None
         path = Path(file) if isinstance(file, str | Path) else None
@@ -61,14 +66,14 @@ class VideoFile:
         if path and is_joined(path):
             logger.warning(
                 "%s: another file follows the first, of which nothing is read; split them, and join the results",
-                path,
+                self,
             )
         with self._open() as container:
             self._inspect(container, max_pixels)
         with self._open() as container:
             self._covers = covers_of(container)
         self._container = self._open()
-        self._stream = _video_stream(self._container)
+        self._stream = video_stream(self._container)
         self.beside = beside(self._container, self._stream, self._covers)
 
     def __enter__(self) -> VideoFile:
@@ -83,13 +88,14 @@ class VideoFile:
         self._container.close()
 
     def __str__(self) -> str:
-        return str(self._file) if isinstance(self._file, str | Path) else "the video"
+        path = str(self.file) if isinstance(self.file, str | Path) else "the video"
+        return self._name or path
 
     def identity(self) -> str:
         """A digest of the file's size, beginning and end; empty for a stream."""
-        if not isinstance(self._file, str | Path):
+        if not isinstance(self.file, str | Path):
             return ""
-        with Path(self._file).open("rb") as file:
+        with Path(self.file).open("rb") as file:
             digest = hashlib.sha256(file.read(_SAMPLE))
             size = file.seek(0, 2)
             file.seek(max(size - _SAMPLE, 0))
@@ -120,7 +126,7 @@ class VideoFile:
         if self._jumps or self._start or self._end is not None:
             return None
         with self._open() as container:
-            stream = _video_stream(container)
+            stream = video_stream(container)
             others = [one.index for one in self.beside.played]
             packets = self._reaching(container.demux([stream.index, *others]))
             video = (packet for packet in packets if packet.stream.index == stream.index)
@@ -165,7 +171,7 @@ class VideoFile:
                 duration = (packet_duration or 0) * self._ticks or nominal
                 self._damage.see_frame(item, last if count else None, pts, self.time_base)
                 last, count = pts, count + 1
-                samples = reader.samples(item)
+                samples = cropped(reader.samples(item), self._crop)
                 rgb = partial(self._picture, reader, samples)
                 yield SourceFrame(pts=pts, duration=duration, samples=samples, rgb=rgb)
         except FFmpegError as error:
@@ -177,7 +183,7 @@ class VideoFile:
         for text in self.damage:
             logger.warning("%s: %s", self, text)
         if jumps := self._clock.jumps:
-            at = ", ".join(f"{float(time):.1f}" for time in jumps[:_TOLD])
+            at = ", ".join(f"{float(time - self._shift):.1f}" for time in jumps[:_TOLD])
             more = f" and {len(jumps) - _TOLD} times more" if len(jumps) > _TOLD else ""
             logger.warning(
                 "%s: its clock jumps at %s s%s; picture and sound go on there", self, at, more
@@ -195,10 +201,12 @@ class VideoFile:
         with self._open() as container:
             if self._start:
                 container.seek(int(self._start * av.time_base))
-            video = _video_stream(container)
+            video = video_stream(container)
             indices = [video.index, *(stream.index for stream in self.beside.streams)]
             pictures = {one.index for one in self.beside.streams if one.type == "video"}
-            packets = with_times(_clock(container, video)(container.demux(indices)), pictures)
+            packets = with_times(
+                _clock(container, video)(without_hidden(container.demux(indices))), pictures
+            )
             for packet in packets:
                 if packet.stream.index != video.index and self._copied(packet):
                     yield packet
@@ -207,11 +215,11 @@ class VideoFile:
         return self.orientation.upright(reader.rgb(samples)).contiguous()
 
     def _open(self) -> Any:
-        if not isinstance(self._file, str | Path):
-            self._file.seek(0)
-        file = str(self._file) if isinstance(self._file, Path) else self._file
+        if not isinstance(self.file, str | Path):
+            self.file.seek(0)
+        file = str(self.file) if isinstance(self.file, Path) else self.file
         if self._inner:
-            file = Joined(Path(self._file), self._inner)
+            file = Joined(Path(self.file), self._inner)
         try:
             return av.open(
                 file,
@@ -226,7 +234,7 @@ class VideoFile:
 
     def _inspect(self, container: Any, max_pixels: int) -> None:
         """Set everything that is known from the header and the first frame."""
-        stream = _video_stream(container)
+        stream = video_stream(container)
         context = stream.codec_context
         if context.width * context.height > max_pixels:
             raise VideoError(
@@ -247,11 +255,12 @@ class VideoFile:
         self.damage: list[str] = []
         self._stored = first.height, first.width
         self._kind = kind_of(first)
-        self._properties = Properties(stream, first)
+        self._properties = Properties(stream, first, self._first_packet)
         self.hdr, self.lost = self._properties.hdr, self._properties.lost
         self._warn_if_interlaced(told=False)
         self.orientation = Orientation(side_data_of(first, "DISPLAYMATRIX"))
-        self.size = self.orientation.size(*self._stored)
+        self._crop = crop_of(self.file, container.format.name, *self._stored)
+        self.size = self.orientation.size(*self._crop.size(*self._stored))
         self.bits = max(component.bits for component in first.format.components)
         self.pixel_aspect = pixel_aspect_of(stream)
         self.colour = colour_of(context, first)
@@ -307,7 +316,8 @@ class VideoFile:
         if self._start:
             container.seek(int(self._start * av.time_base))
         self._clock, self._damage = _clock(container, stream), Damage()
-        for packet in self._clock(container.demux(stream, *others)):
+        self._first_packet: Any = None
+        for packet in self._clock(without_hidden(container.demux(stream, *others))):
             time = packet.dts * packet.time_base if packet.dts is not None else Fraction(0)
             if packet.pts is not None:
                 self._reached = max(
@@ -319,7 +329,8 @@ class VideoFile:
                 if self._copied(packet):
                     yield packet, None
                 continue
-            self._damage.see_packet(packet)
+            self._first_packet = self._first_packet or packet
+            self._damage.see_packet(packet, self._clock.stretch(stream.index))
             if not packet.size and packet.dts is not None:
                 continue  # Theora's way to say that the picture before stays
             durations[packet.pts] = packet.duration
@@ -360,27 +371,21 @@ class VideoFile:
             )
 
     def _cut_off(self) -> list[str]:
-        """If the whole file was read, whether its packets end before its header says, in words."""
-        if self._start or self._end is not None or self._jumps or not self._container.duration:
+        """If the whole file was read, whether its end is missing, in words."""
+        if self._start or self._end is not None:
             return []
-        length = max(Fraction(self._container.duration, av.time_base), self._announced)
+        length = max(Fraction(self._container.duration or 0, av.time_base), self._announced)
         announced = length + Fraction(self._container.start_time or 0, av.time_base)
         # the header may count how long the last frame stays, which no packet tells
-        if announced - self._reached <= max(_LEAST_MISSING, self._damage.longest * self.time_base):
-            return []
-        reached, announced = float(self._reached), float(announced)
-        return [
-            f"it ends after {reached:.1f} seconds where its header says {announced:.1f}: a part is missing"
-        ]
-
-
-def _video_stream(container: Any) -> Any:
-    for stream in container.streams.video:
-        if not is_cover(stream):
-            if stream.codec_context is None:
-                raise VideoError("its video codec is not known to FFmpeg; convert it first")
-            return stream
-    raise VideoError("it has no video stream")
+        allowed = max(_LEAST_MISSING, self._damage.longest * self.time_base)
+        if length and not self._jumps and announced - self._reached > allowed:
+            reached, announced = float(self._reached), float(announced)
+            return [
+                f"it ends after {reached:.1f} seconds where its header says {announced:.1f}: a part is missing"
+            ]
+        if stops_early(self.file, self._container.format.name):
+            return ["it stops in the middle of a packet: its end is missing"]
+        return []
 
 
 def _clock(container: Any, stream: Any) -> Clock:

@@ -28,7 +28,7 @@ STATE = "UPSCALE_STATE"
 """The key of the file's metadata under which the settings of the run are, as JSON."""
 
 
-_PARTIAL, _OLD = ".partial.mp4", ".partial-old.mp4"
+_PARTIAL, _OLD, _LOCK = ".partial.mp4", ".partial-old.mp4", ".partial.lock"
 _LONGEST_NAME = 255  # bytes; what every usual file system holds
 
 
@@ -40,6 +40,11 @@ def partial_path(target: Path) -> Path:
 def old_path(target: Path) -> Path:
     """Where that file is moved while a run that resumes copies from it."""
     return target.with_name(_stem(target) + _OLD)
+
+
+def lock_path(target: Path) -> Path:
+    """What the run holds that writes ``target``."""
+    return target.with_name(_stem(target) + _LOCK)
 
 
 def _stem(target: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from av.error import FFmpegError, InvalidDataError
 from .beside import Beside, tags_of
 from .colour import VideoError
 from .language import language_in
-from .sound import SoundConverter
+from .sound import NAMES, SoundConverter
 from .subtitles import CAN_CONVERT, TEXTS, SubtitleConverter
 from .write import Container, UnsupportedStreamError
 
@@ -74,7 +75,7 @@ class StreamWriter:
         chapters: list[Any] | None = None,
         lenient: bool = False,
     ) -> None:
-        self._file = file
+        self._file = file if isinstance(file, Path) else f"a {container.name} file"
         # the muxer does not hold packets back to wait for those of another stream
         options = {**container.options, "max_interleave_delta": "1"}
         isom = container.name in ("mp4", "mov")
@@ -119,7 +120,7 @@ class StreamWriter:
             self._container.start_encoding()
             self._container.mux(covers)
         except FFmpegError as error:
-            raise VideoError(f"{file} cannot be written ({error.strerror})") from error
+            raise VideoError(f"{self._file} cannot be written ({error.strerror})") from error
 
     def __enter__(self) -> StreamWriter:
         return self
@@ -196,17 +197,15 @@ class StreamWriter:
             return
         if lenient and name == "aac" and not stream.codec_context.extradata:
             return  # AAC of transport streams, which FFmpeg does not write in fragments
-        try:
+        if stream.type == "subtitle" or _begins(container, stream):
             self._others[stream.index] = self._copy(stream)
-        except ValueError as error:
-            if container.converts and stream.type == "audio":
-                sound = SoundConverter(self._container, stream)
-                self._convert(stream, sound, f"{name} sound becomes FLAC")
-            elif not lenient:
-                message = (
-                    f"{container.name} files cannot hold {name} {stream.type}; write a .mkv file"
-                )
-                raise UnsupportedStreamError(message) from error
+        elif container.sound:
+            sound = SoundConverter(self._container, stream, container.sound)
+            self._convert(stream, sound, f"{name} sound becomes {NAMES[container.sound]}")
+        elif not lenient:
+            raise UnsupportedStreamError(
+                f"{container.name} files cannot hold {name} sound; write a .mkv file"
+            )
 
     def _convert(self, stream: Any, converter: Converter, how: str) -> None:
         self._describe(converter.stream, tags_of(stream), stream.disposition.value)
@@ -262,6 +261,21 @@ def _cover_packet(data: bytes, stream: Any) -> av.Packet:
     packet.pts, packet.dts, packet.time_base = 0, 0, Fraction(1, 90000)
     packet.stream, packet.is_keyframe = stream, True
     return packet
+
+
+def _begins(container: Container, stream: Any) -> bool:
+    """Whether a file of this format can begin with a stream of sound; of more than 8 channels without
+    compression FFmpeg writes MP4 and MOV that it does not read."""
+    many = stream.codec_context.channels > 8 and stream.codec_context.name.startswith("pcm_")
+    if many and container.name in ("mp4", "mov"):
+        return False
+    with contextlib.suppress(FFmpegError), av.open(io.BytesIO(), "w", format=container.name) as one:
+        try:
+            one.add_stream_from_template(stream, opaque=True)
+            one.start_encoding()
+        except (ValueError, FFmpegError):
+            return False
+    return True
 
 
 def _holds(container: Container, stream: Any, video: Any, cover: bytes) -> bool:

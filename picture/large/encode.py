@@ -16,10 +16,11 @@ from typing import Any, BinaryIO
 import pyvips
 from pyvips.enums import ForeignKeep
 
+from ...common.leftovers import put_in_place
 from ..container import jpeg_segments
 from ..embed import Beside, embedded, tiff_tags
 from ..exif import directory_with_exif
-from ..formats import DEEPZOOM, JPEG, PNG, TIFF, Format, PictureError, reason_of
+from ..formats import DEEPZOOM, JPEG, PNG, TIFF, VIPS_ERRORS, Format, PictureError, reason_of
 from ..tiff import ExifError
 from ..write import PNG_OPTIONS, jpeg_options, tiff_options
 from .growing import GrowingRows
@@ -88,7 +89,7 @@ class Encoder:
             image = pyvips.Image.tiffload_source(source, access="sequential", fail_on="error")
             self._write(image)
             del image, source
-        except pyvips.Error as error:
+        except VIPS_ERRORS as error:
             name = self.kind.file_format.name
             self._error = PictureError(f"cannot be encoded as {name}{reason_of(error)}")
         except ExifError as error:
@@ -202,12 +203,12 @@ class HeadFilter:
 def move_in_place(written: Path, target: Path, file_format: Format) -> None:
     """Move a complete result to its place, which it replaces. Raises OSError."""
     if file_format is not DEEPZOOM:
-        written.replace(target)
+        put_in_place(written, target)
         return
     # the small file is last: where it is, all of it is
     target.unlink(missing_ok=True)
     folder = target.with_name(f"{target.stem}_files")
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(folder)
-    written.with_name(f"{written.name}_files").rename(folder)
-    written.with_name(f"{written.name}.dzi").replace(target)
+    put_in_place(written.with_name(f"{written.name}_files"), folder)
+    put_in_place(written.with_name(f"{written.name}.dzi"), target)

@@ -27,10 +27,12 @@ from typing import Any
 import numpy as np
 import pyvips
 
+from ...common.leftovers import clear_away
+from ...common.lock import check_free, held
 from ..convert import coloured_for
 from ..embed import prepared
 from ..formats import DEEPZOOM, Metadata, Picture, PictureError, format_to_write
-from ..write import check_writable, samples_of, tell_of_losses, teller
+from ..write import check_writable, coded_samples, tell_of_losses, teller
 from .encode import FORMATS, Encoder, Kind, move_in_place
 from .growing import GrowingRows
 from .spool import Header, Spool
@@ -51,6 +53,11 @@ def partial_folder(target: Path) -> Path:
     return target.with_name(f"{target.name}.partial")
 
 
+def lock_path(target: Path) -> Path:
+    """What the run holds that writes ``target``."""
+    return target.with_name(f"{target.name}.partial.lock")
+
+
 class LargeJob:
     """One picture to upscale into one file.
 
@@ -63,7 +70,8 @@ class LargeJob:
         resume: go on with what an earlier run left, if there is something.
         overwrite: replace ``target``, and without ``resume`` also what an earlier run left.
 
-    Raises PictureError for what cannot be done, before anything is written.
+    Raises PictureError for what cannot be done, before anything is written, and InUseError where
+    another run writes ``target``; `run` does so, too.
     """
 
     def __init__(
@@ -93,6 +101,7 @@ class LargeJob:
             )
         if target.exists() and not overwrite:
             raise PictureError(f"{target} exists and is not to be replaced")
+        check_free(lock_path(target), target)
         self.kind = Kind(file_format=file_format, pyramid=pyramid, quality=quality)
         self._samples = Samples(self._blank(Metadata()), self.kind, lambda text: None)
         state = {
@@ -160,6 +169,11 @@ class LargeJob:
         After an exception the first ``done`` rows are in the folder, and what the upscaling has
         left for itself, and can be resumed; without either it is removed.
         """
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        with held(lock_path(self.target), self.target):
+            self._run(upscale)
+
+    def _run(self, upscale: Upscale) -> None:
         if not self.resumes:
             self._clear()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -223,7 +237,7 @@ class LargeJob:
     def _remove(self, written: Path) -> None:
         """Remove what an encoder has written."""
         for path in (written, written.with_name(f"{written.name}.dzi")):
-            path.unlink(missing_ok=True)
+            clear_away(path)
         shutil.rmtree(written.with_name(f"{written.name}_files"), ignore_errors=True)
 
     def _blank(self, metadata: Metadata) -> Picture:
@@ -279,13 +293,13 @@ class Samples:
             self._file_format = replace(kind.file_format, alpha=False)
         coloured, self.profile = coloured_for(blank, self._file_format, tell)
         self.metadata = coloured.metadata
-        self.channels = samples_of(coloured, self._file_format, self.bits).shape[2]
+        self.channels = coded_samples(coloured, self._file_format, self.bits).shape[2]
 
     def of(self, rows: np.ndarray) -> np.ndarray:
         """(h, W, C) float in [0, 1] -> (h, W, channels) uint8 or uint16."""
         picture = replace(self.blank, pixels=np.ascontiguousarray(rows))
         coloured, _ = coloured_for(picture, self._file_format, lambda text: None)
-        return samples_of(coloured, self._file_format, self.bits)
+        return coded_samples(coloured, self._file_format, self.bits)
 
 
 def _identity(path: Path) -> str:

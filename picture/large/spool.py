@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 import pyvips
 
-from ..beside import field_of, metadata_of
+from ...common.leftovers import clear_away, put_in_place
+from ..beside import field_of, metadata_of, turned_by_png
 from ..container import PNG_START, png_chunk
-from ..formats import GIF, PNG, TIFF, Format, Metadata, PictureError, reason_of
+from ..formats import GIF, PNG, TIFF, VIPS_ERRORS, Format, Metadata, PictureError, unreadable
 from ..read import MAX_PIXELS, checked, depth_of, format_of_content, tell_of_frames, tell_of_lost
-from ..samples import check_samples
+from ..samples import check_samples, without_others
 
 _BAND_BYTES = 2**23
 _HEAD = 32
@@ -71,9 +72,9 @@ def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header | None:
     if file_format is GIF:
         return None
     try:
-        image = checked(_opened(path, file_format), path, max_pixels)
         if file_format is TIFF:
             check_samples(_without_pixels(path, file_format))
+        image = checked(_opened(path, file_format), path, max_pixels)
         turned = (field_of(image, "orientation") or 1) >= 5
         sides = (image.width, image.height) if turned else (image.height, image.width)
         return Header(
@@ -83,8 +84,8 @@ def read_header(path: Path, *, max_pixels: int = MAX_PIXELS) -> Header | None:
             bands=image.bands,
             bits=depth_of(image),
         )
-    except pyvips.Error as error:
-        raise _broken(file_format, error) from error
+    except VIPS_ERRORS as error:
+        raise unreadable(file_format.name, error) from error
 
 
 def read_middle(path: Path, header: Header, side: int) -> np.ndarray:
@@ -95,19 +96,21 @@ def read_middle(path: Path, header: Header, side: int) -> np.ndarray:
         width, height = min(image.width, side), min(image.height, side)
         left, top = (image.width - width) // 2, (image.height - height) // 2
         pixels = image.crop(left, top, width, height).numpy()
-    except pyvips.Error as error:
-        raise _broken(header.file_format, error) from error
+    except VIPS_ERRORS as error:
+        raise unreadable(header.file_format.name, error) from error
     colours = 1 if header.bands <= 2 else 3
     return pixels.reshape(height, width, -1)[..., :colours] / (2**header.bits - 1)
 
 
 def _opened(path: Path, file_format: Format) -> pyvips.Image:
     loader = getattr(pyvips.Image, file_format.loader.removesuffix("_buffer"))
-    return loader(os.fsencode(path), access="sequential", fail_on="error")
-
-
-def _broken(file_format: Format, error: pyvips.Error) -> PictureError:
-    return PictureError(f"the {file_format.name} data is broken or cut off{reason_of(error)}")
+    image = loader(os.fsencode(path), access="sequential", fail_on="error")
+    if file_format is TIFF:
+        image, others = without_others(image, _without_pixels(path, file_format))
+        tell_of_lost(others, path)
+    if file_format is PNG:
+        image = turned_by_png(image, _without_pixels(path, file_format))  # pyright: ignore
+    return image
 
 
 class Spool:
@@ -137,8 +140,8 @@ class Spool:
                     source, _without_pixels(path, header.file_format), header.file_format, path
                 )  # pyright: ignore
                 self._write(source, spooled)
-        except pyvips.Error as error:
-            raise _broken(header.file_format, error) from error
+        except VIPS_ERRORS as error:
+            raise unreadable(header.file_format.name, error) from error
         self._file = spooled.open("rb", buffering=0)
         self.opaque = header.bands in (1, 3) or self._is_opaque()
 
@@ -210,12 +213,13 @@ class Spool:
                 ).copy(interpretation=source.interpretation)
                 image.set_type(pyvips.GValue.gint_type, "orientation", turn)
                 image.autorot().rawsave(os.fsencode(upright))
+                del image  # it holds the file open
             if upright.stat().st_size != self._row * self.height:
                 raise PictureError("its rows do not fit on the disk")
-            upright.rename(spooled)
+            put_in_place(upright, spooled)
         finally:
             for path in (lying, upright):
-                path.unlink(missing_ok=True)
+                clear_away(path)
 
 
 def _without_pixels(path: Path, file_format: Format) -> bytes | mmap.mmap:
@@ -233,4 +237,7 @@ def _without_pixels(path: Path, file_format: Format) -> bytes | mmap.mmap:
                 else:
                     found.append(png_chunk(kind, file.read(length)))
                     file.seek(4, 1)
+                if kind == b"IEND":
+                    found.append(file.read(1))  # of what is behind the picture, if anything
+                    break
         return b"".join(found)

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from spandrel import Architecture, ArchRegistry, ArchSupport
 from torch import Tensor
 
-from fdat_dense_iso.arch import ModelLoadError, load_model
+from fdat_dense_iso.arch import ModelLoadError, describe, load_model
 from fdat_dense_iso.arch.errors import LONGEST_MESSAGE
 from tests.arch.dense_iso.test_meta import saved
 from tests.helpers.fdat_cases import SMALL, random_fdat
@@ -65,6 +65,16 @@ def test_one_short_line(case: str) -> None:
     assert time.process_time() - begin < 10
     message = str(caught.value)
     assert 0 < len(message) <= LONGEST_MESSAGE and message.isprintable()
+
+
+def test_long_names_of_what_is_chosen_are_cut() -> None:
+    weights = random_fdat().state_dict()
+    model = load_model({"c" * 5000: weights, "d\x1b[31m" * 5000: dict(weights)})
+    assert all(len(line) <= LONGEST_MESSAGE + 20 for line in describe(model).splitlines())
+    for option in ({"container": "x" * 5000}, {"prefix": "y\x1b" * 5000}):
+        with pytest.raises(ModelLoadError) as caught:
+            load_model({"params": weights}, **option)
+        assert len(str(caught.value)) <= LONGEST_MESSAGE and str(caught.value).isprintable()
 
 
 def test_the_rest_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:

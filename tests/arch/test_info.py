@@ -190,6 +190,8 @@ def test_hostile_metadata_stays_short_and_on_its_lines(tmp_path: Path) -> None:
     assert entries[0] == r"a\nb\x1b[31m: first\nsecond\r\x00"
     assert entries[1].endswith("é… (100,000 characters)") and len(entries[1]) < 200
     assert all(c.isprintable() or c == "\n" for c in text)
+    entries = listed(describe(load_model(path), whole=True), "Training metadata")
+    assert len(entries) == 502 and entries[1] == "b: " + "é" * 100_000
 
 
 def test_something_else() -> None:

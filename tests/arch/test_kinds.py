@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -18,12 +20,19 @@ from safetensors.torch import save, save_file
 from fdat_dense_iso.arch import ModelLoadError, files, load_model
 from fdat_dense_iso.arch.fdat.network import FDAT
 from tests.helpers.fdat_cases import random_fdat
+from tests.helpers.pickles import pickles
 
 NAMES = ["model.pth", "model.safetensors", "model.bin", "model.pth.tar", "model", "model.onnx"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("kind", ["safetensors", "torch.save", "old torch.save"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "safetensors",
+        *(pytest.param(kind, marks=pickles) for kind in ("torch.save", "old torch.save")),
+    ],
+)
 def test_names_do_not_matter(tmp_path: Path, kind: str, name: str) -> None:
     state_dict = random_fdat().state_dict()
     if kind == "safetensors":
@@ -71,6 +80,9 @@ OTHERS: dict[str, tuple[Callable[[], bytes], str]] = {
     "ONNX": (lambda: b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:\x00", "an ONNX model"),
     # ModelProto: ir_version 10, an opset_import of 17 first
     "ONNX of another program": (lambda: b"\x08\x0a\x42\x04\x0a\x00\x10\x11" * 3, "an ONNX model"),
+    # schema version 1 and a message (of TensorFlow), version 4 and a long one (of Core ML)
+    "TensorFlow": (lambda: b"\x08\x01\x12\x20\x0a\x1e" + bytes(64), "TensorFlow or Core ML"),
+    "Core ML": (lambda: b"\x08\x04\x12\x82\x01\x0a\x30" + bytes(64), "TensorFlow or Core ML"),
     "ncnn": (lambda: b"7767517\n12 13\nInput data 0 1 data\n", "a network for ncnn"),
     "ncnn's weights": (lambda: bytes.fromhex("476b3001") + bytes(64), "weights for ncnn"),
     "TorchScript": (torch_script, "TorchScript archives hold code and are not loaded"),
@@ -118,3 +130,13 @@ def test_old_torch_refuses_pickles_and_reads_safetensors(
     ):
         load_model(tmp_path / "model.pth")
     assert isinstance(load_model(tmp_path / "model.safetensors").model, FDAT)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes with names")
+def test_what_is_no_file(tmp_path: Path) -> None:
+    """It is not waited for either."""
+    os.mkfifo(tmp_path / "pipe.pth")
+    (tmp_path / "loop.pth").symlink_to("loop.pth")
+    for name, what in {"pipe": "a pipe, a device", "loop": "a link that leads nowhere"}.items():
+        with pytest.raises(ModelLoadError, match=f"{name}.pth: {what}"):
+            load_model(tmp_path / f"{name}.pth")

@@ -17,6 +17,7 @@ from fdat_dense_iso.arch import ModelLoadError, describe, load_model
 from fdat_dense_iso.arch.fdat.network import FDAT
 from fdat_dense_iso.upscale import upscale_image
 from tests.helpers.fdat_cases import SMALL, random_fdat, small
+from tests.helpers.pickles import pickles
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,8 @@ def assert_is_small_fdat(model) -> None:
 
 WRAPPERS = {
     "bare": lambda sd: sd,
+    "list in a dictionary": lambda sd: {"models": [sd, {"step": 3}]},
+    "tuple in a dictionary": lambda sd: {"checkpoint": {"networks": (sd,)}},
     "params": lambda sd: {"params": sd},
     "params_ema": lambda sd: {
         "params_ema": sd,
@@ -51,6 +54,7 @@ WRAPPERS = {
 }
 
 
+@pickles
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".ckpt"])
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.every(2)
@@ -69,6 +73,7 @@ def test_state_dicts(state_dict, wrapper: str) -> None:
     assert list(content) == before
 
 
+@pickles
 def test_safetensors_and_old_torch_files(tmp_path: Path, state_dict) -> None:
     save_file(state_dict, tmp_path / "model.safetensors", {"architecture": "FDAT"})
     assert_is_small_fdat(load_model(tmp_path / "model.safetensors"))
@@ -108,6 +113,7 @@ def test_options(state_dict) -> None:
         load_model(state_dict, scale=3)
 
 
+@pickles
 def test_other_architectures_load_through_spandrel(tmp_path: Path) -> None:
     from spandrel.architectures.Compact import Compact
 
@@ -255,6 +261,7 @@ def test_a_path_object_that_gives_bytes() -> None:
         load_model(BytesPath())  # type: ignore[arg-type]
 
 
+@pickles
 @pytest.mark.parametrize(("case", "message"), BAD_FILES)
 @pytest.mark.filterwarnings("ignore")
 def test_bad_files(tmp_path: Path, state_dict, case: str, message: str) -> None:
@@ -288,6 +295,11 @@ BAD_TENSORS = [
         "does not fit it.*ffn.fc2.weight",
     ),
     (change(extra=torch.zeros(3)), "does not fit it.*extra"),
+    # as ComfyUI, compressed-tensors and bitsandbytes name what weights are multiplied by
+    *(
+        (change(**{name: torch.ones(())}), f"{name}' belongs to quantised weights")
+        for name in ("scaled_fp8", "a.scale_weight", "a.weight_scale", "a.weight.absmax")
+    ),
     (
         change(**{"groups.0.blocks.0.attn.bias": None}),
         "'groups.0.blocks.0.attn.bias' .* and 'groups.0.blocks.0.attn.temp' .* are both missing",
@@ -365,7 +377,7 @@ def test_loading_registers_nothing(state_dict) -> None:
     assert [support.architecture.id for support in MAIN_REGISTRY] == before
 
 
-@pytest.mark.parametrize("content", ["[1, 2]", "not json"])
+@pytest.mark.parametrize("content", ["[1, 2]", "not json", "[" * 100_000])
 def test_a_json_file_beside_another_model_does_not_matter(
     tmp_path: Path, state_dict, content: str
 ) -> None:

@@ -4,6 +4,7 @@ right tensors are taken, the averaged ones first, and that is told."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -188,3 +189,10 @@ def test_a_part_with_such_a_name_is_no_other_network() -> None:
 )  # fmt: skip
 def test_words_for_averages(name: str, averaged: bool) -> None:
     assert is_averaged(name) is averaged
+
+
+def test_a_list_around_it(tmp_path: Path, weights: StateDict) -> None:
+    torch.save([{"epoch": 3}, weights], tmp_path / "model.pth")
+    taken, _ = loaded(tmp_path / "model.pth")
+    assert all(torch.equal(taken[key], value) for key, value in weights.items() if key in taken)
+    assert taken.keys() & weights.keys()

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from tests.helpers.picture_cases import (
     claiming,
     encoded,
     samples,
+    write_png,
     write_tiff,
 )
 
@@ -70,6 +72,26 @@ def test_a_link_to_nothing_and_a_name_too_long_fail_alone(folder: Path):
     first, second, summary = result.stderr.splitlines()
     assert first.startswith("error: in/aa.png: ") and "File name too long" in second
     assert summary == "finished: 2 done, 0 skipped, 2 failed"
+
+
+def test_a_line_has_600_characters_and_no_control_characters(folder: Path):
+    text = PngInfo()
+    for number in range(300):
+        text.add_text(f"key \x1b[31m{number}", "value")
+    Image.fromarray(samples(3, 8)).save(folder / "in" / "a.png", pnginfo=text)
+    result = run("in/a.png", "a.jpg")
+    assert result.exit_code == 0
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("warning: a.jpg: not kept: ") and line.isprintable()
+    assert len(line) <= len("warning: ") + 600
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes with names")
+def test_a_pipe_in_a_folder_is_not_waited_for(folder: Path):
+    os.mkfifo(folder / "in" / "pipe.png")
+    result = run("in", "out")
+    assert result.exit_code == 0
+    assert "passed over 1 files of kinds that are not read (1 .png): pipe.png" in result.stderr
 
 
 def test_a_claim_of_too_many_pixels(folder: Path):
@@ -286,6 +308,21 @@ def test_an_output_that_nobody_reads_ends_quietly(arguments: list[str]):
     result = subprocess.run(line, stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert (result.returncode, result.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the shell's way to close streams")
+@pytest.mark.parametrize(
+    ("closed", "model", "code"),
+    [(">&-", BUNDLED, 0), ("<&- >&- 2>&-", BUNDLED, 0), ("<&- >&- 2>&-", "gone.pth", 2)],
+)
+def test_streams_that_are_closed(tmp_path: Path, closed: str, model: Path, code: int):
+    """As under pythonw, which has none; a result must not get the number of one, either."""
+    write_png(tmp_path / "in.png", samples(3, 8, height=16, width=16))
+    line = [sys.executable, ROOT / "cli.py", tmp_path / "in.png", tmp_path / "out", "-m", model]
+    shell = ["sh", "-c", f'"$@" {closed}', "sh", *line]
+    result = subprocess.run(shell, capture_output=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (code, b"", b"")
+    assert (tmp_path / "out" / "in.png").is_file() == (code == 0)
 
 
 def test_lines_are_folded_where_a_space_allows_it():

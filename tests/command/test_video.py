@@ -284,7 +284,7 @@ def test_sound_that_mp4_cannot_hold_goes_to_matroska(folder: Path) -> None:
     assert "skipped: out/a.mkv exists" in run("old", "out").stderr
     refused = run("old", "out", "--video-format", "mp4")
     assert refused.exit_code == 1
-    assert "mp4 files cannot hold wmav2 audio; write a .mkv file" in refused.stderr
+    assert "mp4 files cannot hold wmav2 sound; write a .mkv file" in refused.stderr
 
 
 def test_a_damaged_video_ends_with_a_code_of_its_own(folder: Path) -> None:
@@ -302,3 +302,9 @@ def test_a_damaged_video_ends_with_a_code_of_its_own(folder: Path) -> None:
     result = run("both", "new")
     assert result.exit_code == 3
     assert "finished: 2 done (1 of damaged videos), 0 skipped, 0 failed" in result.stderr
+
+
+def test_a_bundled_model_by_its_name(folder: Path) -> None:
+    write_clip(folder / "a.mp4", Clip(frames=1, height=16, width=16, audio=()))
+    found = CliRunner().invoke(cli.app, ["a.mp4", "b.mp4", "-m", "fdat_demo_x2"])
+    assert (found.exit_code, found.stderr) == (0, "")

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from fdat_dense_iso.cluster.crew import Done, Task
@@ -105,3 +106,74 @@ class InlineCrew:
             worker._object = self._random.choice(self.workers)
             answer, payload = worker.call(task.method, *task.arguments)
             yield Done(task, Answer(**answer), payload)
+
+
+class FakeRay:
+    """As much of the package ray as `cluster.crew` uses, in this process: of the calls that wait, one
+    is done whenever somebody waits, or has looked twenty times."""
+
+    exceptions = SimpleNamespace(
+        RayError=type("RayError", (Exception,), {}),
+        RayActorError=type("RayActorError", (Exception,), {}),
+    )
+
+    class ObjectRef:
+        """A result that may not be there yet."""
+
+        def __init__(self, value: Any = None, *, ready: bool = True) -> None:
+            self.value, self.ready = value, ready
+
+    def __init__(self) -> None:
+        self._calls: deque[tuple[Any, tuple[Any, ...], list[FakeRay.ObjectRef]]] = deque()
+        self._looks = 0
+
+    def put(self, value: Any) -> ObjectRef:
+        return self.ObjectRef(value)
+
+    def get(self, reference: Any) -> Any:
+        if isinstance(reference, list):
+            return [self.get(one) for one in reference]
+        while not reference.ready:
+            self._do_one()
+        return reference.value
+
+    def wait(self, references: Any, *, num_returns: int, timeout: float) -> tuple[list, list]:
+        self._looks += 1
+        if timeout or self._looks % 20 == 0:
+            self._do_one()
+        ready = [one for one in references if one.ready][:num_returns]
+        return ready, [one for one in references if one not in ready]
+
+    def remote(self, kind: type) -> Any:
+        make = lambda *arguments: _Actor(self, kind(*arguments))  # noqa: E731
+        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=make))
+
+    def kill(self, actor: Any) -> None: ...
+
+    def begin(self, method: Any, arguments: tuple[Any, ...], results: int) -> Any:
+        references = [self.ObjectRef(ready=False) for _ in range(results)]
+        self._calls.append((method, arguments, references))
+        return references if results > 1 else references[0]
+
+    def _do_one(self) -> None:
+        if not self._calls:
+            return
+        method, arguments, references = self._calls.popleft()
+        known = [self.get(one) if isinstance(one, self.ObjectRef) else one for one in arguments]
+        value = method(*known)
+        for reference, one in zip(references, value if len(references) > 1 else [value]):
+            reference.value, reference.ready = one, True
+
+
+class _Actor:
+    def __init__(self, ray: FakeRay, made: Any) -> None:
+        self._ray, self._made = ray, made
+
+    def __getattr__(self, name: str) -> Any:
+        def options(num_returns: int = 1, **_: Any) -> Any:
+            def remote(*arguments: Any) -> Any:
+                return self._ray.begin(getattr(self._made, name), arguments, num_returns)
+
+            return SimpleNamespace(remote=remote)
+
+        return SimpleNamespace(options=options)

@@ -239,7 +239,8 @@ CONVOLUTIONS = [  # inputs, outputs, enlargement, slope, shuffle, bias, skip
 
 @pytest.mark.parametrize("how", CONVOLUTIONS, ids=str)
 @pytest.mark.parametrize(
-    ("dtype", "kind"), [(d, d) for d in DTYPES] + [(torch.bfloat16, torch.float32)]
+    ("dtype", "kind"),
+    [*((d, d) for d in DTYPES), *((d, torch.float32) for d in (torch.bfloat16, torch.float16))],
 )
 @pytest.mark.every(3)
 def test_convolve(how: tuple, dtype: torch.dtype, kind: torch.dtype) -> None:
@@ -301,10 +302,15 @@ def test_windows_of_other_sizes(window: int) -> None:
             110,
         ),
         (replace(PRESETS["tiny"], num_groups=1, depth_per_group=1), torch.float16, 60),
+        (
+            replace(SMALL, embed_dim=16, num_heads=2, upsampler_type="transpose+conv", scale=2),
+            torch.bfloat16,
+            50,
+        ),
     ],
-    ids=["float32", "float16"],
+    ids=["float32", "float16", "bfloat16"],
 )
-@pytest.mark.every(2)
+@pytest.mark.every(3)
 def test_whole_engine(  # type: ignore[no-untyped-def]
     config, dtype: torch.dtype, least: float, monkeypatch: pytest.MonkeyPatch, caplog
 ) -> None:
@@ -314,6 +320,9 @@ def test_whole_engine(  # type: ignore[no-untyped-def]
     monkeypatch.setattr(candidates, "ways_of", lambda *arguments: every_way(*arguments)[:1])
     choice.forget()
     model, parts = random_fdat(config), []
+    if dtype == torch.bfloat16:  # the last group's maps leave float16, see engine/bounds.py
+        with torch.no_grad():
+            model.groups[-2].conv.weight.mul_(1e6)
     image = torch.rand(1, 3, 24, 40, generator=torch.Generator().manual_seed(0))
     engine = model.exact_engine
     plan = engine.plan(1, 24, 40, dtype=dtype, device="cpu", band=16, map_dtype=dtype)

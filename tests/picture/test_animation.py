@@ -197,3 +197,17 @@ def test_short_durations_and_equal_frames_in_webp(tmp_path: Path) -> None:
             image.load()
             found.append((image.info["duration"], int(np.asarray(image)[0, 0, 0])))
     assert found == [(10, 0), (11, 200), (0, 0), (40, 200)]
+
+
+def test_frames_that_leave_the_picture_free_are_transparent(tmp_path: Path) -> None:
+    """Also where no frame hides a pixel: libwebp asks the frames for the mark of transparency."""
+    frames = [Image.new("RGBA", (24, 16)) for _ in range(3)]
+    for index, frame in enumerate(frames):
+        frame.paste((255, 60 * index, 9, 255), (3 * index, 2 * index, 3 * index + 8, 2 * index + 8))
+    options = {"save_all": True, "append_images": frames[1:], "duration": 50, "lossless": True}
+    frames[0].save(tmp_path / "a.webp", **options)
+    write_animation(read_animation(tmp_path / "a.webp"), tmp_path / "b.webp")
+    result = Image.open(tmp_path / "b.webp")
+    for index, frame in enumerate(frames):
+        result.seek(index)
+        np.testing.assert_array_equal(np.asarray(result.convert("RGBA")), np.asarray(frame))

@@ -178,7 +178,7 @@ def test_png_text_is_kept(tmp_path: Path):
     info = Image.open(tmp_path / "x.png").info
     assert (info["parameters"], info["workflow"]) == ("ein Schloß, 20 steps", '{"あ": 1}')
     assert info["long"] == "word " * 1000
-    assert info["XML:com.adobe.xmp"].encode() == XMP.replace(b'Orientation="6"', b'Orientation="1"')
+    assert info["XML:com.adobe.xmp"].encode() == XMP
     assert (tmp_path / "x.png").read_bytes().count(b"XML:com.adobe.xmp") == 1
 
 

@@ -18,7 +18,7 @@ from fdat_dense_iso.picture.formats import PictureError
 from fdat_dense_iso.picture.others import left_out
 from fdat_dense_iso.picture.read import read_picture
 from fdat_dense_iso.picture.write import write_picture
-from tests.helpers.picture_cases import ICC, samples
+from tests.helpers.picture_cases import ICC, samples, write_tiff
 
 
 @pytest.mark.parametrize("name", ["a.bmp", "a.ppm", "a.pgm", "palette.bmp"])
@@ -33,6 +33,57 @@ def test_exact_pixels(tmp_path: Path, name: str) -> None:
     read = read_picture(tmp_path / name)
     assert (read.bits, read.grey) == (8, grey)
     np.testing.assert_array_equal(np.rint(read.pixels * 255), values.reshape(*values.shape[:2], -1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        *(("TGA", {}), ("TGA", {"compression": "tga_rle"}), ("SGI", {}), ("PCX", {}), ("DDS", {})),
+        ("JPEG2000", {"irreversible": False}),
+    ],
+)
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_kinds_without_a_container(tmp_path: Path, kind: str, options: dict, mode: str) -> None:
+    if (kind, mode) == ("DDS", "L"):
+        pytest.skip("FFmpeg reads no grey DDS; it is refused")
+    values = samples({"L": 1, "RGB": 3, "RGBA": 4}[mode], 8, height=16, width=20)
+    try:
+        Image.fromarray(values.squeeze()).save(tmp_path / "a", kind, **options)
+    except (OSError, ValueError):
+        pytest.skip("Pillow writes no such file")
+    expected = np.asarray(Image.open(tmp_path / "a"))
+    read = read_picture(tmp_path / "a")
+    codes = np.rint(read.pixels * 255).astype(int)
+    if mode == "L" and codes.shape[2] > 1:  # PCX has grey in a palette
+        codes = codes[..., :1]
+    np.testing.assert_array_equal(codes, expected.reshape(codes.shape))
+    for part in (18, 40):
+        (tmp_path / "cut").write_bytes((tmp_path / "a").read_bytes()[:part])
+        with pytest.raises(PictureError):
+            read_picture(tmp_path / "cut")
+    with pytest.raises(PictureError, match=r"limit of 0\.0003 million pixels"):
+        read_picture(tmp_path / "a", max_pixels=300)
+
+
+def test_profile_of_jpeg_2000(tmp_path: Path) -> None:
+    Image.fromarray(samples(3, 8)).save(tmp_path / "a.jp2", irreversible=False)
+    jp2 = bytearray((tmp_path / "a.jp2").read_bytes())
+    at = jp2.find(b"colr\1") - 4  # the box for sRGB, of 15 bytes, becomes one with a profile
+    body = b"colr\2\0\0" + ICC
+    jp2[at : at + 15] = (len(body) + 4).to_bytes(4, "big") + body
+    around = jp2.find(b"jp2h") - 4
+    length = int.from_bytes(jp2[around : around + 4], "big") + len(body) + 4 - 15
+    jp2[around : around + 4] = length.to_bytes(4, "big")
+    (tmp_path / "b.jp2").write_bytes(jp2)
+    assert read_picture(tmp_path / "b.jp2").metadata.profile == ICC
+
+
+def test_grey_with_alpha(tmp_path: Path) -> None:
+    values = samples(2, 8)
+    head = b"P7\nWIDTH 17\nHEIGHT 13\nDEPTH 2\nMAXVAL 255\nTUPLTYPE GRAYSCALE_ALPHA\nENDHDR\n"
+    (tmp_path / "a.pam").write_bytes(head + values.tobytes())
+    codes = np.rint(read_picture(tmp_path / "a.pam").pixels * 255)
+    np.testing.assert_array_equal(codes, values[:, :, [0, 0, 0, 1]])
 
 
 @pytest.mark.skipif(not pyvips.type_find("VipsForeignSave", "heifsave_buffer"), reason="no AVIF")
@@ -129,3 +180,20 @@ def test_deep_avif_has_its_white(tmp_path: Path, bits: int) -> None:
     (tmp_path / "a.avif").write_bytes(data)
     pixels = read_picture(tmp_path / "a.avif").pixels
     np.testing.assert_allclose(pixels[0, :, 0], codes / (2**bits - 1), atol=1e-5)
+
+
+def test_names_that_are_no_text_in_damaged_files(tmp_path: Path) -> None:
+    """libvips repeats them in its messages, which pyvips then can't decode."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # which Pillow writes as a property that must be understood
+    try:
+        Image.fromarray(samples(3, 8)).save(tmp_path / "a.avif", exif=exif)
+    except (KeyError, OSError):
+        pytest.skip("Pillow writes no AVIF")
+    avif = (tmp_path / "a.avif").read_bytes()
+    (tmp_path / "b.avif").write_bytes(avif.replace(b"irot", b"\xffrot"))
+    with pytest.raises(PictureError, match=r"cannot be decoded .*could not parse item property"):
+        read_picture(tmp_path / "b.avif")
+    # and the pictures that follow are read as if nothing had been
+    write_tiff(tmp_path / "c.tif", samples(3, 8))
+    assert read_picture(tmp_path / "c.tif").pixels.shape == (13, 17, 3)

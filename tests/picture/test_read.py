@@ -197,9 +197,7 @@ def tiff_of(dtype: type, channels: int = 3) -> bytes:
         pytest.param(b"", "the file is empty", id="empty"),
         pytest.param(b"hello, I am no picture", "neither PNG, JPEG, WebP, TIFF nor GIF", id="text"),
         pytest.param(b"<svg/>", "neither PNG, JPEG, WebP, TIFF nor GIF", id="svg"),
-        pytest.param(
-            encoded(Image.new("RGB", (4, 4)), "PCX"), "convert it to one of these", id="pcx"
-        ),
+        pytest.param(b"\0\0\1\0" + bytes(60), "convert it to one of these", id="icon"),
         *(
             pytest.param(cut(whole(kind), part), "broken or cut off", id=f"{kind} {part}")
             for kind in ("PNG", "JPEG", "WEBP", "TIFF")
@@ -216,7 +214,7 @@ def tiff_of(dtype: type, channels: int = 3) -> bytes:
         pytest.param(tiff_of(np.int16), "short samples", id="signed"),
         pytest.param(tiff_of(np.uint8, 5), "5 channels where 3 or 4", id="5 channels"),
         pytest.param(
-            encoded(Image.new("RGB", (4, 4)).convert("LAB"), "TIFF"), "TIFF|lab", id="Lab"
+            encoded(Image.new("RGB", (4, 4)).convert("LAB"), "TIFF"), "holds Lab colours", id="Lab"
         ),
     ],
 )

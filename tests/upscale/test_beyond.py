@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fdat_dense_iso.arch import load_model
 from fdat_dense_iso.upscale import upscale_frames, upscale_image
@@ -69,6 +70,11 @@ def test_rounding_is_only_clipped(caplog: pytest.LogCaptureFixture) -> None:
     assert torch.equal(result, whole(nearest(2), image.clamp(0, 1))) and caplog.records == []
 
 
+def test_float64_beyond_float32_is_as_far_as_that_goes() -> None:
+    result = upscale_image(nearest(2), torch.full((1, 6, 6, 3), 1e300, dtype=torch.float64))
+    assert result.isfinite().all() and result.min() > 1e38
+
+
 def test_frames_within_are_as_before_beside_others() -> None:
     frames = torch.cat([picture(20, 24), hdr(20, 24)[:, :, :24], hdr(20, 24), picture(20, 24)])
     results = upscale_image(stencil(), frames)
@@ -116,3 +122,32 @@ def test_highlights_survive_fdat(mode: str) -> None:
     assert (inside - 8).abs().max() < 0.1
     clipped = upscale_image(model, image.clamp(0, 1), **options)
     assert torch.equal(result[:, 70:], clipped[:, 70:])
+
+
+class Counting(TorchDispatchMode):
+    """Counts how often so many values are asked for their extremes."""
+
+    def __init__(self, values: int) -> None:
+        super().__init__()
+        self.values, self.looks = values, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if func.overloadpacket.__name__ == "aminmax":
+            self.looks += args[0].numel() == self.values
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_picture_is_looked_through_once(channels: int) -> None:
+    image = picture(30, 28, channels)
+    with Counting(image.numel()) as counting:
+        upscale_image(stencil(2, 3), image, tile=16, precision="fp32")
+    assert counting.looks == 1
+
+
+def test_transparency_beyond_alone_is_only_clipped(caplog: pytest.LogCaptureFixture) -> None:
+    image = picture(30, 28, 4)
+    image[..., 3] = 1
+    clipped = upscale_image(stencil(2, 3), image)
+    image[:, 5:9, 6:12, 3] += 1
+    assert torch.equal(upscale_image(stencil(2, 3), image), clipped) and not caplog.text

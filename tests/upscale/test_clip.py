@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fdat_dense_iso.upscale import neighbours, upscale_frames, upscale_image, upscale_rows
+from fdat_dense_iso.upscale.beyond import InputFrame
 from fdat_dense_iso.upscale.clip import ClipTraits, clips, is_cut
 from fdat_dense_iso.upscale.recall import Memory
 from fdat_dense_iso.upscale.tiled import TiledUpscaler
@@ -300,7 +301,7 @@ def test_only_frames_that_clips_reach_are_held() -> None:
     def frames() -> Any:
         for number in range(30):
             drawn.append(number)
-            yield torch.zeros(4, 4, 3)
+            yield InputFrame.of(torch.zeros(4, 4, 3))
 
     for number, clip in enumerate(clips(frames(), FIVE)):
         assert len(drawn) == min(number + 4, 30)

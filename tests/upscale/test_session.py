@@ -35,9 +35,10 @@ def test_repeated_frames_are_not_computed() -> None:
     assert told[-1] == (5, 1)
 
 
+@pytest.mark.parametrize("kind", [Exception, BaseException])
 @pytest.mark.parametrize("where", ["frames", "progress", "network", "deliver"])
-def test_what_is_finished_is_delivered_before_the_exception(where: str) -> None:
-    class Trouble(Exception):
+def test_what_is_finished_is_delivered_before_the_exception(where: str, kind: type) -> None:
+    class Trouble(kind):
         pass
 
     network, results, told, drawn = Nearest(2), [], [], []
@@ -74,6 +75,21 @@ def test_what_is_finished_is_delivered_before_the_exception(where: str) -> None:
     assert len(results) >= (6 if where != "progress" else 5)
     expected = enlarged(image, 2)
     assert all(torch.equal(result, expected[n]) for n, result in enumerate(results))
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
+def test_frames_that_wait_for_others_are_not_lost(kind: type) -> None:
+    image, results = picture(20, 30, batch=6), []
+
+    def frames() -> Iterator[torch.Tensor]:
+        yield from image
+        raise kind
+
+    with pytest.raises(kind):
+        upscale_frames(
+            nearest(), frames(), lambda one: results.append(one.clone()), batch=4, tile=32
+        )
+    assert torch.equal(torch.stack(results), enlarged(image, 2))
 
 
 def test_other_shapes_are_refused() -> None:

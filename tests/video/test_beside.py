@@ -163,3 +163,56 @@ def test_tags_of_old_packets_are_not_claimed(tmp_path: Path) -> None:
     assert {name.upper() for name in tags} <= {"TITLE", "DURATION", "LANGUAGE", "HANDLER_NAME"}
     assert tags["title"] == "T"
     assert len(probe(tmp_path / "out.mkv").times) == 12
+
+
+@pytest.mark.skipif(int(av.__version__.partition(".")[0]) < 18, reason="PyAV does not tell")
+def test_titles_of_chapters_are_no_stream(tmp_path: Path, caplog) -> None:
+    """FFmpeg writes them to MP4 as a track of text, too."""
+    write_clip(tmp_path / "plain.mp4", Clip(frames=50, audio=()))
+    chapters = [
+        {"id": n, "start": n * 500, "end": n * 500 + 500, "time_base": Fraction(1, 1000), "metadata": {"title": name}}
+        for n, name in enumerate(("One", "Two"))
+    ]  # fmt: skip
+    with (
+        av.open(str(tmp_path / "plain.mp4")) as source,
+        av.open(str(tmp_path / "in.mp4"), "w") as into,
+    ):
+        into.set_chapters(chapters)
+        stream = into.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                into.mux(packet)
+    with av.open(str(tmp_path / "in.mp4")) as container:
+        assert [stream.type for stream in container.streams] == ["video", "data"]
+    upscale(tmp_path / "in.mp4", tmp_path / "out.mkv")
+    assert not caplog.messages
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert [one["metadata"]["title"] for one in container.chapters()] == ["One", "Two"]
+
+
+@pytest.mark.parametrize("into", [".mp4", ".mkv"])
+def test_sound_that_an_edit_list_hides(tmp_path: Path, into: str) -> None:
+    """As in what phones cut without encoding again: of the hidden packets at most one stays, before
+    what is heard, as decoders need it; sound and picture go together."""
+    write_clip(tmp_path / "plain.mp4", Clip(frames=50, rate=Fraction(25)))
+    with (
+        av.open(str(tmp_path / "plain.mp4")) as source,
+        av.open(str(tmp_path / "in.mp4"), "w", options={"avoid_negative_ts": "disabled"}) as cut,
+    ):
+        streams = {one.index: cut.add_stream_from_template(one) for one in source.streams}
+        for packet in source.demux():
+            if packet.size:
+                moved = round(Fraction(2, 5) / packet.time_base)
+                packet.pts, packet.dts = packet.pts - moved, packet.dts - moved
+                packet.stream = streams[packet.stream.index]
+                cut.mux(packet)
+    upscale(tmp_path / "in.mp4", tmp_path / f"out{into}")
+    before, after = probe(tmp_path / "in.mp4"), probe(tmp_path / f"out{into}")
+    assert len(after.times) == len(before.times) == 40
+    heard = [(time, data) for time, data in before.packets[0] if time + Fraction(1024, 48000) > 0]
+    assert len(before.packets[0]) > len(heard) + 10
+    assert len(heard) <= len(after.packets[0]) <= len(heard) + 1
+    assert [data for _, data in after.packets[0]][-len(heard) :] == [data for _, data in heard]
+    lag = after.packets[0][-1][0] - after.times[0] - heard[-1][0] + before.times[0]
+    assert abs(lag) < Fraction(1, 500)

@@ -3,6 +3,8 @@ forms."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ import torch
 pytest.importorskip("av")
 import av
 
+from fdat_dense_iso.video import VideoFile
 from fdat_dense_iso.video.colour import (
     FULL,
     LIMITED,
@@ -20,6 +23,9 @@ from fdat_dense_iso.video.colour import (
     VideoError,
     plane_arrays,
 )
+from fdat_dense_iso.video.source import SourceFrame
+from tests.helpers.video_cases import Clip, write_clip
+from tests.helpers.video_jobs import upscale
 
 RGB_BARS = [(1, 1, 1), (1, 1, 0), (0, 1, 1), (0, 1, 0), (1, 0, 1), (1, 0, 0), (0, 0, 1), (0, 0, 0)]
 BARS = {  # (matrix, range, bits): Y', Cb, Cr of white, yellow, cyan, green, magenta, red, blue, black
@@ -165,3 +171,63 @@ def test_widths_that_are_no_multiple_of_anything(name: str, width: int) -> None:
             plane[:, :shown] = np.arange(shown) * 3 + 20
         results.append(SampleReader(frame.format, Colour(), 20, width).samples(frame))
     np.testing.assert_array_equal(results[0], results[1])
+
+
+@pytest.mark.parametrize(
+    "kind", ["gbrp12le", "gbrap", "gbrap10le", "gbrap12le", "gbrap16le", "gbrap12be", "rgba64le"]
+)
+def test_rgb_beside_alpha_is_taken_as_it_is(kind: str) -> None:
+    """Against the planes (or words of pixels) that the frame was made of."""
+    random = np.random.default_rng(0)
+    frame = av.VideoFrame(64, 48, kind)
+    bits = frame.format.components[0].bits
+    dtype = np.dtype("u1" if bits == 8 else ">u2" if kind.endswith("be") else "<u2")
+    given = []
+    for plane in frame.planes:
+        values = np.frombuffer(plane, dtype).reshape(48, -1)
+        values[:] = random.integers(0, 2**bits, values.shape)
+        given.append(values)
+    if kind == "rgba64le":
+        pixels = given[0][:, : 4 * 64].reshape(48, 64, 4)
+        green, blue, red = (pixels[..., channel] for channel in (1, 2, 0))
+    else:
+        green, blue, red = (plane[:, :64] for plane in given[:3])
+    reader = SampleReader(frame.format, Colour(matrix=0), 48, 64)
+    found = reader.rgb(reader.samples(frame)).numpy()
+    expected = np.stack([red, green, blue], axis=2).astype(float) / (2**bits - 1)
+    assert np.abs(found - expected).max() < 1e-6
+
+
+def test_grey_beside_alpha() -> None:
+    frame = av.VideoFrame(256, 4, "ya8")
+    np.frombuffer(frame.planes[0], np.uint8).reshape(4, -1)[:, :512:2] = np.arange(256)
+    reader = SampleReader(frame.format, Colour(range=2), 4, 256)
+    found = reader.rgb(reader.samples(frame)).numpy()
+    assert np.abs(found - np.arange(256)[None, :, None] / 255).max() < 1e-6
+
+
+@pytest.mark.parametrize(("codec", "white"), [("rawvideo", 255), ("ffv1", 255), ("libx264", 235)])
+def test_grey_of_unknown_range(tmp_path: Path, codec: str, white: int) -> None:
+    """FFmpeg's `ffmpeg -pix_fmt rgb24` gives the same for raw files; H.264 names the range (its
+    annex E: limited where nothing is told)."""
+    with av.open(str(tmp_path / "in.avi"), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "gray"
+        frame = av.VideoFrame(64, 48, "gray")
+        np.frombuffer(frame.planes[0], np.uint8)[:] = white
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    with VideoFile(tmp_path / "in.avi") as video:
+        first = next(item for item in video if isinstance(item, SourceFrame))
+    assert float((first.rgb() - 1).abs().max()) < 0.01
+
+
+def test_floating_point_is_refused() -> None:
+    with pytest.raises(VideoError, match=r"samples are floating point \(gbrpf32le\)"):
+        SampleReader(av.VideoFormat("gbrpf32le"), Colour(matrix=0), 48, 64)
+
+
+def test_bits_that_are_lost_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_clip(tmp_path / "in.mkv", Clip(frames=2, codec="ffv1", pixel_format="yuv444p12le"))
+    upscale(tmp_path / "in.mkv", tmp_path / "out.mkv")
+    assert "in.mkv: 12 bits a sample become 10" in caplog.text

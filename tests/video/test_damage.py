@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import av
 import numpy as np
 import pytest
 
+from fdat_dense_iso.video.cut import stops_early
 from fdat_dense_iso.video.joined import Joined
 from tests.helpers.video_cases import Clip, probe, write_clip
 from tests.helpers.video_jobs import upscale
@@ -136,3 +138,53 @@ def test_a_file_without_some_parts(tmp_path: Path) -> None:
         assert file.tell() == at + len(data)
     assert file.seek(0, 2) == 86
     file.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "audio"),
+    [
+        ("in.ts", "libx264", ("aac",)),
+        ("in.m2ts", "libx264", ("ac3",)),
+        ("in.ogv", "libtheora", ("libopus",)),
+        ("in.mp4", "libx264", ("aac",)),
+        ("in.mkv", "libx264", ("aac",)),
+    ],
+)
+def test_an_end_that_is_cut_off(tmp_path: Path, name: str, codec: str, audio) -> None:
+    """Wherever bytes end: a whole file stops early only where the end of it is missing."""
+    if codec not in av.codecs_available:
+        codec, audio = "libvpx", ("libopus",)
+    write_clip(tmp_path / name, Clip(frames=40, rate=RATE, codec=codec, audio=audio))
+    with av.open(str(tmp_path / name)) as container:
+        kind = container.format.name
+    data = (tmp_path / name).read_bytes()
+    assert not stops_early(tmp_path / name, kind)
+    for part in (0.4, 0.6, 0.9):
+        cut = io.BytesIO(data[: int(len(data) * part) // 188 * 188 + 60])
+        cut.seek(5)
+        assert stops_early(cut, kind) and cut.tell() == 5
+    (tmp_path / name).write_bytes(cut.getvalue())
+    if kind == "mpegts":
+        job = upscale(tmp_path / name, tmp_path / "out.mkv", factor=1)
+        assert "it stops in the middle of a packet: its end is missing" in job.damage
+
+
+def test_a_transport_stream_cut_between_its_packets(tmp_path: Path) -> None:
+    """Told where a stream that says how long its packets are, as sound does, lacks some of one."""
+    write_clip(tmp_path / "in.ts", Clip(frames=40, rate=RATE, audio=("aac",)))
+    data = (tmp_path / "in.ts").read_bytes()
+    with av.open(str(tmp_path / "in.ts")) as container:
+        sound = container.streams.audio[0].id
+    packets = [data[at : at + 188] for at in range(0, len(data), 188)]
+    of_sound = [
+        n
+        for n, one in enumerate(packets)
+        if one[1:3][0] & 31 == sound >> 8 and one[2] == sound & 255
+    ]
+    starts = [n for n in of_sound if packets[n][1] & 0x40]
+    begun = starts[len(starts) // 2]
+    following = of_sound[of_sound.index(begun) + 1]
+    assert following not in starts
+    assert stops_early(io.BytesIO(data[: following * 188]), "mpegts")
+    last = of_sound[of_sound.index(starts[len(starts) // 2 + 1]) - 1]
+    assert not stops_early(io.BytesIO(data[: (last + 1) * 188]), "mpegts")

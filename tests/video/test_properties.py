@@ -16,6 +16,7 @@ from av.bitstream import BitStreamFilterContext
 from fdat_dense_iso.video import Encoding, VideoFile
 from fdat_dense_iso.video.colour import Colour, PixelFormatConverter, SampleReader, plane_arrays
 from fdat_dense_iso.video.hdr import static_hdr
+from fdat_dense_iso.video.properties import Properties
 from tests.helpers.video_cases import Clip, probe, write_clip
 from tests.helpers.video_jobs import assert_same_pictures, upscale
 
@@ -219,3 +220,21 @@ def _rgb(frame: av.VideoFrame) -> np.ndarray:
     colour = Colour(matrix=int(frame.colorspace), range=int(frame.color_range))
     reader = SampleReader(frame.format, colour, frame.height, frame.width)
     return reader.rgb(reader.samples(frame)).numpy()
+
+
+@pytest.mark.parametrize(("number", "alpha"), [(1, True), (4, False)])
+def test_alpha_beside_packets(tmp_path: Path, number: int, alpha: bool) -> None:
+    """As in files of mkvmerge, which drops the tag; additions of number 4 are HDR10+ (WebM)."""
+    write_clip(tmp_path / "in.webm", Clip(frames=1, codec="libvpx-vp9", audio=()))
+    with av.open(str(tmp_path / "in.webm")) as container:
+        stream = container.streams.video[0]
+        frame = next(container.decode(stream))
+
+        class Addition(bytes):
+            data_type = "matroska_block_additional"
+
+        class Packet:
+            def iter_sidedata(self) -> list[Addition]:
+                return [Addition(number.to_bytes(8, "big") + b"\x82\x49\x83\x42")]
+
+        assert ("alpha channel" in Properties(stream, frame, Packet()).lost) == alpha

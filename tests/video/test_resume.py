@@ -17,6 +17,7 @@ import pytest
 from tests.helpers.paths import ROOT
 
 pytest.importorskip("av")
+from fdat_dense_iso.common.lock import InUseError
 from fdat_dense_iso.video import Encoding, VideoError, VideoFile, VideoJob
 from fdat_dense_iso.video.resume import partial_path
 from fdat_dense_iso.video.write import SEGMENT_FRAMES, SegmentEncoder
@@ -106,17 +107,39 @@ def kill(source: Path, target: Path, at: int, *, resume: bool = False) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
 
 
+def test_a_second_run_is_refused_while_one_writes(
+    source: Path, whole: Probe, tmp_path: Path
+) -> None:
+    target, doubler, refused = tmp_path / "out.mp4", Doubler(), []
+
+    def meanwhile(done: int, total: int) -> None:
+        if not refused and done > 100 * total // FRAMES:
+            for options in ({}, {"resume": True}, {"overwrite": True}):
+                with pytest.raises(InUseError, match=r"out\.mp4 is being written by another run"):
+                    job(source, target, **options)
+            with late as other, pytest.raises(InUseError):
+                other.run(Doubler())
+            refused.append(True)
+
+    late = job(source, target, overwrite=True)
+    with job(source, target) as work:
+        work.run(doubler, meanwhile)
+    assert refused
+    assert_same(probe(target), whole)
+    assert list(tmp_path.iterdir()) == [target]
+
+
 def test_killed_and_resumed(source: Path, whole: Probe, tmp_path: Path) -> None:
     target = tmp_path / "out.mp4"
     kill(source, target, 2 * 170)
-    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4.partial.mp4"]
+    assert list(tmp_path.glob("*.mp4")) == [partial_path(target)]
     part = probe(partial_path(target))
     assert len(part.times) == 3 * SEGMENT_FRAMES
     assert_begins_as(part, whole)
 
     kept = len(part.times) // SEGMENT_FRAMES * SEGMENT_FRAMES
     kill(source, target, kept // 2, resume=True)  # while the frames that are there are copied
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("*.mp4"))) == 2
 
     with job(source, target, resume=True) as work:
         work.run(Doubler())

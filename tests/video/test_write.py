@@ -181,13 +181,39 @@ def test_a_size_in_which_the_encoder_goes_wrong(tmp_path: Path) -> None:
         VideoJob(video, tmp_path / "out.mp4", size=(48, 64), encoding=Encoding(codec="hevc"))
 
 
-def test_sound_that_the_format_cannot_hold(tmp_path: Path) -> None:
-    write_clip(tmp_path / "in.mp4", Clip(frames=2))
+@pytest.mark.parametrize(("kind", "codec"), [("mov", "flac"), ("mov", "opus"), ("mp4", "wavpack")])
+def test_sound_that_the_format_cannot_hold(kind: str, codec: str, tmp_path: Path) -> None:
+    """Also where only the muxer's header says so."""
+    encoder = "libopus" if codec == "opus" else codec
+    write_clip(tmp_path / "in.mkv", Clip(frames=2, audio=(encoder,)))
     with pytest.raises(
-        UnsupportedStreamError, match=r"webm files cannot hold aac audio; write a \.mkv file"
+        UnsupportedStreamError, match=rf"{kind} files cannot hold {codec} sound; write a \.mkv file"
     ):
-        upscale(tmp_path / "in.mp4", tmp_path / "out.webm")
-    upscale(tmp_path / "in.mp4", tmp_path / "out.mkv")
+        upscale(tmp_path / "in.mkv", tmp_path / f"out.{kind}")
+    upscale(tmp_path / "in.mkv", tmp_path / "out.mkv")
+
+
+@pytest.mark.parametrize("audio", ["aac", "flac"])
+def test_sound_becomes_opus_in_webm(
+    audio: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Against the tones that `write_clip` makes, whose times are closed forms."""
+    write_clip(tmp_path / "in.mkv", Clip(frames=30, audio=(audio,)))
+    upscale(tmp_path / "in.mkv", tmp_path / "out.webm")
+    assert f"{audio} sound becomes Opus, with loss" in caplog.text
+    with av.open(str(tmp_path / "out.webm")) as container:
+        assert container.streams.audio[0].codec_context.name.endswith("opus")
+        frames = list(container.decode(audio=0))
+    # tone and picture begin together
+    first = frames[0].pts * frames[0].time_base - probe(tmp_path / "out.webm").times[0]
+    first = round(first * 48000)
+    found = np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
+    shift = round(0.001 * 48000)  # WebM's times are milliseconds
+    errors = []
+    for move in range(-shift, shift + 1):
+        expected = np.sin((np.arange(4800, 38400) + first + move) / np.array([[17], [23]])) / 2
+        errors.append(np.abs(found[:, 4800:38400] - expected).mean())
+    assert min(errors) < 0.01
 
 
 def test_written_suffixes_are_planned() -> None:
@@ -204,3 +230,20 @@ def test_thousands_of_frames_per_second(tmp_path: Path) -> None:
     assert encoder.delay == 2  # of x264's three frames in a row that refer to one another
     upscale(tmp_path / "in.mp4", tmp_path / "out.mp4")
     assert probe(tmp_path / "out.mp4").times == [Fraction(number, 25) for number in range(20)]
+
+
+def test_equal_frames_are_encoded_equally() -> None:
+    """x264's AVX-512 code does not, for this size."""
+    size, found = (72, 104), set()
+    colour = Colour(matrix=1, range=1, primaries=1, transfer=1)
+    noise = torch.rand(SEGMENT_FRAMES, *size, 3, generator=torch.Generator().manual_seed(0))
+    frames = 0.3 * noise + torch.linspace(0, 0.7, size[1])[:, None]
+    for _ in range(4):
+        maker = FrameMaker("yuv420p", colour, *size)
+        encoder = SegmentEncoder(
+            Encoding().resolved(8, ".mp4"), size, Fraction(25), colour, Fraction(1)
+        )
+        for frame in frames:
+            encoder.add(maker(frame))
+        found.add(encoder.close())
+    assert len(found) == 1

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...common.leftovers import clear_away
 from ..channels import ChannelPass, Mark, Tick
 from ..exact import ExactUpscaler, Told
 from ..pipeline import Pipeline
@@ -71,7 +72,7 @@ class ExactRows(ExactUpscaler):
 
     def _clear(self) -> None:
         for path in self.folder.iterdir():
-            path.unlink()
+            clear_away(path)
 
     def _stream(
         self,

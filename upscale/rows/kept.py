@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from ...common.leftovers import clear_away
 
 
 class KeptRows:
@@ -40,4 +41,4 @@ class KeptRows:
     def close(self) -> None:
         """Remove the file."""
         self._file.close()
-        os.unlink(self.path)
+        clear_away(self.path)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from ....common.leftovers import clear_away, put_in_place
 
 NAME = "passes.json"
 
@@ -39,8 +40,8 @@ class Journal:
         text = json.dumps({"about": self.about, "done": self.done, "files": files})
         written = self.path.with_suffix(".part")
         written.write_text(text, encoding="utf-8")
-        os.replace(written, self.path)
+        put_in_place(written, self.path)
 
     def remove(self) -> None:
         """The run is complete."""
-        self.path.unlink(missing_ok=True)
+        clear_away(self.path)

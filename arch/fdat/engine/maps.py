@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from ....common.leftovers import clear_away
 
 
 class RoomOutside:
@@ -45,9 +48,18 @@ class FeatureMap:
     def __init__(
         self, height: int, width: int, dim: int, dtype: torch.dtype, device: torch.device
     ) -> None:
-        self.shape = height, width, dim
+        self.shape, self.dtype = (height, width, dim), dtype
         self.tensor = torch.empty(self.shape, dtype=dtype, device=device)
         self.room_outside = RoomOutside(width, dim, device)
+
+    def seen_as(self, dtype: torch.dtype) -> FeatureMap:
+        """The same memory with values of another type of the same size.
+
+        So a map can be read in one type while rows that have been read are written in the other.
+        """
+        seen = copy.copy(self)
+        seen.dtype, seen.tensor = dtype, self.tensor.view(dtype)
+        return seen
 
     def read(self, ranges: Iterable[tuple[int, int]], dtype: torch.dtype) -> Iterator[Tensor]:
         """Yield rows [start, stop) of each range: (stop - start, W, C) in ``dtype``, read-only."""
@@ -61,7 +73,7 @@ class FeatureMap:
             (1 + stop - start, W, C): the row above, as the band before left it, and the rows. At
             the top of the image there is no row above. A view of the map if that has ``dtype``.
         """
-        if dtype != self.tensor.dtype:
+        if dtype != self.dtype:
             return self.room_outside.begin(start, stop, dtype)
         return self.tensor[max(0, start - 1) : stop]
 
@@ -87,11 +99,17 @@ class HostMap:
         self, height: int, width: int, dim: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         cuda = device.type == "cuda"
-        self.shape = height, width, dim
+        self.shape, self.dtype = (height, width, dim), dtype
         self.tensor = torch.empty(self.shape, dtype=dtype, pin_memory=cuda)
         self.device = device
         self.room_outside = RoomOutside(width, dim, device)
         self.stream = torch.cuda.Stream(device) if cuda else None
+
+    def seen_as(self, dtype: torch.dtype) -> HostMap:
+        """As `FeatureMap.seen_as`."""
+        seen = copy.copy(self)
+        seen.dtype, seen.tensor = dtype, self.tensor.view(dtype)
+        return seen
 
     def read(self, ranges: Iterable[tuple[int, int]], dtype: torch.dtype) -> Iterator[Tensor]:
         """As `FeatureMap.read`, but the next range is fetched ahead.
@@ -131,7 +149,7 @@ class HostMap:
         """As `FeatureMap.write`."""
         self.room_outside.end()
         target = self.tensor[start : start + rows.shape[0]]
-        rows = rows.to(self.tensor.dtype)
+        rows = rows.to(self.dtype)
         if self.stream is None:
             target.copy_(rows)
             return
@@ -168,6 +186,12 @@ class FileMap:
         self._file = path.open("r+b" if path.exists() else "x+b", buffering=0)
         self._file.truncate(height * self.row_bytes)
 
+    def seen_as(self, dtype: torch.dtype) -> FileMap:
+        """As `FeatureMap.seen_as`."""
+        seen = copy.copy(self)
+        seen.dtype = dtype
+        return seen
+
     def read(self, ranges: Iterable[tuple[int, int]], dtype: torch.dtype) -> Iterator[Tensor]:
         """As `FeatureMap.read`."""
         for start, stop in ranges:
@@ -201,7 +225,7 @@ class FileMap:
     def remove(self) -> None:
         """Close the file and remove it."""
         self.close()
-        self.path.unlink(missing_ok=True)
+        clear_away(self.path)
 
 
 AnyMap = FeatureMap | HostMap | FileMap

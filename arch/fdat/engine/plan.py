@@ -113,13 +113,14 @@ class Plan:
     def tail_band(self) -> int:
         """Rows of the feature map that the tail takes at a time.
 
-        As many as fit in the sweeps' workspace, at least one. With maps in files they are as many as
+        As many as fit in what the sweeps leave, at least one. On a CPU as many with maps in files as
         without, so that the result is the same to the last bit.
         """
-        if self.folder is not None:
+        if self.folder is not None and not self.fused:
             exact = residual_dtype(self.dtype)
             return replace(self, folder=None, map_dtype=exact).tail_band
-        return max(1, min(self.band, self.sweep_workspace // self.tail_row_bytes))
+        left = self.sweep_workspace + self.freed_bytes
+        return max(1, min(self.band, left // self.tail_row_bytes))
 
     @property
     def bands(self) -> int:
@@ -170,9 +171,20 @@ class Plan:
         return maps + self.rows * self.columns * channels * bytes_of(exact) + self.sampled_bytes
 
     @property
+    def freed_bytes(self) -> int:
+        """Bytes of the device that the tail gets of the maps before it: of the trunk, and of the
+        branches where the upsampler samples a map of its own. A CPU is quicker in small bands."""
+        if self.host_maps or not self.fused:
+            return 0
+        values = self.rows * self.columns * self.config.embed_dim
+        return (1 + (self.batch if self.sampler else 0)) * values * bytes_of(self.map_dtype)
+
+    @property
     def workspace(self) -> int:
-        """Bytes of the tensors that a band needs at its worst moment, in a sweep or in the tail."""
-        return max(self.sweep_workspace, self.tail_row_bytes * (self.tail_band + 1))
+        """Bytes of the tensors that a band needs at its worst moment, in a sweep or in the tail,
+        beyond the `resident_bytes`."""
+        tail = self.tail_row_bytes * (self.tail_band + 1) - self.freed_bytes
+        return max(self.sweep_workspace, tail)
 
     @property
     def memory_required(self) -> int:

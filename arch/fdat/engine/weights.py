@@ -4,9 +4,7 @@ Weights of the operators that process every token are in the run's ``dtype``. La
 residual's precision. What the matrices of folding.py are made of is in float64 for the CPU's engine,
 and for fused sweeps in the residual's precision: other devices may not know float64.
 
-Fused sweeps in bfloat16 hold the maps in it, for its range; but within a block every value is a
-function of LayerNorm's output, which has a bound. Where that bound is far below float16's largest
-number, the block's weights and products are in float16, whose rounding is an eighth of bfloat16's.
+Fused sweeps in bfloat16 hold in float16 what provably fits it (bounds.py), for its finer rounding.
 """
 
 from __future__ import annotations
@@ -24,6 +22,7 @@ from ...kernels import winograd
 from ...kernels.attention import prefers_products
 from ...kernels.products import AddedProduct, Product
 from ..network import FDAT, DualPathBlock, ResidualGroup, WindowAttention
+from .bounds import fitting
 from .rows import as_image, as_rows, convolve_band
 
 HEAD_MULTIPLE = 16
@@ -42,10 +41,6 @@ def output_dtype(dtype: torch.dtype) -> torch.dtype:
     Float32 for bfloat16, whose precision is below the eight bits of a picture.
     """
     return torch.float32 if dtype == torch.bfloat16 else dtype
-
-
-SAFE_FLOAT16 = 1e-2, 3e4
-"""Values of a block are computed in float16 instead of bfloat16 where their bounds lie between."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +68,7 @@ class BlockWeights:
     heads: int
     dim: int
     dtype: torch.dtype
+    map_dtype: torch.dtype  # in fused runs, of the map that it writes
     norm1: Norm
     norm2: Norm
     depthwise: Tensor  # (C, 1, 3, 3)
@@ -131,16 +127,20 @@ class Convolution:
     weight: Tensor  # (O, C, 3, 3), channels last
     bias: Tensor | None  # (O,)
     transformed: Tensor | None  # see kernels/winograd.py; None: computed directly
+    map_dtype: torch.dtype | None  # in fused runs, of the map that it writes
 
     @classmethod
-    def of(cls, weight: Tensor, bias: Tensor | None, fused: bool = False) -> Convolution:
+    def of(
+        cls, weight: Tensor, bias: Tensor | None, map_dtype: torch.dtype | None = None
+    ) -> Convolution:
         """From weight (O, C, 3, 3) and bias (O,), transformed where Winograd is faster.
 
-        ``fused``: for the operator of arch/fdat/gpu, which takes the weight as it is.
+        ``map_dtype``: for the operator of arch/fdat/gpu, which takes the weight as it is.
         """
-        suits = not fused and winograd.suits(weight.shape, weight.dtype, weight.device)
+        suits = map_dtype is None and winograd.suits(weight.shape, weight.dtype, weight.device)
         transformed = winograd.transform_weight(weight) if suits else None
-        return cls(weight.contiguous(memory_format=torch.channels_last), bias, transformed)
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        return cls(weight, bias, transformed, map_dtype)
 
     def __call__(self, rows: Tensor, top: bool, bottom: bool) -> Tensor:
         """As `convolve_band`: (h + 2, W, C) -> (h, W, O), without halo rows beyond the image."""
@@ -163,8 +163,8 @@ class Weights:
         first: the convolution of the (unshuffled) image, in the residual's precision: that costs
             little, and rounding the image would change everything that follows.
         groups: the blocks and the closing convolution of each group.
-        after: the convolution after the groups; in fused runs the convolutions of maps in bfloat16
-            have weights in float32, because these maps have no bound (see above).
+        after: the convolution after the groups; in fused runs in bfloat16 the convolutions of maps
+            have weights in float32, because their values need not fit float16.
         upsampler: a copy of the upsampler's layers, from which the tail is built; the last one in
             `output_dtype`.
     """
@@ -186,42 +186,16 @@ def pad_heads(weight: Tensor, heads: int) -> Tensor:
     return F.pad(split, (0, 0, 0, -split.shape[-2] % HEAD_MULTIPLE)).flatten(-3, -2)
 
 
-def _largest(block: DualPathBlock) -> float:
-    """A bound of all values in a block but the maps and the sums over the image."""
-    attention, hidden = block.attn, block.ffn.fc1.weight
-
-    def of(norm: nn.LayerNorm) -> Tensor:  # of the length of LayerNorm's output
-        return norm.weight.abs().max() * norm.weight.numel() ** 0.5 + norm.bias.norm()
-
-    def gain(weight: Tensor) -> Tensor:  # of the largest value of a product, by that length
-        return weight.norm(dim=1).max()
-
-    values = of(block.n1) * gain(attention.qkv.weight)  # q, k, v, and v weighted by attention
-    mixed = of(block.n1) * gain(block.conv[0].get_parameter("weight").flatten(1)) * 3
-    made = of(block.n2) * gain(hidden)
-    after = made * block.ffn.smix.weight.abs().flatten(1).sum(1).max()
-    branch = values * attention.proj.weight.abs().sum(1).max() + attention.proj.bias.abs().max()
-    back = block.ffn.fc2.weight.abs().sum(1).max()
-    bounds = [values, mixed, made, after, branch + mixed, after * back]
-    bounds += [parameter.abs().max() for parameter in block.parameters()]
-    return float(torch.stack([bound.float() for bound in bounds]).max())
-
-
-def product_dtype(block: DualPathBlock, dtype: torch.dtype) -> torch.dtype:
-    """Precision of a block's weights and products in a fused run, see the top of this file."""
-    if dtype != torch.bfloat16:
-        return dtype
-    least, most = SAFE_FLOAT16
-    return torch.float16 if least <= _largest(block) <= most else dtype
-
-
 def _pack_block(
-    block: nn.Module, run: torch.dtype, device: torch.device, fused: bool
+    block: nn.Module,
+    dtype: torch.dtype,
+    map_dtype: torch.dtype,
+    device: torch.device,
+    fused: bool,
 ) -> SpatialWeights | ChannelWeights:
     assert isinstance(block, DualPathBlock)
-    residual = residual_dtype(run)
+    residual = residual_dtype(dtype)
     folding = residual if fused else torch.float64
-    dtype = product_dtype(block, run) if fused else run
 
     def exact(weight: Tensor) -> Tensor:
         return weight.to(device, folding)
@@ -237,6 +211,7 @@ def _pack_block(
         "heads": attention.num_heads,
         "dim": dim,
         "dtype": dtype,
+        "map_dtype": map_dtype,
         "norm1": norm(block.n1),
         "norm2": norm(block.n2),
         "depthwise": block.conv[0].get_parameter("weight").to(device, dtype),
@@ -274,23 +249,39 @@ def _pack_block(
 
 
 def _pack(model: FDAT, dtype: torch.dtype, device: torch.device, fused: bool) -> Weights:
-    def convolution(module: nn.Module, dtype: torch.dtype = dtype) -> Convolution:
+    half, dense = torch.float16, output_dtype(dtype) if fused else dtype
+    # of the blocks of each group, and of the maps that they read and write
+    blocks = [[dtype] * len(group.blocks) for group in model.groups]  # type: ignore[arg-type]
+    maps = [dtype] * len(blocks)
+    if fused and dtype == torch.bfloat16:
+        fits = fitting(model)
+        blocks = [[half if fit else dtype for fit in group.blocks] for group in fits]
+        maps = [half if group.maps else dtype for group in fits]
+    maps.append(dtype)
+
+    def convolution(
+        module: nn.Module, dtype: torch.dtype, map_dtype: torch.dtype | None = None
+    ) -> Convolution:
         assert isinstance(module, nn.Conv2d)
         bias = None if module.bias is None else module.bias.to(device, dtype)
-        return Convolution.of(module.weight.to(device, dtype), bias, fused)
+        written = (map_dtype or dtype) if fused else None
+        return Convolution.of(module.weight.to(device, dtype), bias, written)
 
-    def group(module: nn.Module) -> tuple[list[SpatialWeights | ChannelWeights], Convolution]:
+    def group(number: int) -> tuple[list[SpatialWeights | ChannelWeights], Convolution]:
+        module, map_dtype = model.groups[number], maps[number]
         assert isinstance(module, ResidualGroup)
-        blocks = [_pack_block(block, dtype, device, fused) for block in module.blocks]
-        return blocks, convolution(module.conv, dense)
+        packed = [
+            _pack_block(block, kind, map_dtype, device, fused)
+            for block, kind in zip(module.blocks, blocks[number])
+        ]
+        return packed, convolution(module.conv, dense, maps[number + 1])
 
-    dense = output_dtype(dtype) if fused else dtype
     first = model.conv_first[1] if isinstance(model.conv_first, nn.Sequential) else model.conv_first
     return Weights(
         dtype=dtype,
         device=device,
-        first=convolution(first, residual_dtype(dtype)),
-        groups=[group(module) for module in model.groups],
+        first=convolution(first, residual_dtype(dtype), maps[0]),
+        groups=[group(number) for number in range(len(blocks))],
         after=convolution(model.conv_after, dense),
         upsampler=_upsampler(model, dtype, device),
     )

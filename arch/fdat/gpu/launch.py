@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 from functools import cache
@@ -27,8 +28,14 @@ DTYPES = torch.float32, torch.float16, torch.bfloat16
 
 @cache
 def has_triton() -> bool:
-    """Whether triton is installed; it is not imported."""
-    return importlib.util.find_spec("triton") is not None
+    """Whether a triton is installed that has all that the kernels use: 3.3 or newer."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    try:
+        language = importlib.import_module("triton.language")
+    except ImportError:  # a part of it is missing, or it is a folder of that name
+        return False
+    return hasattr(language, "gather")
 
 
 def is_interpreted() -> bool:

@@ -2,8 +2,9 @@
 
 As in engine/sweeps.py a sweep reads and writes each row of the map once and takes the next block's
 statistic from the rows it writes. What differs is what a band is made of. Its attention half turns
-rows of the source into y, in memory of the band's own (in float32 in bfloat16 runs: there rounding
-costs most, and only a band is held); the feed-forward half, one row behind, writes the map:
+rows of the source into y, in memory of the band's own (in float32 where the map is in bfloat16:
+there rounding costs most, and only a band is held); the feed-forward half, one row behind, writes
+the map:
 
     band [a, b):   y[a, b) <- attention half of x[a - 1, b + 1)
                    x[a - 1, b - 1) <- feed-forward half of y[a - 2, b)
@@ -11,11 +12,14 @@ costs most, and only a band is held); the feed-forward half, one row behind, wri
 Row a - 1 of the source is still x when band [a, b) reads it, because the feed-forward half has
 written only up to a - 2 by then. So the map is updated in place and no normalised row is kept; of
 y two rows stay for the next band.
+
+In bfloat16 runs the maps are in float16 as long as that provably holds them (engine/bounds.py). Then
+a pass may read a map in one type and write it in the other, which takes as many bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -28,7 +32,6 @@ from ..engine.weights import (
     ChannelWeights,
     Convolution,
     SpatialWeights,
-    Weights,
     output_dtype,
 )
 from . import operators
@@ -55,12 +58,12 @@ class Rows:
 
 
 class MapRows:
-    """`Rows` of a map: where it has the run's precision and device, its own memory."""
+    """`Rows` of a map in ``dtype``: where it has that type and is on the device, its own memory."""
 
-    def __init__(self, target: AnyMap, band: int, weights: Weights) -> None:
+    def __init__(self, target: AnyMap, band: int, dtype: torch.dtype, device: torch.device) -> None:
         self.target, self.rows = target, None
-        if not isinstance(target, FeatureMap) or target.tensor.dtype != weights.dtype:
-            self.rows = Rows(band, *target.shape[1:], weights.dtype, weights.device)
+        if not isinstance(target, FeatureMap) or target.dtype != dtype:
+            self.rows = Rows(band, *target.shape[1:], dtype, device)
         self.start = self.first = 0
 
     def room(self, start: int, stop: int) -> Tensor:
@@ -85,6 +88,21 @@ class FusedSweeps(Passes):
 
     collector = staticmethod(sum_for)
 
+    @property
+    def converted(self) -> bool:
+        """Whether the maps are in another precision than the run's because the plan wants it."""
+        return self.trunk.dtype.itemsize != self.weights.dtype.itemsize
+
+    def read(self, source: AnyMap, ranges: Sequence[tuple[int, int]]) -> Iterator[Tensor]:
+        """Rows of a map, as they are there if they are in the run's precision."""
+        return source.read(ranges, self.weights.dtype if self.converted else source.dtype)
+
+    def written(self, target: AnyMap, dtype: torch.dtype | None) -> tuple[AnyMap, MapRows]:
+        """A map whose values are in ``dtype`` from now on, and its rows to compute in."""
+        assert dtype is not None, "weights of fused runs say it"
+        target = target if self.converted else target.seen_as(dtype)
+        return target, MapRows(target, self.band, dtype, self.weights.device)
+
     @staticmethod
     def convolve(
         convolution: Convolution, rows: Tensor, out: Tensor, above: int, skip: Tensor | None = None
@@ -96,7 +114,7 @@ class FusedSweeps(Passes):
 
     def shallow(self, image: ImageRows, statistic: GateSum | GramSum | NoSum) -> None:
         """trunk <- first(image)"""
-        trunk = MapRows(self.trunk, self.band, self.weights)
+        self.trunk, trunk = self.written(self.trunk, self.weights.first.map_dtype)
         for (start, stop), (above, below) in zip(self.bands, self.with_halo):
             room = trunk.room(start, stop)
             target = room[start - trunk.first :]
@@ -112,11 +130,12 @@ class FusedSweeps(Passes):
         statistic: GateSum | GramSum | NoSum,
     ) -> None:
         """branch <- block(source)"""
-        branch = MapRows(self.branch, self.band, self.weights)
-        dtype, device = self.weights.dtype, self.weights.device
-        halfway = Rows(self.band, *self.branch.shape[1:], output_dtype(dtype), device)
+        read = self.read(source, self.with_halo)
+        self.branch, branch = self.written(self.branch, block.map_dtype)
+        dtype, device = output_dtype(block.map_dtype), self.weights.device
+        halfway = Rows(self.band, *self.branch.shape[1:], dtype, device)
         norm = block.norm2
-        for (start, stop), rows in zip(self.bands, source.read(self.with_halo, dtype)):
+        for (start, stop), rows in zip(self.bands, read):
             y = halfway.room(stop)
             self.attend(block, folded, rows, y[start - halfway.first :], start > 0)
             # finished are rows [begin, end): all but the last, which lacks its lower neighbour
@@ -161,9 +180,8 @@ class FusedSweeps(Passes):
         self, source: AnyMap, convolution: Convolution, statistic: GateSum | GramSum | NoSum
     ) -> None:
         """trunk <- trunk + conv(branch)"""
-        dtype = self.weights.dtype
-        branch, skips = self.branch.read(self.with_halo, dtype), source.read(self.bands, dtype)
-        trunk = MapRows(self.trunk, self.band, self.weights)
+        branch, skips = self.read(self.branch, self.with_halo), self.read(source, self.bands)
+        self.trunk, trunk = self.written(self.trunk, convolution.map_dtype)
         for (start, stop), rows, skip in zip(self.bands, branch, skips):
             room = trunk.room(start, stop)
             self.convolve(convolution, rows, room[start - trunk.first :], int(start > 0), skip)
@@ -186,8 +204,10 @@ class FusedSweeps(Passes):
     def deep_features(self, image: ImageRows) -> Iterator[tuple[int, Tensor]]:
         """after(trunk) + first(image)"""
         dtype = self.weights.dtype
+        if not self.converted:  # the tail reads them as the run's
+            self.branch = self.branch.seen_as(dtype)
         for (start, stop), (above, below), rows in zip(
-            self.bands, self.with_halo, self.trunk.read(self.with_halo, dtype)
+            self.bands, self.with_halo, self.read(self.trunk, self.with_halo)
         ):
             features = rows.new_empty(stop - start, *rows.shape[1:], dtype=output_dtype(dtype))
             first = image.rows(above, below)

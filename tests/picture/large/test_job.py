@@ -19,6 +19,7 @@ import pyvips
 import tifffile
 from PIL import Image
 
+from fdat_dense_iso.common.lock import InUseError
 from fdat_dense_iso.picture.formats import PictureError
 from fdat_dense_iso.picture.large.growing import GrowingRows
 from fdat_dense_iso.picture.large.job import LargeJob, partial_folder
@@ -101,6 +102,25 @@ def test_the_file_is_that_of_the_picture_in_memory(tmp_path, read, kind, bits, s
     in_memory(source, whole)
     assert streamed.read_bytes() == whole.read_bytes()
     assert not partial_folder(streamed).exists()
+
+
+def test_a_second_run_is_refused_while_one_writes(tmp_path, rich):
+    target, whole, refused = tmp_path / "out.png", tmp_path / "whole.png", []
+    late = job(rich, target, overwrite=True)
+
+    def upscale(picture, sink, folder: Path, first: int) -> None:
+        for options in ({}, {"resume": True}, {"overwrite": True}):
+            with pytest.raises(InUseError, match=r"out\.png is being written by another run"):
+                job(rich, target, **options)
+        with pytest.raises(InUseError):
+            late.run(doubling())
+        refused.append(True)
+        doubling()(picture, sink, folder, first)
+
+    job(rich, target).run(upscale)
+    in_memory(rich, whole)
+    assert refused and target.read_bytes() == whole.read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"rich.jpg", "out.png", "whole.png"}
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
@@ -254,7 +274,7 @@ def test_what_cannot_be_done_is_told_before(tmp_path):
     (tmp_path / "out.png").touch()
     with pytest.raises(PictureError, match="exists"):
         job(source, tmp_path / "out.png")
-    with pytest.raises(PictureError, match="ends at 65535"):
+    with pytest.raises(PictureError, match="ends at 65500"):
         LargeJob(source, tmp_path / "out.jpg", read_header(source), size=(70_000, 10))
 
 

@@ -18,6 +18,7 @@ from fdat_dense_iso.arch import ModelLoadError, load_model, parse_options
 from fdat_dense_iso.arch.dense_iso.reading.recognise import recognise
 from tests.helpers.dense_iso_variants import UNORDERED, VARIANTS, build, randomise
 from tests.helpers.dense_iso_variants.orders import Net, OneLevel, one_shuffle
+from tests.helpers.pickles import pickles
 
 StateDict = dict[str, Tensor]
 
@@ -44,6 +45,7 @@ def difference(model: ImageModelDescriptor, module: nn.Module) -> float:
     return float((found - expected).abs().max() / expected.abs().max().clamp_min(1))
 
 
+@pickles
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("name", SAMPLE)
 def test_file_is_read_exactly(name: str, file: str, tmp_path: Path) -> None:
@@ -59,6 +61,7 @@ def test_file_is_read_exactly(name: str, file: str, tmp_path: Path) -> None:
     assert difference(model, module) < 1e-5
 
 
+@pickles
 @pytest.mark.parametrize("file", FILES)
 def test_an_output_called_out_may_be_attentions(file: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -141,6 +144,7 @@ def surroundings(state_dict: StateDict) -> dict[str, dict]:
     }
 
 
+@pickles
 @pytest.mark.parametrize("kind", surroundings({}))
 def test_whole_training_states(kind: str, tmp_path: Path) -> None:
     module, options = build("timm")
@@ -216,6 +220,7 @@ FILE_OPTIONS = {  # option: variant, what the file holds, value
 }
 
 
+@pickles
 @pytest.mark.parametrize("option", FILE_OPTIONS)
 def test_options_about_the_file_reach_the_loader(option: str, tmp_path: Path) -> None:
     """They decide whether it is a Dense-Iso-ViT at all."""
@@ -235,6 +240,7 @@ def test_options_about_the_file_reach_the_loader(option: str, tmp_path: Path) ->
             load_model(tmp_path / "model.pth", **options)
 
 
+@pickles
 def test_the_refusal_says_what_did_not_fit(tmp_path: Path) -> None:
     state_dict = {**build("timm")[0].state_dict(), "extra": torch.zeros(5)}
     torch.save(state_dict, tmp_path / "model.pth")

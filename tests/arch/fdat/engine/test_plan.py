@@ -104,6 +104,24 @@ def test_memory_of_upsamplers(upsampler: str, scale: int) -> None:
     assert peak <= 1.1 * required and required <= 1.5 * peak
 
 
+@pytest.mark.parametrize("upsampler", ["lda", "transpose+conv", "dysample"])
+def test_the_tail_gets_the_maps_that_are_done_with(
+    upsampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On other devices than a CPU its bands are larger for it, within the same memory."""
+    monkeypatch.setattr(Plan, "fused", True)
+    config = replace(
+        PRESETS["tiny"], upsampler_type=upsampler, scale=4, num_groups=1, depth_per_group=1
+    )
+    peak, required = live_peak(config, 192, 64, torch.float32, band=64)
+    assert peak <= 1.1 * required
+    plan = random_fdat(config).exact_engine.plan(
+        1, 192, 64, dtype=torch.float32, device="cpu", band=64
+    )
+    alone = plan.sweep_workspace // plan.tail_row_bytes
+    assert plan.tail_band == 64 or plan.tail_band >= 1.4 * alone
+
+
 def smaller_plans(device: str, height: int, width: int, band: int) -> list[Plan]:
     """A plan and all that follow it after running out of memory, each smaller than the last."""
     plan = make_plan(

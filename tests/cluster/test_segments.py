@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,10 +16,13 @@ pytest.importorskip("av")
 import av
 from rich.console import Console
 
+from fdat_dense_iso.cluster import crew
+from fdat_dense_iso.cluster.crew import Crew
+from fdat_dense_iso.cluster.places import Place
+from fdat_dense_iso.cluster.segments import PIECE, Segments
 from fdat_dense_iso.command.many import together
 from fdat_dense_iso.command.model import Upscaler, load_upscaler
 from fdat_dense_iso.command.run import Bar
-from fdat_dense_iso.command.segments import PIECE, Segments
 from fdat_dense_iso.command.video import VideoOptions
 from fdat_dense_iso.command.work import FileOptions, upscale_file
 from fdat_dense_iso.command.worker import FileWorker
@@ -24,12 +30,16 @@ from fdat_dense_iso.common.upscaling import UPSCALING
 from fdat_dense_iso.picture.files import Job
 from fdat_dense_iso.video.resume import partial_path
 from fdat_dense_iso.video.write import SEGMENT_FRAMES
-from tests.helpers.crews import InlineCrew
+from tests.helpers.crews import FakeRay, InlineCrew
 from tests.helpers.fake_models import save_nearest
 from tests.helpers.video_cases import Clip, probe, write_clip
 
+MODEL = Path("nearest.safetensors")
 OPTIONS = {option.name: option.default for option in UPSCALING if "command" in option.where}
 CONSOLE = Console(quiet=True)
+
+
+def untold(kind: str, text: str) -> None: ...
 
 
 def files(**changes) -> FileOptions:
@@ -55,14 +65,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def workers(count: int, kind: type[FileWorker] = FileWorker, **changes) -> list[FileWorker]:
-    checkpoint = {"nearest.safetensors": Path("nearest.safetensors").read_bytes()}
+    checkpoint = [{"nearest.safetensors": Path("nearest.safetensors").read_bytes()}]
     arguments = {"model_options": [], "options": OPTIONS, "device": "cpu", "threads": 1}
     return [kind(checkpoint, **arguments, folder=".", files=files(**changes)) for _ in range(count)]
 
 
 def alone(source: Path, target: Path) -> str:
     upscaler = load_upscaler(Path("nearest.safetensors"), [], "cpu", None, OPTIONS)
-    return upscale_file(Job(source, target), upscaler, files(), lambda done, of: None, CONSOLE)[0]
+    return upscale_file(Job(source, target), upscaler, files(), lambda done, of: None, untold)[0]
 
 
 def shared_out(source: Path, target: Path, crew: InlineCrew, **changes):
@@ -144,7 +154,7 @@ def test_networks_of_several_frames_get_their_neighbours(folder: Path, suffix: s
     write_clip(source := Path(f"in{suffix}"), Clip(frames=110, audio=()))
     upscaler = load_upscaler(Path("nearest.safetensors"), [], "cpu", None, OPTIONS)
     job = Job(source, Path("one.mp4"))
-    upscale_file(job, Looking(upscaler), files(), lambda done, of: None, CONSOLE)
+    upscale_file(job, Looking(upscaler), files(), lambda done, of: None, untold)
     crew = InlineCrew(workers(2))
     for worker in crew.workers:
         worker.upscaler = Looking(worker.upscaler)
@@ -225,10 +235,70 @@ def test_progress_counts_every_frame_once(folder: Path) -> None:
         upscaler,
         files().video,
         lambda done, of: told.append((done, of)),
-        CONSOLE,
+        untold,
         overwrite=False,
         max_pixels=10**8,
-        elsewhere=lambda work, target: Segments(InlineCrew(workers(3)), job, files(), work, target),
+        elsewhere=partial(Segments, InlineCrew(workers(3))),
     )
     assert told == sorted(told)
     assert told[-1] == (100, 100)
+
+
+class Own(FileWorker):
+    """A worker in this process that looks after the others at every frame."""
+
+    broken: type[Exception] | None = None
+
+    def ends(self, error: Exception) -> bool:
+        return isinstance(error, InterruptedError)
+
+    def part(self, video, content, first, count, whole):
+        self.upscaler = Between(load_upscaler(MODEL, [], "cpu", None, OPTIONS), self.between)
+        if self.broken and first >= SEGMENT_FRAMES:
+            raise self.broken("the network is ill")
+        return super().part(video, content, first, count, whole)
+
+
+class Between:
+    def __init__(self, upscaler: Upscaler, between: Callable[[], None]) -> None:
+        self.upscaler, self.between, self.context = upscaler, between, 0
+
+    def frames(self, frames, deliver, **given) -> None:
+        def next_one(picture) -> None:
+            self.between()
+            deliver(picture)
+
+        self.upscaler.frames(frames, next_one, **given)
+
+
+@pytest.fixture
+def beside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Crew:
+    """This process and two workers."""
+    ray = FakeRay()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(crew, "_BREAK", 0)
+    (own,) = workers(1, Own)
+    content = {MODEL.name: MODEL.read_bytes()}
+    arguments = {"known": {}, "options": {"cuts": "auto"}}
+    factory = "fdat_dense_iso.cluster.frames:FrameWorker"
+    return Crew(ray, [Place("cpu", 1)] * 2, factory, arguments, [content], own=own)
+
+
+def test_this_process_and_others(folder: Path, beside: Crew) -> None:
+    write_clip(source := Path("in.mp4"), Clip(frames=250))
+    alone(source, Path("one.mp4"))
+    assert shared_out(source, Path("many.mp4"), beside).error is None
+    assert beside.done > 0 and beside.done_here > 0
+    assert Path("many.mp4").read_bytes() == Path("one.mp4").read_bytes()
+
+
+def test_what_this_process_raises(folder: Path, beside: Crew) -> None:
+    """A part that fails does so at its turn, and nothing that came before it is lost; what ends all
+    work does so at once."""
+    write_clip(source := Path("in.mp4"), Clip(frames=250))
+    beside._own.broken = RuntimeError
+    outcome = shared_out(source, Path("many.mp4"), beside)
+    assert isinstance(outcome.error, RuntimeError) and str(outcome.error) == "the network is ill"
+    assert probe(partial_path(Path("many.mp4"))).times
+    beside._own.broken = InterruptedError
+    assert isinstance(shared_out(source, Path("two.mp4"), beside).error, InterruptedError)

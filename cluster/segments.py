@@ -8,17 +8,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from ..cluster.crew import Crew, Done, Task
-from .run import ElsewhereError
-from .work import FileOptions
-from .worker import UNSEEN, stamp_of
-
-if TYPE_CHECKING:
-    from ..picture.files import Job
-
+from ..video import VideoFile, VideoJob
 from ..video.write import SEGMENT_FRAMES
+from .crew import Crew, Done, Task
+from .parts import UNSEEN, stamp_of
+from .worker import ElsewhereError
 
 logger = logging.getLogger(__name__)
 
@@ -37,25 +34,32 @@ class Segments:
     them: the result does not depend on how many workers there are.
 
     Args:
-        work: the `video.VideoJob`.
+        work: the `video.VideoJob`, whose source is a `video.VideoFile` of a path or of bytes in
+            memory.
         target: what the frames are upscaled to.
     """
 
-    def __init__(self, crew: Crew, job: Job, files: FileOptions, work: Any, target: Any) -> None:
+    def __init__(self, crew: Crew, work: VideoJob, target: Any) -> None:
         self._crew = crew
-        self._source = work.source
-        times = work.source.times()
+        source = work.source
+        assert isinstance(source, VideoFile)
+        file = source.file
+        path = Path(file) if isinstance(file, str | Path) else None
+        self._source = source
+        times = source.times()
         self._video = {
             "key": secrets.token_hex(8),
-            "source": str(job.source),
-            "stamp": stamp_of(job.source),
+            "source": str(source),
+            "stamp": path and stamp_of(path),
+            "selected": source.selected,
             "encoding": asdict(work.encoding),
             "size": work.upscaled_size,
             "target": target,
-            "max_pixels": files.max_pixels,
+            "max_pixels": source.max_pixels,
             "times": times and (times.shown, times.keys),
         }
-        self._path, self._content = job.source, None
+        self._path = path
+        self._content = None if isinstance(file, str | Path) else crew.shared(file.getvalue())
         self._waiting: deque[Task] = deque()
         self._told: set[str] = set()
         self._count = len(times.shown) if times else None
@@ -129,7 +133,7 @@ class Segments:
 
     def _send(self, task: Task) -> None:
         """Do a task again, with the content of the video."""
-        if self._content is None:
+        if self._content is None and self._path:
             self._content = self._crew.shared(self._path.read_bytes())
         video, _, *arguments = task.arguments
         self._waiting.appendleft(Task(task.method, (video, self._content, *arguments), task.about))
@@ -180,10 +184,12 @@ def value_of(done: Done, told: set[str] | None = None) -> Any:
     """What a task returned, after its messages were logged, but for those that were ``told``.
     Raises what it raised."""
     told = set() if told is None else told
-    for level, text in done.answer.messages:
+    for level, text, kind in done.answer.messages:
         if text not in told:
-            logger.log(level, "%s", text)
+            logger.log(level, "%s", text, extra={"kind": kind} if kind else None)
             told.add(text)
+    if done.raised is not None:
+        raise done.raised
     if done.answer.error is not None:
         raise ElsewhereError(done.answer.error, done.answer.trace)
     return done.answer.value
