@@ -103,7 +103,7 @@ def working_bytes(
     return known[key]
 
 
-def _meta_twin(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+def meta_twin(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A copy of the network whose weights have shapes but no data.
 
     It is a copy because networks may change their own attributes when they run.
@@ -122,7 +122,7 @@ def _meta_twin(network: nn.Module, dtype: torch.dtype) -> nn.Module:
 def _dry_run(network: nn.Module, shape: tuple[int, ...], dtype: torch.dtype, scale: int) -> int:
     try:
         with torch.inference_mode():
-            twin = _meta_twin(network, dtype)
+            twin = meta_twin(network, dtype)
             image = torch.empty(shape, dtype=dtype, device="meta")
             if hasattr(twin, "prepare"):  # what is computed from weights once does not count
                 twin.prepare()

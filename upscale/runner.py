@@ -14,6 +14,7 @@ from spandrel import ImageModelDescriptor, ModelTiling
 from torch import Tensor, nn
 
 from ..common.dry_run import working_bytes
+from ..common.reach import looks_at_the_whole
 from ..common.tiling import round_up
 from .clip import ClipTraits
 from .memory import first_line
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 PIXELS_PER_BATCH = {"cpu": 128**2, "other": 512**2}
 LARGEST_BATCH = 16
+SIDE = 128
+"""Of the smaller picture whose dry run tells what tiles mean; windows are hardly ever larger."""
 
 
 def usual_batch(device: torch.device, pixels: int) -> int:
@@ -160,9 +163,19 @@ class Runner:
         network = contract.network if contract else self.original.model
         return network if isinstance(network, nn.Module) else self.original.model
 
+    def looks_at_whole(self) -> bool:
+        """Whether tiles change the model's result: as its loader says, or as a dry run finds."""
+        model = self.original
+        if model.tiling is ModelTiling.DISCOURAGED:
+            return True
+        wanted = model.size_requirements
+        sides = [side + wanted.get_padding(side, side)[0] for side in (SIDE, 2 * SIDE)]
+        channels = model.input_channels * ClipTraits.of(model).frames
+        return looks_at_the_whole(self._network(), channels, (sides[0], sides[1]))
+
     def tell_tiles(self, height: int, width: int) -> None:
         """Say once what tiles of this size mean for a model that looks at the whole picture."""
-        if self.original.tiling is not ModelTiling.DISCOURAGED or self._told:
+        if self._told or not self.looks_at_whole():
             return
         self._told = True
         exact = getattr(self.original.model, "exact_engine", None) is not None

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from spandrel import ImageModelDescriptor, ModelTiling
 from torch import Tensor
 
 from ..common.tiling import TileGrid, plan_grid, round_up
@@ -68,7 +67,7 @@ class TileSettings:
         self.longest = max(height, width)
         self.size = height, width
         self.tile_given, self.batch_given = tile is not None, batch is not None
-        self.tile = tile or max(self._default_tile(runner.original), 2 * (overlap or 0))
+        self.tile = tile or max(self._default_tile(), 2 * (overlap or 0))
         self.tile = max(self.tile, traits.minimum, 2 * traits.alignment)
         default = min(traits.overlap, self.tile // 4)
         self.overlap = default if overlap is None else overlap
@@ -92,11 +91,13 @@ class TileSettings:
         numbers = range(len(grid))
         return grid, [n for n in numbers if touched is None or bool(touched[grid.window(n)].any())]
 
-    def _default_tile(self, model: ImageModelDescriptor) -> int:
+    def _default_tile(self) -> int:
         """The whole image for models whose result depends on all of it, else a moderate size."""
         if self.masked:
             return MASKED_TILE
-        return self.longest if model.tiling is ModelTiling.DISCOURAGED else LARGEST_DEFAULT_TILE
+        if self.longest > LARGEST_DEFAULT_TILE and self.runner.looks_at_whole():
+            return self.longest
+        return LARGEST_DEFAULT_TILE
 
     def fit(self) -> tuple[int, int]:
         """Load the model, then shrink what was not asked for until a batch fits in free memory.

@@ -156,6 +156,7 @@ def infer_upsampler(
     embed_dim: int,
     num_in_ch: int | None,
     scale: int | None = None,
+    of: str = "FDAT",
 ) -> dict[str, int | str]:
     """Infer type and sizes of an upsampler from its tensors (keys without ``upsampler.``).
 
@@ -170,6 +171,7 @@ def infer_upsampler(
             leave it open; None if unknown.
         scale: the upsampler's scale if the caller knows it; needed if neither the tensors nor
             ``MetaUpsample`` determine it.
+        of: the network's name, for errors.
 
     Returns:
         ``upsampler_type``, ``scale`` (of the upsampler itself), ``num_out_ch``, ``mid_dim``.
@@ -185,7 +187,7 @@ def infer_upsampler(
         len(meta) != 7 or not 0 <= meta[1] < len(UPSAMPLER_TYPES) or meta[2] < 1
     ):
         raise ModelLoadError(
-            f"FDAT: upsampler.MetaUpsample holds {meta[:9]}; expected 7 numbers, the second below 8, the "
+            f"{of}: upsampler.MetaUpsample holds {meta[:9]}; expected 7 numbers, the second below 8, the "
             "third, a scale, at least 1: the checkpoint is damaged"
         )
     meta_type = UPSAMPLER_TYPES[meta[1]] if meta else None
@@ -201,7 +203,7 @@ def infer_upsampler(
         found = scale or (meta[2] if meta and meta_type == kind else None)
         if found is None:
             raise ModelLoadError(
-                f"FDAT: the scale of upsampler {kind!r} can't be told from its tensors and there is no MetaUpsample; "
+                f"{of}: the scale of upsampler {kind!r} can't be told from its tensors and there is no MetaUpsample; "
                 "pass the option scale="
             )
         return found
@@ -232,7 +234,7 @@ def infer_upsampler(
         if transposed and chain[-1][0] == chain[-1][1]:
             return found("transpose+conv", transposed, chain[-1][0])
     if len(chain) == 1:
-        return _infer_single_conv(chain[0][0], meta, meta_type, num_in_ch, scale, found)
+        return _infer_single_conv(chain[0][0], meta, meta_type, num_in_ch, scale, found, of)
     if len(chain) > 2 and chain[0][0] == embed_dim == chain[1][0]:
         return found(
             "nearest+conv",
@@ -243,17 +245,17 @@ def infer_upsampler(
         shuffle = 3 if chain[1][0] == 9 * chain[0][0] else 2 ** (len(chain) - 2)
         return found("pixelshuffle", shuffle, chain[-1][0], chain[0][0])
     raise ModelLoadError(
-        f"FDAT: no known upsampler has the weights { ({i: tuple(s) for i, s in sorted(convs.items())}) }; "
+        f"{of}: no known upsampler has the weights { ({i: tuple(s) for i, s in sorted(convs.items())}) }; "
         f"known types: {', '.join(UPSAMPLER_TYPES)}"
     )
 
 
-def _infer_single_conv(rows, meta, meta_type, num_in_ch, scale, found):  # type: ignore[no-untyped-def]
+def _infer_single_conv(rows, meta, meta_type, num_in_ch, scale, found, of):  # type: ignore[no-untyped-def]
     """One 3x3 convolution to ``rows`` channels: ``pixelshuffledirect``, or any type at scale 1."""
     if meta_type == "pixelshuffledirect":
         if rows % meta[2] ** 2:
             raise ModelLoadError(
-                f"FDAT: an upsampler convolution with {rows} outputs is no pixel shuffle by {meta[2]}, which "
+                f"{of}: an upsampler convolution with {rows} outputs is no pixel shuffle by {meta[2]}, which "
                 "upsampler.MetaUpsample names as its scale: the checkpoint is damaged"
             )
         return found("pixelshuffledirect", meta[2], rows // meta[2] ** 2)
@@ -270,5 +272,5 @@ def _infer_single_conv(rows, meta, meta_type, num_in_ch, scale, found):  # type:
             factor = math.isqrt(rows // channels)
             return found("pixelshuffledirect" if factor > 1 else "conv", factor, channels)
     raise ModelLoadError(
-        f"FDAT: an upsampler convolution with {rows} outputs is no image and no pixel shuffle of one"
+        f"{of}: an upsampler convolution with {rows} outputs is no image and no pixel shuffle of one"
     )

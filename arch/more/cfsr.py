@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import ModelLoadError
 from .member import Member, MemberConfig, indices, one_of, shuffle_factor
 
 EPS = 1e-6
@@ -41,6 +42,7 @@ class CFSRConfig(MemberConfig):
         depths: blocks of every layer.
         kernel: side of the large kernel.
         mean: what is taken off the colours before and added after: "rgb", or "none".
+        adds: the picture is added to the result, whose scale is 1.
     """
 
     width: int = 48
@@ -48,6 +50,7 @@ class CFSRConfig(MemberConfig):
     depths: tuple[int, ...] = (6, 6)
     kernel: int = 9
     mean: str = "rgb"
+    adds: bool = False
 
 
 class ChannelNorm(nn.Module):
@@ -147,18 +150,18 @@ class CFSR(nn.Module):
         self.layers = nn.Sequential(*(BlockLayer(config, depth) for depth in config.depths))
         self.norm = ChannelNorm(width)
         self.conv_after_body = nn.Conv2d(width, width, 3, padding=1)
-        self.upscales = scale > 1
+        self.adds = config.adds
         last = nn.Conv2d(width, channels * scale**2, 3, padding=1)
-        if self.upscales:
-            self.upsample = nn.Sequential(last, nn.PixelShuffle(scale))
-        else:
+        if self.adds:
             self.conv_last = last
+        else:
+            self.upsample = nn.Sequential(last, nn.PixelShuffle(scale))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x - self.mean
         shallow = self.conv_first(x)
         deep = self.conv_after_body(self.norm(self.layers(shallow))) + shallow
-        return (self.upsample(deep) if self.upscales else x + self.conv_last(deep)) + self.mean
+        return (x + self.conv_last(deep) if self.adds else self.upsample(deep)) + self.mean
 
 
 class CFSRArch(Member):
@@ -172,7 +175,8 @@ class CFSRArch(Member):
     options = ("mean",)
     examples = (
         CFSRConfig(width=16, hidden=32, depths=(2, 1), scale=4),
-        CFSRConfig(width=16, hidden=48, depths=(1,), scale=1, kernel=7),
+        CFSRConfig(width=16, hidden=48, depths=(1,), scale=1, kernel=7, adds=True),
+        CFSRConfig(width=16, hidden=32, depths=(1,), scale=1),
         CFSRConfig(width=16, hidden=32, depths=(1,), scale=3, in_channels=1, out_channels=1),
     )
 
@@ -195,12 +199,16 @@ class CFSRArch(Member):
 
     def infer(self, state_dict: Mapping[str, Tensor], **options: Any) -> CFSRConfig:
         width, channels = state_dict["conv_first.weight"].shape[:2]
-        rows = len(state_dict.get("upsample.0.weight", state_dict.get("conv_last.weight", ())))
+        adds = "conv_last.weight" in state_dict
+        last = "conv_last" if adds else "upsample.0"
+        factor = shuffle_factor(len(state_dict[f"{last}.weight"]), channels, f"CFSR: {last}")
+        if adds and factor > 1:
+            raise ModelLoadError(f"CFSR: conv_last makes x{factor}; x1 was expected")
         block = "layers.0.blocks.0."
         return CFSRConfig(
             in_channels=channels,
             out_channels=channels,
-            scale=shuffle_factor(rows, channels, "CFSR: upsample.0"),
+            scale=factor,
             width=width,
             hidden=len(state_dict[f"{block}mlp.fc1.weight"]),
             depths=tuple(
@@ -209,6 +217,7 @@ class CFSRArch(Member):
             ),
             kernel=state_dict[f"{block}attn.a.2.lkb_reparam.weight"].shape[-1],
             mean=one_of("mean", options.get("mean"), MEANS),
+            adds=adds,
         )
 
     def assumed(self, config: CFSRConfig, options: Mapping[str, Any]) -> list[str]:

@@ -41,12 +41,12 @@ class ClipNetwork(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.joined(self._clip(x), compute_anew)
+        return self.joined(self.clip_of(x), compute_anew)
 
     def _recalling(self, x: Tensor, recall: Recall) -> Tensor:
-        return self.joined(self._clip(x), recall)
+        return self.joined(self.clip_of(x), recall)
 
-    def _clip(self, x: Tensor) -> Tensor:
+    def clip_of(self, x: Tensor) -> Tensor:
         """The clip (B, frames, C, H, W) of what the network is called with."""
         if x.ndim == 5 and tuple(x.shape[1:3]) == (self.frames, self.channels):
             return x

@@ -300,7 +300,7 @@ class GateRV3Arch(Member):
         if "dim_to_in.weight" not in state_dict:
             start = "dim_to_in."
             own = {k.removeprefix(start): v for k, v in state_dict.items() if k.startswith(start)}
-            found = infer_upsampler(own, width, channels, scale)
+            found = infer_upsampler(own, width, channels, scale, of="GateRV3")
         if scale not in (None, found["scale"]):
             raise ModelLoadError(
                 f"GateRV3: scale={scale} contradicts the tensors, which say {found['scale']}"

@@ -188,6 +188,7 @@ class MoSRv2Arch(Member):
             width,
             None if unshuffled else entering,
             UNSHUFFLED_SCALE if unshuffled else scale,
+            of="MoSRv2",
         )
         channels, unshuffle = int(upsampler["num_out_ch"]), 1
         if unshuffled:

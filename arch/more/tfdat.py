@@ -6,8 +6,9 @@ Source: traiNNer-redux, which defines the names of the tensors; FDAT: see arch/f
       -> [pixel unshuffle, x1 and x2; a small stem, above] -> conv_first, also of the middle frame
       -> temporal_fuse of both -> groups, conv_after, + skip -> upsampler
 
-As FDAT it takes attention between channels and means from the whole picture. How many frames it
-was trained with is not in the tensors, since it takes any number.
+As FDAT it takes attention between channels and means from the whole picture; behind the first layer
+of temporal_fuse it is one, so FDAT's exact engine goes on from there. How many frames it was
+trained with is not in the tensors, since it takes any number.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from ..fdat.config import UNSHUFFLED_SCALE, FDATConfig
 from ..fdat.network import ResidualGroup
 from ..fdat.relatives import is_named_like_fdat
 from ..fdat.upsampler import Upsampler, coordinate_dtype
+from ..guards import is_altered
 from .clip import ClipNetwork
+from .fused import REACH, Body, ExactFrames
 from .member import Member, MemberConfig, whole_number
 
 FLOW_STRIDE = 8
@@ -102,6 +105,7 @@ class TFDAT(ClipNetwork):
     def __init__(self, config: TFDATConfig) -> None:
         super().__init__(config.frames, config.in_channels)
         self.config = config
+        self._bodies: list[Body] = []  # in a list, so that its layers have one name each
         fdat, channels = config.fdat, config.in_channels
         dim, blocks = fdat.embed_dim, len(fdat.blocks_per_group)
         self.flow_net = FlowNet(channels, config.flow_width)
@@ -123,19 +127,52 @@ class TFDAT(ClipNetwork):
             fdat.upsampler_type, fdat.upsampler_scale, dim, fdat.num_out_ch, fdat.mid_dim
         )
 
+    @property
+    def exact_engine(self) -> ExactFrames:
+        """The engine for whole frames in bounded memory. Raises AttributeError as FDAT's does."""
+        if is_altered(self):
+            raise AttributeError("an altered network has no exact engine; run the network itself")
+        return ExactFrames(self)
+
+    def train(self, mode: bool = True) -> TFDAT:
+        """As `nn.Module.train`, of the exact engine's view of this network too."""
+        super().train(mode)
+        for body in self._bodies:
+            body.train(mode)
+        return self
+
+    @property
+    def body(self) -> Body:
+        """What follows the first layer of temporal_fuse, with the same layers, not copies."""
+        if not self._bodies:
+            self._bodies.append(Body(self))
+        return self._bodies[0]
+
     def joined(self, clip: Tensor, recall: Recall) -> Tensor:
         height, width = clip.shape[-2:]
-        frames = list(padded(clip, self.config.alignment).unbind(1))
-        middle = frames.pop(self.frames // 2)
-        others = [moved(one, self.flow_net(torch.cat([one, middle], 1))) for one in frames]
-        total = torch.stack(others).sum(0)
-        deep = [self._prepared(middle), self._prepared(total)]
-        # the mean is taken behind the stem, as in training
-        deep = [self.conv_first(deep[0]), self.conv_first(deep[1] / len(others))]
-        shallow = self.temporal_fuse(torch.cat(deep, 1))
+        frames = self.aligned(clip)
+        rows = frames[0].shape[2] // self.config.fdat.unshuffle
+        shallow = self.temporal_fuse[2](self.fused(*frames, 0, rows))
         result = self.upsampler(self.conv_after(self.groups(shallow)) + shallow)
         scale = self.config.scale
         return result[:, :, : height * scale, : width * scale]
+
+    def aligned(self, clip: Tensor) -> tuple[Tensor, Tensor]:
+        """The middle frame, and the sum of the others moved onto it, (B, C, H, W), padded."""
+        frames = list(padded(clip, self.config.alignment).unbind(1))
+        middle = frames.pop(self.frames // 2)
+        others = [moved(one, self.flow_net(torch.cat([one, middle], 1))) for one in frames]
+        return middle, torch.stack(others).sum(0)
+
+    def fused(self, middle: Tensor, total: Tensor, top: int, bottom: int) -> Tensor:
+        """Rows [top, bottom) of what the first layer of temporal_fuse makes of `aligned` frames."""
+        size, first = self.config.fdat.unshuffle, max(top - REACH, 0)
+        rows = slice(first * size, (bottom + REACH) * size)
+        deep = [self._prepared(one[:, :, rows]) for one in (middle, total)]
+        # the mean is taken behind the stem, as in training
+        deep = [self.conv_first(deep[0]), self.conv_first(deep[1] / (self.frames - 1))]
+        joined = self.temporal_fuse[:2](torch.cat(deep, 1))
+        return joined[:, :, top - first : bottom - first]
 
     def _prepared(self, x: Tensor) -> Tensor:
         if self.config.fdat.unshuffle > 1:

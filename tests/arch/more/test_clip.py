@@ -3,23 +3,28 @@ trainers' classes made of the frames that they should see."""
 
 from __future__ import annotations
 
+import copy
 import json
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from spandrel import MAIN_REGISTRY
+from spandrel import MAIN_REGISTRY, ImageModelDescriptor
 from torch import Tensor
 
 from fdat_dense_iso.arch import describe, load_model
 from fdat_dense_iso.arch.more import MEMBERS, MODULES
 from fdat_dense_iso.arch.more.clip import ClipNetwork
 from fdat_dense_iso.arch.more.member import Member
+from fdat_dense_iso.arch.more.tfdat import TFDAT, TFDATArch, TFDATConfig
 from fdat_dense_iso.arch.registry import extended_registry
+from fdat_dense_iso.common.dry_run import LiveBytes
 from fdat_dense_iso.upscale import upscale_frames, upscale_image
 from tests.arch.more.test_member import PARITY, run, trained
 from tests.helpers.parity import numbers, sample
+from tests.upscale.rows.test_run import in_rows
 
 OWN = dict(zip(MODULES, MEMBERS, strict=True))
 CASES = [
@@ -54,6 +59,12 @@ def two_scenes(shape: list[int]) -> list[Tensor]:
     return [0.5 + 0.45 * of(f"scene {i > 3:d}") + 0.04 * of(f"frame {i}") for i in range(7)]
 
 
+def one_by_one(model: ImageModelDescriptor, pictures: list[Tensor], mode: str) -> list[Tensor]:
+    results: list[Tensor] = []
+    upscale_frames(model, pictures, lambda result: results.append(result.clone()), mode=mode)
+    return results
+
+
 @pytest.mark.parametrize(("member", "case"), CASES)
 def test_seven_frames_with_a_cut(member: type[Member], case: dict[str, Any]) -> None:
     """In float64 the network on what it should see, to 1e-9 of the largest value; in float32 as
@@ -71,13 +82,13 @@ def test_seven_frames_with_a_cut(member: type[Member], case: dict[str, Any]) -> 
             assert (sample(exact) - one).abs().max() <= 1e-9 * largest
     model = load_model(state_dict)
     pictures = [frame[0].float().permute(1, 2, 0) for frame in frames]
-    results: list[Tensor] = []
-    upscale_frames(model, pictures, lambda p: results.append(p.clone()), mode="whole")
-    for found, one in zip(results, expected, strict=True):
-        planes = found.permute(2, 0, 1)[None].contiguous()
-        assert (sample(planes) - one.clamp(0, 1)).abs().max() <= 1e-4 * max(largest, 1)
-    batch = upscale_image(model, torch.stack(pictures), mode="whole")
-    assert (batch - torch.stack(results)).abs().max() <= 1e-5
+    for mode in ("whole", "exact") if hasattr(model.model, "exact_engine") else ("whole",):
+        results = one_by_one(model, pictures, mode)
+        for found, one in zip(results, expected, strict=True):
+            planes = found.permute(2, 0, 1)[None].contiguous()
+            assert (sample(planes) - one.clamp(0, 1)).abs().max() <= 1e-4 * max(largest, 1)
+        batch = upscale_image(model, torch.stack(pictures), mode=mode)
+        assert (batch - torch.stack(results)).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize(("member", "config"), run(CLIPS))
@@ -114,3 +125,41 @@ def test_relatives_of_one_frame_are_not_claimed() -> None:
     for network in (SCUNet(dim=64, config=[1] * 7), SPAN(num_in_ch=3, num_out_ch=3), FDAT()):
         state_dict = network.state_dict()
         assert not any(one.values[0]().detect(state_dict) for one in CLIPS)
+
+
+@pytest.mark.parametrize("config", TFDATArch.examples, ids=lambda config: f"x{config.scale}")
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (5, 7), (40, 33)])
+def test_tfdats_exact_engine(config: TFDATConfig, size: tuple[int, int]) -> None:
+    """Against the network in float64, with several bands and a batch; its plan covers what it
+    computes before FDAT's engine begins."""
+    torch.manual_seed(0)
+    network = TFDAT(config).eval()
+    clip = torch.rand(2, config.frames * config.in_channels, *size)
+    with torch.inference_mode():
+        expected = copy.deepcopy(network).double()(clip.double())
+    engine = network.exact_engine
+    plan = engine.plan(2, *size, dtype=torch.float32, device="cpu", band=8)
+    found = torch.full_like(expected, torch.nan)
+
+    def write(top: int, rows: Tensor) -> None:
+        found[:, :, top : top + rows.shape[2]] = rows
+
+    engine.run(clip, plan, write)
+    assert (found - expected).abs().max() <= 1e-5 * max(expected.abs().max(), 1)
+    with torch.inference_mode(), LiveBytes() as live:
+        engine.front(clip, plan.body)
+    assert live.peak <= plan.front
+    assert set(network.state_dict()) == set(TFDAT(config).state_dict())
+    network.conv_after.register_forward_hook(lambda *_: None)
+    assert not hasattr(network, "exact_engine")
+
+
+def test_tfdats_exact_engine_in_rows(tmp_path: Path) -> None:
+    """A single picture that is read in rows, with feature maps in files."""
+    config = TFDATArch.examples[1]
+    torch.manual_seed(0)
+    model = load_model(TFDAT(config).state_dict())
+    frame = torch.rand(40, 33, 3)
+    found = in_rows(model, frame, tmp_path, mode="exact", precision="fp32")
+    expected = upscale_image(model, frame[None], mode="exact", precision="fp32")[0]
+    assert (found - expected).abs().max() <= 1e-6
