@@ -104,9 +104,10 @@ def working_bytes(
 
 
 def meta_twin(network: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy of the network whose weights have shapes but no data.
+    """A copy of the network whose weights have shapes but no data, ready to run.
 
-    It is a copy because networks may change their own attributes when they run.
+    It is a copy because networks may change their own attributes when they run. What a network
+    computes from its weights once is done, so that it does not count.
     """
     twins: dict[int, Any] = {}
     for tensor in [*network.parameters(), *network.buffers()]:
@@ -116,7 +117,10 @@ def meta_twin(network: nn.Module, dtype: torch.dtype) -> nn.Module:
         twins[id(tensor)] = (
             nn.Parameter(twin, requires_grad=False) if isinstance(tensor, nn.Parameter) else twin
         )
-    return copy.deepcopy(network, twins).eval()
+    copied = copy.deepcopy(network, twins).eval()
+    if hasattr(copied, "prepare"):
+        copied.prepare()
+    return copied
 
 
 def _dry_run(network: nn.Module, shape: tuple[int, ...], dtype: torch.dtype, scale: int) -> int:
@@ -124,8 +128,6 @@ def _dry_run(network: nn.Module, shape: tuple[int, ...], dtype: torch.dtype, sca
         with torch.inference_mode():
             twin = meta_twin(network, dtype)
             image = torch.empty(shape, dtype=dtype, device="meta")
-            if hasattr(twin, "prepare"):  # what is computed from weights once does not count
-                twin.prepare()
             with LiveBytes() as live:
                 twin(image)
         return live.peak

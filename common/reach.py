@@ -92,8 +92,6 @@ def looks_at_the_whole(network: nn.Module, channels: int, sides: tuple[int, int]
 def _longest(network: nn.Module, channels: int, side: int) -> dict[str, int]:
     with torch.no_grad():  # in inference mode, composite operations would hide what they consist of
         twin = meta_twin(network, torch.float32)
-        if hasattr(twin, "prepare"):  # what is computed from weights once does not count
-            twin.prepare()
         image = torch.empty(1, channels, side, side, device="meta")
         with Lengths() as lengths:
             twin(image)

@@ -75,8 +75,8 @@ def blockiness(grey: NDArray[np.float32]) -> float:
     columns = len(excess) // BLOCK * BLOCK
     by_place = excess[:columns].reshape(-1, BLOCK).mean(0)
     others = np.sort(by_place)[-3]
-    excess = (by_place.max() + 0.05) / (others + 0.05) - 1
-    return float(1 + excess * min(1, min(grey.shape) / ENOUGH))
+    stands_out = (by_place.max() + 0.05) / (others + 0.05) - 1
+    return float(1 + stands_out * min(1, min(grey.shape) / ENOUGH))
 
 
 def _middle(grey: NDArray[np.float32]) -> NDArray[np.float32]:
