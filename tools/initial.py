@@ -88,6 +88,23 @@ def fdat_as_bicubic(model: FDAT) -> None:
     set_phases(model.upsampler[0], phase_kernels(cubic_kernel, config.scale))
 
 
+def fdat_grown(model: FDAT, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a shallower FDAT, and those of ``model`` for the blocks and groups it lacks.
+
+    A new block adds nothing at first, since what it adds to its tokens begins at zero; so does the
+    convolution of a new group. ``model`` with these tensors computes what the shallower one did.
+    """
+    joins = ("attn.proj.weight", "attn.proj.bias", "conv.0.weight", "ffn.fc2.weight")
+    grown = dict(weights)
+    for name, tensor in model.state_dict().items():
+        if name.startswith("groups.") and name not in weights:
+            _, group, rest = name.split(".", 2)
+            new_group = f"groups.{group}.conv.weight" not in weights
+            joined = rest == "conv.weight" if new_group else rest.endswith(joins)
+            grown[name] = torch.zeros_like(tensor) if joined else tensor
+    return grown
+
+
 def dense_iso_as_bicubic(model: DenseIsoViT) -> None:
     """Make an untrained Dense-Iso-ViT compute bicubic interpolation (away from the border).
 

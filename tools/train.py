@@ -30,8 +30,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from fdat_dense_iso.arch.fdat.network import FDAT
 from tools.degrade import STRENGTHS, Degradation
 from tools.flat import FlatPatches
+from tools.initial import fdat_grown
 from tools.metadata import LOSS_CURVE
 from tools.networks import NETWORKS, Built
 from tools.patches import Mixture, PatchSampler, Source
@@ -79,7 +81,8 @@ def continue_from(
     """Load the weights of ``start`` into ``model``, to continue its training.
 
     A network that does not enlarge takes the last convolution of one that does by the mean over
-    the pixels that a pixel becomes.
+    the pixels that a pixel becomes. Blocks and groups of an FDAT that ``start`` lacks begin by adding
+    nothing.
 
     Returns:
         The commands of both trainings as one text, and the steps and the loss curve of the first.
@@ -89,6 +92,8 @@ def continue_from(
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if before["scale"] != "1" and getattr(model.config, "scale", None) == 1:
         weights |= phases_averaged(weights, model.state_dict())
+    if isinstance(model, FDAT):
+        weights = fdat_grown(model, weights)
     model.load_state_dict(weights)
     steps = int(before["training_steps"])
     curve = [(step, loss) for step, loss in json.loads(before.get(LOSS_CURVE, "[]"))]
@@ -151,7 +156,8 @@ def train(
     start: Annotated[
         Path | None,
         typer.Option(
-            help="Begin with the weights of this checkpoint of the same network, made here."
+            help="Begin with the weights of this checkpoint, made here, of the same network or an FDAT "
+            "of fewer groups or blocks."
         ),
     ] = None,
     spoilt: Annotated[

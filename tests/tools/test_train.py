@@ -158,6 +158,21 @@ def test_without_enlargement_training_starts_as_the_mean_of_the_enlarged(tmp_pat
         assert torch.allclose(network.double().eval()(picture), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(("groups", "depth"), [(2, 3), (3, 1), (3, 2)])
+def test_a_deeper_network_begins_as_the_shallower_one(groups: int, depth: int) -> None:
+    """It computes the same, and every new tensor but those behind a closed join can be learnt."""
+    start = ROOT / "models" / "fdat_demo_x2.safetensors"
+    torch.manual_seed(0)
+    network, _ = small_fdat(2, 24, num_groups=groups, depth=depth)
+    continue_from(start, network, "command")
+    picture = torch.rand(1, 3, 24, 32, dtype=torch.float64)
+    result = network.double()(picture)
+    assert torch.allclose(result, load_model(start).model.double().eval()(picture), atol=1e-12)
+    result.square().mean().backward()
+    joins = [network.groups[1].blocks[-1].ffn.fc2.weight, network.groups[-1].conv.weight]
+    assert all(join.grad is not None and join.grad.abs().max() > 0 for join in joins)
+
+
 def test_weights_of_the_border() -> None:
     weights = border_weights(12, 2, 3.0)
     assert weights.shape == (24, 24) and weights.mean().item() == pytest.approx(1)
