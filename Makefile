@@ -20,7 +20,7 @@ demo: $(VENV)/installed
 # All tests; those marked comfyui run where COMFYUI_ROOT or ~/ComfyUI is a checkout of ComfyUI.
 test: $(VENV)/installed-test
 	$(BIN)/python -m ruff check .
-	$(BIN)/python -m pytest -q -rs
+	$(BIN)/python -m pytest -q -rs -n 2 --dist loadfile
 
 # pyright follows no __path__ (see fdat_dense_iso.py), but links.
 check: test
