@@ -7,8 +7,9 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from tests.helpers.workflow_files import ACTIVE, FOLDER, WORKFLOWS, api_graph, read_workflow
+from tests.helpers.workflow_files import ACTIVE, FOLDER, NOTES, WORKFLOWS, api_graph, read_workflow
 from tools.node_schemas import node_schemas
 
 SCHEMAS = {schema.node_id: schema for schema in node_schemas()}
@@ -21,8 +22,21 @@ def test_every_use_has_its_example() -> None:
 
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_picture(name: str) -> None:
-    """The host's list of templates shows it, if it is a JPEG."""
-    assert (FOLDER / f"{name}.jpg").read_bytes().startswith(b"\xff\xd8\xff")
+    """The host's list of templates shows it, if it is a JPEG, in a square of about 240 pixels."""
+    file = FOLDER / f"{name}.jpg"
+    with Image.open(file) as picture:
+        assert picture.format == "JPEG" and picture.width == picture.height >= 2 * 240
+    assert file.stat().st_size < 100_000
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_note_says_what_to_do_first(name: str) -> None:
+    workflow = read_workflow(name)
+    (note,) = [node for node in workflow["nodes"] if node["type"] in NOTES]
+    first = note["widgets_values_named"]["text"].splitlines()[0]
+    loader = next(node for node in workflow["nodes"] if node["type"] == "LoadImage")
+    assert f"photograph of yours in *{loader.get('title', 'Load Image')}*" in first
+    assert first.endswith("then press *Run*.")
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
