@@ -83,7 +83,7 @@ def test_what_runs_needs_nothing_that_is_muted(name: str) -> None:
 
 
 # in pixels, title and all inputs included, as Nodes 2.0 of ComfyUI's interface 1.58 draws them
-DRAWN = {"FDATDenseIsoLoader": 176, "FDATDenseIsoUpscale": 496, "FDATDenseIsoUpscaleVideo": 548}
+DRAWN = {"FDATDenseIsoLoader": 176, "FDATDenseIsoUpscale": 524, "FDATDenseIsoUpscaleVideo": 588}
 TITLE = 30
 SLOT = 20  # from one socket to the next
 Box = tuple[float, float, float, float]
