@@ -188,30 +188,43 @@ def cell(ways: list[Compiled | str], chip: str) -> str:
     return ", ".join(parts)
 
 
+def least_spilled(ways: list[Compiled | str], chip: str) -> int | None:
+    """Bytes per thread of the way that spills least among those that run; None if none does."""
+    stacks = [w.stack for w in ways if isinstance(w, Compiled) and w.shared <= SHARED[chip]]
+    return min(stacks, default=None)
+
+
 def main(
     presets: Annotated[list[str], typer.Option(help="Presets.")] = ["tiny", "medium", "large"],  # noqa: B006
     chips: Annotated[list[str], typer.Option(help="Chips: 75 is sm_75.")] = list(SHARED),  # noqa: B006
     page: Annotated[Path | None, typer.Option(help="Page to write the table to.")] = None,
 ) -> None:
-    """Compile everything, and print or write the table."""
-    heads = " | ".join(chip if chip.startswith("gfx") else f"sm_{chip}" for chip in chips)
+    """Compile everything, and print or write the tables: all ways, and where the best one spills."""
+    titles = [chip if chip.startswith("gfx") else f"sm_{chip}" for chip in chips]
+    heads = " | ".join(titles)
     lines = [
         f"| kernel | preset | precision | {heads} |",
         "| --- | --- | --- |" + " --- |" * len(chips),
     ]
+    spills = ["| kernel | preset | precision | bytes per thread |", "| --- | --- | --- | --- |"]
     for name in OPERATORS:
         for preset in presets:
             for dtype in DTYPES:
                 config = PRESETS[preset]
-                cells = [
-                    cell(list(compiled_ways(name, config, dtype, chip)), chip) for chip in chips
-                ]
-                lines.append(f"| {name} | {preset} | {DTYPES[dtype]} | {' | '.join(cells)} |")
+                ways = {chip: list(compiled_ways(name, config, dtype, chip)) for chip in chips}
+                cells = [cell(found, chip) for chip, found in ways.items()]
+                case = f"| {name} | {preset} | {DTYPES[dtype]} |"
+                lines.append(f"{case} {' | '.join(cells)} |")
                 print(lines[-1], flush=True)
+                least = [least_spilled(found, chip) for chip, found in ways.items()]
+                told = [f"{title} {bytes_}" for title, bytes_ in zip(titles, least) if bytes_ != 0]
+                if told:
+                    spills.append(f"{case} {', '.join(told)} |")
+    print("\n".join(spills))
     if page is not None:
-        write_section(
-            page, "kernels", "\n".join([f"`{command('benchmarks.kernels')}`", "", *lines])
-        )
+        for section, rows in (("kernels", lines), ("spills", spills)):
+            text = "\n".join([f"`{command('benchmarks.kernels')}`", "", *rows])
+            write_section(page, section, text)
 
 
 if __name__ == "__main__":
