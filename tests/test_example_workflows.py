@@ -11,7 +11,8 @@ SCHEMAS = {schema.node_id: schema for schema in node_schemas()}
 
 
 def test_every_use_has_its_example() -> None:
-    assert set(WORKFLOWS) >= {"quick_start", "video", "texture", "mask", "chaining", "hires_fix"}
+    uses = ("image", "video", "seamless_texture", "with_mask", "hires_fix")
+    assert set(WORKFLOWS) >= {"restore_then_upscale", *(f"upscale_{use}" for use in uses)}
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)

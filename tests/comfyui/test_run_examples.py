@@ -33,7 +33,7 @@ def test_hires_fix_is_ready_for_a_checkpoint(client: Client) -> None:
     folder = client.host.base / "models" / "checkpoints"
     folder.mkdir(exist_ok=True)
     (folder / "mine.safetensors").touch()
-    workflow = read_workflow("hires_fix")
+    workflow = read_workflow("upscale_hires_fix")
     for node in workflow["nodes"]:
         node["mode"] = ACTIVE
     graph = api_graph(workflow)
