@@ -268,7 +268,9 @@ def main(
                 many = None
                 if devices is not None or cluster is not None:
                     if device != "auto":
-                        raise UsageError("--device is for one; give --devices or --cluster alone")
+                        raise UsageError(
+                            "--device names a single device; leave it out with --devices or --cluster"
+                        )
                     device = "cpu"  # in this process
                     many = {
                         "devices": devices or "all",
