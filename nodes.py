@@ -103,16 +103,19 @@ class LoadUpscaleModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model_name: str, options: str = "", image: Any = None) -> io.NodeOutput:
+        said = []
         if model_name in CHOICES:
             path, reason = suited(model_name, image)
-            host.tell(number_of(cls), f"{path.stem}, because {reason}")
+            said.append(f"{path.stem}, because {reason}")
         else:
             path = host.model_path(model_name)
         model = load_model(path, **parse_options(options))
         host.attach_patcher(model)
-        doubts = doubts_about(getattr(model.model, "assumptions", ()))
-        if doubts:
-            host.tell(number_of(cls), doubts)
+        if doubts := doubts_about(getattr(model.model, "assumptions", ())):
+            said.append(doubts)
+        with host.telling(number_of(cls)):
+            for text in said:
+                logger.warning("%s", text)
         return io.NodeOutput(model)
 
 
@@ -120,7 +123,7 @@ def suited(choice: str, image: Any) -> tuple[Path, str]:
     """Which checkpoint of one of `CHOICES` suits the first picture of a batch, and why."""
     clean, real = candidates(choice)
     if image is None:
-        return real, "most pictures are compressed, and none is connected to look at"
+        return real, "most pictures are compressed; connect yours to image, and it is looked at"
     wear = wear_of(image[0].float().cpu().numpy())
     return (real if wear.signs else clean), str(wear)
 
@@ -318,7 +321,7 @@ class UpscaleVideo(io.ComfyNode):
                     raise
                 kept = host.keep_file(job.partial, "video/unfinished")
                 text = f"{kept} holds the first {job.frames} frames"
-                host.tell_for_good(number_of(cls), text)
+                host.announce(number_of(cls), text)
                 if host.is_interrupt(error) or not isinstance(error, Exception):
                     raise
                 raise videos.VideoError(f"{error}; {text}") from error
