@@ -51,7 +51,7 @@ class LoadUpscaleModel(io.ComfyNode):
             node_id="FDATDenseIsoLoader",
             display_name="Load Upscale Model (FDAT, Dense-Iso-ViT)",
             category=host.category("UpscaleModelLoader", "loaders"),
-            description="Loads FDAT, Dense-Iso-ViT and every model that spandrel knows, for any upscale node.",
+            description="Loads FDAT, Dense-Iso-ViT and every other model that spandrel knows, for any upscale node.",
             search_aliases=[
                 "fdat",
                 "dense-iso-vit",
@@ -72,13 +72,15 @@ class LoadUpscaleModel(io.ComfyNode):
                     optional=True,
                     default="",
                     tooltip="What the tensors of a Dense-Iso-ViT do not tell, for example: heads=6,8,6,8; "
-                    "gated_half=first. Empty: from a .json file beside the checkpoint, its metadata, or as published.",
+                    "gated_half=first. Empty: taken from a .json file beside the checkpoint or from its metadata, "
+                    "else as published.",
                     **FOLDED,
                 ),
                 io.Image.Input(
                     "image",
                     optional=True,
-                    tooltip="For auto alone: the picture that is looked at. Without one, it is taken to be compressed.",
+                    tooltip="Used by auto alone: the picture that the model is to suit. If none is connected, it takes "
+                    "the model for compressed pictures.",
                 ),
             ],
             outputs=[
@@ -155,7 +157,8 @@ class UpscaleImage(io.ComfyNode):
             node_id="FDATDenseIsoUpscale",
             display_name="Upscale Image (Tiled)",
             category=host.category("ImageUpscaleWithModel", "image/upscaling"),
-            description="Upscales pictures with any upscale model in the memory there is; the defaults are good.",
+            description="Upscales pictures of any size with any upscale model, without running out of memory. "
+            "The defaults are good.",
             search_aliases=[
                 "upscale",
                 "upscaler",
@@ -170,7 +173,8 @@ class UpscaleImage(io.ComfyNode):
             inputs=[
                 model_input(),
                 io.Image.Input(
-                    "image", tooltip="Grey, RGB or RGBA pictures; batches are done frame by frame."
+                    "image",
+                    tooltip="Grey, RGB or RGBA pictures; a batch is done picture by picture.",
                 ),
                 *option_inputs(UPSCALING, "picture"),
             ],
@@ -219,7 +223,8 @@ class UpscaleModelInfo(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 io.UpscaleModel.Input(
-                    "upscale_model", tooltip="From any loader; the file is known for this pack's."
+                    "upscale_model",
+                    tooltip="A model from any loader; its file is known if this pack loaded it.",
                 ),
             ],
             outputs=[io.String.Output(display_name="text", tooltip="What the node shows.")],
@@ -240,7 +245,8 @@ class UpscaleVideo(io.ComfyNode):
             node_id="FDATDenseIsoUpscaleVideo",
             display_name="Upscale Video (Tiled)",
             category=host.category("LoadVideo", "image/video"),
-            description="Upscales videos of any length frame by frame, in memory that does not grow; keeps the sound.",
+            description="Upscales videos of any length frame by frame: long ones take no more memory. Keeps "
+            "the sound.",
             search_aliases=[
                 "upscale video",
                 "video upscaler",

@@ -213,7 +213,7 @@ def load_upscaler(
         descriptor.to(found)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
         raise UsageError(
-            f"--device {device} is not to be had here: {reason(error)}. Use auto (here {best_device()}), cpu, cuda, "
+            f"--device {device} is not available here: {reason(error)}. Use auto (here {best_device()}), cpu, cuda, "
             "cuda:1 or mps"
         ) from error
     mask = None if options["mask"] is None else torch.from_numpy(options["mask"])

@@ -164,12 +164,12 @@ def test_debug_shows_the_traceback(folder: Path, model: Model):
         (["one.png", "out", "--model-option", "heads"], "--model-option: 'heads' is no option"),
         (
             ["one.png", "out", "--device", "cuda:7"],
-            "--device cuda:7 is not to be had here: no cuda:7 at all",
+            "--device cuda:7 is not available here: no cuda:7 at all",
         ),
-        (["one.png", "out", "--device", "toaster"], "--device toaster is not to be had here: "),
+        (["one.png", "out", "--device", "toaster"], "--device toaster is not available here: "),
         (
             ["one.png", "out", "--device", "meta"],
-            "--device meta is not to be had here: it holds no values",
+            "--device meta is not available here: it holds no values",
         ),
     ],
 )
