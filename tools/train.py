@@ -40,8 +40,8 @@ from tools.patches import Mixture, PatchSampler, Source
 from tools.progress import Progress
 from tools.spoilt import SpoiltPatches
 
-CLEAN = "MATLAB-style bicubic, 8 bit"
-SPOILT = f"{CLEAN}; and blur, resizing, noise, JPEG and WebP in two stages (tools.degrade)"
+CLEAN = "reduction (MATLAB's bicubic, 8 bit)"
+SPOILT = f"{CLEAN}, and by blur, resizing, noise, JPEG and WebP in two stages (tools.degrade)"
 
 REPORT_EVERY = 500
 """Steps over which the loss is averaged for one point of the curve."""

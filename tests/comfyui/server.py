@@ -1,8 +1,6 @@
-"""A real ComfyUI on CPU for tests: finding a checkout, running it, talking to it over loopback
-HTTP.
+"""A real ComfyUI on CPU for tests: finding a checkout, running it, talking to it over HTTP.
 
-The host runs in a folder of its own (models, inputs, outputs, user data, and custom_nodes with this
-pack and `other_pack`), so the checkout stays as it was.
+The host runs in a folder of its own, with this pack and `other_pack`: the checkout stays as it was.
 """
 
 from __future__ import annotations
@@ -320,8 +318,7 @@ class Client:
     def events(self, graph: Graph, **extra_data: str) -> Iterator[dict[str, Any]]:
         """Queue a graph and yield the host's websocket messages about it, until it has ended.
 
-        A preview picture becomes a message of the type "preview" with (H, W, 3) uint8 pixels as
-        data.
+        A preview becomes a message of the type "preview"; its data are (H, W, 3) uint8 pixels.
         """
         from websocket import create_connection
 
@@ -353,7 +350,7 @@ class Client:
 
 def notes(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """What the events of a run make nodes of this pack show: (node, text)."""
-    shown = [event["data"] for event in events if event["type"] == "fdat-dense-iso.note"]
+    shown = (event["data"] for event in events if event["type"] == "fdat-dense-iso.note")
     return [(note["node"], note["text"]) for note in shown]
 
 
