@@ -152,7 +152,9 @@ def _training(metadata: Mapping[str, str]) -> str:
     if pictures := metadata.get("training_data"):
         licence = metadata.get("training_data_licence")
         count = len(pictures.split(", "))
-        parts.append((f"{count} pictures" if count > 1 else pictures) + f" ({licence})" * bool(licence))
+        parts.append(
+            (f"{count} pictures" if count > 1 else pictures) + f" ({licence})" * bool(licence)
+        )
     if worse := metadata.get("degradation"):
         parts.append(f"made worse by {worse}")
     return ", ".join(parts) or "not known; the file does not say"

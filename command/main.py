@@ -25,6 +25,7 @@ INSTALL = (
     if PROJECT.is_file()
     else 'python -m pip install "fdat_dense_iso-VERSION-py3-none-any.whl[cli]"'
 )
+MADE = PROJECT.with_name(".venv")  # by `make demo`
 DONE, FAILED, UNUSABLE, DAMAGED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
 
 try:
@@ -51,9 +52,10 @@ try:
     from .video import VideoOptions
     from .work import FileOptions
 except ModuleNotFoundError as error:
-    sys.stderr.write(
-        f"error: the command line needs the package {error.name}; install it with: {INSTALL}\n"
-    )
+    advice = f"install it with: {INSTALL}"
+    if MADE.is_dir() and Path(sys.prefix).resolve() != MADE.resolve():
+        advice = f"{MADE / ('Scripts' if os.name == 'nt' else 'bin') / 'python'} has it"
+    sys.stderr.write(f"error: the command line needs the package {error.name}; {advice}\n")
     sys.exit(UNUSABLE)
 
 if TYPE_CHECKING:
@@ -124,9 +126,13 @@ def show_info(model: Path | None) -> None:
 @app.command(help=HELP, no_args_is_help=True)
 @with_flags(Upscaling=UPSCALING, Videos=ENCODING)
 def main(
-    inputs: Annotated[
+    inputs: Annotated[  # none where one path is given, which is OUTPUT then
         list[str],
-        typer.Argument(metavar="INPUT", help="Pictures, videos, folders, quoted patterns."),
+        typer.Argument(
+            metavar="INPUT",
+            help="Pictures, videos, folders, quoted patterns.",
+            default_factory=list,
+        ),
     ],
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="A file or a folder.")],
     model: Annotated[
@@ -253,6 +259,10 @@ def main(
             if tile is not None and overlap is not None and overlap >= tile:
                 raise UsageError(
                     f"--overlap {overlap} leaves nothing of a tile of {tile}; make it smaller than --tile"
+                )
+            if not inputs:
+                raise UsageError(
+                    f"only {output} is given; give INPUT and OUTPUT, what to read and write"
                 )
             jobs = plan(inputs, output, recursive=recursive, **naming)
             skipped = {job for job in jobs if not overwrite and job.done}

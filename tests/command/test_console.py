@@ -188,7 +188,6 @@ def test_wrong_usage(folder: Path, arguments: list[str], line: str):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["one.png"],
         ["one.png", "out", "--what"],
         ["one.png", "out", "--tile", "0"],
         ["one.png", "out", "--format", "gif"],
@@ -204,6 +203,25 @@ def test_wrong_options(folder: Path, arguments: list[str]):
     assert (result.exit_code, result.stdout) == (2, "")
     assert "Error" in result.stderr
     assert not (folder / "out").exists()
+
+
+def test_one_path_alone_is_too_little(folder: Path):
+    result = run("one.png")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: only one.png is given; give INPUT and OUTPUT")
+
+
+def test_a_name_of_no_bundled_model(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(source: Path, **options: str):
+        raise ValueError(f"{source}: no such file; check the path")
+
+    monkeypatch.setattr(sys.modules["fdat_dense_iso.arch"], "load_model", fail)
+    result = run("one.png", "two.png", model="fdat_demo_x3")
+    advice = (
+        "check the path, or name a bundled model: auto, auto-x4, dense_iso_demo_x4, fdat_demo_x2,"
+    )
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: fdat_demo_x3: no such file; {advice}")
 
 
 @pytest.mark.parametrize(
