@@ -57,7 +57,10 @@ class LoadUpscaleModel(io.ComfyNode):
                 "dense-iso-vit",
                 "load upscaler",
                 "super resolution model",
+                "upscale",
                 "upscale model",
+                "esrgan",
+                "real-esrgan",
             ],
             hidden=[io.Hidden.unique_id],
             inputs=[
@@ -168,6 +171,10 @@ class UpscaleImage(io.ComfyNode):
                 "hires",
                 "4x",
                 "fdat",
+                "esrgan",
+                "denoise",
+                "restore",
+                "remove jpeg artifacts",
             ],
             hidden=[io.Hidden.unique_id],
             inputs=[
