@@ -54,7 +54,9 @@ def main() -> None:
         sys.exit(f"this is Python {sys.version.split()[0]}; 3.10 or newer is needed")
     installed, constraint = FOLDER / "installed", FOLDER / "torch-constraint.txt"
     if not installed.exists():
-        print(f"installing {TORCH} and {TORCHVISION}{size_of_torch()}; this takes minutes", flush=True)
+        print(
+            f"installing {TORCH} and {TORCHVISION}{size_of_torch()}; this takes minutes", flush=True
+        )
         venv.create(FOLDER, with_pip=True)
         # PyTorch comes first, and torchvision and spandrel without their own requirement of it: a
         # second, larger build of PyTorch would be installed otherwise. The pack runs with spandrel
