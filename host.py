@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 MODEL_FOLDER = "upscale_models"
 SHARE_OF_FREE_MEMORY = 0.9
+NOTE_EVENT = "fdat-dense-iso.note"
 MESSAGE_EVENT = "fdat-dense-iso.message"
 
 # hosts before 0.29 have ModelPatcher alone
@@ -225,26 +226,19 @@ def keep_file(path: Path, name: str) -> Path:
     return Path(shutil.move(path, Path(folder) / f"{stem}_{number:05}_{path.suffix}"))
 
 
-def tell(node: str | None, text: str) -> None:
-    """Say something in the log, and on the node where the host says which one it is."""
+def announce(node: str | None, text: str) -> None:
+    """Say something in the log (so on the node that is `telling`), and in a message that stays until the
+    user closes it (web/js/messages.js)."""
     logger.warning("%s", text)
-    text = shortened(text)
-    if node is not None:
-        PromptServer.instance.send_progress_text(text, node)
-
-
-def tell_for_good(node: str | None, text: str) -> None:
-    """Say something that is still to be read when the job has ended, which clears texts on nodes.
-
-    web/js/messages.js shows it until the user closes it.
-    """
-    tell(node, text)
-    PromptServer.instance.send_sync(MESSAGE_EVENT, {"node": node, "text": text})
+    PromptServer.instance.send_sync(MESSAGE_EVENT, {"node": node, "text": shortened(text)})
 
 
 @contextmanager
 def telling(node: str | None) -> Iterator[None]:
-    """While this lasts, what this pack warns of in the log is shown on the node, too."""
+    """While this lasts, what this pack warns of in the log is shown on the node, too.
+
+    web/js/messages.js shows it until the node runs again.
+    """
     if node is None:
         yield
         return
@@ -269,4 +263,5 @@ class _Teller(logging.Handler):
         text = shortened(record.getMessage())
         if text not in self.said:
             self.said.append(text)
-            PromptServer.instance.send_progress_text("\n".join(self.said), self.node)
+            note = {"node": self.node, "text": "\n".join(self.said)}
+            PromptServer.instance.send_sync(NOTE_EVENT, note)

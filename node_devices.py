@@ -111,9 +111,7 @@ def _checked(
     """The model's file, and the options with which it was loaded. Raises ClusterError where other
     devices cannot help."""
     if not places:
-        raise ClusterError(
-            "there is no other device (none that ComfyUI sees, where it was started with --cuda-device)"
-        )
+        raise ClusterError("there is no other device (ComfyUI's --cuda-device hides the others)")
     if isinstance(source, PictureVideo):
         raise ClusterError(
             "pictures in memory are not sent to other devices; save the video and load it"

@@ -28,7 +28,7 @@ def schema(**fields: Any) -> io.Schema:
 def model_input() -> io.Input:
     """The model of every node that upscales."""
     return io.UpscaleModel.Input(
-        "upscale_model", tooltip="From this pack's, ComfyUI's or another pack's loader."
+        "upscale_model", tooltip="A model from this pack's, ComfyUI's or another pack's loader."
     )
 
 

@@ -51,13 +51,16 @@ class LoadUpscaleModel(io.ComfyNode):
             node_id="FDATDenseIsoLoader",
             display_name="Load Upscale Model (FDAT, Dense-Iso-ViT)",
             category=host.category("UpscaleModelLoader", "loaders"),
-            description="Loads FDAT, Dense-Iso-ViT and every model that spandrel knows, for any upscale node.",
+            description="Loads FDAT, Dense-Iso-ViT and every other model that spandrel knows, for any upscale node.",
             search_aliases=[
                 "fdat",
                 "dense-iso-vit",
                 "load upscaler",
                 "super resolution model",
+                "upscale",
                 "upscale model",
+                "esrgan",
+                "real-esrgan",
             ],
             hidden=[io.Hidden.unique_id],
             inputs=[
@@ -72,13 +75,15 @@ class LoadUpscaleModel(io.ComfyNode):
                     optional=True,
                     default="",
                     tooltip="What the tensors of a Dense-Iso-ViT do not tell, for example: heads=6,8,6,8; "
-                    "gated_half=first. Empty: from a .json file beside the checkpoint, its metadata, or as published.",
+                    "gated_half=first. Empty: taken from a .json file beside the checkpoint or from its metadata, "
+                    "else as published.",
                     **FOLDED,
                 ),
                 io.Image.Input(
                     "image",
                     optional=True,
-                    tooltip="For auto alone: the picture that is looked at. Without one, it is taken to be compressed.",
+                    tooltip="Used by auto alone: the picture that the model is to suit. If none is connected, it takes "
+                    "the model for compressed pictures.",
                 ),
             ],
             outputs=[
@@ -101,16 +106,19 @@ class LoadUpscaleModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model_name: str, options: str = "", image: Any = None) -> io.NodeOutput:
+        said = []
         if model_name in CHOICES:
             path, reason = suited(model_name, image)
-            host.tell(number_of(cls), f"{path.stem}, because {reason}")
+            said.append(f"{path.stem}, because {reason}")
         else:
             path = host.model_path(model_name)
         model = load_model(path, **parse_options(options))
         host.attach_patcher(model)
-        doubts = doubts_about(getattr(model.model, "assumptions", ()))
-        if doubts:
-            host.tell(number_of(cls), doubts)
+        if doubts := doubts_about(getattr(model.model, "assumptions", ())):
+            said.append(doubts)
+        with host.telling(number_of(cls)):
+            for text in said:
+                logger.warning("%s", text)
         return io.NodeOutput(model)
 
 
@@ -118,7 +126,7 @@ def suited(choice: str, image: Any) -> tuple[Path, str]:
     """Which checkpoint of one of `CHOICES` suits the first picture of a batch, and why."""
     clean, real = candidates(choice)
     if image is None:
-        return real, "most pictures are compressed, and none is connected to look at"
+        return real, "most pictures are compressed; connect yours to image, and it is looked at"
     wear = wear_of(image[0].float().cpu().numpy())
     return (real if wear.signs else clean), str(wear)
 
@@ -152,7 +160,8 @@ class UpscaleImage(io.ComfyNode):
             node_id="FDATDenseIsoUpscale",
             display_name="Upscale Image (Tiled)",
             category=host.category("ImageUpscaleWithModel", "image/upscaling"),
-            description="Upscales pictures with any upscale model in the memory there is; the defaults are good.",
+            description="Upscales pictures of any size with any upscale model, without running out of memory. "
+            "The defaults are good.",
             search_aliases=[
                 "upscale",
                 "upscaler",
@@ -162,12 +171,17 @@ class UpscaleImage(io.ComfyNode):
                 "hires",
                 "4x",
                 "fdat",
+                "esrgan",
+                "denoise",
+                "restore",
+                "remove jpeg artifacts",
             ],
             hidden=[io.Hidden.unique_id],
             inputs=[
                 model_input(),
                 io.Image.Input(
-                    "image", tooltip="Grey, RGB or RGBA pictures; batches are done frame by frame."
+                    "image",
+                    tooltip="Grey, RGB or RGBA pictures; a batch is done picture by picture.",
                 ),
                 *option_inputs(UPSCALING, "picture"),
             ],
@@ -216,7 +230,8 @@ class UpscaleModelInfo(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 io.UpscaleModel.Input(
-                    "upscale_model", tooltip="From any loader; the file is known for this pack's."
+                    "upscale_model",
+                    tooltip="A model from any loader; its file is known if this pack loaded it.",
                 ),
             ],
             outputs=[io.String.Output(display_name="text", tooltip="What the node shows.")],
@@ -237,7 +252,8 @@ class UpscaleVideo(io.ComfyNode):
             node_id="FDATDenseIsoUpscaleVideo",
             display_name="Upscale Video (Tiled)",
             category=host.category("LoadVideo", "image/video"),
-            description="Upscales videos of any length frame by frame, in memory that does not grow; keeps the sound.",
+            description="Upscales videos of any length frame by frame: long ones take no more memory. Keeps "
+            "the sound.",
             search_aliases=[
                 "upscale video",
                 "video upscaler",
@@ -312,7 +328,7 @@ class UpscaleVideo(io.ComfyNode):
                     raise
                 kept = host.keep_file(job.partial, "video/unfinished")
                 text = f"{kept} holds the first {job.frames} frames"
-                host.tell_for_good(number_of(cls), text)
+                host.announce(number_of(cls), text)
                 if host.is_interrupt(error) or not isinstance(error, Exception):
                     raise
                 raise videos.VideoError(f"{error}; {text}") from error

@@ -67,6 +67,8 @@ def origin(descriptor: ModelBase) -> tuple[Path, Mapping[str, Any]] | None:
 def describe(descriptor: ModelBase, *, whole: bool = False) -> str:
     """Say what a model is, in lines of ``Name: value``, in English.
 
+    The first two are for everyone: what it does, and on which pictures it was trained.
+
     Args:
         descriptor: of any architecture and from any loader. File and training metadata are known
             for models that `arch.load_model` read from a file. A network may say what its loader
@@ -84,7 +86,10 @@ def describe(descriptor: ModelBase, *, whole: bool = False) -> str:
     file = _files.get(descriptor.model)
     assumptions = list(getattr(descriptor.model, "assumptions", ()))
     tags = [tag for tag in descriptor.tags if tag not in assumptions]
+    metadata = file.metadata if file else {}
     facts = {
+        "What it does": _deed(descriptor, metadata),
+        "Trained on": _training(metadata),
         "File": f"{file.name}, {_mebibytes(file.size)}"
         if file
         else "not known (from another loader or a state dict)",
@@ -125,6 +130,34 @@ def describe(descriptor: ModelBase, *, whole: bool = False) -> str:
 
 def _listed(title: str, entries: list[str]) -> list[str]:
     return [f"{title}:", *(f"  {entry}" for entry in entries)] if entries else []
+
+
+def _deed(descriptor: ModelBase, metadata: Mapping[str, str]) -> str:
+    """What the model does to a picture, and how many times it enlarges it."""
+    scale = descriptor.scale
+    enlarges = f"enlarges pictures {scale} times" if scale > 1 else "does not enlarge them"
+    deeds = {
+        "SR": enlarges if scale > 1 else "cleans pictures, and does not enlarge them",
+        "FaceSR": enlarges.replace("pictures", "faces"),
+        "Restoration": f"restores pictures, and {enlarges.replace('pictures', 'them')}",
+        "Inpainting": "fills in what a mask covers",
+    }
+    said = metadata.get("purpose") or deeds.get(descriptor.purpose, enlarges)
+    return said if scale == 1 or str(scale) in said else f"{said}; {enlarges}"
+
+
+def _training(metadata: Mapping[str, str]) -> str:
+    """The pictures that the model was trained on, and what had been done to them."""
+    parts = []
+    if pictures := metadata.get("training_data"):
+        licence = metadata.get("training_data_licence")
+        count = len(pictures.split(", "))
+        parts.append(
+            (f"{count} pictures" if count > 1 else pictures) + f" ({licence})" * bool(licence)
+        )
+    if worse := metadata.get("degradation"):
+        parts.append(f"made worse by {worse}")
+    return ", ".join(parts) or "not known; the file does not say"
 
 
 def _channels(descriptor: ModelBase) -> str:

@@ -28,18 +28,18 @@ from benchmarks.measure import MIB, UNPRINTED
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = """# Benchmarks
 
-Written by `python -m benchmarks.collect runs/benchmarks` from the figures of the commands below;
-`make bench` runs all of it (with two threads, and the training on `samples`). Medians; noise is the
-range from the quickest to the slowest run. Contestants take turns in one process, so ratios hold
-better than seconds do. Where more rounds are run than count (`--rounds`), the figures are of those
-in which the machine was most idle, by the rate of matrix products before and after every run; the
-ratio in all of them stands beside. FDAT's sizes are height x width of the input in pixels; its
-networks have random weights.
+This page was written by `python -m benchmarks.collect runs/benchmarks` from the figures of the
+commands below; `make bench` runs all of them (with two threads, and the training on `samples`).
+Figures are medians; noise is the range from the quickest to the slowest run. Contestants take
+turns in one process, so ratios are more reliable than seconds. With `--rounds`, more rounds are run
+than count: the figures are of those in which the machine was most idle, by the rate of matrix
+products before and after every run, and the ratio in all rounds stands beside them. FDAT's sizes
+are height x width of the input in pixels; its networks have random weights.
 """
 NO_GPU = """## On a GPU
 
-Not yet measured. The commands take a GPU where they name one (`python -m benchmarks.dense_iso speed
---device cuda`).
+Not yet measured. Commands that take the option `--device` can run on a GPU
+(`python -m benchmarks.dense_iso speed --device cuda`).
 """
 
 Figures = dict[str, Any]

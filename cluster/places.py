@@ -33,7 +33,7 @@ class Place:
 
 def local_places(devices: str, threads: int | None) -> list[Place]:
     """The workers that ``--devices`` asks for on this machine: "all", "cpu:4" for four CPU workers,
-    or names with commas between them. Raises ClusterError for what is not to be had."""
+    or names with commas between them. Raises ClusterError for what is not available."""
     cores = _cores()
     if devices == "all" and not accelerators():
         each = min(threads or _THREADS, cores)
@@ -60,12 +60,12 @@ def _names(devices: str) -> list[str]:
     # without a number it is the first
     names = [f"{name}:0" if f"{name}:0" in known else name for name in names]
     if len(set(names)) < len(names):
-        raise ClusterError(f"devices {devices}: a device stands there twice")
+        raise ClusterError(f"devices {devices}: a device is named twice")
     for name in names:
         if name not in known:
             there = ", ".join(known) or "no GPU"
             raise ClusterError(
-                f"devices {devices}: {name} is not to be had here, where there is {there}; use all, cpu:N "
+                f"devices {devices}: {name} is not available here, where there is {there}; use all, cpu:N "
                 "for N CPU workers, or names as cuda:0,cuda:1"
             )
     return names

@@ -25,6 +25,7 @@ INSTALL = (
     if PROJECT.is_file()
     else 'python -m pip install "fdat_dense_iso-VERSION-py3-none-any.whl[cli]"'
 )
+MADE = PROJECT.with_name(".venv")  # by `make demo`
 DONE, FAILED, UNUSABLE, DAMAGED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
 
 try:
@@ -51,9 +52,10 @@ try:
     from .video import VideoOptions
     from .work import FileOptions
 except ModuleNotFoundError as error:
-    sys.stderr.write(
-        f"error: the command line needs the package {error.name}; install it with: {INSTALL}\n"
-    )
+    advice = f"install it with: {INSTALL}"
+    if MADE.is_dir() and Path(sys.prefix).resolve() != MADE.resolve():
+        advice = f"{MADE / ('Scripts' if os.name == 'nt' else 'bin') / 'python'} has it"
+    sys.stderr.write(f"error: the command line needs the package {error.name}; {advice}\n")
     sys.exit(UNUSABLE)
 
 if TYPE_CHECKING:
@@ -67,15 +69,14 @@ PNG, JPEG, WebP, TIFF and GIF are read and written: 8 and 16 bit, grey and colou
 EXIF and XMP; animated GIF, WebP and PNG frame by frame. Videos are written as MP4, MOV, MKV or WebM, with \
 sound, timestamps and colours kept.
 
-OUTPUT is a file where INPUT is one file and OUTPUT ends in .png, .jpg, .webp, .tif, .gif, .mp4, .mov, .mkv or \
-.webm. Otherwise it is \
-a folder, made where it is missing: a result has the name of its input (see --name, --suffix, --format) \
-and keeps its place below the input folder. Existing files are skipped without --overwrite; an input is \
-never replaced.
+OUTPUT is a file if INPUT is one file and OUTPUT has a suffix: .png, .jpg, .webp, .tif, .gif, .dzi, .mp4, .mov, \
+.mkv or .webm. Otherwise it is a folder, which is made if it is missing. In a folder, a result has the name of its \
+input (see --name, --suffix, --format) and the same place as below the input folder. Existing files are \
+skipped without --overwrite; an input is never replaced.
 
 Exit codes: 0 all done or skipped; 1 a file failed, or the one OUTPUT exists; 2 wrong usage, or the \
-model cannot be loaded; 3 all done, but a video was damaged and its result lacks what \
-was missing; 130 interrupted with Ctrl-C; 141 nobody reads the output any more (as with | head).
+model cannot be loaded; 3 all done, but a video was damaged, and its result lacks what could not be \
+read; 130 interrupted with Ctrl-C; 141 nobody reads the output any more (as with | head).
 """
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -125,9 +126,13 @@ def show_info(model: Path | None) -> None:
 @app.command(help=HELP, no_args_is_help=True)
 @with_flags(Upscaling=UPSCALING, Videos=ENCODING)
 def main(
-    inputs: Annotated[
+    inputs: Annotated[  # none where one path is given, which is OUTPUT then
         list[str],
-        typer.Argument(metavar="INPUT", help="Pictures, videos, folders, quoted patterns."),
+        typer.Argument(
+            metavar="INPUT",
+            help="Pictures, videos, folders, quoted patterns.",
+            default_factory=list,
+        ),
     ],
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="A file or a folder.")],
     model: Annotated[
@@ -135,46 +140,52 @@ def main(
         typer.Option(
             "--model",
             "-m",
-            help="Checkpoint: .safetensors, .pth, .pt, .ckpt, or the name of a bundled one. auto, "
-            "auto-x4: the bundled model of x2 or x4 that suits each file, clean or compressed.",
+            help="A model file (.safetensors, .pth, .pt, .ckpt), or the name of a bundled model. auto and "
+            "auto-x4: for each file the bundled x2 or x4 model that suits it, clean or compressed.",
         ),
     ] = Path("auto"),
     recursive: Annotated[
-        bool, FileOption("--recursive", "-r", help="Folders with all that is below them.")
+        bool, FileOption("--recursive", "-r", help="Also take what is in folders below a folder.")
     ] = False,
     overwrite: Annotated[
-        bool, FileOption("--overwrite", help="Replace results that exist.")
+        bool, FileOption("--overwrite", help="Replace results that exist already.")
     ] = False,
     file_format: Annotated[
         Literal["same", "png", "jpg", "webp", "tif", "pyramid", "dzi"],
         FileOption(
             "--format",
             "-f",
-            help="Format of the results in a folder; same: that of the input; pyramid: a tiled "
-            "TIFF with smaller copies behind it; dzi: DeepZoom.",
+            help="Format of the results in a folder. same: that of the input; pyramid: a tiled TIFF that "
+            "also holds smaller copies; dzi: DeepZoom.",
         ),
     ] = "same",
     quality: Annotated[
         int | None,
-        FileOption(min=1, max=100, help="Of JPEG (else 95) and of WebP (else lossless)."),
+        FileOption(
+            min=1, max=100, help="Quality of JPEG (left out: 95) and of WebP (left out: lossless)."
+        ),
     ] = None,
-    suffix: Annotated[str, FileOption(help="Added to the names in a folder: _x2.")] = "",
+    suffix: Annotated[
+        str, FileOption(help="Added to the names of results in a folder, as _x2.")
+    ] = "",
     name: Annotated[
         str,
-        FileOption(help="Names in a folder, made of {stem} and {ext} of the input and {model}."),
+        FileOption(help="Names of results in a folder, made of {stem}, {ext} and {model}."),
     ] = "{stem}",
     max_megapixels: Annotated[
         float,
-        FileOption(min=0, help="Refuse larger inputs: a small file can unpack to a huge picture."),
+        FileOption(
+            min=0, help="Refuse larger inputs, since a small file can unpack to a huge picture."
+        ),
     ] = 200,
     device: Annotated[
-        str, RunOption(help="cpu, cuda, cuda:1, mps; auto: a GPU where there is one.")
+        str, RunOption(help="cpu, cuda, cuda:1 or mps; auto: a GPU if there is one.")
     ] = "auto",
     devices: Annotated[
         str | None,
         RunOption(
             metavar="DEVICES",
-            help="Several at once, by Ray: all, cuda:0,cuda:1 or cpu:4 for four CPU workers.",
+            help="Several devices at once, through Ray: all, cuda:0,cuda:1 or cpu:4 for four CPU workers.",
         ),
     ] = None,
     cluster: Annotated[
@@ -186,28 +197,31 @@ def main(
     model_option: Annotated[
         list[str] | None,
         RunOption(
-            metavar="NAME=VALUE", help="What a checkpoint does not tell: heads=6,8,6,8; repeatable."
+            metavar="NAME=VALUE",
+            help="What a model file does not tell, as heads=6,8,6,8; may be given several times.",
         ),
     ] = None,
     threads: Annotated[
-        int | None, RunOption(min=1, help="CPU threads; else torch decides.")
+        int | None, RunOption(min=1, help="CPU threads; left out: torch decides.")
     ] = None,
     video_format: Annotated[
         Literal["same", "mp4", "mkv", "mov", "webm"],
         VideoOption(
-            help="Format of the results in a folder; same: that of the input, if it can be written."
+            help="Format of the videos in a folder. same: that of the input, if it can be written."
         ),
     ] = "same",
     resume: Annotated[
         bool,
         FileOption(
             "--resume",
-            help="Go on with what an interrupted run left of a video (.partial.mp4) or a large picture (.partial).",
+            help="Go on with what an interrupted run left: of a video (.partial.mp4) or a large picture (.partial).",
         ),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Warnings and errors only.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show warnings and errors only.")
+    ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Tracebacks and all log messages.")
+        bool, typer.Option("--debug", help="Show tracebacks and all log messages.")
     ] = False,
     info: Annotated[
         Path | None,
@@ -216,7 +230,7 @@ def main(
             metavar="MODEL",
             callback=show_info,
             is_eager=True,
-            help="Say what a checkpoint is.",
+            help="Say what a model file is.",
         ),
     ] = None,
     version: Annotated[
@@ -246,6 +260,10 @@ def main(
                 raise UsageError(
                     f"--overlap {overlap} leaves nothing of a tile of {tile}; make it smaller than --tile"
                 )
+            if not inputs:
+                raise UsageError(
+                    f"only {output} is given; give INPUT and OUTPUT, what to read and write"
+                )
             jobs = plan(inputs, output, recursive=recursive, **naming)
             skipped = {job for job in jobs if not overwrite and job.done}
             waiting = [job for job in jobs if job not in skipped]
@@ -260,7 +278,9 @@ def main(
                 many = None
                 if devices is not None or cluster is not None:
                     if device != "auto":
-                        raise UsageError("--device is for one; give --devices or --cluster alone")
+                        raise UsageError(
+                            "--device names a single device; leave it out with --devices or --cluster"
+                        )
                     device = "cpu"  # in this process
                     many = {
                         "devices": devices or "all",

@@ -7,13 +7,14 @@ import torch, which is slow, so nothing of that is imported before it is needed.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..common.bundled import named
+from ..common.bundled import named, names
 from .console import reason
 
 if TYPE_CHECKING:
@@ -165,10 +166,13 @@ def load_descriptor(model: Path, model_options: list[str] | None = None) -> Imag
         known = parse_options(model_options or [])
     except ValueError as error:
         raise UsageError(f"--model-option: {error}") from error
+    path = named(model)
     try:
-        return load_model(named(model), **known)
+        return load_model(path, **known)
     except ValueError as error:
-        raise UsageError(reason(error)) from error
+        a_name = len(path.parts) == 1 and not path.suffix and not os.path.lexists(path)
+        bundled = f", or name a bundled model: {', '.join(names())}" if a_name else ""
+        raise UsageError(reason(error) + bundled) from error
     except OSError as error:
         raise UsageError(f"{model}: {reason(error)}") from error
 
@@ -213,7 +217,7 @@ def load_upscaler(
         descriptor.to(found)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
         raise UsageError(
-            f"--device {device} is not to be had here: {reason(error)}. Use auto (here {best_device()}), cpu, cuda, "
+            f"--device {device} is not available here: {reason(error)}. Use auto (here {best_device()}), cpu, cuda, "
             "cuda:1 or mps"
         ) from error
     mask = None if options["mask"] is None else torch.from_numpy(options["mask"])

@@ -12,6 +12,11 @@ CHOICES = {
 """Names of choices, and the models for clean pictures and for real ones."""
 
 
+def names() -> list[str]:
+    """The choices, and the bundled checkpoints without their suffix."""
+    return [*CHOICES, *sorted(path.stem for path in FOLDER.glob("*.safetensors"))]
+
+
 def named(model: Path) -> Path:
     """The bundled checkpoint of this name, as ``fdat_real_x1``; for all else the path as it is."""
     found = FOLDER / f"{model}.safetensors"

@@ -12,7 +12,7 @@ ENCODING: tuple[Option, ...] = (
         flags=("--video-codec",),
         where=("video", "command"),
         text="auto: h264, which plays everywhere; hevc for videos of more than 8 bits.",
-        more="WebM holds vp9 and av1 alone; auto is vp9 there.",
+        more="WebM holds only vp9 and av1; there auto is vp9.",
     ),
     Option(
         name="crf",
@@ -21,8 +21,9 @@ ENCODING: tuple[Option, ...] = (
         largest=63,
         unset=-1,
         where=("video", "command"),
-        text="Quality: smaller is better and a larger file; {unset}: near lossless (18 for h264).",
-        more="That is 20 for hevc, 25 for av1, 24 for vp9. 0 is the best.",
+        text="Quality: a smaller number is better and makes a larger file; {unset}: nearly lossless "
+        "(18 for h264).",
+        more="Nearly lossless is 20 for hevc, 25 for av1, 24 for vp9. 0 is the best.",
     ),
     Option(
         name="pixel_format",

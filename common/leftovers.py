@@ -34,4 +34,6 @@ def clear_away(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         if os.path.lexists(path):
-            logger.warning("%s is of no use any more and stays: %s", path, error.strerror or error)
+            logger.warning(
+                "%s is no longer needed but could not be removed: %s", path, error.strerror or error
+            )

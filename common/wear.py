@@ -49,7 +49,8 @@ class Wear:
     def __str__(self) -> str:
         if self.signs:
             return " and ".join(self.signs)
-        return f"it shows no blocks ({self.blockiness:.2f}; from {MOST_BLOCKINESS} on it would)"
+        measure = f"{self.blockiness:.2f}; they count from {MOST_BLOCKINESS} on"
+        return f"no traces of JPEG's blocks are found ({measure})"
 
 
 def wear_of(pixels: NDArray[np.floating], quality: int | None = None) -> Wear:

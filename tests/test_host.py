@@ -37,7 +37,7 @@ def host(monkeypatch: pytest.MonkeyPatch, shown: list[tuple[str, str]]) -> Itera
             ),
             "PromptServer": SimpleNamespace(
                 instance=SimpleNamespace(
-                    send_progress_text=lambda text, node: shown.append((node, text))
+                    send_sync=lambda event, data: shown.append((data["node"], data["text"]))
                 )
             ),
         },
@@ -75,6 +75,6 @@ def test_what_a_node_shows_has_600_characters(
 ) -> None:
     with host.telling("7"):
         logging.getLogger(host.__package__).warning("not kept: %s", "name\x1b[31m " * 999)
-    host.tell("7", "taken: " + "x" * 9999)
+    host.announce("7", "taken: " + "x" * 9999)
     assert len(shown) == 2
     assert all(len(text) <= 600 and text.isprintable() for _, text in shown)

@@ -108,28 +108,35 @@ GUESSED = (
 )
 @pytest.mark.parametrize("hidden", [True, False])
 def test_the_loader_says_what_was_guessed(
-    nodes: ModuleType, assumptions: tuple[str, ...], said: str | None, hidden: bool
+    nodes: ModuleType,
+    assumptions: tuple[str, ...],
+    said: str | None,
+    hidden: bool,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    told: list[tuple[str | None, str]] = []
-    nodes.host.tell = lambda node, text: told.append((node, text))
+    told: list[str | None] = []
+    nodes.host.telling = lambda node: nullcontext(told.append(node))
     network = SimpleNamespace(assumptions=assumptions) if assumptions else SimpleNamespace()
     nodes.load_model = lambda path: SimpleNamespace(model=network)
     if hidden:  # old hosts may lack it
         nodes.LoadUpscaleModel.hidden = SimpleNamespace(unique_id="7")
     nodes.LoadUpscaleModel.execute("net.pth")
     advice = " Upscale Model Info lists everything that was assumed."
-    assert told == ([] if said is None else [("7" if hidden else None, said + advice)])
+    assert told == ["7" if hidden else None]
+    assert caplog.messages == ([] if said is None else [said + advice])
 
 
-def test_the_loader_chooses_the_bundled_model_that_suits_the_picture(nodes: ModuleType) -> None:
-    loaded, told = [], []
+def test_the_loader_chooses_the_bundled_model_that_suits_the_picture(
+    nodes: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded: list[str] = []
     nodes.load_model = lambda path: loaded.append(path.stem) or SimpleNamespace(model=None)
-    nodes.host.tell = lambda node, text: told.append(text)
     smooth = torch.linspace(0, 1, 96)[:, None].expand(1, 96, 96).unsqueeze(-1).expand(-1, -1, -1, 3)
     blocks = torch.rand(1, 12, 12, 3, generator=torch.manual_seed(0)) * 0.1
     blocks = blocks.repeat_interleave(8, 1).repeat_interleave(8, 2) + smooth * 0.8
     for name, image in (("auto", smooth), ("auto", blocks), ("auto-x4", smooth), ("auto-x4", None)):
         nodes.LoadUpscaleModel.execute(name, image=image)
+    told = caplog.messages
     assert loaded == ["fdat_demo_x2", "fdat_real_x2", "fdat_demo_x4", "fdat_real_x4"]
     assert [text.partition(", because ")[0] for text in told] == loaded
-    assert "blocks of compression" in told[1] and "none is connected" in told[3]
+    assert "blocks of compression" in told[1] and "connect yours" in told[3]

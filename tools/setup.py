@@ -35,6 +35,16 @@ def install(*arguments: str) -> None:
     pip("install", "--quiet", "--disable-pip-version-check", *arguments)
 
 
+def size_of_torch() -> str:
+    """What there is to say of the download: PyPI's PyTorch for Linux comes with NVIDIA's libraries."""
+    if sys.platform != "linux" or os.environ.get("TORCH"):
+        return ""
+    return (
+        " (from PyPI with NVIDIA's libraries, 3 GB; without such a GPU, interrupt this, and set TORCH and "
+        "TORCHVISION as README says)"
+    )
+
+
 def main() -> None:
     """Make the environment, or bring it up to the requirement files of today."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -44,6 +54,9 @@ def main() -> None:
         sys.exit(f"this is Python {sys.version.split()[0]}; 3.10 or newer is needed")
     installed, constraint = FOLDER / "installed", FOLDER / "torch-constraint.txt"
     if not installed.exists():
+        print(
+            f"installing {TORCH} and {TORCHVISION}{size_of_torch()}; this takes minutes", flush=True
+        )
         venv.create(FOLDER, with_pip=True)
         # PyTorch comes first, and torchvision and spandrel without their own requirement of it: a
         # second, larger build of PyTorch would be installed otherwise. The pack runs with spandrel

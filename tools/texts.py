@@ -29,6 +29,8 @@ from .node_schemas import node_schemas, texts
 ROOT = Path(__file__).resolve().parent.parent
 LOCALE = ROOT / "locales" / "en" / "nodeDefs.json"
 HELP = ROOT / "web" / "docs"
+WORDS = ("text", "on, off", "a picture", "a mask")
+"""What an option takes, where it is neither a choice nor a number."""
 
 
 def written() -> dict[Path, str]:
@@ -74,9 +76,18 @@ def with_tables(text: str, by_name: Mapping[str, str]) -> str:
 
 
 def option_table(options: Iterable[Option], place: Place) -> str:
-    """One row for each option that this place offers."""
-    heads = ("option" if place == "command" else "name", "values", "default", "what it is")
-    return markdown_table(heads, [row(option, place) for option in offered_in(place, options)])
+    """One row for each option that this place offers.
+
+    A node's help is shown in a narrow panel, so that values and default follow the text there.
+    """
+    rows = [row(option, place) for option in offered_in(place, options)]
+    if place == "command":
+        return markdown_table(("option", "values", "default", "what it is"), rows)
+    told = []
+    for name, taken, default, text in rows:
+        parts = [f"values {taken}"] * (taken not in WORDS) + [f"default {default}"] * bool(default)
+        told.append((name, f"{text} ({'; '.join(parts)})" if parts else text))
+    return markdown_table(("name", "what it is"), told)
 
 
 def row(option: Option, place: Place) -> tuple[str, str, str, str]:
@@ -95,8 +106,9 @@ def values(option: Option, place: Place) -> str:
     if option.kind in ("int", "float"):
         is_open = place == "command" or option.unset is None
         return option.limits if is_open else f"{option.unset}, {option.limits}"
-    words = {"bool": "on, off", "text": "text"}
-    return words.get(option.kind, "a picture" if place == "command" else "a mask")
+    text, switch, picture, mask = WORDS
+    words = {"bool": switch, "text": text}
+    return words.get(option.kind, picture if place == "command" else mask)
 
 
 def checkpoint_table(options: Mapping[str, Any]) -> str:

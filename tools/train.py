@@ -40,8 +40,8 @@ from tools.patches import Mixture, PatchSampler, Source
 from tools.progress import Progress
 from tools.spoilt import SpoiltPatches
 
-CLEAN = "MATLAB-style bicubic, 8 bit"
-SPOILT = f"{CLEAN}; and blur, resizing, noise, JPEG and WebP in two stages (tools.degrade)"
+REDUCTION = "reduction (MATLAB's bicubic, 8 bit)"
+SPOILING = "blur, resizing, noise, JPEG and WebP in two stages (tools.degrade)"
 
 REPORT_EVERY = 500
 """Steps over which the loss is averaged for one point of the curve."""
@@ -260,7 +260,7 @@ def train(
                 "training_data": ", ".join(clean.names),
                 "training_data_licence": data_licence,
                 LOSS_CURVE: json.dumps(curve),
-                "degradation": SPOILT if spoilt else CLEAN,
+                "degradation": " and ".join([REDUCTION] * (scale > 1) + [SPOILING] * bool(spoilt)),
                 "licence": "MIT",
                 **({"degradation_strengths": json.dumps(asdict(STRENGTHS))} if spoilt else {}),
                 **({"purpose": purpose} if purpose else {}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -23,6 +24,8 @@ from .protocol import Placement, Preview, Progress
 from .session import Job, Session
 from .target import Target, as_target
 from .transfer import is_fresh
+
+logger = logging.getLogger(__name__)
 
 
 def upscale_image(
@@ -129,6 +132,8 @@ def upscale_image(
         dtype=dtype,
     )
     frames, height, width, channels = image.shape
+    if options.target and (said := options.target.stretching(height, width)):
+        logger.warning("the picture is %s", said)
     monitor = Monitor(progress, preview)
     session = Session(model, options, height, width, frames=frames, mask=mask, monitor=monitor)
     # allocated outside inference mode, so that callers get an ordinary tensor

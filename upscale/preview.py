@@ -135,9 +135,14 @@ class Monitor:
         self.done = self.total = 0
 
     def tick(self, steps: int, growth: Growth | None = None) -> None:
-        """Report that ``steps`` more steps are done, and show a thumbnail if one is due."""
+        """Report that ``steps`` more steps are done, and show a thumbnail if one is due.
+
+        The last one is shown in any case: a part that was still dark would stay so.
+        """
         self.done += steps
         if self.progress:
             self.progress(self.done, self.total)
-        if self.preview and growth and growth.changed and self.preview.due():
+        if not (self.preview and growth and growth.changed):
+            return
+        if self.done >= self.total or self.preview.due():
             self.preview.show(growth.thumbnail(), self.done, self.total)

@@ -56,6 +56,21 @@ class Target:
             )
         return found
 
+    def stretching(self, height: float, width: float) -> str:
+        """What there is to say where an input of this size is stretched; "" where it keeps its shape.
+
+        A side that is a pixel off is rounding.
+        """
+        if self.fit or self.width is None or self.height is None:
+            return ""
+        off = abs(self.width * height - self.height * width)
+        if off <= max(height, width):
+            return ""
+        return (
+            f"stretched from {round(width)}x{round(height)} to {self.width}x{self.height}; the target "
+            f"'fit {self.width}x{self.height}' keeps the shape"
+        )
+
     def _size(self, height: int, width: int) -> tuple[int, int]:
         if self.factor is not None:
             return round(height * self.factor), round(width * self.factor)

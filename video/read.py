@@ -176,7 +176,7 @@ class VideoFile:
                 yield SourceFrame(pts=pts, duration=duration, samples=samples, rgb=rgb)
         except FFmpegError as error:
             raise VideoError(
-                f"it cannot be read on after frame {count} ({error.strerror})"
+                f"it cannot be read beyond frame {count} ({error.strerror})"
             ) from error
         if whole:
             self.damage = self._damage.told(self.time_base) + self._cut_off()

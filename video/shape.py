@@ -7,11 +7,14 @@ stored pixels and keep their shape.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 from .source import VideoSource
+
+logger = logging.getLogger(__name__)
 
 
 def result_size(source: VideoSource, target: Any, scale: int) -> tuple[tuple[int, int], Any]:
@@ -28,7 +31,10 @@ def result_size(source: VideoSource, target: Any, scale: int) -> tuple[tuple[int
         return target.size(height, width), target
     turned = source.orientation.transposed
     aspect = 1 / source.pixel_aspect if turned else source.pixel_aspect
-    size = target.size(height, float(width * aspect))
+    shown = height, float(width * aspect)
+    size = target.size(*shown)
+    if said := target.stretching(*shown):
+        logger.warning("%s: %s", source, said)
     return size, replace(target, width=size[1], height=size[0], fit=False)
 
 

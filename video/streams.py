@@ -158,10 +158,14 @@ class StreamWriter:
                 self._container.mux(packet)
         except InvalidDataError as error:
             if source is None:
-                raise VideoError(f"{self._file} cannot be written on ({error.strerror})") from error
+                raise VideoError(
+                    f"{self._file} cannot be written any further ({error.strerror})"
+                ) from error
             self.broken += 1  # what the format has to look into, as AAC of a damaged recording
         except FFmpegError as error:
-            raise VideoError(f"{self._file} cannot be written on ({error.strerror})") from error
+            raise VideoError(
+                f"{self._file} cannot be written any further ({error.strerror})"
+            ) from error
 
     def _write_converted(self, source: int, packet: av.Packet | None) -> None:
         converter = self._converters[source]

@@ -146,6 +146,39 @@ def test_models_of_other_loaders() -> None:
     assert found["Modes"] == "tile, whole"
 
 
+@pytest.mark.parametrize(
+    ("scale", "metadata", "deed", "training"),
+    [
+        (2, {}, "enlarges pictures 2 times", "not known; the file does not say"),
+        (1, {}, "restores pictures, and does not enlarge them", "not known; the file does not say"),
+        (
+            4,
+            {"purpose": "enlarges drawings", "training_data": "one.png, two.png"},
+            "enlarges drawings; enlarges pictures 4 times",
+            "2 pictures",
+        ),
+        (
+            2,
+            {
+                "purpose": "enlarges noisy pictures 2 times",
+                "training_data": "DIV2K",
+                "training_data_licence": "CC0-1.0",
+                "degradation": "blur",
+            },
+            "enlarges noisy pictures 2 times",
+            "DIV2K (CC0-1.0), made worse by blur",
+        ),
+    ],
+)
+def test_the_first_two_lines_are_for_everyone(
+    scale: int, metadata: dict[str, str], deed: str, training: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "net.safetensors"
+    save_file(random_fdat(small("pixelshuffledirect", scale)).state_dict(), path, metadata or None)
+    first, second = describe(load_model(path)).splitlines()[:2]
+    assert (first, second) == (f"What it does: {deed}", f"Trained on: {training}")
+
+
 def test_what_holds_now_is_described() -> None:
     descriptor = load_model(random_fdat(small("pixelshuffledirect", 1)).state_dict())
     full = facts(describe(descriptor))

@@ -28,7 +28,7 @@ def test_a_machine_without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert local_places("all", None) == [Place("cpu", 4)] * 2
     assert local_places("all", 16) == [Place("cpu", 8)]
     assert other_places("all", "cpu") == []
-    with pytest.raises(ClusterError, match="cuda:0 is not to be had here, where there is no GPU"):
+    with pytest.raises(ClusterError, match="cuda:0 is not available here, where there is no GPU"):
         other_places("cuda:0", "cpu")
 
 
@@ -42,11 +42,11 @@ def test_devices_beside_the_own_one() -> None:
 @pytest.mark.parametrize(
     ("devices", "message"),
     [
-        ("cuda:2", "cuda:2 is not to be had here, where there is cuda:0, cuda:1; use all"),
-        ("cuda:0,cuda", "a device stands there twice"),
-        ("cpu", "cpu is not to be had here"),
+        ("cuda:2", "cuda:2 is not available here, where there is cuda:0, cuda:1; use all"),
+        ("cuda:0,cuda", "a device is named twice"),
+        ("cpu", "cpu is not available here"),
         ("cpu:0", "the number of CPU workers was expected"),
-        ("", "is not to be had here"),
+        ("", "is not available here"),
     ],
 )
 def test_what_is_not_there(devices: str, message: str) -> None:

@@ -1,8 +1,6 @@
-"""A real ComfyUI on CPU for tests: finding a checkout, running it, talking to it over loopback
-HTTP.
+"""A real ComfyUI on CPU for tests: finding a checkout, running it, talking to it over HTTP.
 
-The host runs in a folder of its own (models, inputs, outputs, user data, and custom_nodes with this
-pack and `other_pack`), so the checkout stays as it was.
+The host runs in a folder of its own, with this pack and `other_pack`: the checkout stays as it was.
 """
 
 from __future__ import annotations
@@ -37,7 +35,7 @@ CUSTOM_NODES = {PACK_NAME: PACK, "other-pack": Path(__file__).with_name("other_p
 LAUNCHER = Path(__file__).with_name("launch_host.py")
 START_SECONDS = 180
 RUN_SECONDS = 600
-PREVIEW_IMAGE, TEXT = 1, 3  # the first number of a binary websocket message says what it holds
+PREVIEW_IMAGE = 1  # the first number of a binary websocket message says what it holds
 
 Graph = dict[str, dict[str, Any]]
 
@@ -320,8 +318,7 @@ class Client:
     def events(self, graph: Graph, **extra_data: str) -> Iterator[dict[str, Any]]:
         """Queue a graph and yield the host's websocket messages about it, until it has ended.
 
-        A preview picture becomes a message of the type "preview" with (H, W, 3) uint8 pixels as
-        data, a text on a node one of the type "text" with the node's id and the text.
+        A preview becomes a message of the type "preview"; its data are (H, W, 3) uint8 pixels.
         """
         from websocket import create_connection
 
@@ -332,10 +329,7 @@ class Client:
             while True:
                 message = connection.recv()
                 if isinstance(message, bytes):
-                    kind, length = struct.unpack(">II", message[:8])
-                    if kind == TEXT:
-                        text = message[8:].decode()
-                        yield {"type": "text", "data": (text[:length], text[length:])}
+                    (kind,) = struct.unpack(">I", message[:4])
                     if kind == PREVIEW_IMAGE:
                         picture = Image.open(io.BytesIO(message[8:]))  # 4 bytes: PNG or JPEG
                         yield {"type": "preview", "data": numpy.asarray(picture)}
@@ -352,6 +346,12 @@ class Client:
                     return
         finally:
             connection.close()
+
+
+def notes(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """What the events of a run make nodes of this pack show: (node, text)."""
+    shown = (event["data"] for event in events if event["type"] == "fdat-dense-iso.note")
+    return [(note["node"], note["text"]) for note in shown]
 
 
 def _outcome(entry: dict[str, Any]) -> Outcome:

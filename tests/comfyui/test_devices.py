@@ -66,4 +66,4 @@ def test_without_ray(client: Client, nearest: str) -> None:  # noqa: F811
 def test_devices_that_are_not_there(client: Client, nearest: str) -> None:  # noqa: F811
     outcome = client.run(graph(client, CLIP, nearest, devices="cuda:7"))
     assert outcome.status == "error"
-    assert "cuda:7 is not to be had here" in outcome.error
+    assert "cuda:7 is not available here" in outcome.error

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from fdat_dense_iso.arch import describe, load_model
 from tests.comfyui.graphs import CORE_LOADER, LOADER, UPSCALER, graph, saved
-from tests.comfyui.server import PACK, PACK_NAME, Client, Graph
+from tests.comfyui.server import PACK, PACK_NAME, Client, Graph, notes
 
 pytestmark = pytest.mark.comfyui
 
@@ -58,7 +58,7 @@ def test_the_loader_shows_what_was_guessed(client: Client, doubtful: str, dense_
         workflow["loader"]["inputs"]["options"] = ";"  # not as it was loaded before
         events = list(client.events(workflow))
         assert events[-1]["type"] == "execution_success"
-        texts = [event["data"] for event in events if event["type"] == "text"]
+        texts = notes(events)
         assert [(node, text.partition(" Upscale")[0]) for node, text in texts] == expected
 
 
@@ -68,7 +68,7 @@ def test_warnings_are_shown_on_the_node(client: Client, fdat: str, picture: nump
     workflow = graph(name, LOADER, fdat, UPSCALER, mask=["picture", 1])
     events = list(client.events(workflow))
     assert events[-1]["type"] == "execution_success"
-    texts = [event["data"] for event in events if event["type"] == "text"]
+    texts = notes(events)
     assert [(node, text[:17]) for node, text in texts] == [("upscaler", "the mask is empty")]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy
 import pytest
 
-from tests.comfyui.server import PACK_NAME, Client, Graph, Outcome, PromptRejected
+from tests.comfyui.server import PACK_NAME, Client, Graph, Outcome, PromptRejected, notes
 
 pytest.importorskip("av")
 from tests.helpers.fake_models import save_nearest
@@ -191,7 +191,7 @@ def test_depth_and_colours_of_pictures(
     ramp = 16 + 219 * numpy.linspace(0.4, 0.6, 256).repeat(2)  # in levels of 8 bits
     rounding = 0.25 if depth == 8 else 0.25 / 4  # on the mean
     assert all(abs(frame - ramp).mean() < 1.6 * rounding for frame in after.luma)
-    texts = [event["data"] for event in events if event["type"] == "text"]
+    texts = notes(events)
     said = "the video of pictures: left out: alpha channel"
     assert texts == ([("upscaler", said)] if channels == 4 else [])
 
@@ -273,6 +273,7 @@ def test_interrupt_leaves_what_was_done(client: Client, nearest: str) -> None:
 def test_the_interface_shows_messages(client: Client) -> None:
     script = client.get(f"/extensions/{PACK_NAME}/js/messages.js").decode()
     assert '"fdat-dense-iso.message"' in script and "toast.add" in script
+    assert '"fdat-dense-iso.note"' in script and "addDOMWidget" in script
 
 
 def test_frames_are_shown_while_a_video_grows(client: Client, nearest: str) -> None:

@@ -31,10 +31,10 @@ def sample() -> Image.Image:
 @pytest.mark.parametrize(
     ("name", "quality", "chosen", "why"),
     [
-        ("clean.png", None, "fdat_demo_x2", "it shows no blocks ("),
+        ("clean.png", None, "fdat_demo_x2", "no traces of JPEG's blocks are found ("),
         ("web.jpg", 50, "fdat_real_x2", "it is a JPEG of quality 50"),
         ("saved_again.png", 30, "fdat_real_x2", "it shows blocks of compression ("),
-        ("camera.jpg", 98, "fdat_demo_x2", "it shows no blocks ("),
+        ("camera.jpg", 98, "fdat_demo_x2", "no traces of JPEG's blocks are found ("),
     ],
 )
 def test_each_file_gets_the_model_that_suits_it(

@@ -164,12 +164,12 @@ def test_debug_shows_the_traceback(folder: Path, model: Model):
         (["one.png", "out", "--model-option", "heads"], "--model-option: 'heads' is no option"),
         (
             ["one.png", "out", "--device", "cuda:7"],
-            "--device cuda:7 is not to be had here: no cuda:7 at all",
+            "--device cuda:7 is not available here: no cuda:7 at all",
         ),
-        (["one.png", "out", "--device", "toaster"], "--device toaster is not to be had here: "),
+        (["one.png", "out", "--device", "toaster"], "--device toaster is not available here: "),
         (
             ["one.png", "out", "--device", "meta"],
-            "--device meta is not to be had here: it holds no values",
+            "--device meta is not available here: it holds no values",
         ),
     ],
 )
@@ -188,7 +188,6 @@ def test_wrong_usage(folder: Path, arguments: list[str], line: str):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["one.png"],
         ["one.png", "out", "--what"],
         ["one.png", "out", "--tile", "0"],
         ["one.png", "out", "--format", "gif"],
@@ -204,6 +203,25 @@ def test_wrong_options(folder: Path, arguments: list[str]):
     assert (result.exit_code, result.stdout) == (2, "")
     assert "Error" in result.stderr
     assert not (folder / "out").exists()
+
+
+def test_one_path_alone_is_too_little(folder: Path):
+    result = run("one.png")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: only one.png is given; give INPUT and OUTPUT")
+
+
+def test_a_name_of_no_bundled_model(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(source: Path, **options: str):
+        raise ValueError(f"{source}: no such file; check the path")
+
+    monkeypatch.setattr(sys.modules["fdat_dense_iso.arch"], "load_model", fail)
+    result = run("one.png", "two.png", model="fdat_demo_x3")
+    advice = (
+        "check the path, or name a bundled model: auto, auto-x4, dense_iso_demo_x4, fdat_demo_x2,"
+    )
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: fdat_demo_x3: no such file; {advice}")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from tests.helpers.picture_cases import (
     exif_block,
     read_picture_file,
     samples,
+    write_picture_file,
 )
 
 pytest.importorskip("typer")
@@ -39,6 +40,8 @@ def test_one_file(folder: Path, model: Model):
 
 
 def test_a_folder(folder: Path, model: Model):
+    (folder / "in" / "deep").mkdir()
+    write_picture_file(folder / "in" / "deep" / "c.webp", samples(4, 8))
     result = run("in", "out", "--recursive", "--suffix", "_x2", "--format", "png")
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
@@ -60,6 +63,13 @@ def test_a_folder(folder: Path, model: Model):
         (1, 13, 17, 4),
     ]
     assert len(model.loaded) == 1
+
+
+def test_folders_that_are_left_out_are_named(folder: Path):
+    (folder / "in" / "deep").mkdir()
+    told = run("in", "other").stderr.splitlines()
+    assert told[0] == "warning: in: folders below it are left out without --recursive: deep"
+    assert files_in(folder / "other") == {"a.png", "b.jpg"}
 
 
 def test_a_pattern_and_a_name(folder: Path):

@@ -215,7 +215,7 @@ def test_in_a_process_of_its_own_from_another_folder(tmp_path: Path, checkpoint:
         "-m",
         str(checkpoint),
         "-t",
-        "50x40",
+        "51x39",
         "--device",
         "cpu",
     ]
@@ -223,8 +223,8 @@ def test_in_a_process_of_its_own_from_another_folder(tmp_path: Path, checkpoint:
         line, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout == "one.png -> two.webp (17x13 -> 50x40)\n"
-    expected = upscaled(checkpoint, samples(3, 8), target=parse_target("50x40"))
+    assert result.stdout == "one.png -> two.webp (17x13 -> 51x39)\n"
+    expected = upscaled(checkpoint, samples(3, 8), target=parse_target("51x39"))
     assert largest_difference(read_picture_file(tmp_path / "two.webp"), expected) <= 1
 
 

@@ -52,7 +52,10 @@ def test_what_is_held_for_longer_stays(
     path.write_text("")
     held[0] = 1
     clear_away(path)
-    assert path.exists() and "is of no use any more and stays: it is used by" in caplog.text
+    assert (
+        path.exists()
+        and "is no longer needed but could not be removed: it is used by" in caplog.text
+    )
     clear_away(path)
     clear_away(path)
     clear_away(path / "below")

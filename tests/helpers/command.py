@@ -85,13 +85,11 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Model:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Model) -> Path:
-    """The working directory: a.png (grey with alpha, 16 bit), b.jpg, deep/c.webp in `in`, and
-    one.png."""
-    (tmp_path / "in" / "deep").mkdir(parents=True)
+    """The working directory: a.png (grey with alpha, 16 bit) and b.jpg in `in`, and one.png."""
+    (tmp_path / "in").mkdir()
     write_png(tmp_path / "one.png", samples(3, 8))
     write_png(tmp_path / "in" / "a.png", samples(2, 16))
     write_picture_file(tmp_path / "in" / "b.jpg", samples(3, 8))
-    write_picture_file(tmp_path / "in" / "deep" / "c.webp", samples(4, 8))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -247,7 +247,8 @@ def test_what_is_passed_over_is_named_and_counted(caplog: pytest.LogCaptureFixtu
     for name in ("a.psd", "b.psd", "c.raw", "noname"):
         Path("in", name).touch()
     planned("in", to="new")
-    (line,) = caplog.messages
+    line, below = caplog.messages
+    assert below == "in: folders below it are left out without --recursive: deep"
     assert line == (
         "in: passed over 5 files of kinds that are not read (2 .psd, 1 .raw, "
         "1 no suffix, 1 .txt): a.psd, b.psd, c.raw, noname, notes.txt"

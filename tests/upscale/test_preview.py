@@ -65,8 +65,10 @@ def test_what_is_not_due_is_not_sampled(every: int, monkeypatch: pytest.MonkeyPa
     sampled, thumbnail = [], Growth.thumbnail
     monkeypatch.setattr(Growth, "thumbnail", lambda self: sampled.append(1) or thumbnail(self))
     seen = Shown(every)
-    upscale_image(stencil(), picture(40, 60), tile=16, batch=1, preview=seen)
-    assert seen.asked > 10 and len(sampled) == len(seen.pictures) == seen.asked // every
+    result = upscale_image(stencil(), picture(40, 60), tile=16, batch=1, preview=seen)
+    assert torch.equal(seen.pictures[-1], as_uint8(result[0]))
+    due = seen.asked // every
+    assert seen.asked > 10 and len(sampled) == len(seen.pictures) == due + 1  # and the last one
 
 
 def test_band_by_band() -> None:

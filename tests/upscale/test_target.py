@@ -124,3 +124,27 @@ def test_sizes_that_cannot_be(target: Target, size: tuple[int, int]) -> None:
 def test_sides_beyond_the_most_are_told_as_such(text: str) -> None:
     with pytest.raises(ValueError, match="has a side above 65536 pixels"):
         parse_target(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "height", "width", "stretched"),
+    [
+        ("400x300", 276, 276, True),
+        ("1920x1080", 720, 1280, False),
+        ("1920x1080", 721, 1281, False),  # a pixel of rounding
+        ("1920x1080", 480, 720, True),
+        ("fit 400x300", 276, 276, False),
+        ("400x", 276, 276, False),
+        ("2x", 276, 276, False),
+    ],
+)
+def test_a_target_that_stretches_says_so(
+    text: str, height: int, width: int, stretched: bool
+) -> None:
+    target = parse_target(text)
+    assert target is not None
+    said = target.stretching(height, width)
+    assert (
+        f"stretched from {width}x{height} to {text}; the target 'fit {text}'" in said
+    ) == stretched
+    assert bool(said) == stretched

@@ -60,11 +60,7 @@ def test_same_pixels_as_on_the_cpu(name: str, case: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_host_waits_a_few_times_per_picture(name: str) -> None:
-    """Not once per tile, band or window; the finishing thread may wait for each piece's event.
-
-    FDAT leaves its small matrices to the CPU on devices that may lack float64, as this one: that is
-    a number per block, whatever the picture's size.
-    """
+    """Not once per tile, band, block or window; the finishing thread may wait for each piece's event."""
     waits = []
     for side in (70, 200):
         with pretended_device() as pretended:
@@ -73,8 +69,7 @@ def test_the_host_waits_a_few_times_per_picture(name: str) -> None:
             waits.append(mine(pretended))
     # the last pieces, which nothing runs beside, may be finished by the caller
     few, more = ([wait for wait in found if "in wait" not in wait] for found in waits)
-    assert len(more) == len(few), more
-    assert name == "fdat" or len(more) <= 3, more
+    assert len(more) == len(few) <= 3, more
     assert all(len(found) - len(more) <= 2 * (1 + AHEAD) for found in waits)
 
 
@@ -126,7 +121,7 @@ def test_results_in_half_precision_go_home_in_it(
 
 
 def test_a_device_without_float64() -> None:
-    for make in (stencil, MODELS["dense_iso"]):
+    for make in NETWORKS.values():
         image = picture(70, 90)
         expected = upscale_image(make(), image, device="cpu")
         with pretended_device(float64=False) as pretended:

@@ -277,7 +277,8 @@ def test_full_disk(source: Path, whole: Probe, tmp_path: Path) -> None:
         )
         try:
             with pytest.raises(
-                VideoError, match=r"out\.mp4\.partial\.mp4 cannot be written on \(File too large\)"
+                VideoError,
+                match=r"out\.mp4\.partial\.mp4 cannot be written any further \(File too large\)",
             ):
                 work.run(Doubler())
         finally:

@@ -263,5 +263,5 @@ def _say_once(device_type: str) -> None:
     """One line in the log where kernels could be used but Triton is not there."""
     if device_type == "cuda" and not launch.has_triton():
         logger.info(
-            "FDAT runs in plain PyTorch: Triton 3.3 or newer is not installed (README, section on GPUs)"
+            "FDAT runs in plain PyTorch: Triton 3.3 or newer is not installed (README: When something goes wrong)"
         )

@@ -65,3 +65,13 @@ def test_kernels_compile_ahead_of_time(
         isinstance(way, Compiled) and way.shared <= SHARED[chip] and way.stack <= stack
         for way in ways
     )
+
+
+@pytest.mark.skipif(importlib.util.find_spec("typer") is None, reason="benchmarks need typer")
+def test_the_way_that_spills_least_is_one_that_fits() -> None:
+    from benchmarks.kernels import SHARED, Compiled, least_spilled
+
+    fits, spills = Compiled(SHARED["75"], 255, 16), Compiled(1024, 255, 40)
+    too_large = Compiled(SHARED["75"] + 1, 128, 0)
+    assert least_spilled([too_large, spills, fits, "CompilationError"], "75") == 16
+    assert least_spilled([too_large, "CompilationError"], "75") is None
