@@ -131,8 +131,13 @@ def test_a_new_option_has_its_texts(with_toy: dict[str, Any]) -> None:
     text = {"name": "toy", "tooltip": "How playful it is."}
     nodes = {node for node, found in with_toy["locale"].items() if found == text}
     assert nodes == {"FDATDenseIsoUpscale", "FDATDenseIsoUpscaleVideo"}
+    told = {
+        "cli.md": "`calm`, `wild` | `calm` | How playful it is. |",
+        "FDATDenseIsoUpscale.md": "| How playful it is. (values `calm`, `wild`; default `calm`) |",
+    }
+    told["FDATDenseIsoUpscaleVideo.md"] = told["FDATDenseIsoUpscale.md"]
     rows = {
-        page: [table.count("`calm`, `wild` | `calm` | How playful it is. |") for table in tables]
+        page: [table.count(told.get(page, "How playful")) for table in tables]
         for page, tables in with_toy["tables"].items()
     }
     assert rows["FDATDenseIsoUpscale.md"] == rows["FDATDenseIsoUpscaleVideo.md"] == [1]
