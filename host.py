@@ -37,6 +37,8 @@ MODEL_FOLDER = "upscale_models"
 SHARE_OF_FREE_MEMORY = 0.9
 NOTE_EVENT = "fdat-dense-iso.note"
 MESSAGE_EVENT = "fdat-dense-iso.message"
+KEPT_NOTE = "fdat_dense_iso_note"
+"""In a node's output: the host keeps it, and sends it again where it does not run the node again."""
 
 # hosts before 0.29 have ModelPatcher alone
 _Patcher = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
@@ -234,27 +236,30 @@ def announce(node: str | None, text: str) -> None:
 
 
 @contextmanager
-def telling(node: str | None) -> Iterator[None]:
+def telling(node: str | None) -> Iterator[list[str]]:
     """While this lasts, what this pack warns of in the log is shown on the node, too.
 
-    web/js/messages.js shows it until the node runs again.
+    Gives the list that it is collected in, for `note`. web/js/messages.js shows it until the node
+    runs again.
     """
-    if node is None:
-        yield
-        return
     handler = _Teller(node)
     pack = logging.getLogger(__package__)
     pack.addHandler(handler)
     try:
-        yield
+        yield handler.said
     finally:
         pack.removeHandler(handler)
+
+
+def note(said: list[str]) -> dict[str, list[str]] | None:
+    """What a node gives the interface to show again when its result is taken from the cache."""
+    return {KEPT_NOTE: said} if said else None
 
 
 class _Teller(logging.Handler):
     """Shows warnings on a node, each once and all of them together."""
 
-    def __init__(self, node: str) -> None:
+    def __init__(self, node: str | None) -> None:
         super().__init__(logging.WARNING)
         self.node = node
         self.said: list[str] = []
@@ -263,5 +268,7 @@ class _Teller(logging.Handler):
         text = shortened(record.getMessage())
         if text not in self.said:
             self.said.append(text)
+            if self.node is None:  # an old host does not say which one runs
+                return
             note = {"node": self.node, "text": "\n".join(self.said)}
             PromptServer.instance.send_sync(NOTE_EVENT, note)

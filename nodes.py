@@ -109,26 +109,26 @@ class LoadUpscaleModel(io.ComfyNode):
         said = []
         if model_name in CHOICES:
             path, reason = suited(model_name, image)
-            said.append(f"{path.stem}, because {reason}")
+            said.append(f"{model_name} took {path.stem}{reason}")
         else:
             path = host.model_path(model_name)
         model = load_model(path, **parse_options(options))
         host.attach_patcher(model)
         if doubts := doubts_about(getattr(model.model, "assumptions", ())):
             said.append(doubts)
-        with host.telling(number_of(cls)):
+        with host.telling(number_of(cls)) as told:
             for text in said:
                 logger.warning("%s", text)
-        return io.NodeOutput(model)
+        return io.NodeOutput(model, ui=host.note(told))
 
 
 def suited(choice: str, image: Any) -> tuple[Path, str]:
     """Which checkpoint of one of `CHOICES` suits the first picture of a batch, and why."""
     clean, real = candidates(choice)
     if image is None:
-        return real, "most pictures are compressed; connect yours to image, and it is looked at"
+        return real, ": most pictures are compressed; connect yours to image, and it is looked at"
     wear = wear_of(image[0].float().cpu().numpy())
-    return (real if wear.signs else clean), str(wear)
+    return (real if wear.signs else clean), f" for this picture: {wear}"
 
 
 def number_of(node: type[io.ComfyNode]) -> str | None:
@@ -197,7 +197,7 @@ class UpscaleImage(io.ComfyNode):
         model = adopt(host.image_model(upscale_model))
         options = option_values(UPSCALING, "picture", inputs)
         made = host.output(options.pop("output_dtype"))
-        with host.telling(number_of(cls)):
+        with host.telling(number_of(cls)) as told:
             result = upscale_image(
                 model,
                 image,
@@ -207,7 +207,7 @@ class UpscaleImage(io.ComfyNode):
                 **made,
                 **options,
             )
-        return io.NodeOutput(result)
+        return io.NodeOutput(result, ui=host.note(told))
 
 
 class UpscaleModelInfo(io.ComfyNode):
@@ -300,7 +300,7 @@ class UpscaleVideo(io.ComfyNode):
         options = option_values(UPSCALING, "video", inputs)
         devices = option_values(SPREADING, "video", inputs)["devices"]
         target = parse_target(options["target"] or "")
-        with host.telling(number_of(cls)), source_of(video) as source:
+        with host.telling(number_of(cls)) as told, source_of(video) as source:
             size, options["target"] = videos.result_size(source, target, model.scale)
             job = new_job(source, size=size, encoding=encoding(inputs))
             shown = host.FramePreview(host.progress(), host.preview())
@@ -332,7 +332,7 @@ class UpscaleVideo(io.ComfyNode):
                 if host.is_interrupt(error) or not isinstance(error, Exception):
                     raise
                 raise videos.VideoError(f"{error}; {text}") from error
-        return io.NodeOutput(InputImpl.VideoFromFile(str(job.target)))
+        return io.NodeOutput(InputImpl.VideoFromFile(str(job.target)), ui=host.note(told))
 
 
 def encoding(inputs: dict[str, Any]) -> videos.Encoding:

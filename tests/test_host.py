@@ -52,7 +52,7 @@ def host(monkeypatch: pytest.MonkeyPatch, shown: list[tuple[str, str]]) -> Itera
 def test_warnings_are_shown_on_the_node(host: ModuleType, shown: list[tuple[str, str]]) -> None:
     """Each once and all together, as the host shows the last text alone; nothing afterwards."""
     ours, theirs = logging.getLogger("fdat_dense_iso.upscale.session"), logging.getLogger("others")
-    with host.telling("7"):
+    with host.telling("7") as said:
         ours.info("a detail")
         ours.warning("the mask is %s", "empty")
         theirs.warning("of another pack")
@@ -60,9 +60,11 @@ def test_warnings_are_shown_on_the_node(host: ModuleType, shown: list[tuple[str,
         ours.warning("and so on")
     ours.warning("later")
     assert shown == [("7", "the mask is empty"), ("7", "the mask is empty\nand so on")]
-    with host.telling(None):  # an old host
+    assert host.note(said) == {"fdat_dense_iso_note": ["the mask is empty", "and so on"]}
+    with host.telling(None) as said:  # an old host
         ours.warning("said")
-    assert len(shown) == 2
+    assert len(shown) == 2 and said == ["said"]
+    assert host.note([]) is None
 
 
 def test_menus_are_those_of_the_host(host: ModuleType) -> None:

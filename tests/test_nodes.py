@@ -27,7 +27,8 @@ def nodes() -> ModuleType:
             output=lambda dtype: {"dtype": dtype},
             preview=lambda: None,
             progress=lambda: None,
-            telling=lambda node: nullcontext(),
+            note=lambda said: None,
+            telling=lambda node: nullcontext([]),
             HostPlacement=lambda model: None,
         )
         return nodes
@@ -138,5 +139,6 @@ def test_the_loader_chooses_the_bundled_model_that_suits_the_picture(
         nodes.LoadUpscaleModel.execute(name, image=image)
     told = caplog.messages
     assert loaded == ["fdat_demo_x2", "fdat_real_x2", "fdat_demo_x4", "fdat_real_x4"]
-    assert [text.partition(", because ")[0] for text in told] == loaded
+    names = ("auto", "auto", "auto-x4", "auto-x4")
+    assert all(text.startswith(f"{n} took {stem}") for n, stem, text in zip(names, loaded, told))
     assert "blocks of compression" in told[1] and "connect yours" in told[3]

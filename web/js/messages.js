@@ -6,8 +6,11 @@ import { app } from "../../../scripts/app.js";
 
 const NOTE = "fdat-dense-iso.note"; // as in host.py
 const MESSAGE = "fdat-dense-iso.message";
+const KEPT = "fdat_dense_iso_note"; // in a node's output: the host sends it again where it does not run the node again
 const WIDGET = "said";
-const LOWEST = 64; // pixels: three lines
+const LINE = 18; // pixels
+const LETTER = 6.5;
+const HIGHEST = 180;
 
 // A node inside subgraphs has the numbers of all of them, as in 5:3.
 function nodeOf(number) {
@@ -24,23 +27,38 @@ function noteOf(node) {
   return node?.widgets?.find((widget) => widget.name === WIDGET);
 }
 
+function heightOf(text, width) {
+  const letters = Math.max(10, (width - 40) / LETTER);
+  const lines = text.split("\n").map((line) => Math.max(1, Math.ceil(line.length / letters)));
+  return Math.min(HIGHEST, 12 + LINE * lines.reduce((sum, count) => sum + count, 0));
+}
+
 function write(node, text) {
-  let note = noteOf(node);
-  if (!note) {
-    const box = document.createElement("textarea");
-    box.className = "comfy-multiline-input";
-    box.readOnly = true;
-    note = node.addDOMWidget(WIDGET, WIDGET, box, {
-      serialize: false, // not an input of the prompt
-      getValue: () => box.value,
-      setValue: (value) => (box.value = value),
-      getMinHeight: () => LOWEST,
-    });
-    note.serialize = false; // nor a value of the workflow
-    note.heightBefore = node.size[1];
-    node.setSize([node.size[0], Math.max(node.size[1] + LOWEST, node.computeSize()[1])]);
-  }
+  erase(node);
+  const box = document.createElement("textarea");
+  box.className = "comfy-multiline-input";
+  box.readOnly = true;
+  const height = heightOf(text, node.size[0]);
+  const note = node.addDOMWidget(WIDGET, WIDGET, box, {
+    serialize: false, // not an input of the prompt
+    getValue: () => box.value,
+    setValue: (value) => (box.value = value),
+    getMinHeight: () => height,
+  });
+  note.serialize = false; // nor a value of the workflow
   note.value = text;
+  const before = node.size[1];
+  node.setSize([node.size[0], Math.max(before, node.computeSize()[1])]);
+  note.grown = node.size[1] - before;
+  if (!node.saysSize) {
+    node.saysSize = true;
+    const onSerialize = node.onSerialize;
+    node.onSerialize = function (data) {
+      onSerialize?.apply(this, arguments);
+      const grown = noteOf(this)?.grown;
+      if (grown) data.size = [data.size[0], data.size[1] - grown]; // a saved node has no text
+    };
+  }
   node.setDirtyCanvas(true, true);
 }
 
@@ -49,7 +67,7 @@ function erase(node) {
   if (!note) return;
   note.onRemove?.();
   node.widgets.splice(node.widgets.indexOf(note), 1);
-  node.setSize([node.size[0], Math.max(note.heightBefore, node.computeSize()[1])]);
+  node.setSize([node.size[0], Math.max(node.size[1] - note.grown, node.computeSize()[1])]);
   node.setDirtyCanvas(true, true);
 }
 
@@ -61,6 +79,11 @@ app.registerExtension({
     api.addEventListener(NOTE, ({ detail }) => {
       const node = nodeOf(detail.node);
       if (node) write(node, detail.text);
+    });
+    api.addEventListener("executed", ({ detail }) => {
+      const node = nodeOf(detail.display_node ?? detail.node);
+      const text = detail.output?.[KEPT]?.join("\n");
+      if (node && text) write(node, text);
     });
     api.addEventListener(MESSAGE, ({ detail }) => {
       app.extensionManager.toast.add({
