@@ -156,7 +156,7 @@ def _training(metadata: Mapping[str, str]) -> str:
             (f"{count} pictures" if count > 1 else pictures) + f" ({licence})" * bool(licence)
         )
     if worse := metadata.get("degradation"):
-        parts.append(f"made worse by {worse}")
+        parts.append(worse if worse.startswith("made ") else f"degradation: {worse}")
     return ", ".join(parts) or "not known; the file does not say"
 
 

@@ -40,8 +40,8 @@ from tools.patches import Mixture, PatchSampler, Source
 from tools.progress import Progress
 from tools.spoilt import SpoiltPatches
 
-REDUCTION = "reduction (MATLAB's bicubic, 8 bit)"
-SPOILING = "blur, resizing, noise, JPEG and WebP in two stages (tools.degrade)"
+REDUCTION = "made smaller (MATLAB's bicubic)"
+SPOILING = "made blurred, noisy and compressed as JPEG and WebP (tools.degrade)"
 
 REPORT_EVERY = 500
 """Steps over which the loss is averaged for one point of the curve."""

@@ -153,9 +153,13 @@ def test_models_of_other_loaders() -> None:
         (1, {}, "restores pictures, and does not enlarge them", "not known; the file does not say"),
         (
             4,
-            {"purpose": "enlarges drawings", "training_data": "one.png, two.png"},
+            {
+                "purpose": "enlarges drawings",
+                "training_data": "one.png, two.png",
+                "degradation": "made smaller",
+            },
             "enlarges drawings; enlarges pictures 4 times",
-            "2 pictures",
+            "2 pictures, made smaller",
         ),
         (
             2,
@@ -166,7 +170,7 @@ def test_models_of_other_loaders() -> None:
                 "degradation": "blur",
             },
             "enlarges noisy pictures 2 times",
-            "DIV2K (CC0-1.0), made worse by blur",
+            "DIV2K (CC0-1.0), degradation: blur",
         ),
     ],
 )
