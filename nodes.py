@@ -63,6 +63,7 @@ class LoadUpscaleModel(io.ComfyNode):
                 "real-esrgan",
             ],
             hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,  # notes are sent again with cached results
             inputs=[
                 io.Combo.Input(
                     "model_name",
@@ -177,6 +178,7 @@ class UpscaleImage(io.ComfyNode):
                 "remove jpeg artifacts",
             ],
             hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,  # notes are sent again with cached results
             inputs=[
                 model_input(),
                 io.Image.Input(
@@ -262,6 +264,7 @@ class UpscaleVideo(io.ComfyNode):
                 "4x video",
             ],
             hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,  # notes are sent again with cached results
             inputs=[
                 model_input(),
                 io.Video.Input(

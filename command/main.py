@@ -132,6 +132,7 @@ def main(
             metavar="INPUT",
             help="Pictures, videos, folders, quoted patterns.",
             default_factory=list,
+            show_default=False,
         ),
     ],
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="A file or a folder.")],

@@ -18,8 +18,9 @@ def names() -> list[str]:
 
 
 def named(model: Path) -> Path:
-    """The bundled checkpoint of this name, as ``fdat_real_x1``; for all else the path as it is."""
-    found = FOLDER / f"{model}.safetensors"
+    """The bundled checkpoint of this name, as ``fdat_real_x1``, also with its suffix; for all else the
+    path as it is."""
+    found = FOLDER / f"{str(model).removesuffix('.safetensors')}.safetensors"
     bundled = model.parent == Path() and not model.exists() and found.is_file()
     return found if bundled else model
 

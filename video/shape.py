@@ -33,7 +33,8 @@ def result_size(source: VideoSource, target: Any, scale: int) -> tuple[tuple[int
     aspect = 1 / source.pixel_aspect if turned else source.pixel_aspect
     shown = height, float(width * aspect)
     size = target.size(*shown)
-    if said := target.stretching(*shown):
+    # other pixels get a shape that makes up for it
+    if source.pixel_aspect == 1 and (said := target.stretching(*shown)):
         logger.warning("%s: %s", source, said)
     return size, replace(target, width=size[1], height=size[0], fit=False)
 

@@ -96,13 +96,16 @@ def test_an_aspect_in_a_codec_that_has_none(tmp_path: Path, caplog, codec: str) 
         ("", (144, 96), ANAMORPHIC),
     ],
 )
-def test_targets_keep_the_shape(tmp_path: Path, target: str, stored, aspect: Fraction) -> None:
+def test_targets_keep_the_shape(
+    tmp_path: Path, target: str, stored, aspect: Fraction, caplog: pytest.LogCaptureFixture
+) -> None:
     in_mp4(tmp_path / "in.mp4")
     with VideoFile(tmp_path / "in.mp4") as video:
         size, frames = result_size(video, parse_target(target), 2)
         assert size == stored[::-1]
         assert frames is None or frames.size(*video.size) == size  # what frames are made into
         assert result_aspect(video.size, video.pixel_aspect, size) == aspect
+    assert not caplog.messages
 
 
 def test_a_turned_video_is_measured_as_it_is_shown(tmp_path: Path) -> None:
@@ -116,13 +119,15 @@ def test_a_turned_video_is_measured_as_it_is_shown(tmp_path: Path) -> None:
     assert shown(tmp_path / "out.mp4") == ((160, 90), Fraction(16, 9))
 
 
-def test_square_pixels_stay_square(tmp_path: Path) -> None:
+def test_square_pixels_stay_square(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Both sides named stretch a picture, and a video."""
     write_clip(tmp_path / "in.mp4", CLIP)
     with VideoFile(tmp_path / "in.mp4") as video:
         size, _ = result_size(video, parse_target("216x96"), 2)
         VideoJob(video, tmp_path / "out.mp4", size=size, encoding=FINE).run(Stretcher())
     assert shown(tmp_path / "out.mp4") == ((216, 96), Fraction(216, 96))
+    said = "stretched from 72x48 to 216x96; the target 'fit 216x96' keeps the shape"
+    assert caplog.messages == [f"{tmp_path / 'in.mp4'}: {said}"]
 
 
 class Stretcher(Doubler):
