@@ -13,8 +13,8 @@ CHOICES = {
 
 
 def names() -> list[str]:
-    """The choices, and the bundled checkpoints without their suffix."""
-    return [*CHOICES, *sorted(path.stem for path in FOLDER.glob("*.safetensors"))]
+    """The bundled checkpoints without their suffix."""
+    return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
 
 
 def named(model: Path) -> Path:

@@ -154,8 +154,8 @@ def _pictures(text: str, output: Path, recursive: bool, ending: str) -> Iterator
         yield path, path.parent.relative_to(base)
     if unknown:
         logger.warning("%s: %s", text, _passed_over(unknown))
-    below = [] if recursive or not os.path.isdir(text) else _folders_in(base, real_output)
-    if below and count:
+    look_below = count and not recursive and os.path.isdir(text)
+    if look_below and (below := _folders_in(base, real_output)):
         some = ", ".join(below[:_TOLD]) + (", ..." if len(below) > _TOLD else "")
         logger.warning("%s: folders below it are left out without --recursive: %s", text, some)
     if count == 0:
@@ -210,9 +210,13 @@ def _files_below(folder: Path, recursive: bool) -> Iterator[Path]:
 
 
 def _folders_in(folder: Path, output: Path) -> list[str]:
-    """Names of the folders right below one, without hidden ones and the one for results."""
+    """Names of the folders right below one, without hidden ones, links and the one for results."""
     with os.scandir(folder) as entries:
-        found = (entry.name for entry in entries if entry.is_dir() and entry.name[0] != ".")
+        found = (
+            entry.name
+            for entry in entries
+            if entry.is_dir(follow_symlinks=False) and entry.name[0] != "."
+        )
         return sorted(name for name in found if Path(os.path.realpath(folder / name)) != output)
 
 

@@ -217,9 +217,7 @@ def test_a_name_of_no_bundled_model(folder: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(sys.modules["fdat_dense_iso.arch"], "load_model", fail)
     result = run("one.png", "two.png", model="fdat_demo_x3")
-    advice = (
-        "check the path, or name a bundled model: auto, auto-x4, dense_iso_demo_x4, fdat_demo_x2,"
-    )
+    advice = "check the path, or name a bundled model: dense_iso_demo_x4, fdat_demo_x2,"
     assert result.exit_code == 2
     assert result.stderr.startswith(f"error: fdat_demo_x3: no such file; {advice}")
 
