@@ -40,8 +40,8 @@ from tools.patches import Mixture, PatchSampler, Source
 from tools.progress import Progress
 from tools.spoilt import SpoiltPatches
 
-REDUCTION = "made smaller (MATLAB's bicubic)"
-SPOILING = "made blurred, noisy and compressed as JPEG and WebP (tools.degrade)"
+REDUCTION = "made smaller (bicubic)"
+SPOILING = "made blurred, noisy and compressed (JPEG, WebP)"
 
 REPORT_EVERY = 500
 """Steps over which the loss is averaged for one point of the curve."""

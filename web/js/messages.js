@@ -27,6 +27,13 @@ function noteOf(node) {
   return node?.widgets?.find((widget) => widget.name === WIDGET);
 }
 
+// The height that a node had before its text, unless the user has changed it since.
+function heightWithout(node) {
+  const note = noteOf(node);
+  const changed = !note || Math.abs(node.size[1] - note.after) > LINE; // Nodes 2.0 measures a little differently
+  return changed ? node.size[1] : note.before;
+}
+
 function heightOf(text, width) {
   const letters = Math.max(10, (width - 40) / LETTER);
   const lines = text.split("\n").map((line) => Math.max(1, Math.ceil(line.length / letters)));
@@ -39,6 +46,7 @@ function write(node, text) {
   box.className = "comfy-multiline-input";
   box.readOnly = true;
   const height = heightOf(text, node.size[0]);
+  box.style.minHeight = `${height}px`; // Nodes 2.0 squeezes it otherwise, below a preview
   const note = node.addDOMWidget(WIDGET, WIDGET, box, {
     serialize: false, // not an input of the prompt
     getValue: () => box.value,
@@ -47,16 +55,15 @@ function write(node, text) {
   });
   note.serialize = false; // nor a value of the workflow
   note.value = text;
-  const before = node.size[1];
-  node.setSize([node.size[0], Math.max(before, node.computeSize()[1])]);
-  note.grown = node.size[1] - before;
+  note.before = node.size[1];
+  node.setSize([node.size[0], Math.max(note.before, node.computeSize()[1])]);
+  note.after = node.size[1];
   if (!node.saysSize) {
     node.saysSize = true;
     const onSerialize = node.onSerialize;
     node.onSerialize = function (data) {
       onSerialize?.apply(this, arguments);
-      const grown = noteOf(this)?.grown;
-      if (grown) data.size = [data.size[0], data.size[1] - grown]; // a saved node has no text
+      data.size = [data.size[0], heightWithout(this)]; // a saved node has no text
     };
   }
   node.setDirtyCanvas(true, true);
@@ -65,10 +72,15 @@ function write(node, text) {
 function erase(node) {
   const note = noteOf(node);
   if (!note) return;
+  const height = heightWithout(node);
   note.onRemove?.();
   node.widgets.splice(node.widgets.indexOf(note), 1);
-  node.setSize([node.size[0], Math.max(node.size[1] - note.grown, node.computeSize()[1])]);
+  node.setSize([node.size[0], Math.max(height, node.computeSize()[1])]);
   node.setDirtyCanvas(true, true);
+}
+
+function say(severity, summary, detail, life) {
+  app.extensionManager.toast.add({ severity, summary, detail, life });
 }
 
 app.registerExtension({
@@ -78,7 +90,9 @@ app.registerExtension({
     api.addEventListener("executing", ({ detail }) => erase(nodeOf(detail)));
     api.addEventListener(NOTE, ({ detail }) => {
       const node = nodeOf(detail.node);
-      if (node) write(node, detail.text);
+      if (!node) return;
+      write(node, detail.text);
+      if (String(detail.node).includes(":")) say("info", node.title, detail.text, 10000); // in a closed subgraph
     });
     api.addEventListener("executed", ({ detail }) => {
       const node = nodeOf(detail.display_node ?? detail.node);
@@ -86,11 +100,7 @@ app.registerExtension({
       if (node && text) write(node, text);
     });
     api.addEventListener(MESSAGE, ({ detail }) => {
-      app.extensionManager.toast.add({
-        severity: "warn",
-        summary: nodeOf(detail.node)?.title ?? "Upscale Video (Tiled)",
-        detail: detail.text,
-      });
+      say("warn", nodeOf(detail.node)?.title ?? "Upscale Video (Tiled)", detail.text);
     });
   },
 });
