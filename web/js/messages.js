@@ -46,7 +46,7 @@ function write(node, text) {
   box.className = "comfy-multiline-input";
   box.readOnly = true;
   const height = heightOf(text, node.size[0]);
-  box.style.minHeight = `${height}px`; // Nodes 2.0 squeezes it otherwise, below a preview
+  box.style.minHeight = box.style.maxHeight = `${height}px`; // Nodes 2.0 makes it as high as there is room otherwise
   const note = node.addDOMWidget(WIDGET, WIDGET, box, {
     serialize: false, // not an input of the prompt
     getValue: () => box.value,
