@@ -34,29 +34,29 @@ Range = tuple[float, float]
 class Strengths:
     """How far each step of a stage goes; a step that is not drawn is left out."""
 
-    blur: float = 0.5
+    blur: float = 0.25
     """Probability of a blur, for each stage."""
-    sigma: Range = (0.2, 1.2)
+    sigma: Range = (0.2, 1.0)
     """Pixels; each axis of a kernel is drawn for itself."""
-    resize: float = 0.6
-    factor: Range = (0.6, 1.2)
-    noise: float = 0.6
+    resize: float = 0.3
+    factor: Range = (0.75, 1.2)
+    noise: float = 0.5
     gaussian: Range = (1.0, 12.0)
     """Standard deviation in levels of 8 bit."""
     photons: Range = (150.0, 4000.0)
     """Photons that make white; their logarithm is drawn evenly."""
     read: Range = (0.0, 0.01)
     """Noise of the sensor's reading, in parts of white."""
-    compress: float = 0.4
+    compress: float = 0.3
     quality: tuple[int, int] = (25, 92)
-    second_stage: float = 0.35
-    last_noise: float = 0.6
-    sharpen: float = 0.3
+    second_stage: float = 0.15
+    last_noise: float = 0.7
+    sharpen: float = 0.25
     """Probability that a camera's program sharpens what it has, noise and all, before it compresses."""
     amount: Range = (0.2, 1.2)
     width: Range = (0.5, 1.6)
     """Pixels; sigma of what is taken for unsharp."""
-    last_compress: float = 0.9
+    last_compress: float = 0.95
 
 
 STRENGTHS = Strengths()
