@@ -248,10 +248,12 @@ def test_ctrl_c(tmp_path: Path, checkpoint: Path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
+    assert process.stdout is not None and process.stderr is not None
     first = process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    rest, errors = process.communicate(timeout=120)
+    # not by communicate, which passes over the lines that readline has read ahead
+    rest, errors = process.stdout.read(), process.stderr.read()
+    process.wait(120)
     assert (process.returncode, errors) == (
         130,
         "interrupted: the results written so far are complete\n",
