@@ -270,5 +270,5 @@ class _Teller(logging.Handler):
             self.said.append(text)
             if self.node is None:  # an old host does not say which one runs
                 return
-            note = {"node": self.node, "text": "\n".join(self.said)}
-            PromptServer.instance.send_sync(NOTE_EVENT, note)
+            shown = {"node": self.node, "text": "\n".join(self.said)}
+            PromptServer.instance.send_sync(NOTE_EVENT, shown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +144,8 @@ def _deed(descriptor: ModelBase, metadata: Mapping[str, str]) -> str:
         "Inpainting": "fills in what a mask covers",
     }
     said = metadata.get("purpose") or deeds.get(descriptor.purpose, enlarges)
-    return said if scale == 1 or str(scale) in said else f"{said}; {enlarges}"
+    says_scale = re.search(rf"\b{scale}\b", said)
+    return said if scale == 1 or says_scale else f"{said}; {enlarges}"
 
 
 def _training(metadata: Mapping[str, str]) -> str:

@@ -156,8 +156,9 @@ def _pictures(text: str, output: Path, recursive: bool, ending: str) -> Iterator
         logger.warning("%s: %s", text, _passed_over(unknown))
     look_below = count and not recursive and os.path.isdir(text)
     if look_below and (below := _folders_in(base, real_output)):
-        some = ", ".join(below[:_TOLD]) + (", ..." if len(below) > _TOLD else "")
-        logger.warning("%s: folders below it are left out without --recursive: %s", text, some)
+        logger.warning(
+            "%s: folders below it are left out without --recursive: %s", text, _some(below)
+        )
     if count == 0:
         advice = (
             ""
@@ -194,8 +195,14 @@ def _passed_over(names: list[str]) -> str:
     told = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(_TOLD))
     rest = len(kinds) - _TOLD
     more = f" and {rest} more kinds" if rest > 0 else ""
-    some = ", ".join(names[:_TOLD]) + (", ..." if len(names) > _TOLD else "")
-    return f"passed over {len(names)} files of kinds that are not read ({told}{more}): {some}"
+    return (
+        f"passed over {len(names)} files of kinds that are not read ({told}{more}): {_some(names)}"
+    )
+
+
+def _some(names: list[str]) -> str:
+    """The first few names."""
+    return ", ".join(names[:_TOLD]) + (", ..." if len(names) > _TOLD else "")
 
 
 def _files_below(folder: Path, recursive: bool) -> Iterator[Path]:

@@ -154,11 +154,11 @@ def test_models_of_other_loaders() -> None:
         (
             4,
             {
-                "purpose": "enlarges drawings",
+                "purpose": "enlarges drawings of 1994",
                 "training_data": "one.png, two.png",
                 "degradation": "made smaller",
             },
-            "enlarges drawings; enlarges pictures 4 times",
+            "enlarges drawings of 1994; enlarges pictures 4 times",
             "2 pictures, made smaller",
         ),
         (
