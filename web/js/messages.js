@@ -41,6 +41,7 @@ function heightOf(text, width) {
 }
 
 function write(node, text) {
+  if (noteOf(node)?.value === text) return; // told while the node ran, and again with its result
   erase(node);
   const box = document.createElement("textarea");
   box.className = "comfy-multiline-input";
