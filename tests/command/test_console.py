@@ -329,7 +329,7 @@ def test_an_output_that_nobody_reads_ends_quietly(arguments: list[str]):
 @pytest.mark.skipif(sys.platform == "win32", reason="the shell's way to close streams")
 @pytest.mark.parametrize(
     ("closed", "model", "code"),
-    [(">&-", BUNDLED, 0), ("<&- >&- 2>&-", "gone.pth", 2)],
+    [(">&-", BUNDLED, 0), ("<&- >&- 2>&-", BUNDLED, 0), ("<&- >&- 2>&-", "gone.pth", 2)],
 )
 def test_streams_that_are_closed(tmp_path: Path, closed: str, model: Path, code: int):
     """As under pythonw, which has none; a result must not get the number of one, either."""
