@@ -31,6 +31,7 @@ from benchmarks.page import command, write_section  # noqa: E402
 from fdat_dense_iso.arch.fdat.architecture import FDATArch, InferenceFDAT  # noqa: E402
 from fdat_dense_iso.arch.fdat.config import PRESETS  # noqa: E402
 from fdat_dense_iso.upscale import upscale_image  # noqa: E402
+from fdat_dense_iso.upscale.placement import checked_device  # noqa: E402
 
 LEAST = {torch.float32: 90.0, torch.float16: 60.0, torch.bfloat16: 50.0}
 """Decibels against the plain network in float32 below which nothing is timed."""
@@ -129,6 +130,10 @@ def main(
     page: Annotated[Path | None, typer.Option(help="Page to write the table to.")] = None,
 ) -> None:
     """Check, time, and print or write the table."""
+    try:
+        chosen = checked_device(device)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--device") from error
     logging.basicConfig(level=logging.WARNING)
     logging.getLogger("fdat_dense_iso.arch.fdat.gpu").setLevel(logging.DEBUG)  # what was chosen
     lines = [
@@ -137,7 +142,7 @@ def main(
         "| --- | ---: |" + " ---: |" * 6 + " --- |",
     ]
     for preset in presets:
-        lines += measure(preset, sizes, torch.device(device))
+        lines += measure(preset, sizes, chosen)
     if page is not None:
         text = [f"`{command('benchmarks.gpu')}` on {machine()}.", "", *lines]
         write_section(page, "measured", "\n".join(text))
